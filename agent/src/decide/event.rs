@@ -1,0 +1,307 @@
+//! What happens to an agent (facts, past tense) and what it does about it (effects, imperative).
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use xene_schemas::{
+    meta::{AgentName, Epoch, PipelineKey, Revision, RunName, SpecHash},
+    pipeline::{Autonomy, KeepWorkspace},
+    run::{RunEvent, RunSpec},
+    wire::control::{AgentMessage, ControllerMessage, StoreSeen},
+};
+
+/// One process of a run: which step of which attempt of which task.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StepId {
+    /// The run.
+    pub run: RunName,
+    /// The task.
+    pub task: String,
+    /// The task's attempt, from 1.
+    pub attempt: u32,
+    /// The step, from 0.
+    pub step: usize,
+    /// The step's own attempt, from 1.
+    pub step_attempt: u32,
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// A session stands; nothing has been said yet.
+    Connected,
+    /// It ended, or an attempt to dial failed.
+    Disconnected,
+    /// The controller said something.
+    Message(ControllerMessage),
+    /// The journal holds the intent to start this run: now check the lease and begin.
+    IntentDurable(RunName),
+    /// A step's process ended and its tree is gone.
+    StepExited {
+        /// Which.
+        id: StepId,
+        /// How.
+        exit: StepExit,
+    },
+    /// The log of a run that has ended is complete at the controller.
+    LogDelivered(RunName),
+    /// The operator wants the agent to stop: give everything back, finish what runs (SIGTERM).
+    DrainRequested,
+    /// The operator wants it now: cancel what runs (second SIGTERM).
+    StopRequested,
+    /// The journal can't be written: start nothing, until it can be.
+    JournalFailed,
+}
+
+/// How a step's process ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepExit {
+    /// How the leader ended.
+    pub status: ExitStatus,
+    /// What it published, or why that can't be read (a sentence, and whether it was too large).
+    pub outputs: Result<Vec<(String, String)>, OutputsError>,
+    /// Names of processes that outlived the leader and were swept.
+    pub leftovers: Vec<String>,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// It exited with this code.
+    Code(i32),
+    /// This signal ended it.
+    Signal(i32),
+    /// It could not be started; a sentence says why.
+    StartFailed(String),
+}
+
+/// Why outputs can't be taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OutputsError {
+    /// A value or the whole is above its cap.
+    #[error("{what} is {size} bytes, above the limit of {limit}")]
+    TooLarge {
+        /// The output's name, or the whole file.
+        what: String,
+        /// Real size in bytes.
+        size: u64,
+        /// In bytes.
+        limit: u64,
+    },
+    /// A line is neither `name=value` nor the start of a block.
+    #[error("line {line} of $XENE_OUTPUT is neither name=value nor name<<EOF")]
+    Malformed {
+        /// From 1.
+        line: usize,
+    },
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Say this to the controller; dropped if there is no session.
+    Send(AgentMessage),
+    /// End the session and dial again later.
+    Disconnect,
+    /// Feed [`Event::IntentDurable`] back at once.
+    ConfirmIntent(RunName),
+    /// Start a process.
+    SpawnStep(Box<StepCommand>),
+    /// Signal every process of a step.
+    SignalStep {
+        /// Which.
+        id: StepId,
+        /// Which signal.
+        signal: Signal,
+    },
+    /// Write a sentence of xene's own into a run's log.
+    LogNote {
+        /// Which run's.
+        run: RunName,
+        /// The sentence.
+        text: String,
+    },
+    /// A run has ended: complete its log, remove its workspace or keep it.
+    FinishRun {
+        /// Which.
+        run: RunName,
+        /// Whether the workspace stays.
+        keep_workspace: bool,
+    },
+    /// Everything of this run is at the controller: remove its log.
+    ForgetRun(RunName),
+    /// Install a renewed certificate chain (PEM) and use it from the next session on.
+    InstallCertificate(String),
+    /// Log bytes of this run are durable at the controller up to here.
+    LogAcknowledged {
+        /// Which run's.
+        run: RunName,
+        /// Bytes.
+        offset: u64,
+    },
+    /// Drained: nothing runs, everything is given back and acknowledged. The process may end.
+    Exit,
+    /// Tell the operator.
+    Alert(String),
+}
+
+/// A signal for a whole process tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGTERM.
+    Terminate,
+    /// SIGKILL.
+    Kill,
+}
+
+/// A process to start.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepCommand {
+    /// Which step.
+    pub id: StepId,
+    /// Whose: names the cache folder.
+    pub pipeline: PipelineKey,
+    /// The step's name.
+    pub step_name: String,
+    /// What to run.
+    pub program: Program,
+    /// All variables that the workflow and the run set, in order; the executor adds those that depend on the
+    /// machine (`PATH HOME USER LANG TMPDIR XENE_WORKSPACE XENE_OUTPUT XENE_CACHE XENE_PAYLOAD`), which win
+    /// over these where the name begins with `XENE_`.
+    pub env: Vec<(String, String)>,
+    /// Tasks of one context share one workspace folder.
+    pub context: String,
+    /// Relative to the workspace, or absolute.
+    pub working_dir: Option<String>,
+    /// The webhook's body, if the run has one.
+    pub payload: Option<std::sync::Arc<[u8]>>,
+}
+
+/// What a process runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Program {
+    /// `argv[0]` with its arguments, the script's path last: `sh -e`, `bash -eo pipefail`, or the step's own.
+    Script {
+        /// The interpreter and its arguments.
+        shell: Vec<String>,
+        /// The text.
+        script: String,
+    },
+    /// A program and its arguments, without a shell.
+    Argv(Vec<String>),
+}
+
+/// What the machine wants done, in this order: `now` at once; then `commit` made durable; then, and only then, `then`.
+///
+/// "Durable before spoken" is this type: what must follow the commit travels with it.
+#[derive(Debug, Default, PartialEq)]
+#[must_use]
+pub struct Effects {
+    /// Needs no durability.
+    pub now: Vec<Effect>,
+    /// One atomic journal transaction; empty: nothing to write.
+    pub commit: Vec<JournalChange>,
+    /// Follows the commit.
+    pub then: Vec<Effect>,
+}
+
+/// One change of the journal.
+#[derive(Debug, Clone, PartialEq)]
+pub enum JournalChange {
+    /// A claim, new or changed. Rows outlive the claim: they hold the highest epoch ever seen, and the watermark.
+    PutClaim(PipelineKey, ClaimRow),
+    /// The run's row: intent, then started.
+    PutRun(RunName, RunRow),
+    /// The next fact of a run.
+    PutFact(RunName, u64, RunEvent),
+    /// The run is acknowledged, log included: its row and its facts go.
+    DeleteRun(RunName),
+    /// A spec, by hash.
+    PutSpec(SpecHash, Vec<u8>),
+    /// No claim and no run needs it.
+    DeleteSpec(SpecHash),
+    /// The store that the agent speaks to.
+    PutStore(StoreSeen),
+    /// The host's boot that the claims were last live in.
+    PutBoot(String),
+    /// The name that the controller calls this agent.
+    PutName(AgentName),
+}
+
+/// What the journal holds of a pipeline.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClaimRow {
+    /// The highest epoch ever seen.
+    pub epoch: Epoch,
+    /// True while it is claimed under that epoch; false: released or lost.
+    pub claimed: bool,
+    /// L.
+    pub autonomy: Autonomy,
+    /// The highest slot known started or given away. Never falls.
+    pub watermark: Timestamp,
+    /// What to run.
+    pub spec_hash: SpecHash,
+    /// The revision of that spec.
+    pub revision: Revision,
+    /// True once a Renew of this epoch was answered: a `Forever` claim then stays live over a reboot.
+    pub confirmed: bool,
+}
+
+/// What the journal holds of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunRow {
+    /// What it is a run of.
+    pub spec: RunSpec,
+    /// Under which ownership it starts.
+    pub epoch: Epoch,
+    /// How far it got.
+    pub state: RunState,
+    /// How many facts the controller has acknowledged: the first fact kept has this index.
+    pub acknowledged: u64,
+    /// True if a controller made it.
+    pub from_controller: bool,
+    /// When its record was made.
+    pub created_at: Timestamp,
+}
+
+/// How far a run got, durably.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RunState {
+    /// Accepted; waits for its turn.
+    Queued,
+    /// It is about to start: after a crash from here on nobody can say whether it did.
+    Intent,
+    /// It started.
+    Started,
+    /// It ended.
+    Ended,
+}
+
+/// What a journal held when it was opened.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Recovered {
+    /// All claim rows.
+    pub claims: BTreeMap<PipelineKey, ClaimRow>,
+    /// All runs that are not acknowledged to the end.
+    pub runs: BTreeMap<RunName, RunRow>,
+    /// Their facts that are not acknowledged, by index.
+    pub facts: BTreeMap<RunName, BTreeMap<u64, RunEvent>>,
+    /// Specs by hash.
+    pub specs: BTreeMap<SpecHash, Vec<u8>>,
+    /// The store last spoken to.
+    pub store: Option<StoreSeen>,
+    /// The boot that the claims were last live in.
+    pub boot_id: Option<String>,
+    /// The agent's name.
+    pub name: Option<AgentName>,
+}
+
+/// Whether a run's workspace stays.
+pub fn keeps_workspace(keep: Option<KeepWorkspace>, success: bool) -> bool {
+    match keep.unwrap_or(KeepWorkspace::Never) {
+        KeepWorkspace::Never => false,
+        KeepWorkspace::OnError => !success,
+        KeepWorkspace::Always => true,
+    }
+}

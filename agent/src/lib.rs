@@ -1,0 +1,14 @@
+//! The agent: hosts the trigger of each of its pipelines, resolves the DAG, runs steps, journals, reports.
+//!
+//! - [`decide`] is pure: events in, effects out, time as an argument. It owns every rule.
+//! - [`exec`], [`journal`], [`session`] and [`logs`] are shells: processes, LMDB, QUIC, files.
+//! - [`driver`] is the loop between them: it feeds events to the machine, commits, then carries out effects.
+
+pub mod clock;
+pub mod decide;
+pub mod driver;
+pub mod exec;
+pub mod journal;
+pub mod lmdb;
+pub mod logs;
+pub mod session;

@@ -1,0 +1,32 @@
+//! What xene's people write and its processes say to each other.
+//!
+//! Three families, which share names but no module, since each grows by its own rule:
+//!
+//! - the YAML objects of `xene/v1` ([`workflow`], [`trigger`], [`pipeline`], [`task`], [`step`], …): a new
+//!   field is a new feature of the language, an unknown field is an error;
+//! - the records that the API shows ([`run`], [`agent`], [`source`], [`event`], [`object`]): fields are only
+//!   added, absent means absent;
+//! - the messages between controller and agent ([`wire`]): tags are never reused, unknown ones survive.
+//!
+//! No I/O, no async, no clock and no random source: times and ids come in as arguments.
+
+pub mod agent;
+pub mod connector;
+pub mod diagnostic;
+pub mod duration;
+pub mod env;
+pub mod event;
+pub mod executor;
+pub mod map;
+pub mod meta;
+pub mod object;
+pub mod param;
+pub mod phase;
+pub mod pipeline;
+pub mod run;
+pub mod source;
+pub mod step;
+pub mod task;
+pub mod trigger;
+pub mod wire;
+pub mod workflow;

@@ -1,0 +1,117 @@
+//! Desired state as the compiler hands it over: what one revision asks for.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use jiff::Timestamp;
+use xene_schemas::{
+    diagnostic::Diagnostic,
+    meta::{Name, ObjectMeta, Revision, SpecHash},
+    pipeline::CompiledPipeline,
+    workflow::WorkflowSpec,
+};
+
+use super::rows::FileRow;
+
+/// What one revision asks for. Unchanged parts are named by hash only, so a change costs what changed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Desired {
+    /// The revision.
+    pub revision: Revision,
+    /// Its author, as `Name <mail>`.
+    pub author: Option<String>,
+    /// The first line of its message.
+    pub subject: Option<String>,
+    /// Every workflow that is to be in effect, last-good ones of broken files included.
+    pub workflows: BTreeMap<Name, DesiredWorkflow>,
+    /// False while something of the scope could not be read or parsed: then a workflow that vanished may have moved
+    /// into what was not read, and nothing is pruned.
+    pub complete: bool,
+    /// Rows of files that changed; `None` for a file that is gone.
+    pub files: BTreeMap<String, Option<FileRow>>,
+    /// All problems of all files, sorted.
+    pub problems: Vec<Diagnostic>,
+    /// How many documents are not ours.
+    pub ignored: u32,
+}
+
+/// One workflow that is to be in effect.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DesiredWorkflow {
+    /// Of metadata and spec: equal hash, equal workflow.
+    pub hash: SpecHash,
+    /// Its file.
+    pub path: String,
+    /// Where its document begins, from 1.
+    pub line: u32,
+    /// False if its file is broken and this is what it last gave.
+    pub valid: bool,
+    /// What it says; absent if `hash` is in effect already.
+    pub body: Option<Arc<WorkflowBody>>,
+}
+
+/// What a workflow says, compiled.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkflowBody {
+    /// As committed.
+    pub metadata: ObjectMeta,
+    /// As committed.
+    pub spec: WorkflowSpec,
+    /// Its pipelines with what the workflow gives them.
+    pub pipelines: BTreeMap<Name, CompiledPipeline>,
+}
+
+/// What is in effect, as far as planning needs it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Observed {
+    /// The workflows.
+    pub workflows: BTreeMap<Name, ObservedWorkflow>,
+}
+
+/// One workflow in effect.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ObservedWorkflow {
+    /// Of metadata and spec.
+    pub hash: SpecHash,
+    /// Its file.
+    pub path: String,
+    /// Where its document begins.
+    pub line: u32,
+    /// False if its file was broken.
+    pub valid: bool,
+    /// Its pipelines and the hashes of their compiled specs.
+    pub pipelines: BTreeMap<Name, SpecHash>,
+    /// True with `metadata.annotations["xene/prune"]: disabled`.
+    pub keep: bool,
+}
+
+/// How a source goes, apart from what it asks for. Sent on transitions only.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SourceHealth {
+    /// It was looked at; this is its newest revision.
+    Observed {
+        /// The revision, if there is one.
+        seen: Option<Revision>,
+        /// When.
+        at: Timestamp,
+        /// Files of the work tree that differ from the commit.
+        dirty: u32,
+    },
+    /// It can't be read; the last state goes on.
+    Failed {
+        /// Such as `RefMissing`, `PathMissing`, `Empty`, `Unreachable`, `AuthFailed`, `UnsupportedFormat`.
+        reason: String,
+        /// A sentence with the remedy.
+        message: String,
+        /// Since when.
+        since: Timestamp,
+    },
+    /// History was rewritten: the new tip does not descend from the old one.
+    Rewritten {
+        /// The old tip.
+        from: Revision,
+        /// The new tip.
+        to: Revision,
+    },
+    /// Something that limits how it is watched, such as the watch limit; a sentence.
+    Degraded(String),
+}

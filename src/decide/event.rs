@@ -1,0 +1,231 @@
+//! What happens to a controller (facts, past tense) and what it does about it (effects, imperative).
+
+use indexmap::IndexMap;
+use jiff::Timestamp;
+use xene_schemas::{
+    meta::{AgentName, Labels, PipelineKey, RunName, SpecHash},
+    run::{Run, RunTrigger},
+    wire::control::{AgentMessage, ControllerMessage, Hello},
+};
+
+use super::{
+    desired::{Desired, SourceHealth},
+    rows::Batch,
+};
+
+/// One session of one agent; counted up for the life of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(pub u64);
+
+/// Somebody waits for an answer; counted up for the life of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestId(pub u64);
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The source asks for this.
+    Compiled(Box<Desired>),
+    /// How the source goes changed.
+    Source(SourceHealth),
+    /// An agent proved its name and said Hello.
+    SessionOpened {
+        /// Its session.
+        session: SessionId,
+        /// From its certificate.
+        agent: AgentName,
+        /// SHA-256 of its certificate, hex.
+        fingerprint: String,
+        /// Where it comes from; for people.
+        address: String,
+        /// What it said.
+        hello: Box<Hello>,
+    },
+    /// An agent said something more.
+    Message {
+        /// Its session.
+        session: SessionId,
+        /// What.
+        message: AgentMessage,
+    },
+    /// A session ended.
+    SessionClosed(SessionId),
+    /// Somebody asks for something and waits.
+    Asked {
+        /// Who.
+        request: RequestId,
+        /// For what.
+        command: Command,
+    },
+    /// Certificate requests that the machine let pass were signed.
+    CertificateIssued {
+        /// For whom.
+        agent: AgentName,
+        /// Its SHA-256, hex.
+        fingerprint: String,
+    },
+}
+
+/// What people and programs ask for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    /// Start a pipeline.
+    StartRun {
+        /// Which.
+        pipeline: PipelineKey,
+        /// The spec that `params` were checked against; if another is in effect by now: [`Refusal::SpecChanged`].
+        spec_hash: SpecHash,
+        /// The run's name: random for manual runs, hashed from the delivery for webhooks.
+        run: RunName,
+        /// What starts it.
+        trigger: RunTrigger,
+        /// Checked, defaults filled in.
+        params: IndexMap<String, String>,
+        /// The webhook's body.
+        payload: Option<Vec<u8>>,
+        /// The webhook's delivery id, or the Idempotency-Key.
+        delivery: Option<String>,
+        /// Start even if suspended.
+        force: bool,
+    },
+    /// End a run.
+    CancelRun {
+        /// Which.
+        run: RunName,
+        /// Who asks.
+        by: String,
+    },
+    /// Give an agent's pipelines away, give it no new ones.
+    Drain(AgentName),
+    /// The opposite.
+    Undrain(AgentName),
+    /// Refuse an agent's identity for good.
+    Revoke(AgentName),
+    /// Forget an agent that will not come back: what it owned is granted anew after W; `Forever` claims at once.
+    Forget(AgentName),
+    /// Keep a new join token.
+    CreateJoinToken {
+        /// Public.
+        id: String,
+        /// blake3 of the secret, hex.
+        secret_hash: String,
+        /// After this it is refused.
+        expires_at: Timestamp,
+        /// How many agents it lets in.
+        uses: u32,
+        /// Labels that it fixes.
+        labels: Option<Labels>,
+        /// The name that it fixes.
+        name: Option<AgentName>,
+    },
+    /// Let an agent in: checks and spends a token.
+    Enrol {
+        /// The token's id.
+        id: String,
+        /// blake3 of the secret that was shown, hex.
+        secret_hash: String,
+        /// The name that the agent would like.
+        name: AgentName,
+        /// Its own labels.
+        labels: Labels,
+    },
+}
+
+/// What came of a command.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer {
+    /// It is durable.
+    Done,
+    /// The run, as it stands: the same for a repeated delivery.
+    Run(Box<Run>),
+    /// The agent may be given a certificate for this name.
+    Enrolled(AgentName),
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// There is no such object.
+    #[error("there is no {kind} named {name}")]
+    NotFound {
+        /// `pipeline`, `run`, `agent`.
+        kind: &'static str,
+        /// As asked for.
+        name: String,
+    },
+    /// The spec changed since the params were checked.
+    #[error("the pipeline changed in the meantime")]
+    SpecChanged,
+    /// Its triggers do not fire, and nobody insisted.
+    #[error("{0} is suspended; start it anyway with --force")]
+    Suspended(PipelineKey),
+    /// The join token is absent, spent, expired or wrong: answered alike.
+    #[error("this join token is not valid: make a new one with `xene agents token create`")]
+    Token,
+    /// An agent of that name is enrolled.
+    #[error("an agent named {0} exists; choose another --name, or `xene agents forget {0}` first")]
+    NameTaken(AgentName),
+    /// The run has ended.
+    #[error("run {0} has ended")]
+    Ended(RunName),
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Say this to an agent; dropped if the session is gone.
+    Send {
+        /// To whom.
+        session: SessionId,
+        /// What.
+        message: ControllerMessage,
+    },
+    /// End a session once what was sent is out; a sentence says why.
+    Close {
+        /// Which.
+        session: SessionId,
+        /// Why.
+        reason: String,
+    },
+    /// Send specs by hash, from the store.
+    SendSpecs {
+        /// To whom.
+        session: SessionId,
+        /// Which.
+        hashes: Vec<SpecHash>,
+    },
+    /// Sign this request for this name, send the certificate, feed `CertificateIssued` back.
+    SignCertificate {
+        /// To whom.
+        session: SessionId,
+        /// For whom.
+        agent: AgentName,
+        /// PEM.
+        csr: String,
+    },
+    /// Answer a command.
+    Reply {
+        /// Whose.
+        request: RequestId,
+        /// What.
+        result: Box<Result<Answer, Refusal>>,
+    },
+    /// Remove the logs of runs past retention.
+    DeleteLogs(Vec<RunName>),
+    /// Tell the operator.
+    Alert(String),
+}
+
+/// What the machine wants done, in this order: `now` at once; then `commit` made durable; then, and only then, `then`.
+///
+/// "Durable before spoken" is this type: what must follow the commit travels with it.
+#[derive(Debug, Default, PartialEq)]
+#[must_use]
+pub struct Effects {
+    /// Needs no durability: answers to renewals.
+    pub now: Vec<Effect>,
+    /// One atomic transaction; empty: nothing to write.
+    pub commit: Batch,
+    /// Follows the commit.
+    pub then: Vec<Effect>,
+}

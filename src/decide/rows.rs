@@ -1,0 +1,263 @@
+//! What the controller keeps: rows of the store, and changes of them.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use xene_schemas::{
+    diagnostic::Diagnostic,
+    event::EventType,
+    meta::{AgentName, Epoch, Generation, Labels, Name, ObjectMeta, PipelineKey, Revision, RunName, SpecHash},
+    phase::Reason,
+    pipeline::{Autonomy, PipelineSpec},
+    run::Run,
+    source::SourceStatus,
+    workflow::WorkflowSpec,
+};
+
+/// One atomic set of changes.
+pub type Batch = Vec<Change>;
+
+/// One change of the store.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// A workflow, new or changed.
+    PutWorkflow(Box<WorkflowRow>),
+    /// A workflow is gone.
+    DeleteWorkflow(Name),
+    /// A pipeline, new or changed.
+    PutPipeline(Box<PipelineRow>),
+    /// A pipeline is gone.
+    DeletePipeline(PipelineKey),
+    /// A compiled spec, by its hash.
+    PutSpec(SpecHash, Arc<[u8]>),
+    /// Who owns a pipeline. Rows outlive the pipeline: epochs and watermarks never fall.
+    PutOwner(PipelineKey, OwnerRow),
+    /// An agent, new or changed.
+    PutAgent(Box<AgentRow>),
+    /// An agent is forgotten.
+    DeleteAgent(AgentName),
+    /// A run, new or changed.
+    PutRun(Box<RunRow>),
+    /// A run is past its retention.
+    DeleteRun(RunName),
+    /// Something happened; the store numbers it.
+    AddEvent(NewEvent),
+    /// How the source goes.
+    PutSource(Box<SourceStatus>),
+    /// What a file last gave; `None`: it is gone.
+    PutFile(String, Option<Box<FileRow>>),
+    /// A join token.
+    PutJoinToken(JoinTokenRow),
+    /// A join token is spent or expired.
+    DeleteJoinToken(String),
+    /// A due time without a run.
+    PutLedger(LedgerRow),
+    /// A webhook delivery that made a run.
+    PutDelivery(PipelineKey, String, RunName),
+    /// The controller's own counters.
+    PutController(ControllerRow),
+}
+
+/// The controller's own counters.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControllerRow {
+    /// Random, for the life of the store.
+    pub store_id: String,
+    /// Unix seconds of the store's creation or restore.
+    pub generation: u64,
+    /// +1 at each start.
+    pub incarnation: u64,
+    /// The highest wall time ever given to an agent: slots never go back behind it.
+    pub wall_high: Timestamp,
+}
+
+/// A workflow in effect.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkflowRow {
+    /// As committed.
+    pub metadata: ObjectMeta,
+    /// As committed.
+    pub spec: WorkflowSpec,
+    /// The revision that this spec was first read from.
+    pub revision: Revision,
+    /// Its file.
+    pub path: String,
+    /// Where its document begins.
+    pub line: u32,
+    /// How often its spec has changed.
+    pub generation: Generation,
+    /// Of metadata and spec.
+    pub hash: SpecHash,
+    /// False if its file is broken and this is what it last gave.
+    pub valid: bool,
+    /// Why it is still here, if its file asks for it no more.
+    pub held: Option<String>,
+}
+
+/// A pipeline in effect.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PipelineRow {
+    /// Its key.
+    pub key: PipelineKey,
+    /// As committed.
+    pub spec: PipelineSpec,
+    /// The hash of its compiled spec; the bytes are in the table of specs.
+    pub spec_hash: SpecHash,
+    /// The revision that this spec was first read from.
+    pub revision: Revision,
+    /// True if it or its workflow is suspended.
+    pub suspend: bool,
+}
+
+/// Who owns a pipeline.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnerRow {
+    /// Nobody between two owners.
+    pub owner: Option<AgentName>,
+    /// Never falls.
+    pub epoch: Epoch,
+    /// L as granted.
+    pub autonomy: Autonomy,
+    /// The longest wait that an earlier, longer L still asks for: until this wall time at the latest.
+    pub longer_until: Option<Timestamp>,
+    /// The first slot of the owner.
+    pub not_before: Timestamp,
+    /// The highest slot known started or given away. Never falls.
+    pub watermark: Timestamp,
+    /// True if the last owner gave it back and said how far it came.
+    pub clean: bool,
+    /// True while it is being taken back from its owner.
+    pub revoking: bool,
+    /// What the owner was given.
+    pub spec_hash: SpecHash,
+    /// The revision of that.
+    pub revision: Revision,
+    /// Why this agent, or why none, in a sentence.
+    pub message: String,
+    /// Why none, in a word.
+    pub reason: Option<Reason>,
+}
+
+/// An agent that has enrolled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentRow {
+    /// From its certificate.
+    pub name: AgentName,
+    /// What placement goes by.
+    pub labels: Labels,
+    /// True if a join token fixed the labels: its own words do not count.
+    pub labels_fixed: bool,
+    /// How many tasks it runs at once.
+    pub slots: u32,
+    /// Of its binary.
+    pub version: String,
+    /// It gives its pipelines away and gets no new ones.
+    pub draining: bool,
+    /// Its identity is refused for good.
+    pub revoked: bool,
+    /// When it was last heard, as of the last change of this row.
+    pub last_seen: Option<Timestamp>,
+    /// The fingerprints (SHA-256, hex) of its valid certificates, newest last.
+    pub certificates: Vec<String>,
+    /// When it enrolled.
+    pub enrolled_at: Timestamp,
+}
+
+/// A run, and what only the controller needs to know of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunRow {
+    /// The record.
+    pub run: Run,
+    /// How many facts have been folded in.
+    pub facts: u64,
+    /// True if a controller made it.
+    pub from_controller: bool,
+    /// Who asked to end it.
+    pub cancel_by: Option<String>,
+    /// The webhook's body.
+    pub payload: Option<Vec<u8>>,
+    /// When an Unknown run is given up.
+    pub give_up_at: Option<Timestamp>,
+}
+
+/// What a file last gave.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FileRow {
+    /// The blob's object id, or in directory mode the content's hash.
+    pub content: String,
+    /// The workflows that its last good form gave: name, hash, line.
+    pub workflows: Vec<(Name, SpecHash, u32)>,
+    /// How many of its documents are not ours.
+    pub ignored: u32,
+    /// What is wrong with it now.
+    pub problems: Vec<Diagnostic>,
+}
+
+/// A join token: what is kept of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinTokenRow {
+    /// Public.
+    pub id: String,
+    /// blake3 of the secret, hex.
+    pub secret_hash: String,
+    /// After this it is refused.
+    pub expires_at: Timestamp,
+    /// How many more agents it lets in.
+    pub uses_left: u32,
+    /// The labels that it fixes, if it does.
+    pub labels: Option<Labels>,
+    /// The name that it fixes, if it does.
+    pub name: Option<AgentName>,
+}
+
+/// A due time without a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerRow {
+    /// The pipeline.
+    pub pipeline: PipelineKey,
+    /// The trigger.
+    pub trigger: Name,
+    /// The due time.
+    pub slot: Timestamp,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// Something that happened, before the store numbers it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewEvent {
+    /// When.
+    pub at: Timestamp,
+    /// Whether a person should look.
+    pub kind: EventType,
+    /// What, in a word.
+    pub reason: String,
+    /// What, in a sentence.
+    pub message: String,
+    /// About what.
+    pub regarding: String,
+}
+
+/// What a store held when it was opened: the working set of the machine.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Loaded {
+    /// Its counters; `None` for a new store.
+    pub controller: Option<ControllerRow>,
+    /// All workflows: name, and what planning needs.
+    pub workflows: Vec<WorkflowRow>,
+    /// All pipelines.
+    pub pipelines: Vec<PipelineRow>,
+    /// All owner rows, also of pipelines that are gone.
+    pub owners: Vec<(PipelineKey, OwnerRow)>,
+    /// All agents.
+    pub agents: Vec<AgentRow>,
+    /// All runs that are not final.
+    pub active_runs: Vec<RunRow>,
+    /// All join tokens.
+    pub join_tokens: Vec<JoinTokenRow>,
+    /// How the source went.
+    pub source: Option<SourceStatus>,
+    /// What each file last gave.
+    pub files: Vec<(String, FileRow)>,
+}

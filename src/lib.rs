@@ -1,0 +1,16 @@
+//! The controller, the command line and the local runner of xene.
+//!
+//! - [`decide`] and [`compile`] are pure: no I/O, no clock, no random source. They own every rule.
+//! - [`source`] finds out what the files are, [`store`] keeps what is known, [`session`] speaks to agents,
+//!   [`http`] to people and programs: shells.
+//! - [`driver`] is the loop between them: it feeds events to the machine, commits, then carries out effects.
+//! - [`cli`] is everything that a person types.
+
+pub mod cli;
+pub mod compile;
+pub mod decide;
+pub mod driver;
+pub mod http;
+pub mod session;
+pub mod source;
+pub mod store;
