@@ -33,7 +33,13 @@ impl Alarm {
     /// If the process has no file descriptor left.
     pub fn new() -> io::Result<Self> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
-        Ok(Self { fd: AsyncFd::register(timerfd_create(TimerfdClockId::Boottime, flags)?)?, set: None })
+        let timer = timerfd_create(TimerfdClockId::Boottime, flags)?;
+        #[expect(
+            unsafe_code,
+            reason = "the descriptor is owned, so it is open and the same for the life of the AsyncFd"
+        )]
+        let fd = unsafe { AsyncFd::register(timer) }?;
+        Ok(Self { fd, set: None })
     }
 
     /// Sets it, or with `None` stops it. Setting it to what it is set to costs nothing.
