@@ -28,6 +28,7 @@ pub struct StepId {
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "an event is moved a few times and never kept")]
 pub enum Event {
     /// A session stands; nothing has been said yet.
     Connected,
