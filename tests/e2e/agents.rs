@@ -75,7 +75,11 @@ fn pipelines_land_by_label_and_move_when_drained() {
     assert!(blue["status"]["message"].as_str().unwrap_or_default().contains("colour=blue"), "{blue:#}");
 
     cluster.start_agent("b1", &["--label", "colour=blue"]);
-    assert_eq!(cluster.scheduled("places/blue")["status"]["agent"], "b1", "an agent that joins gets what waited for it");
+    assert_eq!(
+        cluster.scheduled("places/blue")["status"]["agent"],
+        "b1",
+        "an agent that joins gets what waited for it"
+    );
     let any = cluster.json(&["get", "pipelines", "places/any"]);
     assert_eq!(any["status"]["agent"], "r1", "an assignment stays put");
 

@@ -16,14 +16,17 @@ fn a_saved_file_is_live_within_a_second() {
     let mut command = xene(place);
     command.args(["dev", "--http", "127.0.0.1:0"]);
     let mut dev = Process::spawn("dev", command);
-    let server = format!("http://{}", dev.line_after("http://").split_whitespace().next().unwrap().trim_end_matches('/'));
+    let server =
+        format!("http://{}", dev.line_after("http://").split_whitespace().next().unwrap().trim_end_matches('/'));
     let ask = |arguments: &[&str]| {
         let mut command = xene(place);
         command.env("XENE_SERVER", &server);
         run(command, arguments)
     };
     let text = |word: &str| {
-        format!("apiVersion: xene/v1\nkind: Workflow\nmetadata: {{name: w}}\nspec:\n  pipelines:\n    p:\n      tasks:\n        t:\n          steps: ['echo {word}']\n")
+        format!(
+            "apiVersion: xene/v1\nkind: Workflow\nmetadata: {{name: w}}\nspec:\n  pipelines:\n    p:\n      tasks:\n        t:\n          steps: ['echo {word}']\n"
+        )
     };
     fs::write(place.join("xene.d/w.yaml"), text("one")).unwrap();
     within(Duration::from_secs(10), "it is scheduled", || {

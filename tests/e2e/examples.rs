@@ -40,7 +40,10 @@ fn c_build() {
     let cluster = with_example("c-build", &[]);
     let project = Repository::new(&cluster.folder().join("project"));
     project.write("hello.c", "#include <stdio.h>\nint main(void) { puts(\"hello\"); return 0; }\n");
-    project.write("Makefile", "hello: hello.c\n\tcc -o hello hello.c\ntest: hello\n\t./hello | grep -q hello && echo tested\n");
+    project.write(
+        "Makefile",
+        "hello: hello.c\n\tcc -o hello hello.c\ntest: hello\n\t./hello | grep -q hello && echo tested\n",
+    );
     let commit = project.commit("a project");
     let repository = format!("repository=file://{}", project.folder().display());
     let (run, log) = success(&cluster, &["c-build/build", "-p", &repository]);

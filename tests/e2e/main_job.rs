@@ -47,12 +47,19 @@ fn commit_schedule_run_log_revert() {
     cluster.repository.git(&["checkout", "--quiet", "."]);
 
     // A broken commit leaves the last good, and says where the problem is.
-    cluster.repository.write("xene.d/hello.yaml", "apiVersion: xene/v1\nkind: Workflow\nmetadata: {name: hello}\nspec: {pipelines: {greet: {taskz: {}}}}\n");
+    cluster.repository.write(
+        "xene.d/hello.yaml",
+        "apiVersion: xene/v1\nkind: Workflow\nmetadata: {name: hello}\nspec: {pipelines: {greet: {taskz: {}}}}\n",
+    );
     cluster.repository.write("xene.d/other.yaml", &greeting("other", "fine"));
     let broken = cluster.commit("break it");
     let source = cluster.json(&["status"]);
     let problem = &source["status"]["problems"][0];
-    assert_eq!((&problem["path"], &problem["line"]), (&Value::from("xene.d/hello.yaml"), &Value::from(4)), "{source:#}");
+    assert_eq!(
+        (&problem["path"], &problem["line"]),
+        (&Value::from("xene.d/hello.yaml"), &Value::from(4)),
+        "{source:#}"
+    );
     assert_eq!(cluster.json(&["get", "workflows", "hello"])["status"]["phase"], "Invalid");
     assert_eq!(run_to_success(&cluster, "hello/greet"), "second\n");
     cluster.scheduled("other/greet");
