@@ -1,7 +1,7 @@
 //! The loop between the controller's machine and its shells: event in, commit, then effects out.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     io,
     sync::{
         Arc,
@@ -12,6 +12,7 @@ use std::{
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use xene_agent::{
     clock::{self, Alarm},
+    commits::Commits,
     decide::time::Now,
 };
 use xene_schemas::wire::control::{Certificate, ControllerMessage, Specs};
@@ -37,7 +38,6 @@ const COMMITS: usize = 4096;
 pub struct Handle {
     inputs: mpsc::Sender<Input>,
     requests: Arc<AtomicU64>,
-    watch: broadcast::Sender<Arc<Committed>>,
     store: Store,
     logs: LogStore,
 }
@@ -51,7 +51,7 @@ type View = Box<dyn FnOnce(&Controller, Now) + Send>;
 
 #[expect(clippy::large_enum_variant, reason = "an input is moved a few times and never kept")]
 enum Input {
-    Event(Event),
+    Event(Event, Option<oneshot::Sender<()>>),
     Ask(RequestId, Command, oneshot::Sender<Result<Answer, Refusal>>),
     View(View),
 }
@@ -62,15 +62,17 @@ impl Handle {
     /// # Errors
     /// If the controller is shutting down.
     pub async fn tell(&self, event: Event) -> Result<(), Closed> {
-        self.inputs.send(Input::Event(event)).await.map_err(|_| Closed)
+        self.inputs.send(Input::Event(event, None)).await.map_err(|_| Closed)
     }
 
-    /// [`Self::tell`] from a thread that is not async.
+    /// [`Self::tell`] from a thread that may block; returns once everything that was decided on it is durable.
     ///
     /// # Errors
     /// If the controller is shutting down.
-    pub fn tell_blocking(&self, event: Event) -> Result<(), Closed> {
-        self.inputs.blocking_send(Input::Event(event)).map_err(|_| Closed)
+    pub fn settle(&self, event: Event) -> Result<(), Closed> {
+        let (settled, wait) = oneshot::channel();
+        self.inputs.blocking_send(Input::Event(event, Some(settled))).map_err(|_| Closed)?;
+        wait.blocking_recv().map_err(|_| Closed)
     }
 
     /// Asks for something and waits until it is durable, or refused.
@@ -100,7 +102,7 @@ impl Handle {
 
     /// What is committed from now on. A watcher that falls behind gets `Lagged`, and must read the store anew.
     pub fn watch(&self) -> broadcast::Receiver<Arc<Committed>> {
-        self.watch.subscribe()
+        self.store.committed().subscribe()
     }
 
     /// The store, for reading.
@@ -121,8 +123,6 @@ pub struct Shells {
     pub store: Store,
     /// Where logs go.
     pub logs: LogStore,
-    /// Tells watchers what was committed; the store sends to it.
-    pub watch: broadcast::Sender<Arc<Committed>>,
     /// The agents' sessions.
     pub sessions: Sessions,
     /// The certificate authority.
@@ -147,25 +147,21 @@ pub struct Driver {
     shells: Shells,
     inputs: mpsc::Receiver<Input>,
     replies: HashMap<RequestId, oneshot::Sender<Result<Answer, Refusal>>>,
-    commits: Commits,
+    commits: Commits<Then>,
+    /// From the store's writer; as many as there are commits, which are bounded.
+    committed: (mpsc::UnboundedSender<Committing>, mpsc::UnboundedReceiver<Committing>),
     alarm: Alarm,
 }
 
-/// Commits on their way to the disk, in order, with the effects that follow each.
+/// What follows a commit.
 #[derive(Debug)]
-struct Commits {
-    waiting: VecDeque<Waiting>,
-    /// The number of the first one that waits.
-    first: u64,
-    done: mpsc::UnboundedSender<(u64, Result<(), StoreError>)>,
-    arrived: mpsc::UnboundedReceiver<(u64, Result<(), StoreError>)>,
+enum Then {
+    CarryOut(Effect),
+    Settled(oneshot::Sender<()>),
 }
 
-#[derive(Debug)]
-struct Waiting {
-    durable: bool,
-    then: Vec<Effect>,
-}
+/// What came of the commit of this number.
+type Committing = (u64, Result<(), StoreError>);
 
 impl Driver {
     /// A machine that starts with what the store holds, and the handle to it. [`Self::run`] sets it going.
@@ -176,11 +172,9 @@ impl Driver {
         let loaded = shells.store.load()?;
         let (controller, effects) = Controller::new(clock::now(), config, loaded);
         let (sender, inputs) = mpsc::channel(INPUTS);
-        let (done, arrived) = mpsc::unbounded_channel();
         let handle = Handle {
             inputs: sender,
             requests: Arc::default(),
-            watch: shells.watch.clone(),
             store: shells.store.clone(),
             logs: shells.logs.clone(),
         };
@@ -189,7 +183,8 @@ impl Driver {
             shells,
             inputs,
             replies: HashMap::new(),
-            commits: Commits { waiting: VecDeque::new(), first: 0, done, arrived },
+            commits: Commits::default(),
+            committed: mpsc::unbounded_channel(),
             alarm: Alarm::new().map_err(DriverError::Timer)?,
         };
         driver.carry_out(effects);
@@ -203,12 +198,16 @@ impl Driver {
     /// If the store can't be written.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<(), DriverError> {
         loop {
+            self.speak();
             self.alarm.set(self.controller.next_timeout()).map_err(DriverError::Timer)?;
             tokio::select! {
                 biased;
-                Some((number, result)) = self.commits.arrived.recv() => self.committed(number, result)?,
+                Some((number, result)) = self.committed.1.recv() => {
+                    result?;
+                    self.commits.durable(number);
+                }
                 _ = stop.changed() => break,
-                input = self.inputs.recv(), if self.commits.waiting.len() < COMMITS => match input {
+                input = self.inputs.recv(), if self.commits.len() < COMMITS => match input {
                     Some(input) => self.take(input),
                     None => break,
                 },
@@ -219,25 +218,30 @@ impl Driver {
             }
         }
         self.inputs.close();
-        while !self.commits.waiting.is_empty() {
-            let Some((number, result)) = self.commits.arrived.recv().await else { break };
-            self.committed(number, result)?;
+        while !self.commits.is_empty() {
+            let Some((number, result)) = self.committed.1.recv().await else { break };
+            result?;
+            self.commits.durable(number);
+            self.speak();
         }
         Ok(())
     }
 
     fn take(&mut self, input: Input) {
         let now = clock::now();
-        let event = match input {
+        let (event, settled) = match input {
             Input::View(look) => return look(&self.controller, now),
-            Input::Event(event) => event,
+            Input::Event(event, settled) => (event, settled),
             Input::Ask(request, command, reply) => {
                 self.replies.insert(request, reply);
-                Event::Asked { request, command }
+                (Event::Asked { request, command }, None)
             }
         };
         let effects = self.controller.handle(now, event);
         self.carry_out(effects);
+        if let Some(settled) = settled {
+            self.commits.push(vec![Then::Settled(settled)], true);
+        }
     }
 
     fn carry_out(&mut self, effects: Effects) {
@@ -245,60 +249,51 @@ impl Driver {
         for effect in now {
             self.carry_out_one(effect);
         }
-        if commit.is_empty() && then.is_empty() {
+        let then: Vec<_> = then.into_iter().map(Then::CarryOut).collect();
+        if commit.is_empty() {
+            if !then.is_empty() {
+                self.commits.push(then, true);
+            }
             return;
         }
-        let durable = commit.is_empty();
-        self.commits.waiting.push_back(Waiting { durable, then });
-        if durable {
-            return self.speak();
-        }
-        let number = self.commits.first + self.commits.waiting.len() as u64 - 1;
-        let done = self.commits.done.clone();
+        let number = self.commits.push(then, false);
+        let done = self.committed.0.clone();
         // The loop may be gone by then: it has nothing more to say.
         self.shells.store.commit(commit, move |result| drop(done.send((number, result))));
     }
 
-    fn committed(&mut self, number: u64, result: Result<(), StoreError>) -> Result<(), DriverError> {
-        result?;
-        let at = usize::try_from(number - self.commits.first).unwrap_or(usize::MAX);
-        if let Some(waiting) = self.commits.waiting.get_mut(at) {
-            waiting.durable = true;
-        }
-        self.speak();
-        Ok(())
-    }
-
     /// Carries out what follows the commits that are durable, in their order.
     fn speak(&mut self) {
-        while self.commits.waiting.front().is_some_and(|waiting| waiting.durable) {
-            let Some(waiting) = self.commits.waiting.pop_front() else { return };
-            self.commits.first += 1;
-            for effect in waiting.then {
-                self.carry_out_one(effect);
+        while let Some(then) = self.commits.next_durable() {
+            for then in then {
+                match then {
+                    Then::CarryOut(effect) => self.carry_out_one(effect),
+                    // The source may have been stopped.
+                    Then::Settled(settled) => drop(settled.send(())),
+                }
             }
         }
     }
 
     fn carry_out_one(&mut self, effect: Effect) {
         match effect {
-            Effect::Send { session, message } => self.shells.sessions.send(session, message),
-            Effect::Close { session, reason } => self.shells.sessions.close(session, reason),
+            Effect::Send { session, message } => self.shells.sessions.send(session, &message),
+            Effect::Close { session, reason } => self.shells.sessions.close(session, &reason),
             Effect::SendSpecs { session, hashes } => {
                 let mut specs = Vec::with_capacity(hashes.len());
                 for hash in hashes {
-                    match self.shells.store.spec(hash) {
+                    match self.shells.store.spec(&hash) {
                         Ok(Some(spec)) => specs.push(spec),
                         Ok(None) => tracing::warn!(%hash, "an agent wants a spec that the store does not have"),
                         Err(error) => tracing::error!(%error, "the store can't be read"),
                     }
                 }
-                self.shells.sessions.send(session, ControllerMessage::Specs(Specs { specs }));
+                self.shells.sessions.send(session, &ControllerMessage::Specs(Specs { specs }));
             }
-            Effect::SignCertificate { session, agent, csr } => match self.shells.pki.sign(&csr, &agent) {
+            Effect::SignCertificate { session, agent, csr } => match self.shells.pki.sign(&csr, &agent, clock::now().wall) {
                 Ok(issued) => {
                     let certificate = Certificate { chain: issued.chain };
-                    self.shells.sessions.send(session, ControllerMessage::Certificate(certificate));
+                    self.shells.sessions.send(session, &ControllerMessage::Certificate(certificate));
                     let event = Event::CertificateIssued { agent, fingerprint: issued.fingerprint };
                     let effects = self.controller.handle(clock::now(), event);
                     self.carry_out(effects);
