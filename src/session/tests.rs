@@ -1,0 +1,724 @@
+//! Both ends against each other, over loopback.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use jiff::{Timestamp, ToSpan};
+use quinn::{Endpoint, crypto::rustls::QuicClientConfig};
+use rcgen::{CertificateParams, KeyPair};
+use rustls::{RootCertStore, pki_types::PrivateKeyDer};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::timeout,
+};
+use xene_agent::{
+    clock,
+    session::{
+        ClientConfig, ClientEvent, Identity, IdentityError, JoinToken, LogSource, Uploads, run,
+        tls::{self, SERVER_NAME, provider},
+        transport::Liveness,
+    },
+};
+use xene_schemas::{
+    meta::{Epoch, Labels, Name},
+    wire::{
+        ALPN,
+        control::{AgentMessage, Certificate, Hello, Refused, Renew, SetWanted, StoreSeen, Welcome},
+    },
+};
+
+use super::*;
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    timeout(DEADLINE, what).await.expect("in time")
+}
+
+fn now() -> Timestamp {
+    clock::now().wall
+}
+
+/// A machine that lets in whoever shows a token that it knows, once.
+#[derive(Clone)]
+struct FakeDriver {
+    events: mpsc::Sender<Event>,
+    tokens: Arc<Mutex<HashMap<String, String>>>,
+}
+
+impl Driver for FakeDriver {
+    async fn tell(&self, event: Event) -> Result<(), Closed> {
+        self.events.send(event).await.map_err(|_| Closed)
+    }
+
+    async fn ask(&self, command: Command) -> Result<Result<Answer, Refusal>, Closed> {
+        let Command::Enrol { id, secret_hash, name, .. } = command else { panic!("{command:?}") };
+        let mut tokens = self.tokens.lock().unwrap();
+        Ok(if tokens.get(&id) == Some(&secret_hash) {
+            tokens.remove(&id);
+            Ok(Answer::Enrolled(name))
+        } else {
+            Err(Refusal::Token)
+        })
+    }
+}
+
+#[derive(Clone, Default)]
+struct FakeLogs {
+    logs: Arc<Mutex<HashMap<RunName, Vec<u8>>>>,
+    /// How often a run is still unknown.
+    refusals: Arc<Mutex<u32>>,
+    syncs: Arc<Mutex<u32>>,
+}
+
+impl LogSink for FakeLogs {
+    async fn may_append(&self, agent: &AgentName, header: &LogHeader) -> bool {
+        let mut refusals = self.refusals.lock().unwrap();
+        let known = *refusals == 0;
+        *refusals = refusals.saturating_sub(1);
+        known && agent.as_str() == "alpha" && header.epoch == Epoch(7)
+    }
+
+    async fn append(&self, run: RunName, offset: u64, bytes: Bytes) -> io::Result<()> {
+        let mut logs = self.logs.lock().unwrap();
+        let log = logs.entry(run).or_default();
+        let known = usize::try_from(log.len() as u64 - offset).expect("no gap");
+        log.extend_from_slice(bytes.get(known..).unwrap_or_default());
+        Ok(())
+    }
+
+    async fn sync(&self, run: RunName) -> io::Result<u64> {
+        *self.syncs.lock().unwrap() += 1;
+        Ok(self.logs.lock().unwrap().get(&run).map_or(0, Vec::len) as u64)
+    }
+}
+
+/// A log in memory that grows as a test says.
+#[derive(Debug, Clone)]
+struct FakeSource(watch::Sender<(Vec<u8>, bool)>);
+
+impl FakeSource {
+    fn new() -> Self {
+        Self(watch::Sender::new((Vec::new(), false)))
+    }
+
+    fn write(&self, bytes: &[u8]) {
+        self.0.send_modify(|(log, _)| log.extend_from_slice(bytes));
+    }
+
+    fn seal(&self) {
+        self.0.send_modify(|(_, sealed)| *sealed = true);
+    }
+}
+
+impl LogSource for FakeSource {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let log = self.0.borrow();
+        let rest = log.0.get(usize::try_from(offset).unwrap()..).unwrap_or_default();
+        let length = rest.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&rest[..length]);
+        Ok(length)
+    }
+
+    async fn wait_for(&self, offset: u64) {
+        let _ = self.0.subscribe().wait_for(|(log, sealed)| *sealed || log.len() as u64 > offset).await;
+    }
+
+    fn is_sealed(&self) -> bool {
+        self.0.borrow().1
+    }
+}
+
+struct Controller {
+    folder: PathBuf,
+    pki: Arc<Pki>,
+    driver: FakeDriver,
+    logs: FakeLogs,
+    sessions: Sessions,
+    events: mpsc::Receiver<Event>,
+    listener: Option<Listener>,
+    address: SocketAddr,
+}
+
+impl Controller {
+    fn start(folder: &Path) -> Self {
+        Self::start_at(folder, now(), pki::AGENT_LIFE)
+    }
+
+    fn start_at(folder: &Path, at: Timestamp, life: Duration) -> Self {
+        let pki = Arc::new(Pki::open(&folder.join("pki"), at, life).unwrap());
+        let (events_in, events) = mpsc::channel(64);
+        let driver = FakeDriver { events: events_in, tokens: Arc::default() };
+        let mut controller = Self {
+            folder: folder.into(),
+            pki,
+            driver,
+            logs: FakeLogs::default(),
+            sessions: Sessions::default(),
+            events,
+            listener: None,
+            address: "127.0.0.1:0".parse().unwrap(),
+        };
+        controller.listen();
+        controller
+    }
+
+    fn listen(&mut self) {
+        let listener = Listener::bind(
+            &config(self.address),
+            self.pki.clone(),
+            self.driver.clone(),
+            self.logs.clone(),
+            self.sessions.clone(),
+        )
+        .unwrap();
+        self.address = listener.local_addr().unwrap();
+        self.listener = Some(listener);
+    }
+
+    fn token(&self) -> JoinToken {
+        let token = JoinToken::generate(&self.pki.ca_fingerprint()).unwrap();
+        self.driver.tokens.lock().unwrap().insert(token.id.clone(), token.secret_hash());
+        token
+    }
+
+    async fn enrol(&self, token: &JoinToken, name: &str) -> Result<Identity, IdentityError> {
+        let folder = self.folder.join(name);
+        soon(Identity::enrol(&self.address.to_string(), token, name.parse().unwrap(), Labels::new(), &folder)).await
+    }
+
+    async fn next(&mut self) -> Event {
+        soon(self.events.recv()).await.expect("an event")
+    }
+
+    /// Enrols an agent, and passes over the machine's event of it.
+    async fn enrolled(&mut self, name: &str) -> Arc<Identity> {
+        let identity = self.enrol(&self.token(), name).await.unwrap();
+        assert!(matches!(self.next().await, Event::CertificateIssued { .. }));
+        Arc::new(identity)
+    }
+
+    /// The next session, welcomed.
+    async fn opened(&mut self) -> SessionId {
+        loop {
+            if let Event::SessionOpened { session, agent, .. } = self.next().await {
+                self.sessions.send(session, &ControllerMessage::Welcome(welcome(&agent)));
+                return session;
+            }
+        }
+    }
+}
+
+fn config(address: SocketAddr) -> ListenerConfig {
+    ListenerConfig { liveness: quick(), ..ListenerConfig::new(address) }
+}
+
+fn quick() -> Liveness {
+    Liveness { keep_alive: Duration::from_millis(300), idle_timeout: Duration::from_secs(2) }
+}
+
+fn welcome(name: &AgentName) -> Welcome {
+    Welcome {
+        version: 1,
+        software: "test".into(),
+        store: StoreSeen { store_id: "s".into(), generation: 1, incarnation: 1 },
+        nonce: 1,
+        pause_margin_ms: 1,
+        reconnect_span_ms: 1,
+        name: name.clone(),
+    }
+}
+
+fn hello(version: u16) -> AgentMessage {
+    AgentMessage::Hello(Hello {
+        version,
+        software: "test".into(),
+        instance: 1,
+        boot_id: "b".into(),
+        labels: Labels::new(),
+        slots: 1,
+        claims: vec![],
+        wall: now(),
+        store: None,
+        runs: vec![],
+    })
+}
+
+/// An agent's session end, and what it hears.
+struct Agent {
+    events: mpsc::Receiver<ClientEvent>,
+    uploads: Uploads<FakeSource>,
+    task: JoinHandle<()>,
+}
+
+impl Agent {
+    fn start(controller: SocketAddr, identity: Arc<Identity>) -> Self {
+        let (events_in, events) = mpsc::channel(64);
+        let uploads = Uploads::default();
+        let config = ClientConfig { liveness: quick(), ..ClientConfig::new(controller.to_string()) };
+        let task = tokio::spawn(run(config, identity, uploads.clone(), events_in));
+        Self { events, uploads, task }
+    }
+
+    async fn next(&mut self) -> ClientEvent {
+        soon(self.events.recv()).await.expect("an event")
+    }
+
+    /// The next session, with Hello said.
+    async fn connected(&mut self) -> Outgoing<AgentMessage> {
+        loop {
+            if let ClientEvent::Connected(outgoing) = self.next().await {
+                outgoing.send(&hello(1)).unwrap();
+                return outgoing;
+            }
+        }
+    }
+
+    async fn message(&mut self) -> ControllerMessage {
+        match self.next().await {
+            ClientEvent::Message(message) => message,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn disconnected(&mut self) -> String {
+        loop {
+            if let ClientEvent::Disconnected(reason) = self.next().await {
+                return reason;
+            }
+        }
+    }
+
+    /// Ends as a process does: nobody listens any more.
+    async fn stop(self) {
+        drop(self.events);
+        soon(self.task).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn enrols_connects_and_talks() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut controller = Controller::start(folder.path());
+    let identity = controller.enrol(&controller.token(), "alpha").await.unwrap();
+    let Event::CertificateIssued { agent, fingerprint: issued } = controller.next().await else { panic!() };
+    assert_eq!((agent, identity.name()), ("alpha".parse().unwrap(), "alpha".parse().unwrap()));
+    drop(identity);
+    // As a new process finds it.
+    let identity = Arc::new(Identity::load(&folder.path().join("alpha")).unwrap().unwrap());
+    assert_eq!(identity.controller(), controller.address.to_string());
+    let mut agent = Agent::start(controller.address, identity);
+    let outgoing = agent.connected().await;
+    let Event::SessionOpened { session, agent: name, fingerprint, address, hello } = controller.next().await else {
+        panic!()
+    };
+    assert_eq!((name.as_str(), &fingerprint, &*address, hello.slots), ("alpha", &issued, "127.0.0.1", 1));
+    let welcome = ControllerMessage::Welcome(welcome(&name));
+    controller.sessions.send(session, &welcome);
+    assert_eq!(agent.message().await, welcome);
+    let message = AgentMessage::SetWanted(SetWanted { have: 3 });
+    outgoing.send(&message).unwrap();
+    assert_eq!(controller.next().await, Event::Message { session, message });
+    outgoing.close("done");
+    assert_eq!(controller.next().await, Event::SessionClosed(session));
+    agent.disconnected().await;
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_token_buys_one_identity_and_only_the_right_secret_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let controller = Controller::start(folder.path());
+    let token = controller.token();
+    let wrong = JoinToken { secret: "0".repeat(64), ..token.clone() };
+    let error = controller.enrol(&wrong, "alpha").await.unwrap_err().to_string();
+    assert!(error.contains("not valid"), "{error}");
+    controller.enrol(&token, "alpha").await.unwrap();
+    let spent = controller.enrol(&token, "beta").await.unwrap_err().to_string();
+    assert_eq!(spent, error, "spent and wrong are answered alike");
+    let again = controller.enrol(&controller.token(), "alpha").await.unwrap_err();
+    assert!(matches!(again, IdentityError::Exists { .. }), "{again}");
+    assert!(Identity::load(&folder.path().join("beta")).unwrap().is_none());
+}
+
+#[tokio::test]
+async fn an_agent_enrols_with_no_other_controller_than_its_tokens() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (controller, other) = (Controller::start(folder.path()), Controller::start(other.path()));
+    let token = other.token();
+    let error = controller.enrol(&token, "alpha").await.unwrap_err().to_string();
+    assert!(error.contains("made by another controller"), "{error}");
+    assert_eq!(other.driver.tokens.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn refused_enrolments_from_one_address_are_bounded() {
+    let folder = tempfile::tempdir().unwrap();
+    let controller = Controller::start(folder.path());
+    let wrong = JoinToken { secret: "0".repeat(64), ..controller.token() };
+    let mut errors = Vec::new();
+    for _ in 0..12 {
+        errors.push(controller.enrol(&wrong, "alpha").await.unwrap_err().to_string());
+    }
+    assert!(errors[9].contains("not valid"), "{errors:?}");
+    assert!(errors[10].contains("too many refused enrolments"), "{errors:?}");
+    assert!(controller.enrol(&controller.token(), "alpha").await.is_err(), "the right token must wait, too");
+}
+
+#[tokio::test]
+async fn silence_is_told_from_a_wrong_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let token = JoinToken::generate(&"0".repeat(64)).unwrap();
+    let enrol = |at: &'static str| {
+        let folder = folder.path().join("a");
+        let token = token.clone();
+        async move { Identity::enrol(at, &token, "a".parse().unwrap(), Labels::new(), &folder).await.unwrap_err() }
+    };
+    let error = soon(enrol("host.invalid:1")).await.to_string();
+    assert!(error.contains("host.invalid:1 has no address"), "{error}");
+    let error = soon(enrol("127.0.0.1:9")).await.to_string();
+    assert!(error.contains("127.0.0.1:9 does not answer"), "{error}");
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_refused_in_a_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut controller = Controller::start(folder.path());
+    let identity = controller.enrolled("alpha").await;
+    let csr = identity.certificate_request().unwrap();
+    let old = controller.pki.sign(&csr, &identity.name(), now() - 25.hours()).unwrap();
+    identity.install(&old.chain).unwrap();
+    let mut agent = Agent::start(controller.address, identity.clone());
+    let reason = agent.disconnected().await;
+    let until = identity.certified().borrow().facts.not_after;
+    assert!(reason.contains(&format!("refused this agent's certificate: it expired at {until}")), "{reason}");
+    assert!(reason.contains("xene agents token create"), "{reason}");
+    assert!(controller.events.try_recv().is_err(), "the machine heard of it");
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_controller_is_refused_by_both_ends() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut controller = Controller::start(folder.path());
+    let mut other = Controller::start(other.path());
+    let foreign = other.enrolled("alpha").await;
+    let mut agent = Agent::start(controller.address, foreign.clone());
+    let reason = agent.disconnected().await;
+    assert!(reason.contains("not the one that this agent enrolled with"), "{reason}");
+    agent.stop().await;
+
+    // An agent that does not care whom it speaks to.
+    let error = rogue(&controller, Some((&other.pki, "alpha"))).await;
+    assert!(error.contains("error 48"), "{error}");
+    assert!(controller.events.try_recv().is_err(), "the machine heard of it");
+}
+
+#[tokio::test]
+async fn a_session_without_a_certificate_is_closed_before_it_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut controller = Controller::start(folder.path());
+    let error = rogue(&controller, None).await;
+    assert!(error.contains("needs a certificate"), "{error}");
+    assert!(controller.events.try_recv().is_err(), "the machine heard of it");
+}
+
+/// Dials with the ALPN of sessions and a certificate of that authority, or none; returns how the controller ended it.
+async fn rogue(controller: &Controller, certificate: Option<(&Pki, &str)>) -> String {
+    let mut roots = RootCertStore::empty();
+    roots.add(tls::certificates(controller.pki.ca_pem()).unwrap().swap_remove(0)).unwrap();
+    let config = rustls::ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots);
+    let mut config = match certificate {
+        None => config.with_no_client_auth(),
+        Some((pki, name)) => {
+            let key = KeyPair::generate().unwrap();
+            let csr = CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+            let signed = pki.sign(&csr, &name.parse().unwrap(), now()).unwrap();
+            let chain = tls::certificates(&signed.chain).unwrap();
+            config.with_client_auth_cert(chain, PrivateKeyDer::Pkcs8(key.serialize_der().into())).unwrap()
+        }
+    };
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    let mut endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    let crypto = QuicClientConfig::try_from(config).unwrap();
+    endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
+    let connection = soon(endpoint.connect(controller.address, SERVER_NAME).unwrap()).await.unwrap();
+    if let Ok((mut send, _recv)) = connection.open_bi().await {
+        let mut frame = Vec::new();
+        xene_schemas::wire::Message::encode(&hello(1), &mut frame);
+        let _ = send.write_all(&frame).await;
+    }
+    soon(connection.closed()).await.to_string()
+}
+
+#[tokio::test]
+async fn a_clock_that_is_behind_gets_a_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    // The controller's clock is days ahead of this machine's.
+    let controller = Controller::start_at(folder.path(), now() + 72.hours(), pki::AGENT_LIFE);
+    let error = controller.enrol(&controller.token(), "alpha").await.unwrap_err().to_string();
+    assert!(error.contains("check the clocks of both"), "{error}");
+}
+
+#[tokio::test]
+async fn an_agent_without_a_common_version_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut controller = Controller::start(folder.path());
+    let identity = controller.enrolled("alpha").await;
+    let mut agent = Agent::start(controller.address, identity);
+    let ClientEvent::Connected(outgoing) = agent.next().await else { panic!() };
+    outgoing.send(&hello(0)).unwrap();
+    let ControllerMessage::Refused(Refused { reason, retry, .. }) = agent.message().await else { panic!() };
+    assert_eq!((&*reason, retry), ("Version", false));
+    agent.disconnected().await;
+    assert!(controller.events.try_recv().is_err(), "the machine heard of it");
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn certificates_are_renewed_over_the_session_and_used_in_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    // An hour before now and one second after: long past two thirds of its life.
+    let mut controller = Controller::start_at(folder.path(), now(), Duration::from_secs(30));
+    let identity = controller.enrolled("alpha").await;
+    let mut agent = Agent::start(controller.address, identity.clone());
+    agent.connected().await;
+    let session = controller.opened().await;
+    agent.message().await;
+    let Event::Message { message: AgentMessage::CertificateWanted(wanted), .. } = controller.next().await else {
+        panic!()
+    };
+    let signed = controller.pki.sign(&wanted.csr, &identity.name(), now()).unwrap();
+    let chain = signed.chain.clone();
+    controller.sessions.send(session, &ControllerMessage::Certificate(Certificate { chain }));
+    let ControllerMessage::Certificate(certificate) = agent.message().await else { panic!() };
+    let other = controller.pki.sign(&wanted.csr, &"beta".parse().unwrap(), now()).unwrap();
+    assert!(identity.install(&other.chain).is_err(), "of another agent");
+    identity.install(&certificate.chain).unwrap();
+    let kept = Identity::load(&folder.path().join("alpha")).unwrap().unwrap();
+    assert_eq!(*kept.certified().borrow(), *identity.certified().borrow());
+    controller.sessions.close(session, "test");
+    agent.connected().await;
+    loop {
+        if let Event::SessionOpened { fingerprint, .. } = controller.next().await {
+            assert_eq!(fingerprint, signed.fingerprint);
+            break;
+        }
+    }
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn comes_back_after_the_controller_was_restarted() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut controller = Controller::start(folder.path());
+    let identity = controller.enrolled("alpha").await;
+    let mut agent = Agent::start(controller.address, identity);
+    let stale = agent.connected().await;
+    controller.opened().await;
+    agent.message().await;
+    soon(controller.listener.take().unwrap().shutdown()).await;
+    agent.disconnected().await;
+    assert!(stale.send(&hello(1)).is_err(), "an ended session takes nothing");
+    controller.listen();
+    agent.connected().await;
+    let session = controller.opened().await;
+    assert!(matches!(agent.message().await, ControllerMessage::Welcome(_)));
+    // One that dies without a word.
+    controller.sessions.close(session, "test");
+    agent.connected().await;
+    controller.opened().await;
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let controller = Controller::start(folder.path());
+    let error = Listener::bind(
+        &config(controller.address),
+        controller.pki.clone(),
+        controller.driver.clone(),
+        controller.logs.clone(),
+        Sessions::default(),
+    )
+    .unwrap_err()
+    .to_string();
+    assert!(error.contains(&format!("can't listen on UDP {}", controller.address)), "{error}");
+}
+
+fn renew(seq: u64) -> AgentMessage {
+    AgentMessage::Renew(Renew {
+        seq,
+        nonce: 1,
+        answered: 0,
+        claims_version: 0,
+        claims: None,
+        busy: 0,
+        wall: Timestamp::UNIX_EPOCH,
+    })
+}
+
+#[tokio::test]
+async fn a_burst_before_the_end_arrives_whole_in_both_directions() {
+    const BURST: u64 = 20_000;
+    let folder = tempfile::tempdir().unwrap();
+    let mut controller = Controller::start(folder.path());
+    let identity = controller.enrolled("alpha").await;
+    let mut agent = Agent::start(controller.address, identity);
+    let outgoing = agent.connected().await;
+    controller.opened().await;
+    agent.message().await;
+    for seq in 0..BURST {
+        outgoing.send(&renew(seq)).unwrap();
+    }
+    outgoing.close("test");
+    for expected in 0..BURST {
+        let Event::Message { message: AgentMessage::Renew(renew), .. } = controller.next().await else { panic!() };
+        assert_eq!(renew.seq, expected);
+    }
+    assert!(matches!(controller.next().await, Event::SessionClosed(_)));
+
+    agent.connected().await;
+    let session = controller.opened().await;
+    agent.message().await;
+    let acknowledged = |offset| {
+        let run = RunName::new(Timestamp::UNIX_EPOCH, 1);
+        ControllerMessage::LogAcknowledged(xene_schemas::wire::control::LogAcknowledged { run, offset })
+    };
+    for offset in 0..BURST {
+        controller.sessions.send(session, &acknowledged(offset));
+    }
+    controller.sessions.close(session, "test");
+    for offset in 0..BURST {
+        assert_eq!(agent.message().await, acknowledged(offset));
+    }
+    agent.disconnected().await;
+    agent.stop().await;
+}
+
+fn log_header(run: RunName, offset: u64) -> LogHeader {
+    LogHeader { run, pipeline: "w/p".parse().unwrap(), epoch: Epoch(7), offset }
+}
+
+fn noise(length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+/// Hands acknowledgements on until this much is acknowledged.
+async fn until_acknowledged(agent: &mut Agent, run: RunName, length: u64) -> u32 {
+    for count in 1.. {
+        if let ControllerMessage::LogAcknowledged(ack) = agent.message().await {
+            assert_eq!(ack.run, run);
+            agent.uploads.acknowledged(run, ack.offset);
+            if ack.offset == length {
+                return count;
+            }
+        }
+    }
+    unreachable!()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_arrives_whole_and_is_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut controller = Controller::start(folder.path());
+    let identity = controller.enrolled("alpha").await;
+    *controller.logs.refusals.lock().unwrap() = 2;
+    let mut agent = Agent::start(controller.address, identity);
+    let (run, source, bytes) = (RunName::new(Timestamp::UNIX_EPOCH, 5), FakeSource::new(), noise(10 << 20));
+    agent.uploads.add(log_header(run, 0), source.clone());
+    agent.connected().await;
+    controller.opened().await;
+    agent.message().await;
+    source.write(&bytes[..5 << 20]);
+    until_acknowledged(&mut agent, run, 5 << 20).await;
+    source.write(&bytes[5 << 20..]);
+    source.seal();
+    until_acknowledged(&mut agent, run, 10 << 20).await;
+    assert_eq!(blake3::hash(&controller.logs.logs.lock().unwrap()[&run]), blake3::hash(&bytes));
+    let syncs = *controller.logs.syncs.lock().unwrap();
+    assert!(syncs < 100, "{syncs} syncs for two bursts");
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_goes_on_in_the_next_session_where_it_was_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut controller = Controller::start(folder.path());
+    let identity = controller.enrolled("alpha").await;
+    let mut agent = Agent::start(controller.address, identity);
+    let (run, source) = (RunName::new(Timestamp::UNIX_EPOCH, 5), FakeSource::new());
+    source.write(b"first ");
+    agent.connected().await;
+    let session = controller.opened().await;
+    agent.message().await;
+    agent.uploads.add(log_header(run, 0), source.clone());
+    until_acknowledged(&mut agent, run, 6).await;
+    controller.sessions.close(session, "test");
+    agent.disconnected().await;
+    source.write(b"second");
+    source.seal();
+    agent.connected().await;
+    controller.opened().await;
+    agent.message().await;
+    until_acknowledged(&mut agent, run, 12).await;
+    assert_eq!(controller.logs.logs.lock().unwrap()[&run], b"first second");
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_logs_than_streams_all_arrive_and_a_foreign_one_holds_up_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut controller = Controller::start(folder.path());
+    let identity = controller.enrolled("alpha").await;
+    let mut agent = Agent::start(controller.address, identity);
+    agent.connected().await;
+    controller.opened().await;
+    agent.message().await;
+    let foreign = LogHeader { epoch: Epoch(6), ..log_header(RunName::new(Timestamp::UNIX_EPOCH, 999), 0) };
+    let source = FakeSource::new();
+    source.write(b"not mine");
+    agent.uploads.add(foreign.clone(), source);
+    let mut waiting: Vec<_> = (0..200).map(|n| RunName::new(Timestamp::UNIX_EPOCH, n)).collect();
+    for run in &waiting {
+        let source = FakeSource::new();
+        source.write(run.to_string().as_bytes());
+        source.seal();
+        agent.uploads.add(log_header(*run, 0), source);
+    }
+    while !waiting.is_empty() {
+        if let ControllerMessage::LogAcknowledged(ack) = agent.message().await {
+            agent.uploads.acknowledged(ack.run, ack.offset);
+            waiting.retain(|run| *run != ack.run || ack.offset != 26);
+        }
+    }
+    let logs = controller.logs.logs.lock().unwrap();
+    assert!(!logs.contains_key(&foreign.run));
+    assert!((0..200).all(|n| {
+        let run = RunName::new(Timestamp::UNIX_EPOCH, n);
+        logs[&run] == run.to_string().as_bytes()
+    }));
+}
+
+#[test]
+fn names_of_any_shape_survive_the_certificate() {
+    let folder = tempfile::tempdir().unwrap();
+    let pki = Pki::open(folder.path(), now(), pki::AGENT_LIFE).unwrap();
+    let csr = CertificateParams::default().serialize_request(&KeyPair::generate().unwrap()).unwrap().pem().unwrap();
+    for name in ["a", "Build_Host-1.example", &"Z".repeat(63)] {
+        let name: Name = name.parse().unwrap();
+        let signed = pki.sign(&csr, &name, now()).unwrap();
+        assert_eq!(tls::facts(&tls::certificates(&signed.chain).unwrap()[0]).unwrap().agent, Some(name));
+    }
+}
