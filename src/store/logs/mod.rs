@@ -11,7 +11,7 @@ use std::{
     fs::create_dir_all,
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
@@ -39,40 +39,44 @@ struct Inner {
     syncs: Semaphore,
 }
 
-/// The logs that somebody writes or reads now.
+/// The logs that somebody writes or reads now, and some that were.
 #[derive(Debug, Default)]
 struct Open {
-    logs: HashMap<RunName, Weak<Log>>,
-    /// Dead entries are dropped when there are so many.
+    logs: HashMap<RunName, Arc<Log>>,
+    /// Those that nobody uses are dropped when there are so many.
     prune_at: usize,
 }
 
 #[derive(Debug)]
 struct Log {
+    run: RunName,
     file: LogFile,
     state: Mutex<State>,
-    /// The length that readers may read.
+    /// How many bytes readers may read.
     length: watch::Sender<u64>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
+    opened: Opened,
     /// What is in the file.
     written: Extent,
     /// What is not yet.
     pending: Vec<u8>,
     /// What outlives a power cut.
     durable: Extent,
-    /// True once the torn end that a crash may have left is cut off.
-    recovered: bool,
-    /// Why nothing more may be done with this log until it is opened anew.
-    failed: Option<Failure>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Failure {
-    /// After a failed sync nobody knows what is on disk.
-    Sync,
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Opened {
+    /// The file has not been looked at.
+    #[default]
+    No,
+    ForReading,
+    /// The torn end that a crash may have left is cut off.
+    ForWriting,
+    /// After a failed sync nobody knows what is on disk: whoever goes on opens it anew.
+    Failed,
     Deleted,
 }
 
@@ -89,7 +93,7 @@ pub enum LogError {
         /// Where the bytes should go.
         offset: u64,
     },
-    /// An earlier sync failed; open it anew.
+    /// A sync failed meanwhile: what is on disk has to be looked at anew.
     #[error("an earlier write to the disk failed")]
     Failed,
     /// The run is past its retention.
@@ -98,6 +102,15 @@ pub enum LogError {
     /// The system says no.
     #[error("can't keep or read a log: {0}")]
     Io(#[from] io::Error),
+}
+
+impl From<LogError> for io::Error {
+    fn from(error: LogError) -> Self {
+        match error {
+            LogError::Io(error) => error,
+            other => Self::other(other),
+        }
+    }
 }
 
 impl LogStore {
@@ -111,17 +124,46 @@ impl LogStore {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Opens the log of `run` for appending. Several writers of one log are let be: each byte is taken once.
+    /// Appends `data`, whose first byte is byte `offset` of the log of `run`; what is there already is passed over.
+    /// Readers see it at once. Returns the new length, which is not durable yet. Calls may overlap.
     ///
     /// # Errors
-    /// If it can't be opened.
-    pub async fn writer(&self, run: RunName) -> Result<LogWriter, LogError> {
-        let log = self.clone().blocking(move |logs| {
-            let log = logs.log(run)?;
-            log.recover()?;
-            Ok(log)
-        });
-        Ok(LogWriter { logs: self.clone(), run, log: log.await? })
+    /// If bytes before `offset` are missing, or the disk refuses.
+    pub async fn append(&self, run: RunName, offset: u64, data: Bytes) -> Result<u64, LogError> {
+        let log = self.log(run);
+        // Almost always it only has to be put beside what waits, which no other thread needs to be woken for.
+        if let Ok(mut state) = log.state.try_lock()
+            && state.opened == Opened::ForWriting
+            && state.pending.len() + data.len() < FRAME
+        {
+            return log.append(&mut state, offset, &data);
+        }
+        blocking(move || {
+            let mut state = log.opened(Opened::ForWriting)?;
+            log.append(&mut state, offset, &data)
+        })
+        .await
+    }
+
+    /// Makes all that was appended durable: the length that may be acknowledged.
+    ///
+    /// # Errors
+    /// If the disk refuses: then the next call looks at what is there anew.
+    pub async fn sync(&self, run: RunName) -> Result<u64, LogError> {
+        let log = self.log(run);
+        if let Ok(state) = log.state.try_lock()
+            && state.opened == Opened::ForWriting
+            && state.is_synced()
+        {
+            return Ok(state.durable.raw);
+        }
+        let _permit = self.inner.syncs.acquire().await;
+        let syncing = log.clone();
+        let result = blocking(move || syncing.sync()).await;
+        if result.is_err() {
+            self.forget(&log);
+        }
+        result
     }
 
     /// Opens the log of `run` for reading; one that is not there is empty, and may begin.
@@ -129,7 +171,9 @@ impl LogStore {
     /// # Errors
     /// If it can't be opened.
     pub async fn reader(&self, run: RunName) -> Result<LogReader, LogError> {
-        let log = self.clone().blocking(move |logs| logs.log(run)).await?;
+        let log = self.log(run);
+        let opening = log.clone();
+        blocking(move || opening.opened(Opened::ForReading).map(drop)).await?;
         Ok(LogReader { length: log.length.subscribe(), log })
     }
 
@@ -138,7 +182,7 @@ impl LogStore {
     /// # Errors
     /// If it can't be read.
     pub fn length(&self, run: RunName) -> Result<u64, LogError> {
-        Ok(*self.log(run)?.length.borrow())
+        Ok(self.log(run).opened(Opened::ForReading)?.length())
     }
 
     /// Removes the log of `run`. May block.
@@ -146,98 +190,30 @@ impl LogStore {
     /// # Errors
     /// If it can't be removed.
     pub fn delete(&self, run: RunName) -> Result<(), LogError> {
-        let log = self.log(run)?;
-        let mut state = log.state();
-        state.failed = Some(Failure::Deleted);
+        let log = self.log(run);
+        let mut state = lock(&log.state);
         log.file.delete()?;
-        lock(&self.inner.open).logs.remove(&run);
+        *state = State { opened: Opened::Deleted, ..State::default() };
+        drop(state);
+        self.forget(&log);
         Ok(())
     }
 
-    fn log(&self, run: RunName) -> Result<Arc<Log>, LogError> {
+    fn log(&self, run: RunName) -> Arc<Log> {
         let mut open = lock(&self.inner.open);
-        if let Some(log) = open.logs.get(&run).and_then(Weak::upgrade)
-            && log.state().failed.is_none()
-        {
-            return Ok(log);
-        }
-        let log = Arc::new(Log::open(LogFile::new(&self.inner.dir, run))?);
-        if open.logs.len() >= open.prune_at {
-            open.logs.retain(|_, log| log.strong_count() > 0);
+        if open.logs.len() >= open.prune_at && !open.logs.contains_key(&run) {
+            open.logs.retain(|_, log| !log.is_idle());
             open.prune_at = (2 * open.logs.len()).max(64);
         }
-        open.logs.insert(run, Arc::downgrade(&log));
-        Ok(log)
+        open.logs.entry(run).or_insert_with(|| Arc::new(Log::new(&self.inner.dir, run))).clone()
     }
 
-    async fn blocking<T: Send + 'static>(
-        self,
-        work: impl FnOnce(&Self) -> Result<T, LogError> + Send + 'static,
-    ) -> Result<T, LogError> {
-        blocking(move || work(&self)).await
-    }
-}
-
-/// Appends to one log.
-#[derive(Debug)]
-pub struct LogWriter {
-    logs: LogStore,
-    run: RunName,
-    log: Arc<Log>,
-}
-
-impl LogWriter {
-    /// Appends `data`, whose first byte is byte `offset` of the log; what is there already is passed over. Readers
-    /// see it at once. Returns the new length, which is not durable yet.
-    ///
-    /// # Errors
-    /// If bytes before `offset` are missing, or the disk refuses.
-    pub async fn append(&mut self, offset: u64, data: Bytes) -> Result<u64, LogError> {
-        // Almost always it only has to be put beside what waits, which no thread needs to be woken for.
-        match self.log.state.try_lock() {
-            Ok(mut state) if state.pending.len() + data.len() < FRAME => {
-                return self.log.append(&mut state, self.run, offset, &data);
-            }
-            Ok(_) | Err(TryLockError::WouldBlock) => {}
-            Err(TryLockError::Poisoned(_)) => return Err(LogError::Failed),
+    /// Lets the next call open it anew.
+    fn forget(&self, log: &Arc<Log>) {
+        let mut open = lock(&self.inner.open);
+        if open.logs.get(&log.run).is_some_and(|known| Arc::ptr_eq(known, log)) {
+            open.logs.remove(&log.run);
         }
-        let (log, run) = (self.log.clone(), self.run);
-        blocking(move || log.append(&mut log.state(), run, offset, &data)).await
-    }
-
-    /// Makes all that was appended durable: the length that may be acknowledged. Call it also when the stream has
-    /// broken off, lest what it brought is lost.
-    ///
-    /// # Errors
-    /// If the disk refuses: then nothing more can be appended here; open another writer.
-    pub async fn sync(&self) -> Result<u64, LogError> {
-        if let Ok(state) = self.log.state.try_lock()
-            && state.failed.is_none()
-            && state.is_synced()
-        {
-            return Ok(state.durable.raw);
-        }
-        let _permit = self.logs.inner.syncs.acquire().await;
-        let log = self.log.clone();
-        blocking(move || log.sync()).await
-    }
-
-    /// [`Self::sync`], at the end of a log.
-    ///
-    /// # Errors
-    /// If the disk refuses.
-    pub async fn finish(self) -> Result<u64, LogError> {
-        self.sync().await
-    }
-
-    /// How many bytes the log has.
-    pub fn length(&self) -> u64 {
-        *self.log.length.borrow()
-    }
-
-    /// How many bytes of it are durable.
-    pub fn durable(&self) -> u64 {
-        self.log.state().durable.raw
     }
 }
 
@@ -273,33 +249,36 @@ impl LogReader {
 }
 
 impl Log {
-    fn open(file: LogFile) -> Result<Self, LogError> {
-        let written = file.extent()?;
-        let state = State { written, pending: Vec::new(), durable: Extent::default(), recovered: false, failed: None };
-        Ok(Self { file, state: Mutex::new(state), length: watch::Sender::new(written.raw) })
+    fn new(dir: &Path, run: RunName) -> Self {
+        Self { run, file: LogFile::new(dir, run), state: Mutex::default(), length: watch::Sender::new(0) }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
+    /// True if nobody holds it, and nothing would be lost with it.
+    fn is_idle(self: &Arc<Self>) -> bool {
+        Arc::strong_count(self) == 1 && self.state.try_lock().is_ok_and(|state| state.pending.is_empty())
     }
 
-    /// Before the first byte is appended: cuts off what a crash has torn.
-    fn recover(&self) -> Result<(), LogError> {
-        let mut state = self.state();
-        state.check()?;
-        if !state.recovered {
-            state.written = self.file.recover()?;
-            state.recovered = true;
-            self.length.send_replace(state.written.raw);
-        }
-        Ok(())
+    /// The state, once the file has been looked at as `purpose` asks for.
+    fn opened(&self, purpose: Opened) -> Result<MutexGuard<'_, State>, LogError> {
+        let mut state = lock(&self.state);
+        let written = match state.opened {
+            Opened::Failed => return Err(LogError::Failed),
+            Opened::Deleted => return Err(LogError::Deleted),
+            Opened::ForWriting => return Ok(state),
+            _ if purpose == Opened::ForWriting => self.file.recover()?,
+            Opened::No => self.file.extent()?,
+            Opened::ForReading => return Ok(state),
+        };
+        *state = State { opened: purpose, written, ..State::default() };
+        self.length.send_replace(written.raw);
+        Ok(state)
     }
 
-    fn append(&self, state: &mut State, run: RunName, offset: u64, data: &[u8]) -> Result<u64, LogError> {
-        state.check()?;
+    /// `state` is of [`Opened::ForWriting`].
+    fn append(&self, state: &mut State, offset: u64, data: &[u8]) -> Result<u64, LogError> {
         let length = state.length();
         if offset > length {
-            return Err(LogError::Gap { run, length, offset });
+            return Err(LogError::Gap { run: self.run, length, offset });
         }
         let known = usize::try_from(length - offset).unwrap_or(usize::MAX).min(data.len());
         let mut new = &data[known..];
@@ -325,7 +304,7 @@ impl Log {
             state.pending.clear();
         }
         if state.written.stored - state.durable.stored > UNSYNCED {
-            self.sync_file(state.durable == Extent::default()).inspect_err(|_| state.failed = Some(Failure::Sync))?;
+            self.file.sync(state.durable == Extent::default()).inspect_err(|_| state.opened = Opened::Failed)?;
             state.durable = state.written;
         }
         Ok(())
@@ -333,8 +312,7 @@ impl Log {
 
     fn sync(&self) -> Result<u64, LogError> {
         let (written, first) = {
-            let mut state = self.state();
-            state.check()?;
+            let mut state = self.opened(Opened::ForWriting)?;
             self.write(&mut state)?;
             // An idle log should not keep a frame's worth of memory.
             state.pending = Vec::new();
@@ -344,24 +322,21 @@ impl Log {
             (state.written, state.durable == Extent::default())
         };
         // The lock is free meanwhile, so the disk does not keep those who append.
-        let result = self.sync_file(first);
-        let mut state = self.state();
+        let result = self.file.sync(first);
+        let mut state = lock(&self.state);
         match result {
-            Ok(()) => state.durable = state.durable.max(written),
-            Err(_) => state.failed = Some(Failure::Sync),
+            Ok(()) if state.opened == Opened::ForWriting => state.durable = state.durable.max(written),
+            Ok(()) => return Err(LogError::Deleted),
+            Err(_) => state.opened = Opened::Failed,
         }
         result?;
         Ok(state.durable.raw)
     }
 
-    fn sync_file(&self, first: bool) -> Result<(), LogError> {
-        Ok(self.file.sync(first)?)
-    }
-
     fn read(&self, from: u64, max: usize) -> Result<Vec<u8>, LogError> {
         let written = {
-            let state = self.state();
-            if state.failed == Some(Failure::Deleted) {
+            let state = lock(&self.state);
+            if state.opened == Opened::Deleted {
                 return Err(LogError::Deleted);
             }
             if from >= state.written.raw {
@@ -382,14 +357,6 @@ impl State {
 
     fn is_synced(&self) -> bool {
         self.pending.is_empty() && self.durable == self.written
-    }
-
-    fn check(&self) -> Result<(), LogError> {
-        match self.failed {
-            None => Ok(()),
-            Some(Failure::Sync) => Err(LogError::Failed),
-            Some(Failure::Deleted) => Err(LogError::Deleted),
-        }
     }
 }
 
