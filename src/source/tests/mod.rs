@@ -1,0 +1,4 @@
+//! Sources against real repositories, real folders and real servers.
+
+mod kit;
+mod local;
