@@ -21,6 +21,7 @@ use crate::{
     decide::{
         Config, Controller,
         event::{Answer, Command, Effect, Effects, Event, Refusal, RequestId},
+        rows::Loaded,
     },
     session::{Sessions, pki::Pki},
     store::{Committed, Store, StoreError, logs::LogStore},
@@ -167,9 +168,8 @@ impl Driver {
     /// A machine that starts with what the store holds, and the handle to it. [`Self::run`] sets it going.
     ///
     /// # Errors
-    /// If the store can't be read, or the system gives no timer.
-    pub fn new(shells: Shells, config: Config) -> Result<(Self, Handle), DriverError> {
-        let loaded = shells.store.load()?;
+    /// If the system gives no timer.
+    pub fn new(shells: Shells, config: Config, loaded: Loaded) -> Result<(Self, Handle), DriverError> {
         let (controller, effects) = Controller::new(clock::now(), config, loaded);
         let (sender, inputs) = mpsc::channel(INPUTS);
         let handle = Handle {

@@ -5,7 +5,10 @@ use std::{collections::HashMap, io, path::PathBuf, sync::Arc};
 use tokio::sync::{mpsc, watch};
 use xene_schemas::{
     meta::{AgentName, Epoch, Labels, PipelineKey, RunName},
-    wire::{control::AgentMessage, logs::LogHeader},
+    wire::{
+        control::{AgentMessage, ControllerMessage},
+        logs::LogHeader,
+    },
 };
 
 use crate::{
@@ -15,7 +18,7 @@ use crate::{
         Agent, Config,
         event::{Effect, Effects, Event, JournalChange, RunRow},
     },
-    exec::{Exec, ExecConfig, ExecEvent},
+    exec::{Exec, ExecConfig, ExecEvent, find_cgroup, sweep_stale},
     journal::{Journal, JournalError},
     lmdb::{CommitError, DataLock, LockError},
     logs::{Limits, Logs, RunLog},
@@ -23,6 +26,7 @@ use crate::{
         client::{self, ClientConfig, ClientEvent},
         frames::Outgoing,
         identity::{Identity, IdentityError},
+        token::{JoinToken, TokenError},
         upload::{LogSource, Uploads},
     },
 };
@@ -60,6 +64,9 @@ pub enum AgentError {
     /// There is neither an identity nor a token.
     #[error("this agent has not joined yet: give it a join token with --token")]
     NotJoined,
+    /// The token is none.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// The journal can't be opened.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -107,12 +114,13 @@ pub fn labels(own: &Labels) -> Labels {
 /// If it can't start, or can't go on.
 pub async fn run(options: Options, ending: watch::Receiver<Ending>) -> Result<(), AgentError> {
     let _lock = DataLock::acquire(&options.data_dir)?;
-    let identity = match Identity::load(&options.data_dir)? {
+    let folder = options.data_dir.join("identity");
+    let identity = match Identity::load(&folder)? {
         Some(identity) => identity,
         None => {
-            let token = options.token.as_deref().ok_or(AgentError::NotJoined)?;
+            let token: JoinToken = options.token.as_deref().ok_or(AgentError::NotJoined)?.parse()?;
             let labels = labels(&options.labels);
-            Identity::enrol(&options.controller, token, &options.name, &labels, &options.data_dir).await?
+            Identity::enrol(&options.controller, &token, options.name.clone(), labels, &folder).await?
         }
     };
     Driver::new(options, Arc::new(identity))?.run(ending).await
@@ -137,6 +145,8 @@ struct Driver {
     /// Runs whose log is not wholly at the controller: what their log stream says first.
     open_logs: HashMap<RunName, (PipelineKey, Epoch)>,
     exit: bool,
+    /// Why the controller will never let this identity in again.
+    refused: Option<String>,
 }
 
 /// What came of the commit of this number.
@@ -146,12 +156,19 @@ impl Driver {
     fn new(options: Options, identity: Arc<Identity>) -> Result<Self, AgentError> {
         let system = |what| move |source| AgentError::System { what, source };
         let data = &options.data_dir;
-        crate::exec::sweep_stale(&data.join("work")).map_err(system("what a crash left can't be swept"))?;
+        let work = ExecConfig {
+            work_dir: data.join("work"),
+            cache_dir: data.join("cache"),
+            cgroup: find_cgroup(&data.join("work")),
+        };
+        let swept = sweep_stale(&work).map_err(system("what a crash left can't be swept"))?;
+        if !swept.is_empty() {
+            tracing::warn!(processes = swept.join(", "), "ended what an agent that crashed had left running");
+        }
         let (journal, recovered) = Journal::open(data)?;
         let logs = Logs::open(&data.join("logs"), Limits::default()).map_err(system("logs can't be kept"))?;
         let (sender, processes) = mpsc::channel(EVENTS);
-        let exec = Exec::new(ExecConfig::new(data.join("work"), data.join("cache")), sender)
-            .map_err(system("steps can't be run"))?;
+        let exec = Exec::new(work, sender).map_err(system("steps can't be run"))?;
 
         let mut open_logs = HashMap::new();
         let uploads = Uploads::default();
@@ -196,6 +213,7 @@ impl Driver {
             alarm: Alarm::new().map_err(system("the system gives no timer"))?,
             open_logs,
             exit: false,
+            refused: None,
         };
         driver.carry_out(effects);
         Ok(driver)
@@ -206,6 +224,10 @@ impl Driver {
         let mut told = Ending::No;
         loop {
             self.speak();
+            if let Some(message) = self.refused {
+                self.exec.kill_all();
+                return Err(AgentError::Refused(message));
+            }
             if self.exit {
                 break;
             }
@@ -253,11 +275,7 @@ impl Driver {
             };
             drop(tokio::time::timeout(std::time::Duration::from_secs(3), ended).await);
         }
-        self.refused()
-    }
-
-    fn refused(&self) -> Result<(), AgentError> {
-        self.agent.refusal().map_or(Ok(()), |message| Err(AgentError::Refused(message.into())))
+        Ok(())
     }
 
     fn session_event(&mut self, event: ClientEvent) -> Option<Event> {
@@ -267,7 +285,14 @@ impl Driver {
                 self.logs.set_connected(true);
                 Event::Connected
             }
-            ClientEvent::Message(message) => Event::Message(message),
+            ClientEvent::Message(message) => {
+                if let ControllerMessage::Refused(refused) = &message
+                    && !refused.retry
+                {
+                    self.refused = Some(refused.message.clone());
+                }
+                Event::Message(message)
+            }
             ClientEvent::Disconnected(_) => {
                 self.logs.set_connected(false);
                 self.session = None;
