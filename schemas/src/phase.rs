@@ -185,6 +185,8 @@ reasons! {
     TOO_LATE = "TooLate",
     /// Its pipeline was removed before it started.
     PIPELINE_REMOVED = "PipelineRemoved",
+    /// Its agent's lease ended before it could start.
+    LEASE_EXPIRED = "LeaseExpired",
     /// The spec can't be used.
     SPEC_INVALID = "SpecInvalid",
     /// The agent's disk refuses.

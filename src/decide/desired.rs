@@ -7,6 +7,7 @@ use xene_schemas::{
     diagnostic::Diagnostic,
     meta::{Name, ObjectMeta, Revision, SpecHash},
     pipeline::CompiledPipeline,
+    source::SourceKind,
     workflow::WorkflowSpec,
 };
 
@@ -82,6 +83,19 @@ pub struct ObservedWorkflow {
     pub pipelines: BTreeMap<Name, SpecHash>,
     /// True with `metadata.annotations["xene/prune"]: disabled`.
     pub keep: bool,
+}
+
+/// What a source is and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceOrigin {
+    /// What it is.
+    pub kind: SourceKind,
+    /// Where it is, without credentials.
+    pub url: String,
+    /// The branch that is followed.
+    pub branch: Option<String>,
+    /// The folder within it.
+    pub path: String,
 }
 
 /// How a source goes, apart from what it asks for. Sent on transitions only.

@@ -1,19 +1,53 @@
 //! The controller's machine: every rule, no I/O. Reconciling, scheduling, ownership, sessions, runs.
 
+mod agents;
 pub mod desired;
 pub mod event;
+mod ownership;
 pub mod plan;
+mod reconcile;
+mod retention;
 pub mod rows;
+mod runs;
+mod schedule;
+mod session;
+mod source;
+mod wall;
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use xene_agent::decide::time::{BootTime, Now};
-use xene_schemas::{agent::Agent, meta::AgentName};
+use jiff::Timestamp;
+#[cfg(feature = "mutants")]
+use xene_agent::decide::mutant::Mutant;
+use xene_agent::decide::{
+    mutant::Mutants,
+    time::{BootTime, Now, Timers},
+};
+use xene_schemas::{
+    agent::Agent,
+    event::EventType,
+    meta::{AgentName, Name, PipelineKey, RunName},
+    wire::control::Assignment,
+};
 
 use self::{
-    event::{Effects, Event},
-    rows::Loaded,
+    agents::AgentState,
+    desired::{Observed, SourceOrigin},
+    event::{Effect, Effects, Event, SessionId},
+    ownership::Owned,
+    reconcile::Pipeline,
+    rows::{Change, ControllerRow, EndedRun, JoinTokenRow, Loaded, NewEvent, OwnerRow, RunRow, WorkflowRow},
+    source::SourceState,
+    wall::Wall,
 };
+
+/// A machine that is asked this much later than it wanted stood still: rule 11.
+const STALL: Duration = Duration::from_secs(5);
+/// How often old runs are looked for, beside the ends of runs.
+const SWEEP: Duration = Duration::from_secs(3600);
 
 /// What an operator sets, and what a process draws at its start.
 #[derive(Debug, Clone)]
@@ -26,41 +60,222 @@ pub struct Config {
     pub nonce: u64,
     /// Of this binary, for people.
     pub software: String,
+    /// Random; becomes the store's if the store is new.
+    pub store_id: String,
+    /// What the source is.
+    pub source: SourceOrigin,
+    /// The rule to leave out, for the simulator.
+    #[cfg(feature = "mutants")]
+    pub mutant: Option<Mutant>,
+}
+
+impl Config {
+    #[cfg(feature = "mutants")]
+    const fn mutants(&self) -> Mutants {
+        Mutants::new(self.mutant)
+    }
+
+    #[cfg(not(feature = "mutants"))]
+    #[expect(clippy::unused_self, reason = "with the feature it is used")]
+    fn mutants(&self) -> Mutants {
+        Mutants::default()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// Some claim of this agent may have run out.
+    Lease(AgentName),
+    /// An Unknown run is given up.
+    GiveUp(RunName),
+    /// Old runs go.
+    Sweep,
 }
 
 /// The controller's machine.
 #[derive(Debug)]
-pub struct Controller {}
+pub struct Controller {
+    config: Config,
+    mutants: Mutants,
+    row: ControllerRow,
+    wall: Wall,
+    /// No claim is judged as if it had been renewed before this.
+    floor: BootTime,
+    workflows: BTreeMap<Name, WorkflowRow>,
+    observed: Observed,
+    pipelines: BTreeMap<PipelineKey, Pipeline>,
+    owners: BTreeMap<PipelineKey, Owned>,
+    agents: BTreeMap<AgentName, AgentState>,
+    sessions: BTreeMap<SessionId, AgentName>,
+    /// Pipelines that could be given to an agent if there were one.
+    waiting: BTreeSet<PipelineKey>,
+    /// Runs that are not final.
+    runs: BTreeMap<RunName, RunRow>,
+    active: BTreeMap<PipelineKey, BTreeSet<RunName>>,
+    /// Runs of the controller that wait for an agent.
+    unaddressed: BTreeSet<(PipelineKey, RunName)>,
+    ended: BTreeMap<PipelineKey, Vec<EndedRun>>,
+    tokens: BTreeMap<String, JoinTokenRow>,
+    source: SourceState,
+    timers: Timers<Timer>,
+    // What one call gathers, and `flush` sends.
+    changed: BTreeSet<(AgentName, PipelineKey)>,
+    /// These are sent their whole set.
+    fresh: BTreeSet<AgentName>,
+    to_start: BTreeSet<(AgentName, RunName)>,
+}
 
 impl Controller {
     /// A machine that starts with what the store held. The effects raise the incarnation, durably, before
     /// anything is said.
-    pub fn new(_now: Now, _config: Config, _loaded: Loaded) -> (Self, Effects) {
-        unimplemented!()
+    pub fn new(now: Now, config: Config, loaded: Loaded) -> (Self, Effects) {
+        let mut fx = Effects::default();
+        let mut row = loaded.controller.unwrap_or_else(|| ControllerRow {
+            store_id: config.store_id.clone(),
+            generation: now.wall.as_second().unsigned_abs(),
+            incarnation: 0,
+            wall_high: Timestamp::UNIX_EPOCH,
+        });
+        row.incarnation += 1;
+        let mut wall = Wall::new(now, row.wall_high, config.pause_margin);
+        if let Some(high) = wall.mark() {
+            row.wall_high = high;
+        }
+        fx.commit.push(Change::PutController(row.clone()));
+        let mut controller = Self {
+            mutants: config.mutants(),
+            row,
+            wall,
+            floor: now.boot,
+            workflows: BTreeMap::new(),
+            observed: Observed::default(),
+            pipelines: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            agents: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            waiting: BTreeSet::new(),
+            runs: BTreeMap::new(),
+            active: BTreeMap::new(),
+            unaddressed: BTreeSet::new(),
+            ended: loaded.ended_runs,
+            tokens: loaded.join_tokens.into_iter().map(|token| (token.id.clone(), token)).collect(),
+            source: SourceState::new(&config.source, loaded.source),
+            timers: Timers::default(),
+            changed: BTreeSet::new(),
+            fresh: BTreeSet::new(),
+            to_start: BTreeSet::new(),
+            config,
+        };
+        controller.load_workflows(loaded.workflows, loaded.pipelines);
+        for agent in loaded.agents {
+            controller.agents.insert(agent.name.clone(), AgentState::new(Some(agent)));
+        }
+        for (key, owner) in loaded.owners {
+            controller.load_owner(now, key, owner);
+        }
+        for run in loaded.active_runs {
+            controller.load_run(now, run);
+        }
+        controller.timers.arm(Timer::Sweep, now.boot + SWEEP);
+        (controller, fx)
     }
 
     /// Takes what happened, gives what is to be done.
-    pub fn handle(&mut self, _now: Now, _event: Event) -> Effects {
-        unimplemented!()
+    pub fn handle(&mut self, now: Now, event: Event) -> Effects {
+        let mut fx = Effects::default();
+        self.watch_clock(now, &mut fx);
+        match event {
+            Event::Compiled(desired) => self.compiled(now, *desired, &mut fx),
+            Event::Source(health) => self.source_health(now, health, &mut fx),
+            Event::SessionOpened { session, agent, fingerprint, address, hello } => {
+                self.session_opened(now, session, agent, &fingerprint, address, *hello, &mut fx);
+            }
+            Event::Message { session, message } => self.message(now, session, message, &mut fx),
+            Event::SessionClosed(session) => self.session_closed(now, session, &mut fx),
+            Event::Asked { request, command } => {
+                let result = self.command(now, command, &mut fx);
+                fx.then.push(Effect::Reply { request, result: Box::new(result) });
+            }
+            Event::CertificateIssued { agent, fingerprint } => {
+                self.certificate_issued(&agent, fingerprint, &mut fx);
+            }
+        }
+        self.flush(&mut fx);
+        fx
     }
 
     /// To be called when [`Self::next_timeout`] has come.
-    pub fn handle_timeout(&mut self, _now: Now) -> Effects {
-        unimplemented!()
+    pub fn handle_timeout(&mut self, now: Now) -> Effects {
+        let mut fx = Effects::default();
+        self.watch_clock(now, &mut fx);
+        while let Some(timer) = self.timers.pop(now.boot) {
+            match timer {
+                Timer::Lease(agent) => self.judge(now, &agent, &mut fx),
+                Timer::GiveUp(run) => self.give_up(now, run, &mut fx),
+                Timer::Sweep => {
+                    self.timers.arm(Timer::Sweep, now.boot + SWEEP);
+                    self.sweep(now, &mut fx);
+                }
+            }
+        }
+        self.flush(&mut fx);
+        fx
     }
 
     /// When the machine wants to be asked again at the latest.
     pub fn next_timeout(&self) -> Option<BootTime> {
-        unimplemented!()
+        self.timers.next()
     }
 
     /// All agents, as the API shows them, by name.
-    pub fn agents(&self, _now: Now) -> Vec<Agent> {
-        unimplemented!()
+    pub fn agents(&self, now: Now) -> Vec<Agent> {
+        self.agents.values().filter_map(|agent| self.show(now, agent)).collect()
     }
 
     /// One agent, as the API shows it.
-    pub fn agent(&self, _now: Now, _name: &AgentName) -> Option<Agent> {
-        unimplemented!()
+    pub fn agent(&self, now: Now, name: &AgentName) -> Option<Agent> {
+        self.agents.get(name).and_then(|agent| self.show(now, agent))
+    }
+
+    /// Who owns a pipeline, as stored, or will be once the last effects are committed.
+    pub fn owner(&self, key: &PipelineKey) -> Option<&OwnerRow> {
+        self.owners.get(key).map(|owned| &owned.row)
+    }
+
+    /// What an agent should own, as the whole set says it.
+    pub fn assignment_set(&self, agent: &AgentName) -> Vec<Assignment> {
+        let Some(state) = self.agents.get(agent) else { return Vec::new() };
+        state.owned.iter().filter_map(|key| self.assignment(agent, key)).collect()
+    }
+
+    /// Rule 11, and the guarded wall clock.
+    fn watch_clock(&mut self, now: Now, fx: &mut Effects) {
+        if self.next_timeout().is_some_and(|due| now.boot > due + STALL) {
+            fx.now.push(Effect::Alert("the controller stood still: every owner gets a fresh wait".into()));
+            self.floor = now.boot;
+        }
+        let (_, leapt) = self.wall.read(now);
+        if leapt {
+            fx.now.push(Effect::Alert("this host's clock leapt: schedules go on by elapsed time".into()));
+        }
+    }
+
+    /// The guarded wall time; whoever gives it to an agent writes the mark.
+    fn slot_now(&mut self, now: Now, fx: &mut Effects) -> Timestamp {
+        let (slot_now, _) = self.wall.read(now);
+        if let Some(high) = self.wall.mark() {
+            self.row.wall_high = high;
+            fx.commit.push(Change::PutController(self.row.clone()));
+        }
+        slot_now
     }
 }
+
+/// Adds an event about an object.
+fn note(fx: &mut Effects, now: Now, kind: EventType, reason: &str, regarding: String, message: String) {
+    let reason = reason.to_owned();
+    fx.commit.push(Change::AddEvent(NewEvent { at: now.wall, kind, reason, message, regarding }));
+}
+
+#[cfg(test)]
+mod tests;

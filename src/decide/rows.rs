@@ -1,6 +1,6 @@
 //! What the controller keeps: rows of the store, and changes of them.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -129,6 +129,10 @@ pub struct OwnerRow {
     pub clean: bool,
     /// True while it is being taken back from its owner.
     pub revoking: bool,
+    /// True once the owner came back without its journal: it is never told of this epoch again, since it could start
+    /// a slot twice; the claim is waited out.
+    #[serde(default)]
+    pub void: bool,
     /// What the owner was given.
     pub spec_hash: SpecHash,
     /// The revision of that.
@@ -179,6 +183,17 @@ pub struct RunRow {
     pub payload: Option<Vec<u8>>,
     /// When an Unknown run is given up.
     pub give_up_at: Option<Timestamp>,
+}
+
+/// A run that has ended, as far as retention needs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EndedRun {
+    /// Its name.
+    pub name: RunName,
+    /// When it ended, in unix seconds.
+    pub finished_at: i64,
+    /// True if it ended in Success.
+    pub success: bool,
 }
 
 /// What a file last gave.
@@ -254,6 +269,8 @@ pub struct Loaded {
     pub agents: Vec<AgentRow>,
     /// All runs that are not final.
     pub active_runs: Vec<RunRow>,
+    /// All runs that are final, by pipeline, oldest end first: what retention goes by.
+    pub ended_runs: BTreeMap<PipelineKey, Vec<EndedRun>>,
     /// All join tokens.
     pub join_tokens: Vec<JoinTokenRow>,
     /// How the source went.

@@ -241,6 +241,9 @@ pub struct ClaimRow {
     pub autonomy: Autonomy,
     /// The highest slot known started or given away. Never falls.
     pub watermark: Timestamp,
+    /// Only due times after this are its to start: earlier ones belong to another owner, or to triggers that were
+    /// edited since. Never falls.
+    pub slots_after: Timestamp,
     /// What to run.
     pub spec_hash: SpecHash,
     /// The revision of that spec.

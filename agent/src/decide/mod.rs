@@ -1,16 +1,53 @@
 //! The agent's machine: every rule, no I/O. Claims and leases, cron, the DAG, runs, the outbox.
 
+mod admission;
+mod claims;
 pub mod cron;
 pub mod event;
+mod lease;
+pub mod mutant;
+mod outbox;
 pub mod run;
+mod runs;
 pub mod time;
+mod triggers;
 
-use xene_schemas::meta::{AgentName, Labels};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use xene_schemas::{
+    meta::{AgentName, Labels, PipelineKey, RunName, SpecHash},
+    pipeline::{Autonomy, CompiledPipeline},
+    run::RunEvent,
+    wire::{
+        VERSION,
+        control::{
+            AgentMessage, Claim as ClaimMessage, ControllerMessage, Hello, Renew, Renewed, Report, RunFact, Skipped,
+            SkippedSlot, SpecsWanted, StoreSeen, Welcome,
+        },
+    },
+};
 
 use self::{
-    event::{Effects, Event, Recovered},
-    time::{BootTime, Now},
+    admission::{Holders, Slots},
+    claims::Claim,
+    event::{ClaimRow, Effect, Effects, Event, JournalChange, Recovered},
+    lease::{Lease, guard},
+    mutant::{Mutant, Mutants},
+    runs::RunEntry,
+    time::{BootTime, Now, Timers},
 };
+
+/// How far the local wall clock may be from the slot clock before the operator hears of it.
+const SKEW: Duration = Duration::from_secs(5);
+/// How long nothing is started after the journal refused.
+const JOURNAL_PAUSE: Duration = Duration::from_secs(10);
+/// Skipped due times that are kept for the controller while it is away; beyond that the oldest are dropped.
+const SKIPPED: usize = 10_000;
 
 /// What an operator sets, and what a process draws at its start.
 #[derive(Debug, Clone)]
@@ -29,30 +66,445 @@ pub struct Config {
     pub boot_id: String,
     /// Where jitter comes from.
     pub seed: u64,
+    /// The rule to leave out, for the simulator.
+    #[cfg(feature = "mutants")]
+    pub mutant: Option<Mutant>,
+}
+
+impl Config {
+    #[cfg(feature = "mutants")]
+    const fn mutants(&self) -> Mutants {
+        Mutants::new(self.mutant)
+    }
+
+    #[cfg(not(feature = "mutants"))]
+    #[expect(clippy::unused_self, reason = "with the feature it is used")]
+    fn mutants(&self) -> Mutants {
+        Mutants::default()
+    }
+}
+
+/// How far the conversation with the controller is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Session {
+    Down,
+    /// Hello was said.
+    Greeting,
+    /// Welcome was heard.
+    Up,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    Renew,
+    Journal,
+    Run(RunName),
+    /// A waiting run of this pipeline has waited for too long.
+    Queue(PipelineKey),
 }
 
 /// The agent's machine.
 #[derive(Debug)]
-pub struct Agent {}
+pub struct Agent {
+    config: Config,
+    mutants: Mutants,
+    random: u64,
+    last: Now,
+    session: Session,
+    store: Option<StoreSeen>,
+    lease: Lease,
+    /// Rows outlive claims: they hold the highest epoch seen, and the watermark.
+    claims: BTreeMap<PipelineKey, Claim>,
+    /// Counts up when the list of claims changes.
+    claims_version: u64,
+    /// Claims of which no Renew was answered yet.
+    unconfirmed: BTreeSet<PipelineKey>,
+    /// The version of the assignments of this session; 0: none came yet.
+    set_version: u64,
+    specs: BTreeMap<SpecHash, Arc<CompiledPipeline>>,
+    runs: BTreeMap<RunName, RunEntry>,
+    holders: Holders,
+    slots: Slots,
+    /// When the next slot of each hosted pipeline comes, by slot clock.
+    due: BTreeSet<(Timestamp, PipelineKey)>,
+    /// Pipelines with something to start and no lease or spec to start it with.
+    parked: BTreeSet<PipelineKey>,
+    timers: Timers<Timer>,
+    draining: bool,
+    exited: bool,
+    skewed: bool,
+    journal_failed: bool,
+    skipped: Vec<SkippedSlot>,
+    // What one call gathers, and `flush` sends.
+    outgoing: Vec<RunFact>,
+    wanted: BTreeSet<SpecHash>,
+    renew_soon: bool,
+}
 
 impl Agent {
     /// A machine that starts with what the journal held.
-    pub fn new(_now: Now, _config: Config, _recovered: Recovered) -> (Self, Effects) {
-        unimplemented!()
+    pub fn new(now: Now, config: Config, recovered: Recovered) -> (Self, Effects) {
+        let mut fx = Effects::default();
+        let mutants = config.mutants();
+        let rebooted = recovered.boot_id.as_ref().is_some_and(|boot| *boot != config.boot_id);
+        if recovered.boot_id.as_ref() != Some(&config.boot_id) {
+            fx.commit.push(JournalChange::PutBoot(config.boot_id.clone()));
+        }
+        let specs = recovered
+            .specs
+            .iter()
+            .filter_map(|(hash, bytes)| CompiledPipeline::decode(bytes).ok().map(|spec| (*hash, Arc::new(spec))));
+        let mut agent = Self {
+            mutants,
+            random: config.seed | 1,
+            last: now,
+            session: Session::Down,
+            store: recovered.store,
+            lease: Lease::default(),
+            claims: BTreeMap::new(),
+            claims_version: 1,
+            unconfirmed: BTreeSet::new(),
+            set_version: 0,
+            specs: specs.collect(),
+            runs: BTreeMap::new(),
+            holders: Holders::default(),
+            slots: Slots::new(config.slots),
+            due: BTreeSet::new(),
+            parked: BTreeSet::new(),
+            timers: Timers::default(),
+            draining: false,
+            exited: false,
+            skewed: false,
+            journal_failed: false,
+            skipped: Vec::new(),
+            outgoing: Vec::new(),
+            wanted: BTreeSet::new(),
+            renew_soon: false,
+            config,
+        };
+        let last_slot = recovered.claims.values().map(|row| row.watermark).max();
+        let forever = |row: &ClaimRow| row.claimed && row.confirmed && row.autonomy == Autonomy::Forever;
+        if recovered.claims.values().any(forever) && last_slot.is_none_or(|slot| slot < now.wall) {
+            agent.lease.begin_clock(now);
+        }
+        if rebooted && agent.mutants.is(Mutant::LeaseKeptOverReboot) {
+            agent.lease.assume(now);
+        }
+        for (key, row) in recovered.claims {
+            agent.recover_claim(key, row);
+        }
+        for (run, row) in recovered.runs {
+            let facts = recovered.facts.get(&run).cloned().unwrap_or_default();
+            agent.recover_run(now, run, row, facts, &mut fx);
+        }
+        agent.remove_unused_specs(&mut fx);
+        agent.advance(now, &mut fx);
+        agent.flush(now, &mut fx);
+        (agent, fx)
     }
 
     /// Takes what happened, gives what is to be done.
-    pub fn handle(&mut self, _now: Now, _event: Event) -> Effects {
-        unimplemented!()
+    pub fn handle(&mut self, now: Now, event: Event) -> Effects {
+        let mut fx = Effects::default();
+        self.watch_clock(now, &mut fx);
+        match event {
+            Event::Connected => self.greet(now, &mut fx),
+            Event::Disconnected => {
+                self.session = Session::Down;
+                self.timers.disarm(&Timer::Renew);
+            }
+            Event::Message(message) => self.message(now, message, &mut fx),
+            Event::IntentDurable(run) => self.intent_durable(now, run, &mut fx),
+            Event::StepExited { id, exit } => {
+                let run = id.run;
+                self.drive(now, run, run::Input::StepExited(id, exit), &mut fx);
+            }
+            Event::LogDelivered(run) => self.log_delivered(run, &mut fx),
+            Event::DrainRequested => self.drain(now, &mut fx),
+            Event::StopRequested => {
+                self.drain(now, &mut fx);
+                self.cancel_all(now, "the agent is stopping", &mut fx);
+            }
+            Event::JournalFailed => self.journal_failed(now, &mut fx),
+        }
+        self.advance(now, &mut fx);
+        self.flush(now, &mut fx);
+        fx
     }
 
     /// To be called when [`Self::next_timeout`] has come.
-    pub fn handle_timeout(&mut self, _now: Now) -> Effects {
-        unimplemented!()
+    pub fn handle_timeout(&mut self, now: Now) -> Effects {
+        let mut fx = Effects::default();
+        self.watch_clock(now, &mut fx);
+        while let Some(timer) = self.timers.pop(now.boot) {
+            match timer {
+                Timer::Renew => self.send_renew(now, |fx, message| fx.now.push(Effect::Send(message)), &mut fx),
+                Timer::Journal => {
+                    self.journal_failed = false;
+                    self.unpark(now, &mut fx);
+                }
+                Timer::Run(run) => self.drive(now, run, run::Input::Timeout, &mut fx),
+                Timer::Queue(key) => self.start_waiting(now, &key, &mut fx),
+            }
+        }
+        self.advance(now, &mut fx);
+        self.flush(now, &mut fx);
+        fx
     }
 
     /// When the machine wants to be asked again at the latest.
     pub fn next_timeout(&self) -> Option<BootTime> {
-        unimplemented!()
+        let slot = self.due.first().and_then(|(slot, _)| self.lease.boot_of(*slot));
+        self.timers.next().into_iter().chain(slot).min()
+    }
+
+    /// True if a run of this pipeline may be started now: claimed, and its lease runs.
+    pub fn may_start(&self, now: Now, key: &PipelineKey) -> bool {
+        self.claims.get(key).is_some_and(|claim| self.is_live(now, claim))
+    }
+
+    /// What the journal holds of each pipeline ever seen, or will once the last effects are committed.
+    pub fn claims(&self) -> impl Iterator<Item = (&PipelineKey, &ClaimRow)> {
+        self.claims.iter().map(|(key, claim)| (key, &claim.row))
+    }
+
+    /// The slot clock; `None` before the first answer.
+    pub fn slot_now(&self, now: Now) -> Option<Timestamp> {
+        self.lease.slot_now(now)
+    }
+
+    fn is_live(&self, now: Now, claim: &Claim) -> bool {
+        let row = &claim.row;
+        if !row.claimed {
+            return false;
+        }
+        let mut limit = self.lease.limit(row.autonomy, claim.since);
+        if row.autonomy == Autonomy::Forever && row.confirmed && self.lease.slot_now(now).is_some() {
+            limit = Some(BootTime::from_nanos(u64::MAX));
+        }
+        if self.mutants.is(Mutant::GrantStartsLease) {
+            limit = limit.max(claim.granted_at.map(|at| at + l_of(row.autonomy)));
+        }
+        limit.is_some_and(|limit| now.boot < limit)
+    }
+
+    /// A step of the wall clock against elapsed time is a virtual machine that was paused or restored: what it
+    /// knew of its lease is worth nothing until the next answer.
+    fn watch_clock(&mut self, now: Now, fx: &mut Effects) {
+        let elapsed = now.boot.since(self.last.boot);
+        let wall = now.wall.duration_since(self.last.wall);
+        let step = (wall.as_nanos() - i128::try_from(elapsed.as_nanos()).unwrap_or(i128::MAX)).unsigned_abs();
+        // Both clocks may drift against each other: a long silence is not a step.
+        if step > (SKEW + elapsed / 10).as_nanos() {
+            self.lease.void();
+            self.renew_soon = true;
+            fx.now.push(Effect::Alert("the wall clock was moved: no run starts until the lease is renewed".into()));
+        }
+        self.last = now;
+    }
+
+    fn greet(&mut self, now: Now, fx: &mut Effects) {
+        self.session = Session::Greeting;
+        self.set_version = 0;
+        fx.now.push(Effect::Send(AgentMessage::Hello(Hello {
+            version: VERSION,
+            software: self.config.software.clone(),
+            instance: self.config.instance,
+            boot_id: self.config.boot_id.clone(),
+            labels: self.config.labels.clone(),
+            slots: self.config.slots,
+            claims: self.claim_list(now),
+            wall: now.wall,
+            store: self.store.clone(),
+            runs: self.runs.keys().copied().collect(),
+        })));
+    }
+
+    fn message(&mut self, now: Now, message: ControllerMessage, fx: &mut Effects) {
+        match message {
+            ControllerMessage::Welcome(welcome) => self.welcome(now, welcome, fx),
+            ControllerMessage::Refused(refused) => {
+                fx.now.push(Effect::Alert(refused.message));
+                fx.now.push(Effect::Disconnect);
+            }
+            ControllerMessage::Assignments(assignments) => self.assign(now, assignments, fx),
+            ControllerMessage::Renewed(renewed) => self.renewed(now, renewed, fx),
+            ControllerMessage::StartRun(start) => self.start_run(now, start, fx),
+            ControllerMessage::CancelRun(cancel) => self.cancel_run(now, cancel.run, &cancel.by, fx),
+            ControllerMessage::Acknowledged(acknowledged) => {
+                for (run, count) in acknowledged.runs {
+                    self.acknowledged(run, count, fx);
+                }
+            }
+            ControllerMessage::LogAcknowledged(log) => {
+                fx.now.push(Effect::LogAcknowledged { run: log.run, offset: log.offset });
+            }
+            ControllerMessage::Specs(specs) => self.specs_came(now, specs.specs, fx),
+            ControllerMessage::Certificate(certificate) => {
+                fx.now.push(Effect::InstallCertificate(certificate.chain));
+            }
+        }
+    }
+
+    fn welcome(&mut self, now: Now, welcome: Welcome, fx: &mut Effects) {
+        let age = |store: &StoreSeen| (store.generation, store.incarnation);
+        let seen = self.store.as_ref().filter(|seen| seen.store_id == welcome.store.store_id);
+        if seen.is_some_and(|seen| age(&welcome.store) < age(seen)) {
+            fx.now.push(Effect::Alert("the controller's store is older than the one seen before: it was rolled back, or there are two controllers".into()));
+            fx.now.push(Effect::Disconnect);
+            return;
+        }
+        self.session = Session::Up;
+        self.lease.open(welcome.nonce);
+        // Written each time, so that what follows it follows every fact that is on its way into the journal.
+        fx.commit.push(JournalChange::PutStore(welcome.store.clone()));
+        fx.commit.push(JournalChange::PutName(welcome.name));
+        self.store = Some(welcome.store);
+        let facts: Vec<RunFact> =
+            self.runs.iter().flat_map(|(run, entry)| entry.outbox.facts(*run, &entry.key, &entry.row)).collect();
+        self.outgoing = facts;
+        self.renew_soon = true;
+        let wanted = self.claims.values().filter_map(|claim| claim.pending.as_ref()).map(|(hash, _)| *hash);
+        self.wanted.extend(wanted);
+        self.send_renew(now, |fx, message| fx.then.push(Effect::Send(message)), fx);
+    }
+
+    fn renewed(&mut self, now: Now, answer: Renewed, fx: &mut Effects) {
+        let version = self.lease.renewed(now, &answer, self.mutants);
+        for (key, epoch) in &answer.nacks {
+            self.drop_claim(key, Some(*epoch), fx);
+        }
+        if let Some(skew) = self.lease.skew(now) {
+            if skew > SKEW && !self.skewed {
+                let seconds = skew.as_secs();
+                fx.now.push(Effect::Alert(format!("this host's clock is {seconds} s away from the controller's")));
+            }
+            self.skewed = skew > SKEW;
+        }
+        match version {
+            Some(version) => {
+                self.confirm(version, fx);
+                self.unpark(now, fx);
+            }
+            // The controller lacks the list: say it at once, not a heartbeat later.
+            None => self.renew_soon |= self.lease.wants_list(self.claims_version),
+        }
+    }
+
+    /// Starts what has come due.
+    fn advance(&mut self, now: Now, fx: &mut Effects) {
+        let Some(slot_now) = self.lease.slot_now(now) else { return };
+        while let Some((_, key)) = self.due.first().filter(|(due, _)| *due <= slot_now).cloned() {
+            self.tick(now, slot_now, &key, fx);
+        }
+    }
+
+    /// Gives another chance to whatever could not start for want of a lease or a spec.
+    fn unpark(&mut self, now: Now, fx: &mut Effects) {
+        for key in std::mem::take(&mut self.parked) {
+            self.schedule(&key);
+            self.start_waiting(now, &key, fx);
+        }
+    }
+
+    fn journal_failed(&mut self, now: Now, fx: &mut Effects) {
+        self.journal_failed = true;
+        self.timers.arm(Timer::Journal, now.boot + JOURNAL_PAUSE);
+        fx.now.push(Effect::Alert("the journal can't be written: no run starts".into()));
+        let intents: Vec<RunName> = self.runs.iter().filter(|(_, run)| run.is_intent()).map(|(run, _)| *run).collect();
+        for run in intents {
+            self.abandon(now, run, xene_schemas::phase::Reason::AGENT_DISK, fx);
+        }
+    }
+
+    fn claim_list(&self, now: Now) -> Vec<ClaimMessage> {
+        let claimed = self.claims.iter().filter(|(_, claim)| claim.row.claimed);
+        let message = |(key, claim): (&PipelineKey, &Claim)| ClaimMessage {
+            pipeline: key.clone(),
+            epoch: claim.row.epoch,
+            watermark: claim.row.watermark,
+            live: self.is_live(now, claim),
+        };
+        claimed.map(message).collect()
+    }
+
+    fn send_renew(&mut self, now: Now, send: impl FnOnce(&mut Effects, AgentMessage), fx: &mut Effects) {
+        if self.session != Session::Up {
+            return;
+        }
+        self.renew_soon = false;
+        let next = self.lease.renew(now, self.claims_version);
+        let renew = Renew {
+            seq: next.seq,
+            nonce: next.nonce,
+            answered: next.answered,
+            claims_version: self.claims_version,
+            claims: next.with_claims.then(|| self.claim_list(now)),
+            busy: self.slots.busy(),
+            wall: now.wall,
+        };
+        send(fx, AgentMessage::Renew(renew));
+        let claimed = self.claims.values().filter(|claim| claim.row.claimed);
+        let shortest = claimed.map(|claim| guard(claim.row.autonomy)).min();
+        let heartbeat = shortest.unwrap_or(guard(Autonomy::Forever));
+        // ±20 %, so that agents that came together do not stay together.
+        let jitter = 80 + u32::try_from(self.draw() % 41).unwrap_or(0);
+        self.timers.arm(Timer::Renew, now.boot + heartbeat * jitter / 100);
+    }
+
+    /// The next pseudo-random number (xorshift64*).
+    fn draw(&mut self) -> u64 {
+        self.random ^= self.random >> 12;
+        self.random ^= self.random << 25;
+        self.random ^= self.random >> 27;
+        self.random.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 16
+    }
+
+    /// Sends what one call gathered; all of it follows the commit.
+    fn flush(&mut self, now: Now, fx: &mut Effects) {
+        let facts = std::mem::take(&mut self.outgoing);
+        let wanted = std::mem::take(&mut self.wanted);
+        if self.session == Session::Up {
+            if self.renew_soon {
+                self.send_renew(now, |fx, message| fx.then.push(Effect::Send(message)), fx);
+            }
+            if !facts.is_empty() {
+                fx.then.push(Effect::Send(AgentMessage::Report(Report { facts })));
+            }
+            if !self.skipped.is_empty() {
+                let rows = std::mem::take(&mut self.skipped);
+                fx.then.push(Effect::Send(AgentMessage::Skipped(Skipped { rows })));
+            }
+            if !wanted.is_empty() {
+                let hashes = wanted.into_iter().filter(|hash| !self.specs.contains_key(hash)).collect();
+                fx.then.push(Effect::Send(AgentMessage::SpecsWanted(SpecsWanted { hashes })));
+            }
+        }
+        let surplus = self.skipped.len().saturating_sub(SKIPPED);
+        self.skipped.drain(..surplus);
+        let done = self.runs.values().all(RunEntry::is_ended);
+        if self.draining && !self.exited && done && (self.runs.is_empty() || self.session == Session::Down) {
+            self.exited = true;
+            fx.then.push(Effect::Exit);
+        }
+    }
+
+    /// Keeps the next fact of a run.
+    fn push_fact(&mut self, run: RunName, event: RunEvent, fx: &mut Effects) {
+        let Some(entry) = self.runs.get_mut(&run) else { return };
+        let (change, fact) = entry.outbox.push(run, &entry.key, &entry.row, event);
+        fx.commit.push(change);
+        self.outgoing.push(fact);
     }
 }
+
+/// L as a duration; `Forever` is longer than any test of a mutant.
+fn l_of(autonomy: Autonomy) -> Duration {
+    match autonomy {
+        Autonomy::For(l) => l.into(),
+        Autonomy::Forever => Duration::from_secs(1 << 32),
+    }
+}
+
+#[cfg(test)]
+mod tests;

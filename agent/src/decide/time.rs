@@ -1,6 +1,7 @@
 //! Time as the machines see it: an argument, never a call.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     ops::{Add, Sub},
     time::Duration,
 };
@@ -51,4 +52,62 @@ pub struct Now {
     pub boot: BootTime,
     /// Wall time: for records, and on the controller for slots.
     pub wall: Timestamp,
+}
+
+/// `at` plus `by`, at most the end of the calendar.
+pub fn after(at: Timestamp, by: Duration) -> Timestamp {
+    at.checked_add(by).unwrap_or(Timestamp::MAX)
+}
+
+/// `at` minus `by`, at least the beginning of the calendar.
+pub fn before(at: Timestamp, by: Duration) -> Timestamp {
+    at.checked_sub(by).unwrap_or(Timestamp::MIN)
+}
+
+/// Timers of a machine: each named `T` is armed for at most one time.
+#[derive(Debug, Clone)]
+pub struct Timers<T> {
+    queue: BTreeSet<(BootTime, T)>,
+    armed: BTreeMap<T, BootTime>,
+}
+
+impl<T> Default for Timers<T> {
+    fn default() -> Self {
+        Self { queue: BTreeSet::new(), armed: BTreeMap::new() }
+    }
+}
+
+impl<T: Ord + Clone> Timers<T> {
+    /// Arms a timer, in place of what it was armed for.
+    pub fn arm(&mut self, timer: T, at: BootTime) {
+        self.disarm(&timer);
+        self.queue.insert((at, timer.clone()));
+        self.armed.insert(timer, at);
+    }
+
+    /// Arms a timer unless it is armed for an earlier time.
+    pub fn arm_by(&mut self, timer: T, at: BootTime) {
+        if self.armed.get(&timer).is_none_or(|armed| *armed > at) {
+            self.arm(timer, at);
+        }
+    }
+
+    /// It does not fire.
+    pub fn disarm(&mut self, timer: &T) {
+        if let Some(at) = self.armed.remove(timer) {
+            self.queue.remove(&(at, timer.clone()));
+        }
+    }
+
+    /// When the first fires.
+    pub fn next(&self) -> Option<BootTime> {
+        self.queue.first().map(|(at, _)| *at)
+    }
+
+    /// Takes the first that has fired by `now`.
+    pub fn pop(&mut self, now: BootTime) -> Option<T> {
+        let (_, timer) = self.queue.first().filter(|(at, _)| *at <= now).cloned()?;
+        self.disarm(&timer);
+        Some(timer)
+    }
 }

@@ -140,6 +140,9 @@ pub struct Released {
     pub watermark: Timestamp,
     /// Runs that go on to their end.
     pub running: Vec<RunName>,
+    /// True if the agent is about to stop and wants nothing new.
+    #[serde(default)]
+    pub draining: bool,
 }
 
 /// Facts about runs, in order.

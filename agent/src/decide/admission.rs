@@ -1,0 +1,130 @@
+//! Admission: what may start now. Runs of one pipeline (or group) by `concurrency`, tasks of all runs by slots.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use xene_schemas::{
+    meta::{Name, PipelineKey, RunName},
+    pipeline::{CompiledPipeline, ConcurrencyPolicy},
+};
+
+/// Who shares one `concurrency.max`: a group on this agent, or one pipeline.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Shared {
+    /// All pipelines that name this group.
+    Group(Name),
+    /// One pipeline.
+    Pipeline(PipelineKey),
+}
+
+impl Shared {
+    /// Whose `max` a run of `spec` counts against.
+    pub(super) fn of(spec: &CompiledPipeline) -> Self {
+        match &spec.spec.concurrency.group {
+            Some(group) => Self::Group(group.clone()),
+            None => Self::Pipeline(spec.key.clone()),
+        }
+    }
+}
+
+/// Whether one more run may start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// Now.
+    Start,
+    /// When another ends.
+    Wait,
+    /// Never.
+    Skip,
+    /// When this one, which is to be cancelled for it, has ended.
+    Replace(RunName),
+}
+
+/// The runs that count: from the intent to start until the end.
+#[derive(Debug, Default)]
+pub(super) struct Holders(BTreeMap<Shared, BTreeSet<RunName>>);
+
+impl Holders {
+    /// The one place where `concurrency` is applied.
+    pub(super) fn admit(&self, spec: &CompiledPipeline) -> Admission {
+        let concurrency = &spec.spec.concurrency;
+        let holders = self.0.get(&Shared::of(spec));
+        if holders.map_or(0, BTreeSet::len) < concurrency.max.max(1) as usize {
+            return Admission::Start;
+        }
+        match (concurrency.policy, holders.and_then(BTreeSet::first)) {
+            (ConcurrencyPolicy::Skip, _) => Admission::Skip,
+            (ConcurrencyPolicy::Replace, Some(oldest)) => Admission::Replace(*oldest),
+            (ConcurrencyPolicy::Replace | ConcurrencyPolicy::Queue, _) => Admission::Wait,
+        }
+    }
+
+    pub(super) fn hold(&mut self, spec: &CompiledPipeline, run: RunName) {
+        self.0.entry(Shared::of(spec)).or_default().insert(run);
+    }
+
+    /// The run holds nothing any more; the answer is who may go on.
+    pub(super) fn let_go(&mut self, spec: &CompiledPipeline, run: RunName) -> Shared {
+        let shared = Shared::of(spec);
+        if let Some(holders) = self.0.get_mut(&shared) {
+            holders.remove(&run);
+            if holders.is_empty() {
+                self.0.remove(&shared);
+            }
+        }
+        shared
+    }
+}
+
+/// The agent's slots: one per running task, given first come, first served.
+#[derive(Debug)]
+pub(super) struct Slots {
+    all: u32,
+    taken: BTreeSet<(RunName, String)>,
+    waiting: VecDeque<(RunName, String)>,
+}
+
+impl Slots {
+    pub(super) fn new(all: u32) -> Self {
+        Self { all: all.max(1), taken: BTreeSet::new(), waiting: VecDeque::new() }
+    }
+
+    pub(super) fn busy(&self) -> u32 {
+        u32::try_from(self.taken.len()).unwrap_or(u32::MAX)
+    }
+
+    /// A task is ready; true if it has a slot at once.
+    pub(super) fn want(&mut self, run: RunName, task: String) -> bool {
+        if self.busy() < self.all {
+            self.taken.insert((run, task))
+        } else {
+            self.waiting.push_back((run, task));
+            false
+        }
+    }
+
+    /// A task gives its slot back, or wants none any more; the answer is who has it now.
+    pub(super) fn give_back(&mut self, run: RunName, task: &str) -> Option<(RunName, String)> {
+        let entry = (run, task.to_owned());
+        if !self.taken.remove(&entry) {
+            self.waiting.retain(|waiting| *waiting != entry);
+            return None;
+        }
+        self.next()
+    }
+
+    /// A run has ended: whatever it still has is free.
+    pub(super) fn give_all_back(&mut self, run: RunName) -> Vec<(RunName, String)> {
+        self.waiting.retain(|(waiting, _)| *waiting != run);
+        self.taken.retain(|(taken, _)| *taken != run);
+        std::iter::from_fn(|| self.next()).collect()
+    }
+
+    fn next(&mut self) -> Option<(RunName, String)> {
+        if self.busy() >= self.all {
+            return None;
+        }
+        let next = self.waiting.pop_front()?;
+        self.taken.insert(next.clone());
+        Some(next)
+    }
+}

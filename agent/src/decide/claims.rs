@@ -1,0 +1,431 @@
+//! Claims: which pipelines this agent owns under which epoch, from assignments to releases, and their specs.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use jiff::Timestamp;
+use xene_schemas::{
+    meta::{Epoch, PipelineKey, Revision, RunName, SpecHash},
+    phase::Reason,
+    pipeline::{Autonomy, CompiledPipeline},
+    wire::control::{AgentMessage, Assignment, Assignments, Released, SetWanted, SkippedSlot},
+};
+
+use super::{
+    Agent, Session,
+    event::{ClaimRow, Effect, Effects, JournalChange},
+    lease::below,
+    mutant::Mutant,
+    runs::Waiting,
+    time::{BootTime, Now},
+    triggers::{Come, Hosted, Slot, host, same_triggers},
+};
+
+/// What is known of one pipeline, claimed or not.
+#[derive(Debug)]
+pub(super) struct Claim {
+    /// As journaled.
+    pub(super) row: ClaimRow,
+    /// The version of the list of claims that had it first.
+    pub(super) since: u64,
+    /// When it was accepted; only mutants look.
+    pub(super) granted_at: Option<BootTime>,
+    /// What it runs; `None` until it has come.
+    pub(super) spec: Option<Arc<CompiledPipeline>>,
+    /// What it is to run instead, once that has come.
+    pub(super) pending: Option<(SpecHash, Revision)>,
+    /// Its cron triggers, while it is claimed.
+    pub(super) hosted: Vec<Hosted>,
+    /// Ticks and runs that wait for their turn, oldest first.
+    pub(super) waiting: VecDeque<Waiting>,
+    /// Its entry among the due pipelines.
+    scheduled: Option<Timestamp>,
+}
+
+impl Claim {
+    fn new(row: ClaimRow, since: u64) -> Self {
+        Self {
+            row,
+            since,
+            granted_at: None,
+            spec: None,
+            pending: None,
+            hosted: Vec::new(),
+            waiting: VecDeque::new(),
+            scheduled: None,
+        }
+    }
+
+    pub(super) fn hosted(&self, slot: &Slot) -> Option<&Hosted> {
+        self.hosted.iter().find(|hosted| *hosted.name() == slot.trigger)
+    }
+
+    /// Raises the watermark, though never past a tick that still waits for its turn.
+    fn looked_up_to(&mut self, newest: Timestamp) {
+        let waiting = self.waiting.iter().filter_map(|waiting| waiting.slot().map(|slot| slot.due)).min();
+        let upto = waiting.map_or(newest, |oldest| newest.min(below(oldest)));
+        self.row.watermark = self.row.watermark.max(upto);
+    }
+}
+
+impl Agent {
+    pub(super) fn recover_claim(&mut self, key: PipelineKey, row: ClaimRow) {
+        let mut claim = Claim::new(row, self.claims_version);
+        if claim.row.claimed {
+            claim.spec = self.specs.get(&claim.row.spec_hash).cloned();
+            self.unconfirmed.insert(key.clone());
+        }
+        self.claims.insert(key.clone(), claim);
+        self.rehost(&key);
+    }
+
+    /// Takes the whole set, or what changed in it.
+    pub(super) fn assign(&mut self, now: Now, assignments: Assignments, fx: &mut Effects) {
+        if self.session != Session::Up {
+            return;
+        }
+        match assignments.base {
+            Some(base) if base != self.set_version => {
+                let wanted = SetWanted { have: self.set_version };
+                fx.now.push(Effect::Send(AgentMessage::SetWanted(wanted)));
+                return;
+            }
+            Some(_) => {
+                for key in &assignments.gone {
+                    self.drop_claim(key, None, fx);
+                }
+            }
+            None => {
+                let stays = |key: &PipelineKey| assignments.set.iter().any(|assignment| assignment.pipeline == *key);
+                let claimed = self.claims.iter().filter(|(_, claim)| claim.row.claimed);
+                let gone: Vec<PipelineKey> =
+                    claimed.filter(|(key, _)| !stays(key)).map(|(key, _)| key.clone()).collect();
+                for key in gone {
+                    self.drop_claim(&key, None, fx);
+                }
+            }
+        }
+        self.set_version = assignments.version;
+        for assignment in assignments.set {
+            self.assign_one(now, assignment, fx);
+        }
+    }
+
+    fn assign_one(&mut self, now: Now, assignment: Assignment, fx: &mut Effects) {
+        let key = assignment.pipeline.clone();
+        let seen = self.claims.get(&key).map_or(Epoch::default(), |claim| claim.row.epoch);
+        let known = self.claims.contains_key(&key);
+        let reopens = self.mutants.is(Mutant::NoHighestEpoch) && known && assignment.epoch != seen;
+        if !known || assignment.epoch > seen || reopens {
+            let takes = !assignment.revoked && !self.draining;
+            self.accept(now, assignment, takes, fx);
+            if !takes {
+                self.release(now, &key, fx);
+            }
+            return;
+        }
+        if assignment.epoch < seen {
+            return;
+        }
+        let Some(claim) = self.claims.get_mut(&key) else { return };
+        if assignment.revoked || self.draining || !claim.row.claimed {
+            // Given back already, or now: said again until the pipeline leaves the set.
+            self.release(now, &key, fx);
+            return;
+        }
+        let longer = claim.row.autonomy != assignment.autonomy;
+        claim.row.autonomy = assignment.autonomy;
+        if longer {
+            fx.commit.push(JournalChange::PutClaim(key.clone(), claim.row.clone()));
+            self.unconfirmed.insert(key.clone());
+        }
+        self.want_spec(now, &key, assignment.spec_hash, assignment.revision, fx);
+    }
+
+    /// Rule 3: only an epoch above the highest seen, and no slot before its first.
+    fn accept(&mut self, now: Now, assignment: Assignment, takes: bool, fx: &mut Effects) {
+        let key = assignment.pipeline;
+        self.drop_waiting(&key);
+        let before = self.claims.remove(&key);
+        if let Some(scheduled) = before.as_ref().and_then(|claim| claim.scheduled) {
+            self.due.remove(&(scheduled, key.clone()));
+        }
+        let mut watermark = below(assignment.not_before);
+        if let Some(before) = before.as_ref().filter(|_| !self.mutants.is(Mutant::WatermarksNotMerged)) {
+            watermark = watermark.max(before.row.watermark);
+        }
+        self.claims_version += 1;
+        let row = ClaimRow {
+            epoch: assignment.epoch,
+            claimed: takes,
+            autonomy: assignment.autonomy,
+            watermark,
+            slots_after: watermark,
+            spec_hash: assignment.spec_hash,
+            revision: assignment.revision.clone(),
+            confirmed: false,
+        };
+        fx.commit.push(JournalChange::PutClaim(key.clone(), row.clone()));
+        let mut claim = Claim::new(row, self.claims_version);
+        claim.granted_at = Some(now.boot);
+        self.claims.insert(key.clone(), claim);
+        if takes {
+            self.unconfirmed.insert(key.clone());
+            self.renew_soon = true;
+            self.want_spec(now, &key, assignment.spec_hash, assignment.revision, fx);
+        }
+    }
+
+    /// Runs what is at hand until the new spec has come.
+    fn want_spec(&mut self, now: Now, key: &PipelineKey, hash: SpecHash, revision: Revision, fx: &mut Effects) {
+        let Some(claim) = self.claims.get_mut(key) else { return };
+        if claim.spec.is_some() && claim.row.spec_hash == hash {
+            claim.pending = None;
+            return;
+        }
+        claim.pending = Some((hash, revision));
+        if self.specs.contains_key(&hash) {
+            self.adopt(now, key, fx);
+        } else {
+            self.wanted.insert(hash);
+        }
+    }
+
+    /// Specs have come: whoever waits for one goes on with it.
+    pub(super) fn specs_came(&mut self, now: Now, specs: Vec<Vec<u8>>, fx: &mut Effects) {
+        for bytes in specs {
+            let hash = SpecHash::of(&bytes);
+            let spec = match CompiledPipeline::decode(&bytes) {
+                Ok(spec) => Arc::new(spec),
+                Err(error) => {
+                    fx.now.push(Effect::Alert(format!("a spec can't be read by this version: {error}")));
+                    continue;
+                }
+            };
+            let key = spec.key.clone();
+            let wanted = self.claims.get(&key).is_some_and(|claim| {
+                claim.pending.as_ref().is_some_and(|(pending, _)| *pending == hash)
+                    || claim.waiting.iter().any(|waiting| waiting.spec_hash() == Some(hash))
+            });
+            if !wanted || self.specs.contains_key(&hash) {
+                continue;
+            }
+            fx.commit.push(JournalChange::PutSpec(hash, bytes));
+            self.specs.insert(hash, spec);
+            self.adopt(now, &key, fx);
+            self.start_waiting(now, &key, fx);
+        }
+    }
+
+    /// The pending spec of a claim is here: host its triggers. The watermark stays, and a trigger that was edited
+    /// does not fire the past.
+    fn adopt(&mut self, now: Now, key: &PipelineKey, fx: &mut Effects) {
+        let slot_now = self.lease.slot_now(now);
+        let Some(claim) = self.claims.get_mut(key) else { return };
+        let Some((hash, revision)) = claim.pending.take_if(|(hash, _)| self.specs.contains_key(hash)) else { return };
+        let Some(spec) = self.specs.get(&hash).cloned() else { return };
+        let old_hash = claim.row.spec_hash;
+        let old = claim.spec.replace(spec.clone());
+        if let (Some(old), Some(slot_now)) = (&old, slot_now)
+            && !same_triggers(old, &spec)
+        {
+            claim.row.slots_after = claim.row.slots_after.max(slot_now);
+        }
+        (claim.row.spec_hash, claim.row.revision) = (hash, revision);
+        fx.commit.push(JournalChange::PutClaim(key.clone(), claim.row.clone()));
+        drop(old);
+        self.rehost(key);
+        self.remove_if_unused(old_hash, fx);
+        self.parked.remove(key);
+        self.start_waiting(now, key, fx);
+    }
+
+    /// Hosts the triggers that the spec in effect has.
+    fn rehost(&mut self, key: &PipelineKey) {
+        let Some(claim) = self.claims.get_mut(key) else { return };
+        claim.hosted = Vec::new();
+        if claim.row.claimed
+            && let Some(spec) = &claim.spec
+        {
+            let (hosted, refused) = host(spec, claim.row.slots_after, claim.row.watermark);
+            for error in refused {
+                tracing::warn!(pipeline = %key, %error, "a cron trigger can't be used");
+            }
+            claim.hosted = hosted;
+            // Ticks that wait for their turn have been looked at.
+            let waiting = claim.waiting.iter().filter_map(|waiting| waiting.slot().map(|slot| slot.due)).max();
+            if let Some(waiting) = waiting {
+                claim.hosted.iter_mut().for_each(|hosted| hosted.come(waiting, &mut Come::default()));
+            }
+        }
+        self.schedule(key);
+    }
+
+    /// Enters the pipeline where its next slot comes.
+    pub(super) fn schedule(&mut self, key: &PipelineKey) {
+        let Some(claim) = self.claims.get_mut(key) else { return };
+        if let Some(scheduled) = claim.scheduled.take() {
+            self.due.remove(&(scheduled, key.clone()));
+        }
+        claim.scheduled = claim.hosted.iter().filter_map(Hosted::next_due).min();
+        if let Some(due) = claim.scheduled {
+            self.due.insert((due, key.clone()));
+        }
+    }
+
+    /// A slot of this pipeline has come.
+    pub(super) fn tick(&mut self, now: Now, slot_now: Timestamp, key: &PipelineKey, fx: &mut Effects) {
+        let live = self.may_start(now, key);
+        let Some(claim) = self.claims.get_mut(key) else { return };
+        if let Some(scheduled) = claim.scheduled.take() {
+            self.due.remove(&(scheduled, key.clone()));
+        }
+        if !live {
+            self.parked.insert(key.clone());
+            return;
+        }
+        let mut come = Come::default();
+        for hosted in &mut claim.hosted {
+            hosted.come(slot_now, &mut come);
+        }
+        // Rule 7: only slots above the watermark. What a suspended trigger passes over counts as looked at.
+        come.start.retain(|slot| slot.due > claim.row.watermark);
+        come.start.sort_unstable();
+        for slot in come.start {
+            let all = claim.hosted(&slot).is_some_and(Hosted::wants_all);
+            if !all {
+                let same = |waiting: &Waiting| waiting.slot().is_some_and(|waiting| waiting.trigger == slot.trigger);
+                while let Some(at) = claim.waiting.iter().position(same) {
+                    let older = claim.waiting.remove(at).and_then(|waiting| waiting.slot().cloned());
+                    come.skipped.extend(older.map(|slot| (slot, Reason::COALESCED)));
+                }
+            }
+            claim.waiting.push_back(Waiting::tick(now.boot, slot));
+        }
+        if let Some(newest) = come.newest {
+            claim.looked_up_to(newest);
+        }
+        let passed_over = !come.skipped.is_empty();
+        for (slot, reason) in come.skipped {
+            self.skip(key, &slot, reason);
+        }
+        if passed_over && let Some(claim) = self.claims.get(key) {
+            fx.commit.push(JournalChange::PutClaim(key.clone(), claim.row.clone()));
+        }
+        self.schedule(key);
+        self.start_waiting(now, key, fx);
+    }
+
+    /// A due time gave no run.
+    pub(super) fn skip(&mut self, key: &PipelineKey, slot: &Slot, reason: Reason) {
+        let Some(claim) = self.claims.get(key) else { return };
+        self.skipped.push(SkippedSlot {
+            pipeline: key.clone(),
+            epoch: claim.row.epoch,
+            trigger: slot.trigger.clone(),
+            slot: slot.at,
+            reason,
+        });
+    }
+
+    /// The claim is not ours any more, under this epoch or whatever it is.
+    pub(super) fn drop_claim(&mut self, key: &PipelineKey, epoch: Option<Epoch>, fx: &mut Effects) {
+        let Some(claim) = self.claims.get(key) else { return };
+        if claim.row.claimed && epoch.is_none_or(|epoch| epoch == claim.row.epoch) {
+            self.unclaim(key, fx);
+        }
+    }
+
+    /// Stops starting, durably. Runs in flight go on.
+    fn unclaim(&mut self, key: &PipelineKey, fx: &mut Effects) {
+        self.drop_waiting(key);
+        let Some(claim) = self.claims.get_mut(key) else { return };
+        let was = std::mem::replace(&mut claim.row.claimed, false);
+        claim.row.confirmed = false;
+        claim.hosted.clear();
+        claim.pending = None;
+        let spec = claim.spec.take().map(|_| claim.row.spec_hash);
+        fx.commit.push(JournalChange::PutClaim(key.clone(), claim.row.clone()));
+        if was {
+            self.claims_version += 1;
+            self.renew_soon = true;
+        }
+        self.unconfirmed.remove(key);
+        self.parked.remove(key);
+        self.schedule(key);
+        if let Some(spec) = spec {
+            self.remove_if_unused(spec, fx);
+        }
+    }
+
+    /// Rule 5: gives a pipeline back and says how far it came. Runs that have not begun go back with it.
+    fn release(&mut self, _now: Now, key: &PipelineKey, fx: &mut Effects) {
+        self.unclaim(key, fx);
+        let Some(claim) = self.claims.get(key) else { return };
+        let running = self.runs.iter().filter(|(_, run)| run.key == *key && run.is_running()).map(|(run, _)| *run);
+        fx.then.push(Effect::Send(AgentMessage::Released(Released {
+            pipeline: key.clone(),
+            epoch: claim.row.epoch,
+            watermark: claim.row.watermark,
+            running: running.collect(),
+            draining: self.draining,
+        })));
+    }
+
+    /// Ticks that wait above the watermark are the next owner's; those at or below it nobody can start any more.
+    fn drop_waiting(&mut self, key: &PipelineKey) {
+        let Some(claim) = self.claims.get_mut(key) else { return };
+        let watermark = claim.row.watermark;
+        let waiting = std::mem::take(&mut claim.waiting);
+        for slot in waiting.iter().filter_map(Waiting::slot).filter(|slot| slot.due <= watermark) {
+            self.skip(key, slot, Reason::MOVING);
+        }
+        self.timers.disarm(&super::Timer::Queue(key.clone()));
+    }
+
+    /// The operator wants the agent to stop: everything is given back.
+    pub(super) fn drain(&mut self, now: Now, fx: &mut Effects) {
+        self.draining = true;
+        let claimed = self.claims.iter().filter(|(_, claim)| claim.row.claimed);
+        let claimed: Vec<PipelineKey> = claimed.map(|(key, _)| key.clone()).collect();
+        for key in claimed {
+            self.release(now, &key, fx);
+        }
+    }
+
+    /// Renewals of this version of the claims were answered: those without end need no lease from here on.
+    pub(super) fn confirm(&mut self, version: u64, fx: &mut Effects) {
+        let claims = &mut self.claims;
+        self.unconfirmed.retain(|key| {
+            let Some(claim) = claims.get_mut(key).filter(|claim| claim.row.claimed) else { return false };
+            if claim.since > version {
+                return true;
+            }
+            if !claim.row.confirmed && claim.row.autonomy == Autonomy::Forever {
+                claim.row.confirmed = true;
+                fx.commit.push(JournalChange::PutClaim(key.clone(), claim.row.clone()));
+            }
+            false
+        });
+    }
+
+    /// Specs that neither a claim nor a run needs.
+    pub(super) fn remove_unused_specs(&mut self, fx: &mut Effects) {
+        let hashes: Vec<SpecHash> = self.specs.keys().copied().collect();
+        for hash in hashes {
+            self.remove_if_unused(hash, fx);
+        }
+    }
+
+    pub(super) fn remove_if_unused(&mut self, hash: SpecHash, fx: &mut Effects) {
+        // Claims, runs and their machines hold clones: one left means that only this table has it.
+        if self.specs.get(&hash).is_some_and(|spec| Arc::strong_count(spec) == 1) {
+            self.specs.remove(&hash);
+            fx.commit.push(JournalChange::DeleteSpec(hash));
+        }
+    }
+
+    /// All runs that have begun and not ended, of any pipeline.
+    pub(super) fn running(&self) -> Vec<RunName> {
+        self.runs.iter().filter(|(_, run)| run.is_running()).map(|(run, _)| *run).collect()
+    }
+}

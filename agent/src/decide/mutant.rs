@@ -1,0 +1,51 @@
+//! Mutants: rules of ownership left out one at a time, so that the simulator can show that it would notice.
+//!
+//! Without the feature `mutants` nothing can be left out, and the questions compile to `false`.
+
+/// A rule of ownership, left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mutant {
+    /// A lease begins when the answer comes, not when the question was sent.
+    LeaseFromReceipt,
+    /// A grant starts a lease: no renewal is waited for.
+    GrantStartsLease,
+    /// A restarted controller does not wait before it takes over.
+    RestartWithoutWaiting,
+    /// A lease survives a reboot of the agent's host.
+    LeaseKeptOverReboot,
+    /// After an unplanned takeover old slots are caught up.
+    CatchUpAfterTakeover,
+    /// The intent is written after the start.
+    IntentAfterStart,
+    /// An agent accepts epochs below the highest that it has seen.
+    NoHighestEpoch,
+    /// The newest watermark that is told counts, not the highest.
+    WatermarksNotMerged,
+}
+
+/// The rule that is left out, if one is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Mutants {
+    #[cfg(feature = "mutants")]
+    only: Option<Mutant>,
+}
+
+impl Mutants {
+    /// Leaves out `only`, or nothing.
+    #[cfg(feature = "mutants")]
+    pub const fn new(only: Option<Mutant>) -> Self {
+        Self { only }
+    }
+
+    /// True if `mutant` is on.
+    #[cfg(feature = "mutants")]
+    pub fn is(self, mutant: Mutant) -> bool {
+        self.only == Some(mutant)
+    }
+
+    /// Without the feature: never.
+    #[cfg(not(feature = "mutants"))]
+    pub const fn is(self, _mutant: Mutant) -> bool {
+        false
+    }
+}

@@ -1,0 +1,520 @@
+//! Runs on this agent: waiting for their turn, intent before start, driving each run's machine, the end.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use indexmap::IndexMap;
+use xene_schemas::{
+    meta::{PipelineKey, RunName, SpecHash},
+    phase::{Reason, RunPhase},
+    pipeline::CompiledPipeline,
+    run::{RunEvent, RunSpec, RunTrigger, TriggerType},
+    wire::control::StartRun,
+};
+
+use super::{
+    Agent, Timer,
+    admission::{Admission, Shared},
+    event::{Effect, Effects, JournalChange, RunRow, RunState, keeps_workspace},
+    mutant::Mutant,
+    outbox::Outbox,
+    run::{Input, Output, RunMachine},
+    time::{BootTime, Now},
+    triggers::{Hosted, Slot},
+};
+
+/// After so many acknowledged facts the journal may forget them, though the run goes on.
+const TRIM: u64 = 64;
+
+/// A run that waits for its turn. It has no record on this agent yet: after a crash or a hand-over the slot is
+/// still above the watermark, and the controller sends its own runs again, to whoever owns the pipeline by then.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    since: BootTime,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    Tick(Slot),
+    Run { name: RunName, row: Box<RunRow>, payload: Option<Arc<[u8]>> },
+}
+
+impl Waiting {
+    pub(super) fn tick(since: BootTime, slot: Slot) -> Self {
+        Self { since, what: What::Tick(slot) }
+    }
+
+    pub(super) fn slot(&self) -> Option<&Slot> {
+        match &self.what {
+            What::Tick(slot) => Some(slot),
+            What::Run { .. } => None,
+        }
+    }
+
+    pub(super) fn spec_hash(&self) -> Option<SpecHash> {
+        match &self.what {
+            What::Tick(_) => None,
+            What::Run { row, .. } => Some(row.spec.spec_hash),
+        }
+    }
+
+    fn run(&self) -> Option<RunName> {
+        match &self.what {
+            What::Tick(_) => None,
+            What::Run { name, .. } => Some(*name),
+        }
+    }
+}
+
+/// A run from its intent until the controller has all of it.
+#[derive(Debug)]
+pub(super) struct RunEntry {
+    pub(super) key: PipelineKey,
+    pub(super) row: RunRow,
+    pub(super) outbox: Outbox,
+    spec: Option<Arc<CompiledPipeline>>,
+    payload: Option<Arc<[u8]>>,
+    machine: Option<RunMachine>,
+    /// The slot that it starts for.
+    slot: Option<Slot>,
+    cancelled_by: Option<String>,
+    log_delivered: bool,
+}
+
+impl RunEntry {
+    /// It is about to start.
+    pub(super) fn is_intent(&self) -> bool {
+        self.row.state == RunState::Intent
+    }
+
+    /// It began and has not ended.
+    pub(super) fn is_running(&self) -> bool {
+        self.row.state == RunState::Started
+    }
+
+    pub(super) fn is_ended(&self) -> bool {
+        self.row.state == RunState::Ended
+    }
+}
+
+impl Agent {
+    /// What the journal held of a run that an earlier process had: nothing of it runs any more.
+    pub(super) fn recover_run(
+        &mut self,
+        now: Now,
+        run: RunName,
+        row: RunRow,
+        facts: BTreeMap<u64, RunEvent>,
+        fx: &mut Effects,
+    ) {
+        let key = row.spec.key();
+        let spec = self.specs.get(&row.spec.spec_hash).cloned();
+        let state = row.state;
+        if state == RunState::Queued {
+            let what = What::Run { name: run, row: Box::new(row), payload: None };
+            if let Some(claim) = self.claims.get_mut(&key) {
+                claim.waiting.push_back(Waiting { since: now.boot, what });
+                self.parked.insert(key);
+            }
+            return;
+        }
+        let outbox = Outbox::recovered(row.acknowledged, facts);
+        let entry = RunEntry {
+            key,
+            row,
+            outbox,
+            spec,
+            payload: None,
+            machine: None,
+            slot: None,
+            cancelled_by: None,
+            log_delivered: false,
+        };
+        self.runs.insert(run, entry);
+        match state {
+            RunState::Intent => {
+                let message = "the agent ended between the intent to start it and the record that it started";
+                self.end_unstarted(now, run, Reason::START_UNCERTAIN, message, fx);
+            }
+            RunState::Started => {
+                let message = Some("the agent was restarted under it".to_owned());
+                let reason = Some(Reason::AGENT_RESTARTED);
+                self.push_fact(run, RunEvent::Ended { phase: RunPhase::Error, reason, message, at: now.wall }, fx);
+                self.finish(now, run, false, fx);
+            }
+            RunState::Ended | RunState::Queued => {
+                fx.then.push(Effect::FinishRun { run, keep_workspace: true });
+            }
+        }
+    }
+
+    /// The controller made a run. Repeated until its first fact has come, so a known one is no news.
+    pub(super) fn start_run(&mut self, now: Now, start: StartRun, fx: &mut Effects) {
+        let key = start.spec.key();
+        let Some(claim) = self.claims.get_mut(&key) else { return };
+        let known =
+            self.runs.contains_key(&start.run) || claim.waiting.iter().any(|waiting| waiting.run() == Some(start.run));
+        if known || !claim.row.claimed || claim.row.epoch != start.epoch {
+            return;
+        }
+        let row = Box::new(RunRow {
+            epoch: start.epoch,
+            state: RunState::Queued,
+            acknowledged: 0,
+            from_controller: true,
+            created_at: start.created_at,
+            spec: start.spec,
+        });
+        if !self.specs.contains_key(&row.spec.spec_hash) {
+            self.wanted.insert(row.spec.spec_hash);
+        }
+        let payload = start.payload.map(Arc::from);
+        claim.waiting.push_back(Waiting { since: now.boot, what: What::Run { name: start.run, row, payload } });
+        self.start_waiting(now, &key, fx);
+    }
+
+    /// Starts what waits, in order, as far as lease, spec and `concurrency` let it.
+    pub(super) fn start_waiting(&mut self, now: Now, key: &PipelineKey, fx: &mut Effects) {
+        let slot_now = self.lease.slot_now(now);
+        loop {
+            let live = self.may_start(now, key) && !self.journal_failed;
+            let Some(claim) = self.claims.get_mut(key) else { return };
+            let Some(waiting) = claim.waiting.front() else { return };
+            let spec = match waiting.spec_hash() {
+                Some(hash) => self.specs.get(&hash).cloned(),
+                None => claim.spec.clone(),
+            };
+            let hosted = waiting.slot().map(|slot| claim.hosted(slot));
+            let Some(spec) = spec.filter(|_| live) else {
+                self.parked.insert(key.clone());
+                return;
+            };
+            let expired = match (waiting.slot(), hosted, slot_now) {
+                (Some(_), Some(None), _) => Some(Reason::TOO_LATE),
+                (Some(slot), Some(Some(hosted)), Some(slot_now)) if hosted.too_late(slot, slot_now) => {
+                    Some(Reason::TOO_LATE)
+                }
+                _ => None,
+            };
+            let patience = spec.spec.queue_timeout.map(Duration::from);
+            let gives_up = patience.map(|patience| waiting.since + patience);
+            let expired =
+                expired.or_else(|| gives_up.filter(|gives_up| *gives_up <= now.boot).map(|_| Reason::QUEUE_TIMED_OUT));
+            let admission = if expired.is_some() { Admission::Skip } else { self.holders.admit(&spec) };
+            match admission {
+                Admission::Start | Admission::Skip => {
+                    let Some(waiting) = claim.waiting.pop_front() else { return };
+                    let skip = (admission == Admission::Skip).then(|| expired.unwrap_or(Reason::OVERLAP));
+                    self.begin(now, key, waiting, spec, skip, fx);
+                }
+                Admission::Wait => {
+                    if let Some(gives_up) = gives_up {
+                        self.timers.arm_by(Timer::Queue(key.clone()), gives_up);
+                    }
+                    return;
+                }
+                Admission::Replace(oldest) => {
+                    self.cancel_run(now, oldest, "a newer run takes its place", fx);
+                    let ended = self.runs.get(&oldest).is_none_or(RunEntry::is_ended);
+                    if !ended {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Rule 7: the intent and the watermark first, durably; or the reason why there is no run.
+    fn begin(
+        &mut self,
+        now: Now,
+        key: &PipelineKey,
+        waiting: Waiting,
+        spec: Arc<CompiledPipeline>,
+        skip: Option<Reason>,
+        fx: &mut Effects,
+    ) {
+        let Some(claim) = self.claims.get_mut(key) else { return };
+        let (run, row, payload, slot) = match waiting.what {
+            What::Run { name, row, payload } => (name, *row, payload, None),
+            What::Tick(slot) => {
+                claim.row.watermark = claim.row.watermark.max(slot.due);
+                fx.commit.push(JournalChange::PutClaim(key.clone(), claim.row.clone()));
+                if let Some(reason) = skip {
+                    self.skip(key, &slot, reason);
+                    return;
+                }
+                let row = RunRow {
+                    spec: RunSpec {
+                        workflow: key.workflow.clone(),
+                        pipeline: key.pipeline.clone(),
+                        trigger: RunTrigger {
+                            kind: TriggerType::Cron,
+                            name: Some(slot.trigger.clone()),
+                            scheduled_time: Some(slot.at),
+                            by: None,
+                        },
+                        params: claim.hosted(&slot).map_or_else(IndexMap::new, |hosted| params(&spec, hosted)),
+                        revision: claim.row.revision.clone(),
+                        spec_hash: claim.row.spec_hash,
+                    },
+                    epoch: claim.row.epoch,
+                    state: RunState::Queued,
+                    acknowledged: 0,
+                    from_controller: false,
+                    created_at: now.wall,
+                };
+                (RunName::of_slot(key, &slot.trigger, slot.at), row, None, Some(slot))
+            }
+        };
+        if self.runs.contains_key(&run) {
+            return;
+        }
+        let row = RunRow { state: RunState::Intent, ..row };
+        let entry = RunEntry {
+            key: key.clone(),
+            row: row.clone(),
+            outbox: Outbox::default(),
+            spec: Some(spec.clone()),
+            payload,
+            machine: None,
+            slot,
+            cancelled_by: None,
+            log_delivered: false,
+        };
+        self.runs.insert(run, entry);
+        if let Some(reason) = skip {
+            let message = if reason == Reason::OVERLAP { "an earlier run was running" } else { "it waited too long" };
+            self.end_unstarted(now, run, reason, message, fx);
+            return;
+        }
+        self.holders.hold(&spec, run);
+        if self.mutants.is(Mutant::IntentAfterStart) {
+            self.intent_durable(now, run, fx);
+            return;
+        }
+        fx.commit.push(JournalChange::PutRun(run, row));
+        fx.then.push(Effect::ConfirmIntent(run));
+    }
+
+    /// Rule 7, second half: the lease is checked now, and nothing lies between this and the start.
+    pub(super) fn intent_durable(&mut self, now: Now, run: RunName, fx: &mut Effects) {
+        let Some(entry) = self.runs.get_mut(&run).filter(|entry| entry.is_intent()) else { return };
+        if let Some(by) = entry.cancelled_by.take() {
+            self.end_unstarted(now, run, Reason::CANCELLED, &by, fx);
+            return;
+        }
+        let claimed = self.claims.get(&entry.key).is_some_and(|claim| claim.row.epoch == entry.row.epoch);
+        let key = entry.key.clone();
+        if !claimed || !self.may_start(now, &key) {
+            self.abandon(now, run, Reason::LEASE_EXPIRED, fx);
+            return;
+        }
+        let Some(entry) = self.runs.get_mut(&run) else { return };
+        let Some(spec) = entry.spec.clone() else { return };
+        entry.row.state = RunState::Started;
+        fx.commit.push(JournalChange::PutRun(run, entry.row.clone()));
+        let (row, payload) = (entry.row.clone(), entry.payload.take());
+        let machine = RunMachine::new(run, row.spec.clone(), spec, self.config.name.clone(), row.epoch, payload);
+        entry.machine = Some(machine);
+        if !row.from_controller {
+            self.push_fact(run, RunEvent::Created { spec: row.spec, at: row.created_at }, fx);
+        }
+        self.drive(now, run, Input::Start, fx);
+    }
+
+    /// The start was not to be: a slot leaves its reason, the controller's own run goes back to it.
+    pub(super) fn abandon(&mut self, now: Now, run: RunName, reason: Reason, fx: &mut Effects) {
+        let Some(entry) = self.runs.remove(&run) else { return };
+        fx.commit.push(JournalChange::DeleteRun(run));
+        if let Some(slot) = &entry.slot {
+            self.skip(&entry.key, slot, reason);
+        } else if let Some(claim) = self.claims.get_mut(&entry.key)
+            && claim.row.claimed
+            && claim.row.epoch == entry.row.epoch
+        {
+            let row = Box::new(RunRow { state: RunState::Queued, ..entry.row.clone() });
+            let what = What::Run { name: run, row, payload: entry.payload };
+            claim.waiting.push_front(Waiting { since: now.boot, what });
+            self.parked.insert(entry.key);
+        }
+        if let Some(spec) = entry.spec {
+            let shared = self.holders.let_go(&spec, run);
+            drop(spec);
+            self.remove_if_unused(entry.row.spec.spec_hash, fx);
+            self.go_on(now, &shared, fx);
+        }
+    }
+
+    /// Feeds a run's machine, and others that its slots go to, until all have said what they want.
+    pub(super) fn drive(&mut self, now: Now, run: RunName, input: Input, fx: &mut Effects) {
+        let mut inputs = VecDeque::from([(run, input)]);
+        while let Some((run, input)) = inputs.pop_front() {
+            let Some(machine) = self.runs.get_mut(&run).and_then(|entry| entry.machine.as_mut()) else { continue };
+            let outputs = machine.handle(now, input);
+            let ended = machine.is_ended();
+            match machine.next_timeout().filter(|_| !ended) {
+                Some(at) => self.timers.arm(Timer::Run(run), at),
+                None => self.timers.disarm(&Timer::Run(run)),
+            }
+            let mut success = false;
+            for output in outputs {
+                match output {
+                    Output::Fact(event) => {
+                        success |= matches!(event, RunEvent::Ended { phase: RunPhase::Success, .. });
+                        self.push_fact(run, event, fx);
+                    }
+                    Output::TaskReady(task) => {
+                        if self.slots.want(run, task.clone()) {
+                            inputs.push_back((run, Input::SlotGranted(task)));
+                        }
+                    }
+                    Output::SlotReturned(task) => {
+                        let next = self.slots.give_back(run, &task);
+                        inputs.extend(next.map(|(run, task)| (run, Input::SlotGranted(task))));
+                    }
+                    Output::Spawn(command) => fx.now.push(Effect::SpawnStep(command)),
+                    Output::Signal(id, signal) => fx.now.push(Effect::SignalStep { id, signal }),
+                    Output::Note(text) => fx.now.push(Effect::LogNote { run, text }),
+                }
+            }
+            if ended {
+                let freed = self.slots.give_all_back(run);
+                inputs.extend(freed.into_iter().map(|(run, task)| (run, Input::SlotGranted(task))));
+                self.finish(now, run, success, fx);
+            }
+        }
+    }
+
+    /// A run that never began ends.
+    fn end_unstarted(&mut self, now: Now, run: RunName, reason: Reason, message: &str, fx: &mut Effects) {
+        let Some(entry) = self.runs.get(&run) else { return };
+        if !entry.row.from_controller && entry.outbox.is_new() {
+            let created = RunEvent::Created { spec: entry.row.spec.clone(), at: entry.row.created_at };
+            self.push_fact(run, created, fx);
+        }
+        let (reason, message) = (Some(reason), Some(message.to_owned()));
+        self.push_fact(run, RunEvent::Ended { phase: RunPhase::Error, reason, message, at: now.wall }, fx);
+        self.finish(now, run, false, fx);
+    }
+
+    /// The last fact of a run is out.
+    fn finish(&mut self, now: Now, run: RunName, success: bool, fx: &mut Effects) {
+        let Some(entry) = self.runs.get_mut(&run) else { return };
+        entry.row.state = RunState::Ended;
+        entry.machine = None;
+        fx.commit.push(JournalChange::PutRun(run, entry.row.clone()));
+        let spec = entry.spec.take();
+        let hash = entry.row.spec.spec_hash;
+        let keep = spec.as_ref().is_some_and(|spec| keeps_workspace(spec.spec.keep_workspace, success));
+        fx.then.push(Effect::FinishRun { run, keep_workspace: keep });
+        if let Some(spec) = spec {
+            let shared = self.holders.let_go(&spec, run);
+            drop(spec);
+            self.remove_if_unused(hash, fx);
+            self.go_on(now, &shared, fx);
+        }
+    }
+
+    /// A turn is free: whoever shares it goes on.
+    fn go_on(&mut self, now: Now, shared: &Shared, fx: &mut Effects) {
+        match shared {
+            Shared::Pipeline(key) => self.start_waiting(now, key, fx),
+            Shared::Group(_) => {
+                let shares = |spec: &Option<Arc<CompiledPipeline>>| {
+                    spec.as_ref().is_some_and(|spec| Shared::of(spec) == *shared)
+                };
+                let waiting = self.claims.iter().filter(|(_, claim)| !claim.waiting.is_empty() && shares(&claim.spec));
+                // First come, first served, over all of the group.
+                let mut keys: Vec<(BootTime, PipelineKey)> =
+                    waiting.filter_map(|(key, claim)| Some((claim.waiting.front()?.since, key.clone()))).collect();
+                keys.sort_unstable();
+                for (_, key) in keys {
+                    self.start_waiting(now, &key, fx);
+                }
+            }
+        }
+    }
+
+    /// Somebody wants a run to end.
+    pub(super) fn cancel_run(&mut self, now: Now, run: RunName, by: &str, fx: &mut Effects) {
+        if let Some(entry) = self.runs.get_mut(&run) {
+            let first = entry.cancelled_by.is_none();
+            entry.cancelled_by.get_or_insert_with(|| by.to_owned());
+            // Before the start, the intent's confirmation finds it.
+            if first && entry.machine.is_some() {
+                self.drive(now, run, Input::Cancel(by.to_owned()), fx);
+            }
+            return;
+        }
+        let waits = |waiting: &Waiting| waiting.run() == Some(run);
+        let Some((key, claim)) = self.claims.iter_mut().find(|(_, claim)| claim.waiting.iter().any(waits)) else {
+            return;
+        };
+        let at = claim.waiting.iter().position(waits);
+        let Some(What::Run { row, .. }) = at.and_then(|at| claim.waiting.remove(at)).map(|waiting| waiting.what) else {
+            return;
+        };
+        let entry = RunEntry {
+            key: key.clone(),
+            row: *row,
+            outbox: Outbox::default(),
+            spec: None,
+            payload: None,
+            machine: None,
+            slot: None,
+            cancelled_by: None,
+            log_delivered: false,
+        };
+        self.runs.insert(run, entry);
+        self.end_unstarted(now, run, Reason::CANCELLED, by, fx);
+    }
+
+    pub(super) fn cancel_all(&mut self, now: Now, by: &str, fx: &mut Effects) {
+        for run in self.running() {
+            self.cancel_run(now, run, by, fx);
+        }
+    }
+
+    /// The controller has `count` facts of a run.
+    pub(super) fn acknowledged(&mut self, run: RunName, count: u64, fx: &mut Effects) {
+        let Some(entry) = self.runs.get_mut(&run) else { return };
+        entry.outbox.acknowledge(count);
+        let acknowledged = entry.outbox.acknowledged();
+        if acknowledged >= entry.row.acknowledged + TRIM && !entry.is_ended() {
+            entry.row.acknowledged = acknowledged;
+            fx.commit.push(JournalChange::PutRun(run, entry.row.clone()));
+        }
+        self.forget_if_done(run, fx);
+    }
+
+    pub(super) fn log_delivered(&mut self, run: RunName, fx: &mut Effects) {
+        if let Some(entry) = self.runs.get_mut(&run) {
+            entry.log_delivered = true;
+            self.forget_if_done(run, fx);
+        }
+    }
+
+    fn forget_if_done(&mut self, run: RunName, fx: &mut Effects) {
+        let done = |entry: &RunEntry| entry.is_ended() && entry.outbox.is_empty() && entry.log_delivered;
+        if self.runs.get(&run).is_some_and(done) {
+            self.runs.remove(&run);
+            fx.commit.push(JournalChange::DeleteRun(run));
+            fx.then.push(Effect::ForgetRun(run));
+        }
+    }
+}
+
+/// What a cron run is given: the trigger's params over the defaults.
+fn params(spec: &CompiledPipeline, hosted: &Hosted) -> IndexMap<String, String> {
+    let given = &hosted.cron().params;
+    let value = |(name, param): (&String, &xene_schemas::param::Param)| {
+        let value = given.get(name).or(param.default.as_ref())?;
+        Some((name.clone(), value.to_string()))
+    };
+    spec.params.iter().filter_map(value).collect()
+}

@@ -1,0 +1,270 @@
+//! Agents: how they enrol, drain, are revoked and forgotten, and how the API shows them.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use xene_agent::decide::time::{Now, before};
+use xene_schemas::{
+    agent::{Agent, AgentMeta, AgentStatus},
+    event::EventType,
+    meta::{AgentName, Epoch, Labels, PipelineKey, RunName},
+    phase::AgentPhase,
+    pipeline::Autonomy,
+};
+
+use super::{
+    Controller,
+    event::{Answer, Command, Effect, Effects, Refusal, SessionId},
+    note,
+    rows::{AgentRow, Change, JoinTokenRow},
+};
+
+/// An agent whose clock is further off than this gets nothing new.
+pub(super) const SKEW_LIMIT: Duration = Duration::from_secs(60);
+/// Certificates that are valid at once: the newest, and those that it replaces.
+const CERTIFICATES: usize = 4;
+
+/// What is known of one agent.
+#[derive(Debug)]
+pub(super) struct AgentState {
+    /// As stored; `None` once it is forgotten, while what it owned is waited for.
+    pub(super) row: Option<AgentRow>,
+    pub(super) session: Option<SessionState>,
+    /// When its last renewal came that counts.
+    pub(super) renewed_at: Option<xene_agent::decide::time::BootTime>,
+    /// What it owns.
+    pub(super) owned: BTreeSet<PipelineKey>,
+    /// Its runs that are not final.
+    pub(super) runs: BTreeSet<RunName>,
+    /// It said that it is about to stop.
+    pub(super) leaving: bool,
+    /// How far its clock is off.
+    pub(super) skew: Duration,
+    pub(super) busy: u32,
+}
+
+/// The session of an agent.
+#[derive(Debug)]
+pub(super) struct SessionState {
+    pub(super) id: SessionId,
+    pub(super) address: String,
+    /// The version of the assignments that were sent; 0: none yet.
+    pub(super) set_version: u64,
+    /// The version of the list of claims that is held; 0: none.
+    pub(super) claims_version: u64,
+    /// Claims of that list that are not the agent's: every answer says so until the list is a new one.
+    pub(super) stale: BTreeSet<(PipelineKey, Epoch)>,
+    /// The newest answer that the agent has shown to have got, and since when it stands there.
+    pub(super) answered: (u64, xene_agent::decide::time::BootTime),
+}
+
+impl AgentState {
+    pub(super) fn new(row: Option<AgentRow>) -> Self {
+        Self {
+            row,
+            session: None,
+            renewed_at: None,
+            owned: BTreeSet::new(),
+            runs: BTreeSet::new(),
+            leaving: false,
+            skew: Duration::ZERO,
+            busy: 0,
+        }
+    }
+
+    pub(super) fn slots(&self) -> u32 {
+        self.row.as_ref().map_or(1, |row| row.slots.max(1))
+    }
+
+    /// Fewer pipelines per slot.
+    pub(super) fn is_less_loaded(&self, other: &Self) -> bool {
+        self.owned.len() as u64 * u64::from(other.slots()) < other.owned.len() as u64 * u64::from(self.slots())
+    }
+
+    /// Why it gets nothing new, if it does not.
+    pub(super) fn unavailable(&self, row: &AgentRow) -> Option<&'static str> {
+        if row.revoked {
+            Some("revoked")
+        } else if row.draining || self.leaving {
+            Some("draining")
+        } else if self.session.is_none() {
+            Some("disconnected")
+        } else if self.skew > SKEW_LIMIT {
+            Some("its clock is wrong")
+        } else {
+            None
+        }
+    }
+}
+
+impl Controller {
+    pub(super) fn command(&mut self, now: Now, command: Command, fx: &mut Effects) -> Result<Answer, Refusal> {
+        match command {
+            Command::StartRun { pipeline, spec_hash, run, trigger, params, payload, delivery, force } => {
+                let order = super::runs::Order { pipeline, spec_hash, run, trigger, params, payload, delivery, force };
+                self.order_run(now, order, fx)
+            }
+            Command::CancelRun { run, by } => self.cancel_run(now, run, by, fx),
+            Command::Drain(agent) => {
+                self.change_agent(&agent, fx, |row| row.draining = true)?;
+                note(
+                    fx,
+                    now,
+                    EventType::Normal,
+                    "Draining",
+                    format!("agent/{agent}"),
+                    "gives its pipelines back".into(),
+                );
+                for key in self.agents[&agent].owned.clone() {
+                    self.revoke(&key, format!("{agent} is draining"), fx);
+                }
+                Ok(Answer::Done)
+            }
+            Command::Undrain(agent) => {
+                self.change_agent(&agent, fx, |row| row.draining = false)?;
+                note(fx, now, EventType::Normal, "Undrained", format!("agent/{agent}"), "gets pipelines again".into());
+                if let Some(state) = self.agents.get_mut(&agent) {
+                    state.leaving = false;
+                }
+                self.place_waiting(now, fx);
+                Ok(Answer::Done)
+            }
+            Command::Revoke(agent) => {
+                self.change_agent(&agent, fx, |row| row.revoked = true)?;
+                note(fx, now, EventType::Warning, "Revoked", format!("agent/{agent}"), "is refused from now on".into());
+                self.close(&agent, "its identity was revoked", fx);
+                Ok(Answer::Done)
+            }
+            Command::Forget(agent) => self.forget(now, &agent, fx),
+            Command::CreateJoinToken { id, secret_hash, expires_at, uses, labels, name } => {
+                let token = JoinTokenRow { id, secret_hash, expires_at, uses_left: uses, labels, name };
+                fx.commit.push(Change::PutJoinToken(token.clone()));
+                self.tokens.insert(token.id.clone(), token);
+                Ok(Answer::Done)
+            }
+            Command::Enrol { id, secret_hash, name, labels } => self.enrol(now, &id, &secret_hash, name, labels, fx),
+        }
+    }
+
+    fn change_agent(
+        &mut self,
+        agent: &AgentName,
+        fx: &mut Effects,
+        change: impl FnOnce(&mut AgentRow),
+    ) -> Result<(), Refusal> {
+        let row = self.agents.get_mut(agent).and_then(|state| state.row.as_mut());
+        let row = row.ok_or_else(|| Refusal::NotFound { kind: "agent", name: agent.to_string() })?;
+        change(row);
+        fx.commit.push(Change::PutAgent(Box::new(row.clone())));
+        Ok(())
+    }
+
+    /// It will not come back: claims with an end are waited out, those without are free on a person's word.
+    fn forget(&mut self, now: Now, agent: &AgentName, fx: &mut Effects) -> Result<Answer, Refusal> {
+        let known = self.agents.get_mut(agent).filter(|state| state.row.is_some());
+        let state = known.ok_or_else(|| Refusal::NotFound { kind: "agent", name: agent.to_string() })?;
+        state.row = None;
+        let runs = state.runs.clone();
+        fx.commit.push(Change::DeleteAgent(agent.clone()));
+        note(fx, now, EventType::Warning, "Forgotten", format!("agent/{agent}"), "will not come back".into());
+        self.close(agent, "it was forgotten", fx);
+        for run in runs {
+            self.lose_run(now, run, fx);
+        }
+        self.judge(now, agent, fx);
+        Ok(Answer::Done)
+    }
+
+    /// Ends the agent's session, if it has one.
+    fn close(&mut self, agent: &AgentName, reason: &str, fx: &mut Effects) {
+        if let Some(session) = self.agents.get_mut(agent).and_then(|state| state.session.take()) {
+            self.sessions.remove(&session.id);
+            fx.then.push(Effect::Close { session: session.id, reason: reason.to_owned() });
+        }
+    }
+
+    fn enrol(
+        &mut self,
+        now: Now,
+        id: &str,
+        secret_hash: &str,
+        name: AgentName,
+        labels: Labels,
+        fx: &mut Effects,
+    ) -> Result<Answer, Refusal> {
+        // Absent, wrong, expired and spent are answered alike: whoever guesses learns nothing.
+        let token = self.tokens.get(id).filter(|token| token.secret_hash == secret_hash);
+        let token = token.filter(|token| token.expires_at > now.wall && token.uses_left > 0).ok_or(Refusal::Token)?;
+        let name = token.name.clone().unwrap_or(name);
+        if self.agents.get(&name).is_some_and(|state| state.row.is_some()) {
+            return Err(Refusal::NameTaken(name));
+        }
+        let mut token = token.clone();
+        token.uses_left -= 1;
+        if token.uses_left == 0 {
+            self.tokens.remove(id);
+            fx.commit.push(Change::DeleteJoinToken(id.to_owned()));
+        } else {
+            fx.commit.push(Change::PutJoinToken(token.clone()));
+            self.tokens.insert(id.to_owned(), token.clone());
+        }
+        let row = AgentRow {
+            name: name.clone(),
+            labels_fixed: token.labels.is_some(),
+            labels: token.labels.unwrap_or(labels),
+            slots: 1,
+            version: String::new(),
+            draining: false,
+            revoked: false,
+            last_seen: None,
+            certificates: Vec::new(),
+            enrolled_at: now.wall,
+        };
+        fx.commit.push(Change::PutAgent(Box::new(row.clone())));
+        note(fx, now, EventType::Normal, "Enrolled", format!("agent/{name}"), format!("with join token {id}"));
+        // A forgotten agent of that name may still own something: it is waited out.
+        self.agents.entry(name.clone()).or_insert_with(|| AgentState::new(None)).row = Some(row);
+        Ok(Answer::Enrolled(name))
+    }
+
+    pub(super) fn certificate_issued(&mut self, agent: &AgentName, fingerprint: String, fx: &mut Effects) {
+        // An agent that was forgotten meanwhile has no row, and its certificate no use.
+        let _ = self.change_agent(agent, fx, |row| {
+            row.certificates.push(fingerprint);
+            let surplus = row.certificates.len().saturating_sub(CERTIFICATES);
+            row.certificates.drain(..surplus);
+        });
+    }
+
+    pub(super) fn show(&self, now: Now, agent: &AgentState) -> Option<Agent> {
+        let row = agent.row.as_ref()?;
+        let phase = match &agent.session {
+            _ if row.revoked => AgentPhase::Revoked,
+            _ if row.draining || agent.leaving => AgentPhase::Draining,
+            Some(_) => AgentPhase::Connected,
+            None => AgentPhase::Disconnected,
+        };
+        let renewed = agent.renewed_at.map(|at| before(now.wall, now.boot.since(at)));
+        let autonomies = agent.owned.iter().filter_map(|key| self.owners.get(key)).filter(|owned| owned.claimed);
+        let longest = autonomies.filter_map(|owned| match owned.row.autonomy {
+            Autonomy::For(l) => Some(Duration::from(l)),
+            Autonomy::Forever => None,
+        });
+        let lease = longest.max().map(|l| l * 19 / 20);
+        let message = (agent.skew > SKEW_LIMIT)
+            .then(|| format!("its clock is {} s off: it gets nothing new until that is mended", agent.skew.as_secs()));
+        Some(Agent {
+            metadata: AgentMeta { name: row.name.clone(), labels: row.labels.clone() },
+            status: AgentStatus {
+                phase,
+                address: agent.session.as_ref().map(|session| session.address.clone()),
+                version: row.version.clone(),
+                slots: row.slots,
+                busy: agent.busy,
+                last_seen: renewed.or(row.last_seen),
+                lease_until: renewed.zip(lease).map(|(at, l)| xene_agent::decide::time::after(at, l)),
+                pipelines: agent.owned.iter().cloned().collect(),
+                message,
+            },
+        })
+    }
+}

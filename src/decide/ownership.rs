@@ -1,0 +1,428 @@
+//! Ownership: grants, leases as the controller counts them, planned moves, takeovers. The rules of the design, by number.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use xene_agent::decide::{
+    mutant::Mutant,
+    time::{BootTime, Now, after},
+};
+use xene_schemas::{
+    event::EventType,
+    meta::{AgentName, Epoch, PipelineKey},
+    phase::Reason,
+    pipeline::Autonomy,
+    wire::control::{Assignment, Released},
+};
+
+use super::{
+    Controller, Timer,
+    agents::AgentState,
+    event::{Effect, Effects},
+    note,
+    reconcile::Pipeline,
+    rows::{Change, OwnerRow},
+    schedule::{Placement, matches},
+};
+
+/// The smallest step of a watermark.
+const TICK: Duration = Duration::from_nanos(1);
+/// An old, longer L is waited for from when the new one is on its way to the agent: a commit later at the latest.
+const COMMIT: Duration = Duration::from_secs(10);
+
+/// Who owns a pipeline, and how long that must be believed.
+#[derive(Debug)]
+pub(super) struct Owned {
+    /// As stored.
+    pub(super) row: OwnerRow,
+    /// When it was granted, or last renewed before its agent's list of claims changed.
+    pub(super) base: BootTime,
+    /// True if the list of claims that its agent renews has it.
+    pub(super) claimed: bool,
+    /// True until it is granted by this process; only mutants look.
+    loaded: bool,
+    /// `row.longer_until` by elapsed time.
+    longer_until: Option<BootTime>,
+}
+
+impl Controller {
+    pub(super) fn load_owner(&mut self, now: Now, key: PipelineKey, row: OwnerRow) {
+        let longer_until = row
+            .longer_until
+            .map(|until| now.boot + Duration::try_from(until.duration_since(now.wall)).unwrap_or_default());
+        let base = self.floor;
+        if let Some(owner) = &row.owner {
+            let agent = self.agents.entry(owner.clone()).or_insert_with(|| AgentState::new(None));
+            agent.owned.insert(key.clone());
+            self.timers.arm(Timer::Lease(owner.clone()), base);
+        } else if self.pipelines.contains_key(&key) {
+            self.waiting.insert(key.clone());
+        }
+        self.owners.insert(key, Owned { row, base, claimed: false, loaded: true, longer_until });
+    }
+
+    /// When the owner's lease has surely run out; `None` with `Forever`, until its agent is forgotten.
+    pub(super) fn expires(&self, owned: &Owned) -> Option<BootTime> {
+        let agent = owned.row.owner.as_ref().and_then(|owner| self.agents.get(owner));
+        let renewed = agent.and_then(|agent| agent.renewed_at).filter(|_| owned.claimed);
+        if self.mutants.is(Mutant::RestartWithoutWaiting) && owned.loaded && !owned.claimed {
+            return Some(BootTime::default());
+        }
+        let base = owned.base.max(renewed.unwrap_or_default()).max(self.floor);
+        match owned.row.autonomy {
+            Autonomy::For(l) => {
+                let wait = Duration::from(l) * 21 / 20 + self.config.pause_margin;
+                Some((base + wait).max(owned.longer_until.unwrap_or_default()))
+            }
+            Autonomy::Forever if agent.is_none_or(|agent| agent.row.is_none()) => Some(BootTime::default()),
+            Autonomy::Forever => None,
+        }
+    }
+
+    /// An agent's timer has come: claims that have run out go to others, if there are others.
+    pub(super) fn judge(&mut self, now: Now, agent: &AgentName, fx: &mut Effects) {
+        let Some(state) = self.agents.get(agent) else { return };
+        let mut next: Option<BootTime> = None;
+        let mut over = Vec::new();
+        for key in &state.owned {
+            let Some(expires) = self.owners.get(key).and_then(|owned| self.expires(owned)) else { continue };
+            if expires <= now.boot {
+                over.push(key.clone());
+            } else {
+                next = Some(next.map_or(expires, |next| next.min(expires)));
+            }
+        }
+        if let Some(next) = next {
+            self.timers.arm(Timer::Lease(agent.clone()), next);
+        }
+        for key in over {
+            self.place(now, &key, fx);
+        }
+    }
+
+    /// Gives a pipeline to an agent if nobody owns it, or its owner's claim has run out. Otherwise says why not.
+    pub(super) fn place(&mut self, now: Now, key: &PipelineKey, fx: &mut Effects) {
+        let owned = self.owners.get(key);
+        let owner = owned.and_then(|owned| owned.row.owner.clone());
+        if let (Some(owned), Some(_)) = (owned, &owner)
+            && self.expires(owned).is_none_or(|expires| expires > now.boot)
+        {
+            return;
+        }
+        let gives_back = owned.is_some_and(|owned| owned.row.revoking || owned.row.void);
+        let forgotten =
+            owner.as_ref().and_then(|owner| self.agents.get(owner)).is_some_and(|agent| agent.row.is_none());
+        let Some(pipeline) = self.pipelines.get(key) else {
+            self.waiting.remove(key);
+            if owner.is_some() {
+                self.disown(now, key, Reason::MOVING, "the pipeline was removed".into(), fx);
+            }
+            return;
+        };
+        let except = owner.as_ref().filter(|_| !owned.is_some_and(|owned| owned.row.void));
+        match self.choose(&pipeline.labels, except) {
+            Placement::Agent(agent, message) => self.grant(now, key, agent, message, fx),
+            Placement::Nowhere(reason, message) => {
+                self.waiting.insert(key.clone());
+                match owner {
+                    // Nobody else could have it: it stays, and goes on if its owner comes back.
+                    Some(owner) if !gives_back && !forgotten => {
+                        let message = format!("{owner} is silent; {message}");
+                        self.explain(now, key, Reason::OWNER_SILENT, message, fx);
+                    }
+                    Some(_) => self.disown(now, key, reason, message, fx),
+                    None => self.explain(now, key, reason, message, fx),
+                }
+            }
+        }
+    }
+
+    /// Rule 1: the new epoch is durable before anybody hears of it. Rule 6: after an unplanned takeover only slots
+    /// from now on are the new owner's.
+    fn grant(&mut self, now: Now, key: &PipelineKey, agent: AgentName, message: String, fx: &mut Effects) {
+        let slot_now = self.slot_now(now, fx);
+        let generation = self.row.generation;
+        let Some(pipeline) = self.pipelines.get(key) else { return };
+        let (autonomy, spec_hash, revision) = (pipeline.autonomy, pipeline.spec_hash, pipeline.revision.clone());
+        let before = self.owners.get(key);
+        let clean = before.is_none_or(|owned| owned.row.owner.is_none() && owned.row.clean);
+        let old_epoch = before.map_or_else(Epoch::default, |owned| owned.row.epoch);
+        let watermark = before.map_or(slot_now, |owned| owned.row.watermark);
+        let not_before = if clean || self.mutants.is(Mutant::CatchUpAfterTakeover) {
+            after(watermark, TICK)
+        } else {
+            after(watermark.max(slot_now), TICK)
+        };
+        let first = before.is_none();
+        let taken_from = before.and_then(|owned| owned.row.owner.clone());
+        if let Some(old) = &taken_from {
+            self.lose_runs(now, key, old, fx);
+            self.detach(key, old);
+            note(
+                fx,
+                now,
+                EventType::Warning,
+                "OwnerReplaced",
+                format!("pipeline/{key}"),
+                format!("{old} was silent for too long; {agent} takes over"),
+            );
+        } else if first {
+            let message = message.clone();
+            note(fx, now, EventType::Normal, "Scheduled", format!("pipeline/{key}"), message);
+        }
+        let row = OwnerRow {
+            owner: Some(agent.clone()),
+            epoch: old_epoch.next(generation),
+            autonomy,
+            longer_until: None,
+            not_before,
+            watermark: watermark.max(below(not_before)),
+            clean: false,
+            revoking: false,
+            void: false,
+            spec_hash,
+            revision,
+            message,
+            reason: None,
+        };
+        fx.commit.push(Change::PutOwner(key.clone(), row.clone()));
+        self.owners
+            .insert(key.clone(), Owned { row, base: now.boot, claimed: false, loaded: false, longer_until: None });
+        self.waiting.remove(key);
+        if let Some(state) = self.agents.get_mut(&agent) {
+            state.owned.insert(key.clone());
+        }
+        self.arm_lease(key);
+        self.changed.insert((agent, key.clone()));
+        self.address_runs(key, fx);
+    }
+
+    /// The old owner has it no more; if it still thinks so, its next renewal says no.
+    fn detach(&mut self, key: &PipelineKey, old: &AgentName) {
+        let Some(owned) = self.owners.get(key) else { return };
+        if let Some(state) = self.agents.get_mut(old) {
+            state.owned.remove(key);
+            if let Some(session) = state.session.as_mut().filter(|_| owned.claimed) {
+                session.stale.insert((key.clone(), owned.row.epoch));
+            }
+        }
+        self.changed.insert((old.clone(), key.clone()));
+    }
+
+    /// Its owner is lost, and nobody else is there.
+    fn disown(&mut self, now: Now, key: &PipelineKey, reason: Reason, message: String, fx: &mut Effects) {
+        let Some(old) = self.owners.get(key).and_then(|owned| owned.row.owner.clone()) else { return };
+        self.lose_runs(now, key, &old, fx);
+        self.detach(key, &old);
+        let Some(owned) = self.owners.get_mut(key) else { return };
+        owned.claimed = false;
+        let row = &mut owned.row;
+        (row.owner, row.clean, row.revoking, row.void) = (None, false, false, false);
+        (row.reason, row.message) = (Some(reason), message);
+        fx.commit.push(Change::PutOwner(key.clone(), row.clone()));
+    }
+
+    /// Why it has no owner, or none that answers; written when it changes.
+    fn explain(&mut self, now: Now, key: &PipelineKey, reason: Reason, message: String, fx: &mut Effects) {
+        let watermark = self.slot_now(now, fx);
+        let Some(pipeline) = self.pipelines.get(key) else { return };
+        let owned = self.owners.entry(key.clone()).or_insert_with(|| Owned::nobody(pipeline, watermark));
+        if owned.row.reason.as_ref() == Some(&reason) && owned.row.message == message {
+            return;
+        }
+        (owned.row.reason, owned.row.message) = (Some(reason), message);
+        fx.commit.push(Change::PutOwner(key.clone(), owned.row.clone()));
+    }
+
+    /// A new pipeline begins now: nothing that was due before is ever started.
+    pub(super) fn begin_watermark(&mut self, now: Now, key: &PipelineKey, fx: &mut Effects) {
+        let slot_now = self.slot_now(now, fx);
+        if let Some(owned) = self.owners.get_mut(key).filter(|owned| owned.row.owner.is_none()) {
+            owned.row.watermark = owned.row.watermark.max(slot_now);
+        }
+    }
+
+    /// The spec of an owned pipeline changed: same epoch, new entry. A shorter L counts for the controller only once
+    /// the limit that was given under the longer one has passed.
+    pub(super) fn respec(&mut self, now: Now, key: &PipelineKey, fx: &mut Effects) {
+        let slot_now = self.slot_now(now, fx);
+        let margin = self.config.pause_margin + COMMIT;
+        let Some(pipeline) = self.pipelines.get(key) else { return };
+        let Some(owned) = self.owners.get_mut(key) else { return };
+        let row = &mut owned.row;
+        let mut given_back = false;
+        match (row.autonomy, pipeline.autonomy) {
+            // No wait is long enough for a claim without end: only its owner's word ends it.
+            (Autonomy::Forever, Autonomy::For(_)) if row.owner.is_some() => given_back = true,
+            (Autonomy::For(old), Autonomy::For(new)) if old > new => {
+                let wait = Duration::from(old) * 21 / 20 + margin;
+                row.longer_until = row.longer_until.max(Some(after(slot_now, wait)));
+                owned.longer_until = owned.longer_until.max(Some(now.boot + wait));
+            }
+            _ => {}
+        }
+        if !given_back {
+            row.autonomy = pipeline.autonomy;
+        }
+        (row.spec_hash, row.revision) = (pipeline.spec_hash, pipeline.revision.clone());
+        fx.commit.push(Change::PutOwner(key.clone(), row.clone()));
+        let owner = row.owner.clone();
+        if let Some(owner) = owner {
+            self.arm_lease(key);
+            self.changed.insert((owner.clone(), key.clone()));
+            if given_back {
+                self.revoke(key, format!("{owner} gives it back: its claim was without end, and is no more"), fx);
+            }
+        }
+    }
+
+    /// An owner that lacks the labels by now gives the pipeline back.
+    pub(super) fn keep_or_revoke(&mut self, now: Now, key: &PipelineKey, fx: &mut Effects) {
+        let Some(pipeline) = self.pipelines.get(key) else { return };
+        let owner = self.owners.get(key).and_then(|owned| owned.row.owner.as_ref());
+        let Some(owner) = owner else {
+            self.place(now, key, fx);
+            return;
+        };
+        let row = self.agents.get(owner).and_then(|agent| agent.row.as_ref());
+        if row.is_some_and(|row| !matches(&pipeline.labels, &row.labels)) {
+            let message = format!("{owner} has not the labels any more, and gives it back");
+            self.revoke(key, message, fx);
+        }
+    }
+
+    /// Rule 5, first half.
+    pub(super) fn revoke(&mut self, key: &PipelineKey, message: String, fx: &mut Effects) {
+        let Some(owned) = self.owners.get_mut(key) else { return };
+        let Some(owner) = owned.row.owner.clone().filter(|_| !owned.row.revoking) else { return };
+        owned.row.revoking = true;
+        (owned.row.reason, owned.row.message) = (Some(Reason::MOVING), message);
+        fx.commit.push(Change::PutOwner(key.clone(), owned.row.clone()));
+        self.changed.insert((owner, key.clone()));
+    }
+
+    /// Rule 5, second half: the owner gave it back and said how far it came, so the next one goes on from there.
+    pub(super) fn released(&mut self, now: Now, agent: &AgentName, released: Released, fx: &mut Effects) {
+        let key = &released.pipeline;
+        let merged = !self.mutants.is(Mutant::WatermarksNotMerged);
+        if released.draining
+            && let Some(state) = self.agents.get_mut(agent)
+        {
+            state.leaving = true;
+        }
+        let Some(owned) = self.owners.get_mut(key) else { return };
+        let row = &mut owned.row;
+        // Of another epoch, or of a claim whose journal is lost, it changes nothing.
+        if row.owner.as_ref() != Some(agent) || row.epoch != released.epoch || row.void {
+            return;
+        }
+        row.watermark = if merged { row.watermark.max(released.watermark) } else { released.watermark };
+        (row.owner, row.clean, row.revoking) = (None, true, false);
+        (row.reason, row.message) = (Some(Reason::MOVING), format!("{agent} gave it back"));
+        let (claimed, epoch) = (std::mem::take(&mut owned.claimed), row.epoch);
+        owned.longer_until = None;
+        row.longer_until = None;
+        fx.commit.push(Change::PutOwner(key.clone(), row.clone()));
+        if let Some(state) = self.agents.get_mut(agent) {
+            state.owned.remove(key);
+            if let Some(session) = state.session.as_mut().filter(|_| claimed) {
+                session.stale.insert((key.clone(), epoch));
+            }
+        }
+        self.changed.insert((agent.clone(), key.clone()));
+        self.take_back_runs(now, key, agent, &released.running, fx);
+        self.place(now, key, fx);
+    }
+
+    /// What an agent is told of a pipeline; `None`: that it is not its.
+    pub(super) fn assignment(&self, agent: &AgentName, key: &PipelineKey) -> Option<Assignment> {
+        let row = &self.owners.get(key)?.row;
+        if row.owner.as_ref() != Some(agent) || row.void {
+            return None;
+        }
+        Some(Assignment {
+            pipeline: key.clone(),
+            epoch: row.epoch,
+            autonomy: row.autonomy,
+            not_before: row.not_before,
+            spec_hash: row.spec_hash,
+            revision: row.revision.clone(),
+            revoked: row.revoking,
+        })
+    }
+
+    /// The agent's claims are to be judged when this one runs out, if that is first.
+    pub(super) fn arm_lease(&mut self, key: &PipelineKey) {
+        let Some(owned) = self.owners.get(key) else { return };
+        if let (Some(owner), Some(at)) = (&owned.row.owner, self.expires(owned)) {
+            self.timers.arm_by(Timer::Lease(owner.clone()), at);
+        }
+    }
+
+    /// An agent can be given pipelines from now on: those that wait are looked at.
+    pub(super) fn place_waiting(&mut self, now: Now, fx: &mut Effects) {
+        let waiting: Vec<PipelineKey> = self.waiting.iter().cloned().collect();
+        for key in waiting {
+            self.place(now, &key, fx);
+        }
+    }
+
+    /// The agent answers again: what nobody else could have is its own as before.
+    pub(super) fn heard_again(&mut self, agent: &AgentName, fx: &mut Effects) {
+        let Some(state) = self.agents.get(agent) else { return };
+        for key in &state.owned {
+            let Some(owned) = self.owners.get_mut(key) else { continue };
+            if owned.claimed && owned.row.reason == Some(Reason::OWNER_SILENT) {
+                owned.row.reason = None;
+                owned.row.message = format!("{agent} is back");
+                fx.commit.push(Change::PutOwner(key.clone(), owned.row.clone()));
+            }
+            if owned.claimed && !owned.row.revoking {
+                self.waiting.remove(key);
+            }
+        }
+    }
+
+    /// The owner came back without its journal: what it may have started, it does not know.
+    pub(super) fn void_claims(&mut self, agent: &AgentName, fx: &mut Effects) {
+        let Some(state) = self.agents.get(agent) else { return };
+        let mut count = 0;
+        for key in &state.owned {
+            let Some(owned) = self.owners.get_mut(key).filter(|owned| !owned.row.void) else { continue };
+            owned.row.void = true;
+            owned.row.reason = Some(Reason::OWNER_SILENT);
+            owned.row.message = format!("{agent} came back without its journal: its old claim is waited out");
+            fx.commit.push(Change::PutOwner(key.clone(), owned.row.clone()));
+            count += 1;
+        }
+        if count > 0 {
+            fx.now.push(Effect::Alert(format!("{agent} lost its data folder; {count} pipelines wait for its lease")));
+        }
+    }
+}
+
+impl Owned {
+    /// A pipeline that never had an owner.
+    fn nobody(pipeline: &Pipeline, watermark: Timestamp) -> Self {
+        let row = OwnerRow {
+            owner: None,
+            epoch: Epoch::default(),
+            autonomy: pipeline.autonomy,
+            longer_until: None,
+            not_before: after(watermark, TICK),
+            watermark,
+            clean: true,
+            revoking: false,
+            void: false,
+            spec_hash: pipeline.spec_hash,
+            revision: pipeline.revision.clone(),
+            message: String::new(),
+            reason: None,
+        };
+        Self { row, base: BootTime::default(), claimed: false, loaded: false, longer_until: None }
+    }
+}
+
+fn below(not_before: Timestamp) -> Timestamp {
+    xene_agent::decide::time::before(not_before, TICK)
+}

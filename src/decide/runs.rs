@@ -1,0 +1,372 @@
+//! Runs at the controller: those that it makes, facts that agents report, and runs whose agent is lost.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use indexmap::IndexMap;
+use xene_agent::decide::time::{Now, after};
+use xene_schemas::{
+    meta::{AgentName, PipelineKey, RunName, SpecHash},
+    phase::{Reason, RunPhase},
+    pipeline::Autonomy,
+    run::{Run, RunEvent, RunSpec, RunTrigger, TriggerType},
+    wire::control::{Acknowledged, ControllerMessage, Report, RunFact, StartRun},
+};
+
+use super::{
+    Controller, Timer,
+    event::{Answer, Effect, Effects, Refusal, SessionId},
+    rows::{Change, RunRow},
+};
+
+/// How long a run may take that does not say.
+const TIMEOUT: Duration = Duration::from_secs(6 * 3600);
+
+/// A run that somebody asks for.
+#[derive(Debug)]
+pub(super) struct Order {
+    pub(super) pipeline: PipelineKey,
+    pub(super) spec_hash: SpecHash,
+    pub(super) run: RunName,
+    pub(super) trigger: RunTrigger,
+    pub(super) params: IndexMap<String, String>,
+    pub(super) payload: Option<Vec<u8>>,
+    pub(super) delivery: Option<String>,
+    pub(super) force: bool,
+}
+
+/// What the agent of a run is told until its first fact has come.
+pub(super) fn start_message(row: &RunRow) -> Option<StartRun> {
+    if !row.from_controller || row.facts > 0 {
+        return None;
+    }
+    Some(StartRun {
+        run: row.run.metadata.name,
+        epoch: row.run.status.epoch?,
+        spec: row.run.spec.clone(),
+        created_at: row.run.metadata.created_at,
+        payload: row.payload.clone(),
+        extra: IndexMap::new(),
+    })
+}
+
+impl Controller {
+    pub(super) fn load_run(&mut self, now: Now, row: RunRow) {
+        let (run, key) = (row.run.metadata.name, row.run.spec.key());
+        self.active.entry(key.clone()).or_default().insert(run);
+        match &row.run.status.agent {
+            Some(agent) => {
+                let state = self.agents.entry(agent.clone());
+                state.or_insert_with(|| super::agents::AgentState::new(None)).runs.insert(run);
+            }
+            None => _ = self.unaddressed.insert((key, run)),
+        }
+        if let Some(at) = row.give_up_at {
+            let left = Duration::try_from(at.duration_since(now.wall)).unwrap_or_default();
+            self.timers.arm(Timer::GiveUp(run), now.boot + left);
+        }
+        self.runs.insert(run, row);
+    }
+
+    /// Rule 12: durable before it is sent, and the same run for the same name.
+    pub(super) fn order_run(&mut self, now: Now, order: Order, fx: &mut Effects) -> Result<Answer, Refusal> {
+        let key = order.pipeline;
+        let pipeline = self.pipelines.get(&key);
+        let pipeline = pipeline.ok_or_else(|| Refusal::NotFound { kind: "pipeline", name: key.to_string() })?;
+        if let Some(row) = self.runs.get(&order.run) {
+            return Ok(Answer::Run(Box::new(row.run.clone())));
+        }
+        let spec = RunSpec {
+            workflow: key.workflow.clone(),
+            pipeline: key.pipeline.clone(),
+            trigger: order.trigger,
+            params: order.params,
+            revision: pipeline.revision.clone(),
+            spec_hash: order.spec_hash,
+        };
+        if let Some(ended) = self.ended_run(&key, order.run) {
+            // The record is in the store; what is known here is that it ended, and how.
+            let mut run = Run::new(order.run, order.run.at(), spec);
+            run.status.phase = if ended.success { RunPhase::Success } else { RunPhase::Error };
+            return Ok(Answer::Run(Box::new(run)));
+        }
+        if pipeline.spec_hash != order.spec_hash {
+            return Err(Refusal::SpecChanged);
+        }
+        if pipeline.suspend && !order.force {
+            return Err(Refusal::Suspended(key));
+        }
+        let busy = self.active.get(&key).is_some_and(|runs| runs.len() >= pipeline.max_runs as usize);
+        let mut run = Run::new(order.run, now.wall, spec);
+        let waits = self.owners.get(&key).map_or("no agent has its pipeline", |owned| match &owned.row.owner {
+            Some(_) => "its agent is not connected",
+            None => "no agent has its pipeline",
+        });
+        (run.status.reason, run.status.message) = (Some(Reason::WAITING_FOR_AGENT), Some(waits.to_owned()));
+        if busy {
+            run.status.reason = Some(Reason::QUEUED);
+            run.status.message = Some("it waits for an earlier run of this pipeline".to_owned());
+        }
+        let row =
+            RunRow { run, facts: 0, from_controller: true, cancel_by: None, payload: order.payload, give_up_at: None };
+        if let Some(delivery) = order.delivery {
+            fx.commit.push(Change::PutDelivery(key.clone(), delivery, order.run));
+        }
+        fx.commit.push(Change::PutRun(Box::new(row.clone())));
+        self.runs.insert(order.run, row);
+        self.active.entry(key.clone()).or_default().insert(order.run);
+        self.unaddressed.insert((key.clone(), order.run));
+        self.address_runs(&key, fx);
+        Ok(Answer::Run(Box::new(self.runs[&order.run].run.clone())))
+    }
+
+    /// Runs that wait for an agent go to the owner of the current epoch, if it is there to hear of them.
+    pub(super) fn address_runs(&mut self, key: &PipelineKey, fx: &mut Effects) {
+        let Some(owned) = self.owners.get(key).filter(|owned| !owned.row.revoking && !owned.row.void) else { return };
+        let Some(owner) = &owned.row.owner else { return };
+        let Some(state) = self.agents.get_mut(owner).filter(|state| state.session.is_some()) else { return };
+        let first = (key.clone(), RunName::from_bytes([0; 16]));
+        let waiting = self.unaddressed.range(first..).take_while(|(of, _)| of == key);
+        for entry in waiting.cloned().collect::<Vec<_>>() {
+            self.unaddressed.remove(&entry);
+            let run = entry.1;
+            let Some(row) = self.runs.get_mut(&run) else { continue };
+            let status = &mut row.run.status;
+            (status.agent, status.epoch) = (Some(owner.clone()), Some(owned.row.epoch));
+            if status.reason == Some(Reason::WAITING_FOR_AGENT) {
+                (status.reason, status.message) = (None, None);
+            }
+            state.runs.insert(run);
+            fx.commit.push(Change::PutRun(Box::new(row.clone())));
+            self.to_start.insert((owner.clone(), run));
+        }
+    }
+
+    /// A clean hand-over: runs that the old owner does not list as running it never began, so they go on.
+    pub(super) fn take_back_runs(
+        &mut self,
+        now: Now,
+        key: &PipelineKey,
+        old: &AgentName,
+        running: &[RunName],
+        fx: &mut Effects,
+    ) {
+        for run in self.active.get(key).cloned().unwrap_or_default() {
+            let Some(row) = self.runs.get_mut(&run) else { continue };
+            let status = &mut row.run.status;
+            if row.facts > 0 || !row.from_controller || status.agent.as_ref() != Some(old) || running.contains(&run) {
+                continue;
+            }
+            (status.agent, status.epoch) = (None, None);
+            status.reason = Some(Reason::WAITING_FOR_AGENT);
+            status.message = Some(format!("{old} gave its pipeline back"));
+            fx.commit.push(Change::PutRun(Box::new(row.clone())));
+            self.forget_agent_run(old, run);
+            self.unaddressed.insert((key.clone(), run));
+        }
+        if !self.pipelines.contains_key(key) {
+            self.end_unaddressed(now, key, fx);
+        }
+    }
+
+    /// Runs that nobody began, of a pipeline that is gone.
+    pub(super) fn end_unaddressed(&mut self, now: Now, key: &PipelineKey, fx: &mut Effects) {
+        let runs: Vec<RunName> = self.unaddressed.iter().filter(|(of, _)| of == key).map(|(_, run)| *run).collect();
+        for run in runs {
+            let message = "its pipeline was removed before it started".to_owned();
+            self.end(now, run, Reason::PIPELINE_REMOVED, message, fx);
+        }
+    }
+
+    pub(super) fn cancel_run(
+        &mut self,
+        now: Now,
+        run: RunName,
+        by: String,
+        fx: &mut Effects,
+    ) -> Result<Answer, Refusal> {
+        let Some(row) = self.runs.get_mut(&run) else {
+            let ended = self.ended.values().any(|runs| runs.iter().any(|ended| ended.name == run));
+            return Err(if ended {
+                Refusal::Ended(run)
+            } else {
+                Refusal::NotFound { kind: "run", name: run.to_string() }
+            });
+        };
+        if row.run.status.agent.is_none() {
+            let message = format!("cancelled by {by}");
+            self.end(now, run, Reason::CANCELLED, message, fx);
+            return Ok(Answer::Done);
+        }
+        row.cancel_by.get_or_insert(by);
+        fx.commit.push(Change::PutRun(Box::new(row.clone())));
+        let agent = row.run.status.agent.clone();
+        self.to_start.extend(agent.map(|agent| (agent, run)));
+        Ok(Answer::Done)
+    }
+
+    /// Facts fold into their runs, each once, in order; then they are acknowledged.
+    pub(super) fn report(&mut self, now: Now, session: SessionId, agent: &AgentName, report: Report, fx: &mut Effects) {
+        let mut acknowledged: BTreeMap<RunName, u64> = BTreeMap::new();
+        let mut changed: BTreeMap<RunName, ()> = BTreeMap::new();
+        for fact in report.facts {
+            let run = fact.run;
+            let count = match self.fold(now, agent, fact, fx) {
+                Folded::Changed(count) => {
+                    changed.insert(run, ());
+                    count
+                }
+                Folded::Known(count) => count,
+            };
+            let entry = acknowledged.entry(run).or_default();
+            *entry = count.max(*entry);
+        }
+        for run in changed.into_keys() {
+            let Some(row) = self.runs.get(&run) else { continue };
+            fx.commit.push(Change::PutRun(Box::new(row.clone())));
+            if row.run.status.phase.is_final() {
+                self.retire(now, run, fx);
+            }
+        }
+        if !acknowledged.is_empty() {
+            let message = ControllerMessage::Acknowledged(Acknowledged { runs: acknowledged.into_iter().collect() });
+            fx.then.push(Effect::Send { session, message });
+        }
+    }
+
+    fn fold(&mut self, now: Now, agent: &AgentName, fact: RunFact, fx: &mut Effects) -> Folded {
+        let (run, past) = (fact.run, fact.index + 1);
+        if !self.runs.contains_key(&run) {
+            // It ended long since, or was never ours: either way its agent need not keep it.
+            if fact.index > 0 || self.ended_run(&fact.pipeline, run).is_some() {
+                return Folded::Known(past);
+            }
+            let RunEvent::Created { spec, at } = &fact.event else { return Folded::Known(past) };
+            if let Some(wrong) = self.refuses_slot(agent, &fact, spec) {
+                fx.now.push(Effect::Alert(format!("{agent} reported run {run}, {wrong}: not taken")));
+                return Folded::Known(past);
+            }
+            let mut record = Run::new(run, *at, spec.clone());
+            (record.status.agent, record.status.epoch) = (Some(agent.clone()), Some(fact.epoch));
+            let row = RunRow {
+                run: record,
+                facts: 1,
+                from_controller: false,
+                cancel_by: None,
+                payload: None,
+                give_up_at: None,
+            };
+            self.runs.insert(run, row);
+            self.active.entry(fact.pipeline).or_default().insert(run);
+            if let Some(state) = self.agents.get_mut(agent) {
+                state.runs.insert(run);
+            }
+            return Folded::Changed(past);
+        }
+        let Some(row) = self.runs.get_mut(&run) else { return Folded::Known(past) };
+        // Rule 8: only the agent that holds the intent adds to a run, under the epoch of its start.
+        let status = &row.run.status;
+        if status.agent.as_ref() != Some(agent)
+            || status.epoch != Some(fact.epoch)
+            || row.run.spec.key() != fact.pipeline
+        {
+            fx.now.push(Effect::Alert(format!("{agent} reported run {run}, which is another's: not taken")));
+            return Folded::Known(past);
+        }
+        if fact.index != row.facts {
+            return Folded::Known(row.facts);
+        }
+        row.facts += 1;
+        if row.run.status.phase == RunPhase::Unknown {
+            // Its agent is back, and so is the run.
+            let status = &mut row.run.status;
+            status.phase = if status.started_at.is_some() { RunPhase::Running } else { RunPhase::StartingUp };
+            (status.reason, status.message) = (None, None);
+            row.give_up_at = None;
+            self.timers.disarm(&Timer::GiveUp(run));
+        }
+        row.run.apply(&fact.event);
+        if row.run.status.phase.is_final() {
+            row.run.status.finished_at.get_or_insert(now.wall);
+        }
+        Folded::Changed(row.facts)
+    }
+
+    /// Why a run that an agent says it made for a slot can't be that.
+    fn refuses_slot(&self, agent: &AgentName, fact: &RunFact, spec: &RunSpec) -> Option<&'static str> {
+        let trigger = &spec.trigger;
+        let slot = trigger.name.as_ref().zip(trigger.scheduled_time);
+        let Some((name, at)) = slot.filter(|_| trigger.kind == TriggerType::Cron && spec.key() == fact.pipeline) else {
+            return Some("which is not one of a cron trigger of its pipeline");
+        };
+        if RunName::of_slot(&fact.pipeline, name, at) != fact.run {
+            return Some("whose name is not that of its slot");
+        }
+        let Some(owned) = self.owners.get(&fact.pipeline) else { return Some("of a pipeline that nobody ever owned") };
+        if fact.epoch > owned.row.epoch {
+            return Some("of an epoch that was never granted");
+        }
+        let other = owned.row.owner.as_ref().is_some_and(|owner| owner != agent);
+        (fact.epoch == owned.row.epoch && other).then_some("of an epoch that is another's")
+    }
+
+    /// An owner is lost for good: what it had begun, or may have, nobody can tell.
+    pub(super) fn lose_runs(&mut self, now: Now, key: &PipelineKey, old: &AgentName, fx: &mut Effects) {
+        let runs = self.active.get(key).cloned().unwrap_or_default();
+        for run in runs {
+            let is_theirs = |row: &RunRow| row.run.status.agent.as_ref() == Some(old);
+            if self.runs.get(&run).is_some_and(is_theirs) {
+                self.lose_run(now, run, fx);
+            }
+        }
+    }
+
+    pub(super) fn lose_run(&mut self, now: Now, run: RunName, fx: &mut Effects) {
+        let Some(row) = self.runs.get_mut(&run) else { return };
+        let status = &mut row.run.status;
+        if status.phase == RunPhase::Unknown {
+            return;
+        }
+        let key = row.run.spec.key();
+        let pipeline = self.pipelines.get(&key);
+        let timeout = pipeline.and_then(|pipeline| pipeline.timeout).unwrap_or(TIMEOUT);
+        let l = match pipeline.map_or(Autonomy::DEFAULT, |pipeline| pipeline.autonomy) {
+            Autonomy::For(l) => l.into(),
+            Autonomy::Forever => Duration::ZERO,
+        };
+        let patience = timeout + l * 21 / 20 + self.config.pause_margin;
+        status.phase = RunPhase::Unknown;
+        status.reason = Some(Reason::AGENT_LOST);
+        status.message = Some("its agent is lost; if it comes back, so does the run".to_owned());
+        row.give_up_at = Some(after(now.wall, patience));
+        self.timers.arm(Timer::GiveUp(run), now.boot + patience);
+        fx.commit.push(Change::PutRun(Box::new(row.clone())));
+    }
+
+    /// An Unknown run whose agent has not come back.
+    pub(super) fn give_up(&mut self, now: Now, run: RunName, fx: &mut Effects) {
+        let message = "its agent is lost, and had the time to report".to_owned();
+        self.end(now, run, Reason::AGENT_LOST, message, fx);
+    }
+
+    /// The controller ends a run by itself.
+    fn end(&mut self, now: Now, run: RunName, reason: Reason, message: String, fx: &mut Effects) {
+        let at = now.wall;
+        let Some(row) = self.runs.get_mut(&run) else { return };
+        row.run.apply(&RunEvent::Ended { phase: RunPhase::Error, reason: Some(reason), message: Some(message), at });
+        row.give_up_at = None;
+        fx.commit.push(Change::PutRun(Box::new(row.clone())));
+        self.retire(now, run, fx);
+    }
+
+    pub(super) fn forget_agent_run(&mut self, agent: &AgentName, run: RunName) {
+        if let Some(state) = self.agents.get_mut(agent) {
+            state.runs.remove(&run);
+        }
+    }
+}
+
+/// What became of a fact, and how many of its run's facts are held.
+enum Folded {
+    Changed(u64),
+    Known(u64),
+}

@@ -1,0 +1,292 @@
+//! Sessions: Hello and Welcome, renewals, sets and deltas, and what agents say besides.
+
+use std::time::Duration;
+
+use xene_agent::decide::time::Now;
+use xene_schemas::{
+    meta::{AgentName, PipelineKey, RunName, SpecHash},
+    wire::{
+        VERSION,
+        control::{
+            AgentMessage, Assignments, CancelRun, ControllerMessage, Hello, Refused, Renew, Renewed, Skipped,
+            StoreSeen, Welcome,
+        },
+    },
+};
+
+use super::{
+    Controller,
+    agents::{AgentState, SessionState},
+    event::{Effect, Effects, SessionId},
+    ownership::Owned,
+    rows::{Change, LedgerRow},
+    schedule::matches,
+};
+
+/// Answers that an agent does not show to have got for this long are lost on the way: its renewals stop counting.
+const ANSWERS_LOST: Duration = Duration::from_secs(30);
+/// How far an agent's clock may be off before the operator hears of it.
+const SKEW: Duration = Duration::from_secs(5);
+/// The shortest span over which reconnects are spread.
+const RECONNECT: Duration = Duration::from_secs(5);
+/// Reconnects that a controller takes in a second without haste.
+const RECONNECTS_PER_SECOND: usize = 500;
+
+impl Controller {
+    #[expect(clippy::too_many_arguments, reason = "the fields of one event")]
+    pub(super) fn session_opened(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        agent: AgentName,
+        fingerprint: &str,
+        address: String,
+        hello: Hello,
+        fx: &mut Effects,
+    ) {
+        let row = self.agents.get_mut(&agent).and_then(|state| state.row.as_mut());
+        let refusal = match &row {
+            None => Some(("Forgotten", "this controller does not know this agent: enrol it anew")),
+            Some(row) if row.revoked => Some(("Revoked", "the identity of this agent was revoked")),
+            Some(row) if !row.certificates.is_empty() && !row.certificates.iter().any(|c| c == fingerprint) => {
+                Some(("Revoked", "this certificate is not one of this agent's valid ones"))
+            }
+            Some(_) if hello.version == 0 => Some(("Version", "the agent's version is not one of this language")),
+            Some(_) => None,
+        };
+        let (None, Some(row)) = (refusal, row) else {
+            let (reason, message) = refusal.unwrap_or_default();
+            let refused = Refused { reason: reason.to_owned(), message: message.to_owned(), retry: false };
+            fx.now.push(Effect::Send { session, message: ControllerMessage::Refused(refused) });
+            fx.now.push(Effect::Close { session, reason: message.to_owned() });
+            return;
+        };
+        if !row.labels_fixed {
+            row.labels = hello.labels;
+        }
+        (row.slots, row.version, row.last_seen) = (hello.slots.max(1), hello.software, Some(now.wall));
+        // Also what Welcome follows: the incarnation was committed before.
+        fx.commit.push(Change::PutAgent(Box::new(row.clone())));
+        let labels = row.labels.clone();
+        let store = StoreSeen {
+            store_id: self.row.store_id.clone(),
+            generation: self.row.generation,
+            incarnation: self.row.incarnation,
+        };
+        let new_journal = hello.store.as_ref().is_none_or(|seen| seen.store_id != store.store_id);
+        let state = self.agents.entry(agent.clone()).or_insert_with(|| AgentState::new(None));
+        let opened = SessionState {
+            id: session,
+            address,
+            set_version: 0,
+            claims_version: 0,
+            stale: std::collections::BTreeSet::new(),
+            answered: (0, now.boot),
+        };
+        // The newest session is the agent; an older one is a connection whose end was not noticed yet.
+        if let Some(old) = state.session.replace(opened) {
+            self.sessions.remove(&old.id);
+            fx.now.push(Effect::Close { session: old.id, reason: "the agent opened a newer session".into() });
+        }
+        state.leaving = false;
+        state.to_skew(hello.wall, now, &agent, fx);
+        let (owned, runs) = (state.owned.clone(), state.runs.clone());
+        self.sessions.insert(session, agent.clone());
+        self.fresh.insert(agent.clone());
+        if new_journal {
+            self.void_claims(&agent, fx);
+        }
+        self.slot_now(now, fx);
+        let span = RECONNECT.max(Duration::from_millis((self.agents.len() * 1000 / RECONNECTS_PER_SECOND) as u64));
+        let welcome = Welcome {
+            version: VERSION.min(hello.version),
+            software: self.config.software.clone(),
+            store,
+            nonce: self.config.nonce,
+            pause_margin_ms: u64::try_from(self.config.pause_margin.as_millis()).unwrap_or(u64::MAX),
+            reconnect_span_ms: u64::try_from(span.as_millis()).unwrap_or(u64::MAX),
+            name: agent.clone(),
+        };
+        fx.then.push(Effect::Send { session, message: ControllerMessage::Welcome(welcome) });
+        for key in owned {
+            let fits = self.pipelines.get(&key).is_none_or(|pipeline| matches(&pipeline.labels, &labels));
+            if !fits {
+                self.revoke(&key, format!("{agent} has not the labels any more, and gives it back"), fx);
+            }
+            self.address_runs(&key, fx);
+        }
+        self.to_start.extend(runs.into_iter().map(|run| (agent.clone(), run)));
+        self.place_waiting(now, fx);
+    }
+
+    pub(super) fn session_closed(&mut self, now: Now, session: SessionId, fx: &mut Effects) {
+        let Some(agent) = self.sessions.remove(&session) else { return };
+        let Some(state) = self.agents.get_mut(&agent) else { return };
+        if state.session.as_ref().is_some_and(|open| open.id == session) {
+            state.session = None;
+            if let Some(row) = &mut state.row {
+                row.last_seen = Some(now.wall);
+                fx.commit.push(Change::PutAgent(Box::new(row.clone())));
+            }
+        }
+    }
+
+    pub(super) fn message(&mut self, now: Now, session: SessionId, message: AgentMessage, fx: &mut Effects) {
+        // Rule 9: the session says who speaks, nothing else does.
+        let Some(agent) = self.sessions.get(&session).cloned() else { return };
+        match message {
+            AgentMessage::Hello(_) => {
+                fx.now.push(Effect::Close { session, reason: "a session says Hello once".into() });
+            }
+            AgentMessage::Renew(renew) => self.renew(now, session, &agent, renew, fx),
+            AgentMessage::Released(released) => self.released(now, &agent, released, fx),
+            AgentMessage::Report(report) => self.report(now, session, &agent, report, fx),
+            AgentMessage::SpecsWanted(wanted) => self.send_specs(session, &agent, wanted.hashes, fx),
+            AgentMessage::SetWanted(_) => {
+                self.fresh.insert(agent);
+            }
+            AgentMessage::CertificateWanted(wanted) => {
+                fx.now.push(Effect::SignCertificate { session, agent, csr: wanted.csr });
+            }
+            AgentMessage::Skipped(skipped) => self.skipped(&agent, skipped, fx),
+        }
+    }
+
+    /// Rule 4. A renewal that is not counted is not answered as renewed: `claims_version` tells the agent so.
+    fn renew(&mut self, now: Now, id: SessionId, agent: &AgentName, renew: Renew, fx: &mut Effects) {
+        if renew.nonce != self.config.nonce {
+            return;
+        }
+        let Some(state) = self.agents.get_mut(agent) else { return };
+        let renewed_before = state.renewed_at;
+        state.busy = renew.busy;
+        state.to_skew(renew.wall, now, agent, fx);
+        let Some(session) = state.session.as_mut().filter(|session| session.id == id) else { return };
+        if let Some(claims) = renew.claims.filter(|_| renew.claims_version >= session.claims_version) {
+            session.claims_version = renew.claims_version;
+            session.stale.clear();
+            for key in &state.owned {
+                if let Some(owned) = self.owners.get_mut(key).filter(|owned| owned.claimed) {
+                    owned.base = owned.base.max(renewed_before.unwrap_or_default());
+                    owned.claimed = false;
+                }
+            }
+            for claim in claims {
+                let ours =
+                    |owned: &&mut Owned| owned.row.owner.as_ref() == Some(agent) && owned.row.epoch == claim.epoch;
+                match self.owners.get_mut(&claim.pipeline).filter(ours) {
+                    Some(owned) => owned.claimed = true,
+                    None => _ = session.stale.insert((claim.pipeline, claim.epoch)),
+                }
+            }
+        }
+        if renew.answered != session.answered.0 {
+            session.answered = (renew.answered, now.boot);
+        }
+        let lost = now.boot.since(session.answered.1) > ANSWERS_LOST;
+        let counts = !lost && session.claims_version == renew.claims_version;
+        let claims_version = if lost { 0 } else { session.claims_version };
+        let nacks = session.stale.iter().cloned().collect();
+        if counts {
+            state.renewed_at = Some(now.boot);
+            self.heard_again(agent, fx);
+        }
+        let wall = self.slot_now(now, fx);
+        let renewed = Renewed { seq: renew.seq, wall, claims_version, nacks };
+        fx.now.push(Effect::Send { session: id, message: ControllerMessage::Renewed(renewed) });
+    }
+
+    /// Only specs that the agent has a use for.
+    fn send_specs(&self, session: SessionId, agent: &AgentName, mut hashes: Vec<SpecHash>, fx: &mut Effects) {
+        let Some(state) = self.agents.get(agent) else { return };
+        let owned = state.owned.iter().filter_map(|key| self.owners.get(key)).map(|owned| owned.row.spec_hash);
+        let runs = state.runs.iter().filter_map(|run| self.runs.get(run)).map(|row| row.run.spec.spec_hash);
+        let useful: std::collections::BTreeSet<SpecHash> = owned.chain(runs).collect();
+        hashes.retain(|hash| useful.contains(hash));
+        if !hashes.is_empty() {
+            fx.now.push(Effect::SendSpecs { session, hashes });
+        }
+    }
+
+    /// Slots that gave no run. Only the owner of an epoch can say so, of pipelines that it had.
+    fn skipped(&mut self, agent: &AgentName, skipped: Skipped, fx: &mut Effects) {
+        for row in skipped.rows {
+            let Some(owned) = self.owners.get(&row.pipeline).filter(|owned| owned.row.epoch >= row.epoch) else {
+                continue;
+            };
+            if owned.row.epoch == row.epoch && owned.row.owner.as_ref().is_some_and(|owner| owner != agent) {
+                continue;
+            }
+            let (pipeline, trigger, slot, reason) = (row.pipeline, row.trigger, row.slot, row.reason);
+            fx.commit.push(Change::PutLedger(LedgerRow { pipeline, trigger, slot, reason }));
+        }
+    }
+
+    /// Tells every agent what changed in its set, and then which runs are its.
+    pub(super) fn flush(&mut self, fx: &mut Effects) {
+        let mut changed: Vec<(AgentName, Vec<PipelineKey>)> = Vec::new();
+        for (agent, key) in std::mem::take(&mut self.changed) {
+            match changed.last_mut() {
+                Some((last, keys)) if *last == agent => keys.push(key),
+                _ => changed.push((agent, vec![key])),
+            }
+        }
+        let runs = std::mem::take(&mut self.to_start);
+        for (agent, keys) in changed {
+            if self.fresh.contains(&agent) {
+                continue;
+            }
+            let (mut set, mut gone) = (Vec::new(), Vec::new());
+            for key in keys {
+                match self.assignment(&agent, &key) {
+                    Some(assignment) => set.push(assignment),
+                    None => gone.push(key),
+                }
+            }
+            let Some(session) = self.agents.get_mut(&agent).and_then(|state| state.session.as_mut()) else { continue };
+            let base = Some(session.set_version);
+            session.set_version += 1;
+            let message = Assignments { version: session.set_version, base, set, gone };
+            fx.then.push(Effect::Send { session: session.id, message: ControllerMessage::Assignments(message) });
+        }
+        for agent in std::mem::take(&mut self.fresh) {
+            self.send_set(&agent, fx);
+        }
+        for (agent, run) in runs {
+            self.send_run(&agent, run, fx);
+        }
+    }
+
+    fn send_set(&mut self, agent: &AgentName, fx: &mut Effects) {
+        let set = self.assignment_set(agent);
+        let Some(session) = self.agents.get_mut(agent).and_then(|state| state.session.as_mut()) else { return };
+        session.set_version += 1;
+        let message = Assignments { version: session.set_version, base: None, set, gone: Vec::new() };
+        fx.then.push(Effect::Send { session: session.id, message: ControllerMessage::Assignments(message) });
+    }
+
+    /// A run of the controller: said at each session until its first fact, and that it is to end until its end.
+    fn send_run(&self, agent: &AgentName, run: RunName, fx: &mut Effects) {
+        let Some(session) = self.agents.get(agent).and_then(|state| state.session.as_ref()) else { return };
+        let Some(row) = self.runs.get(&run).filter(|row| row.run.status.agent.as_ref() == Some(agent)) else { return };
+        if let Some(start) = super::runs::start_message(row) {
+            fx.then.push(Effect::Send { session: session.id, message: ControllerMessage::StartRun(start) });
+        }
+        if let Some(by) = row.cancel_by.clone() {
+            let cancel = ControllerMessage::CancelRun(CancelRun { run, by });
+            fx.then.push(Effect::Send { session: session.id, message: cancel });
+        }
+    }
+}
+
+impl AgentState {
+    /// Notes how far the agent's clock is off; the operator hears once.
+    fn to_skew(&mut self, wall: jiff::Timestamp, now: Now, agent: &AgentName, fx: &mut Effects) {
+        let skew = wall.duration_since(now.wall).unsigned_abs();
+        if skew > SKEW && self.skew <= SKEW {
+            let seconds = skew.as_secs();
+            fx.now.push(Effect::Alert(format!("the clock of {agent} is {seconds} s away from this host's")));
+        }
+        self.skew = skew;
+    }
+}

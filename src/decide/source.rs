@@ -1,0 +1,171 @@
+//! How the source goes: its conditions, from what was seen, tried and applied.
+
+use jiff::Timestamp;
+use xene_agent::decide::time::Now;
+use xene_schemas::{
+    event::EventType,
+    source::{Condition, ConditionStatus, SourceStatus},
+};
+
+use super::{
+    Controller,
+    desired::{Desired, SourceHealth, SourceOrigin},
+    event::Effects,
+    note,
+    rows::Change,
+};
+
+/// Failures that no retry mends: a person has to.
+const STALLS: [&str; 5] = ["RefMissing", "PathMissing", "Empty", "AuthFailed", "UnsupportedFormat"];
+
+/// The source, and what its status does not hold.
+#[derive(Debug)]
+pub(super) struct SourceState {
+    status: SourceStatus,
+    failure: Option<(String, String)>,
+    limit: Option<String>,
+    held: usize,
+}
+
+impl SourceState {
+    pub(super) fn new(origin: &SourceOrigin, loaded: Option<SourceStatus>) -> Self {
+        let mut status = loaded.unwrap_or_else(|| SourceStatus {
+            kind: origin.kind,
+            url: String::new(),
+            branch: None,
+            path: String::new(),
+            revision: None,
+            seen: None,
+            attempted: None,
+            author: None,
+            subject: None,
+            observed_at: None,
+            synced_at: None,
+            workflows: 0,
+            ignored: 0,
+            dirty: 0,
+            conditions: Vec::new(),
+            problems: Vec::new(),
+        });
+        status.kind = origin.kind;
+        status.url.clone_from(&origin.url);
+        status.branch.clone_from(&origin.branch);
+        status.path.clone_from(&origin.path);
+        Self { status, failure: None, limit: None, held: 0 }
+    }
+
+    /// The conditions as they are; `since` moves with the status of a condition only.
+    fn judge(&mut self, at: Timestamp) {
+        use ConditionStatus::{False, True, Unknown};
+        let status = &self.status;
+        let behind = status.seen != status.revision;
+        let problems = status.problems.len();
+        let is = |truth| if truth { True } else { False };
+        let (reason, message) = self.failure.clone().unwrap_or_default();
+        let failed = self.failure.is_some();
+        let seen = status.seen.as_ref().map_or("nothing", |revision| &revision.0);
+        let applied = status.revision.as_ref().map_or("nothing", |revision| &revision.0);
+        let ready = match (behind, failed) {
+            (_, true) if status.revision.is_none() => (False, reason.clone(), message.clone()),
+            (true, _) => (False, "Progressing".into(), format!("{seen} was found, {applied} is in effect")),
+            (false, true) => (Unknown, reason.clone(), message.clone()),
+            (false, false) if status.revision.is_none() => (Unknown, "NotYet".into(), "nothing was found yet".into()),
+            (false, false) => (True, "Applied".into(), format!("{applied} is in effect")),
+        };
+        let degraded = if problems > 0 {
+            (True, "Problems".into(), format!("{problems} problems in its files; what they last gave stays in effect"))
+        } else if self.held > 0 {
+            (True, "PruneHeld".into(), format!("{} workflows vanished and stay", self.held))
+        } else if let Some(limit) = &self.limit {
+            (True, "Limited".into(), limit.clone())
+        } else if failed {
+            (True, reason.clone(), message.clone())
+        } else {
+            (False, "AsExpected".into(), "no problem is known".into())
+        };
+        let stalls = failed && STALLS.contains(&reason.as_str());
+        let stalled =
+            if stalls { (True, reason.clone(), message.clone()) } else { (False, "AsExpected".into(), String::new()) };
+        let fetched = if failed {
+            (False, reason, message)
+        } else {
+            (is(status.seen.is_some()), "Looked".into(), format!("{seen} is the newest"))
+        };
+        let reconciling =
+            (is(behind), if behind { "Progressing" } else { "Done" }.into(), format!("{applied} is in effect"));
+        let conditions = [
+            ("Ready", ready),
+            ("Reconciling", reconciling),
+            ("Degraded", degraded),
+            ("Stalled", stalled),
+            ("Fetched", fetched),
+        ];
+        let old = std::mem::take(&mut self.status.conditions);
+        for (kind, (status, reason, message)) in conditions {
+            let before = old.iter().find(|condition| condition.kind == kind && condition.status == status);
+            let since = before.map_or(at, |condition| condition.since);
+            self.status.conditions.push(Condition { kind: kind.into(), status, reason, message, since });
+        }
+    }
+
+    fn condition(&self, kind: &str) -> Option<ConditionStatus> {
+        self.status.conditions.iter().find(|condition| condition.kind == kind).map(|condition| condition.status)
+    }
+}
+
+impl Controller {
+    pub(super) fn source_health(&mut self, now: Now, health: SourceHealth, fx: &mut Effects) {
+        let regarding = || "source".to_owned();
+        match health {
+            SourceHealth::Observed { seen, at, dirty } => {
+                if self.source.failure.take().is_some() {
+                    note(fx, now, EventType::Normal, "SourceFound", regarding(), "the source can be read again".into());
+                }
+                self.source.status.seen = seen;
+                (self.source.status.observed_at, self.source.status.dirty) = (Some(at), dirty);
+            }
+            SourceHealth::Failed { reason, message, since: _ } => {
+                if self.source.failure.as_ref().is_none_or(|(known, _)| *known != reason) {
+                    note(fx, now, EventType::Warning, &reason, regarding(), message.clone());
+                }
+                self.source.failure = Some((reason, message));
+            }
+            SourceHealth::Rewritten { from, to } => {
+                let message = format!("history was rewritten: {to} does not descend from {from}");
+                note(fx, now, EventType::Warning, "HistoryRewritten", regarding(), message);
+            }
+            SourceHealth::Degraded(limit) => self.source.limit = Some(limit),
+        }
+        self.put_source(now, fx);
+    }
+
+    /// What was compiled is in effect.
+    pub(super) fn source_applied(&mut self, now: Now, desired: &Desired, held: usize, fx: &mut Effects) {
+        let workflows = u32::try_from(self.workflows.len()).unwrap_or(u32::MAX);
+        let status = &mut self.source.status;
+        let moved = status.revision.as_ref() != Some(&desired.revision);
+        status.attempted = Some(desired.revision.clone());
+        status.revision = Some(desired.revision.clone());
+        status.seen.get_or_insert_with(|| desired.revision.clone());
+        status.author.clone_from(&desired.author);
+        status.subject.clone_from(&desired.subject);
+        if moved {
+            status.synced_at = Some(now.wall);
+        }
+        (status.workflows, status.ignored) = (workflows, desired.ignored);
+        status.problems.clone_from(&desired.problems);
+        self.source.held = held;
+        let before = self.source.condition("Degraded");
+        self.put_source(now, fx);
+        let degraded = self.source.condition("Degraded") == Some(ConditionStatus::True);
+        if degraded && before != Some(ConditionStatus::True) {
+            let message = format!("{} has {} problems", desired.revision, desired.problems.len());
+            note(fx, now, EventType::Warning, "Degraded", "source".into(), message);
+        }
+    }
+
+    fn put_source(&mut self, now: Now, fx: &mut Effects) {
+        self.source.judge(now.wall);
+        fx.commit.push(Change::PutSource(Box::new(self.source.status.clone())));
+    }
+}
