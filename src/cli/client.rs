@@ -377,3 +377,6 @@ impl Read for Resuming {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

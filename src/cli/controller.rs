@@ -67,6 +67,10 @@ pub struct Args {
     #[arg(long, value_parser = BoolishValueParser::new())]
     pub insecure_http: bool,
 
+    /// A file with values for flags that are not given.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
     /// How long a machine may pause between checking its lease and starting a run.
     #[arg(long, value_name = "DURATION", default_value = "60s", help_heading = "Ownership")]
     pub pause_margin: Duration,
@@ -78,10 +82,6 @@ pub struct Args {
     /// How to sign in at the source.
     #[command(flatten)]
     pub credentials: Credentials,
-
-    /// A file with values for flags that are not given.
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
 }
 
 /// How to sign in at a remote source. Files are read anew at each fetch.

@@ -197,3 +197,6 @@ fn print(kind: Kind, items: &[Value], layout: &mut Option<Layout>, ui: &mut Ui) 
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -86,3 +86,6 @@ fn broke(client: &Client, error: &std::io::Error) -> Error {
     let cause = format!("the log broke off: {}", super::error::plain_cause(error));
     Error::Unreachable { server: client.server().to_owned(), cause }
 }
+
+#[cfg(test)]
+mod tests;

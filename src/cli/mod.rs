@@ -10,6 +10,7 @@ pub mod cancel;
 pub mod client;
 pub mod completion;
 pub mod controller;
+pub mod describe;
 pub mod dev;
 pub mod dirs;
 pub mod error;
@@ -28,8 +29,15 @@ pub mod status;
 pub mod sync;
 pub mod table;
 pub mod time;
+pub mod tree;
 pub mod trigger;
+pub mod validate;
 pub mod watch;
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod fixtures;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -46,7 +54,8 @@ pub const DEFAULT_SERVER: &str = "http://127.0.0.1:7420";
 
 /// A distributed workflow runner whose desired state is a git commit.
 #[derive(Debug, Parser)]
-#[command(name = "xene", version, propagate_version = false, max_term_width = 100, infer_subcommands = false)]
+#[command(name = "xene", version, propagate_version = false, max_term_width = 100)]
+#[command(disable_help_flag = true)]
 #[command(after_help = "Try `xene dev` in a folder with a workflow file.")]
 pub struct Cli {
     /// Flags of every command.
@@ -89,6 +98,10 @@ pub struct Global {
     /// Tell more; twice for even more.
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
+
+    /// Print help.
+    #[arg(short, long, global = true, action = ArgAction::HelpShort)]
+    help: Option<bool>,
 }
 
 /// The commands.
@@ -100,12 +113,16 @@ pub enum Command {
     Controller(controller::Args),
     /// Run an agent.
     Agent(agent::Args),
+    /// Check workflow files, without a controller.
+    Validate(validate::Args),
     /// Show the source, its problems, and the agents.
     Status,
     /// Look at the source now, and wait until it is in effect.
     Sync,
     /// List objects, or show one.
     Get(get::Args),
+    /// Show one object with its conditions, events and recent runs.
+    Describe(describe::Args),
     /// Start a run of a pipeline; prints the run's name.
     Trigger(trigger::Args),
     /// Print the log of a run.
@@ -150,9 +167,11 @@ fn dispatch(cli: Cli, ui: &mut Ui) -> Result<(), Error> {
         Command::Dev(args) => dev::run(args, global),
         Command::Controller(args) => controller::run(args, global),
         Command::Agent(args) => agent::run(args, global),
+        Command::Validate(args) => validate::run(&args, ui),
         Command::Status => status::run(&client()?, ui),
         Command::Sync => sync::run(&client()?, ui),
         Command::Get(args) => get::run(&args, &client()?, ui),
+        Command::Describe(args) => describe::run(&args, &client()?, ui),
         Command::Trigger(args) => trigger::run(&args, &client()?, ui),
         Command::Logs(args) => logs::run(&args, &client()?, ui),
         Command::Cancel(args) => cancel::run(&args, &client()?, ui),
@@ -169,3 +188,6 @@ fn tell(error: &Error, ui: &mut Ui) -> ExitCode {
     }
     ExitCode::from(error.status())
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,13 +5,16 @@
 
 use std::{ffi::OsString, fs, path::PathBuf};
 
-use clap::{ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
+use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
 use serde_yaml::Value;
 
 use super::{Cli, Error};
 
 /// The commands that run until they are told to stop.
 const LONG_RUNNING: [&str; 3] = ["dev", "controller", "agent"];
+
+/// Global flags that only clients heed.
+const CLIENT_FLAGS: [&str; 4] = ["server", "token", "ca", "output"];
 
 /// Why the command line can't be used.
 #[derive(Debug)]
@@ -26,12 +29,17 @@ pub enum ParseError {
 pub fn command() -> Command {
     LONG_RUNNING.iter().fold(Cli::command(), |command, name| {
         command.mut_subcommand(name, |command| {
-            command.mut_args(|arg| match arg.get_long() {
+            let command = command.mut_args(|arg| match arg.get_long() {
                 Some(long) => {
                     let name = format!("XENE_{}", long.to_uppercase().replace('-', "_"));
                     arg.env(OsString::from(name)).hide_env_values(true)
                 }
                 None => arg,
+            });
+            // Flags of clients say nothing here.
+            CLIENT_FLAGS.iter().fold(command, |command, name| {
+                let taken = command.get_arguments().any(|arg| arg.get_id() == name);
+                if taken { command } else { command.arg(Arg::new(name).long(name).hide(true)) }
             })
         })
     })
@@ -91,9 +99,9 @@ fn with_file(command: Command, name: &str, path: &PathBuf) -> Result<Command, Er
     let mut flags = Vec::new();
     for (key, value) in &entries {
         let key = key.as_str().ok_or_else(|| usage("a flag's name must be text".into()))?;
-        let found = command
-            .find_subcommand(name)
-            .and_then(|command| command.get_arguments().find(|arg| arg.get_long() == Some(key) && key != "config"));
+        let found = command.find_subcommand(name).and_then(|command| {
+            command.get_arguments().find(|arg| arg.get_long() == Some(key) && key != "config" && !arg.is_hide_set())
+        });
         let Some(arg) = found else { return Err(usage(format!("there is no flag --{key}"))) };
         let texts =
             texts(value).ok_or_else(|| usage(format!("{key} must be text, a number, true or false, or a list")))?;
@@ -152,7 +160,7 @@ mod tests {
     fn every_flag_of_a_long_running_command_has_its_variable() {
         let command = command();
         for name in LONG_RUNNING {
-            for arg in command.find_subcommand(name).unwrap().get_arguments() {
+            for arg in command.find_subcommand(name).unwrap().get_arguments().filter(|arg| !arg.is_hide_set()) {
                 assert_eq!(arg.get_long().is_some(), arg.get_env().is_some(), "{name} {}", arg.get_id());
             }
         }

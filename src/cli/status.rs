@@ -32,13 +32,19 @@ pub fn run(client: &Client, ui: &mut Ui) -> Result<(), Error> {
         Format::Table | Format::Wide => {}
     }
     let status = parse::<Source>(&value)?.status;
-    print_source(&status, ui)?;
-    print_trouble(&status, ui)?;
+    let waiting = rows::items(&client.list(Kind::Pipelines.path(), &[("phase", "NotScheduled")])?);
+    let agents = rows::items(&client.list(Kind::Agents.path(), &[])?);
+    let count_runs = |phase| Ok::<_, Error>(rows::items(&client.list(Kind::Runs.path(), &[("phase", phase)])?).len());
+    let (running, starting) = (count_runs("Running")?, count_runs("StartingUp")?);
 
-    let waiting = client.list(Kind::Pipelines.path(), &[("phase", "NotScheduled")])?;
-    print_waiting(&rows::items(&waiting), ui)?;
-    let agents = client.list(Kind::Agents.path(), &[])?;
-    let agents = rows::items(&agents);
+    print_source(&status, ui)?;
+    // What is scheduled is what agents own: no need to list every pipeline.
+    let owned = |agent: &Value| agent.pointer("/status/pipelines").and_then(Value::as_array).map_or(0, Vec::len);
+    let scheduled: usize = agents.iter().map(owned).sum();
+    print_field("pipelines", &format!("{scheduled} scheduled, {} not", waiting.len()), ui)?;
+    print_field("runs", &format!("{running} running, {starting} waiting to start"), ui)?;
+    print_trouble(&status, ui)?;
+    print_waiting(&waiting, ui)?;
     ui.out.line("")?;
     if agents.is_empty() {
         ui.out.line("no agents: make a join token with `xene agents token create`")?;
@@ -69,18 +75,19 @@ fn print_source(status: &SourceStatus, ui: &mut Ui) -> Result<(), Error> {
         lines.push(("seen", format!("{}, not in effect", short(status.seen.as_ref()))));
     }
     let plural = |count: u32, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
-    let mut counts = plural(status.workflows, "workflow");
+    let mut counts = format!("{} in effect", status.workflows);
     if status.ignored > 0 {
         counts += &format!(", {} passed over as not ours", plural(status.ignored, "document"));
     }
     if status.dirty > 0 {
-        counts += &format!(", {} uncommitted and without effect", plural(status.dirty, "file"));
+        counts += &format!(", {} with uncommitted changes, which do not count", plural(status.dirty, "file"));
     }
-    lines.push(("holds", counts));
-    for (name, text) in lines {
-        ui.out.line(format!("{name:<10} {}", escape::line(&text)))?;
-    }
-    Ok(())
+    lines.push(("workflows", counts));
+    lines.into_iter().try_for_each(|(name, text)| print_field(name, &text, ui))
+}
+
+fn print_field(name: &str, text: &str, ui: &mut Ui) -> Result<(), Error> {
+    ui.out.line(format!("{name:<10} {}", escape::line(text)))
 }
 
 /// `1a2b3c4 Subject (Author)`.
@@ -115,7 +122,7 @@ pub(super) fn print_trouble(status: &SourceStatus, ui: &mut Ui) -> Result<(), Er
         let negation = if condition.status == ConditionStatus::True { "" } else { "not " };
         let kind = painted(&format!("{negation}{}", condition.kind), phase_style("Warning"), ui.out.colored);
         let since = relative(condition.since, now);
-        let text = escape::line(&format!("{}: {} (since {since})", condition.reason, condition.message));
+        let text = escape::line(&format!("({}): {} (since {since})", condition.reason, condition.message));
         ui.out.line(format!("{kind} {text}"))?;
     }
     for problem in &status.problems {
@@ -143,7 +150,6 @@ fn print_waiting(waiting: &[Value], ui: &mut Ui) -> Result<(), Error> {
     if waiting.is_empty() {
         return Ok(());
     }
-    ui.out.line("")?;
     let word = painted("not scheduled", phase_style("NotScheduled"), ui.out.colored);
     ui.out.line(format!("{word}: {}", waiting.len()))?;
     for pipeline in waiting.iter().take(NAMED_PIPELINES) {

@@ -95,3 +95,6 @@ fn verdict(run: &Run) -> Result<(), Error> {
         hint: Some(format!("`xene logs {name}` shows its output, `xene describe run {name}` its tasks")),
     })
 }
+
+#[cfg(test)]
+mod tests;
