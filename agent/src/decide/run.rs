@@ -2,6 +2,7 @@
 //!
 //! Here stands the run as a whole; the life of one task is in `task`.
 
+mod command;
 mod dag;
 mod environment;
 mod outputs;
