@@ -339,7 +339,7 @@ proptest! {
     ) {
         // Where the rules agree: one time of day, or one minute of every hour, and no star that is not alone.
         prop_assume!(zone.iana_name() != Some("Pacific/Apia")); // Its skipped day is beyond croner.
-        let hour = hour.map_or("*".into(), |hour| hour.to_string());
+        let hour = hour.map_or_else(|| "*".into(), |hour| hour.to_string());
         let text = format!("{minute} {hour} {} * {}", day.text(), weekday.text());
         let ours = parse(&text, zone.iana_name()).unwrap();
         let theirs: croner::Cron = text.parse().unwrap();

@@ -189,7 +189,7 @@ impl Sim {
     /// Phase and reason of a task.
     fn task(&self, task: &str) -> String {
         let status = &self.record.status.tasks[task];
-        status.reason.as_ref().map_or(status.phase.to_string(), |reason| format!("{} {reason}", status.phase))
+        status.reason.as_ref().map_or_else(|| status.phase.to_string(), |reason| format!("{} {reason}", status.phase))
     }
 }
 
