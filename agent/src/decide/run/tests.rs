@@ -32,6 +32,7 @@ struct Sim {
     /// Processes that run.
     processes: BTreeMap<StepId, StepCommand>,
     spawned: BTreeSet<StepId>,
+    signalled: BTreeSet<(StepId, bool)>,
     /// Grant every slot at once.
     free: bool,
 }
@@ -86,6 +87,7 @@ impl Sim {
             holding: BTreeSet::new(),
             processes: BTreeMap::new(),
             spawned: BTreeSet::new(),
+            signalled: BTreeSet::new(),
             free: true,
         }
     }
@@ -122,7 +124,12 @@ impl Sim {
                     assert!(self.spawned.insert(command.id.clone()), "{:?} twice", command.id);
                     self.processes.insert(command.id.clone(), *command);
                 }
-                Output::Signal(id, _) => assert!(self.processes.contains_key(&id), "{id:?} does not run"),
+                Output::Signal(id, signal) => {
+                    assert!(self.processes.contains_key(&id), "{id:?} does not run");
+                    let kill = signal == Signal::Kill;
+                    assert!(!kill || self.signalled.contains(&(id.clone(), false)), "{id:?} was not asked first");
+                    assert!(self.signalled.insert((id, kill)), "the same signal twice");
+                }
                 Output::Note(note) => self.notes.push(note),
             }
         }

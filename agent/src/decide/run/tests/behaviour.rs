@@ -244,6 +244,33 @@ fn a_run_that_takes_too_long_is_stopped_and_not_tried_again() {
 }
 
 #[test]
+fn a_task_that_is_cancelled_while_its_time_runs_out_is_not_tried_again() {
+    let mut sim = Sim::started(tasks(json!({
+        "a": {"steps": [{"run": "x", "timeout": "4s", "retry": {"attempts": 9}}], "timeout": "5s", "retry": {"attempts": 9}},
+    })));
+    sim.pass(SECOND * 3);
+    sim.input(Input::Cancel("cancelled by ann".into()));
+    sim.pass(SECOND * 3);
+    sim.exit("a", 143);
+    assert_eq!(sim.task("a"), "Error Cancelled");
+    assert_eq!(sim.verdict(), "Error | Cancelled | cancelled by ann");
+}
+
+#[test]
+fn a_step_that_ends_within_its_grace_leaves_no_sigkill_behind() {
+    let mut sim = Sim::started(tasks(json!({
+        "a": {"steps": [{"run": "x", "timeout": "30s", "retry": {"attempts": 1, "delay": "0s"}}]},
+    })));
+    sim.pass(SECOND * 31);
+    sim.exit("a", 143);
+    sim.lines();
+    sim.pass(SECOND * 29);
+    assert_eq!(sim.lines(), ["spawn a.0 (1.2)"]);
+    sim.exit("a", 0);
+    assert_eq!(sim.verdict(), "Success");
+}
+
+#[test]
 fn fail_fast_cancels_the_others_on_the_first_failure_that_counts() {
     let mut sim = Sim::started(pipeline(json!({
         "failFast": true,
