@@ -2,6 +2,7 @@
 //!
 //! Here stands the run as a whole; the life of one task is in `task`.
 
+mod command;
 mod dag;
 mod environment;
 mod outputs;
@@ -48,7 +49,7 @@ pub enum Input {
     StepExited(StepId, StepExit),
     /// End it in order; a sentence says who or why. `finally` still runs; a cancel of a run that is being
     /// stopped already and has come to its `finally` ends that too. Each one counts: a message that was sent
-    /// twice must not come here twice.
+    /// twice must not come here twice. A run that has not begun ends at once, with [`RunEvent::Ended`] alone.
     Cancel(String),
     /// [`RunMachine::next_timeout`] has come.
     Timeout,

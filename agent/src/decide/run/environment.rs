@@ -10,8 +10,8 @@ use super::{Epoch, RunName};
 pub(super) struct Environment {
     /// `XENE_*` of the run and of its params.
     fixed: Vec<(String, String)>,
-    /// Values of params, those that nobody gave by their defaults.
-    params: IndexMap<String, String>,
+    /// Values of params, those that nobody gave by their defaults; none for a declared one that has neither.
+    params: IndexMap<String, Option<String>>,
 }
 
 /// Variables of one place in the workflow.
@@ -39,12 +39,10 @@ impl Environment {
         agent: &AgentName,
         epoch: Epoch,
     ) -> Self {
-        let mut params = spec.params.clone();
-        for (name, param) in &*pipeline.params {
-            if let Some(default) = &param.default {
-                params.entry(name.clone()).or_insert_with(|| default.to_string());
-            }
-        }
+        let mut params: IndexMap<String, Option<String>> = (pipeline.params.iter())
+            .map(|(name, param)| (name.clone(), param.default.as_ref().map(ToString::to_string)))
+            .collect();
+        params.extend(spec.params.iter().map(|(name, value)| (name.clone(), Some(value.clone()))));
         let mut fixed: Vec<(String, String)> = [
             ("XENE_RUN_ID", name.to_string()),
             ("XENE_WORKFLOW", spec.workflow.to_string()),
@@ -57,7 +55,8 @@ impl Environment {
         .map(|(name, value)| (name.into(), value))
         .into();
         fixed.extend(spec.trigger.scheduled_time.map(|at| ("XENE_SCHEDULED_TIME".into(), at.to_string())));
-        fixed.extend(params.iter().map(|(name, value)| (param_variable(name), value.clone())));
+        let given = params.iter().filter_map(|(name, value)| Some((param_variable(name), value.clone()?)));
+        fixed.extend(given);
         Self { fixed, params }
     }
 
@@ -103,7 +102,10 @@ impl Environment {
     ) -> Result<Option<String>, String> {
         match value {
             EnvValue::Literal(scalar) => Ok(Some(scalar.to_string())),
-            EnvValue::Param(param) => Ok(self.params.get(param).cloned()),
+            EnvValue::Param(param) => match self.params.get(param) {
+                Some(value) => Ok(value.clone()),
+                None => Err(format!("variable {name} needs param {param}, which is not declared")),
+            },
             // An empty value in its place would make `rm -rf "$DIR"/*` of a slip of the pen.
             EnvValue::Output { task, name: output_name, default } => {
                 output(task, output_name).or_else(|| default.clone()).map(Some).ok_or_else(|| {

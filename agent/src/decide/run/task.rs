@@ -3,19 +3,14 @@
 use std::time::Duration;
 
 use indexmap::IndexMap;
-use xene_schemas::{
-    run::StepEnd,
-    step::{Run, Shell},
-};
+use xene_schemas::run::StepEnd;
 
 use super::{
-    GRACE_PERIOD, Now, Outcome, Output, Reason, RunEvent, RunMachine, Signal, StepCommand, StepExit, StepId, Stop,
-    TaskPhase, Timer,
-    environment::Place,
+    GRACE_PERIOD, Now, Outcome, Output, Reason, RunEvent, RunMachine, Signal, StepExit, StepId, Stop, TaskPhase, Timer,
     outputs::{Outputs, Refusal},
     retry,
 };
-use crate::decide::event::{ExitStatus, OutputsError, Program};
+use crate::decide::event::{ExitStatus, OutputsError};
 
 /// How far a task is.
 #[derive(Debug)]
@@ -123,16 +118,16 @@ impl RunMachine {
     fn run_steps(&mut self, now: Now, task: usize) {
         loop {
             let State::Running(attempt) = &self.tasks[task] else { return };
-            let (index, step_attempt) = (attempt.step, attempt.step_attempt);
+            let (index, id) = (attempt.step, self.step_id(task, attempt));
             let Some(step) = self.spec_of(task).steps.get(index) else {
                 return self.end_attempt(now, task, None);
             };
             let timeout = step.timeout;
-            if step_attempt == 1 {
+            if id.step_attempt == 1 {
                 let name = self.dag.name(task).to_string();
                 self.fact(RunEvent::StepStarted { task: name, step: index, at: now.wall });
             }
-            match self.command(task) {
+            match self.command(task, id) {
                 Ok(command) => {
                     self.out.push(Output::Spawn(Box::new(command)));
                     if let State::Running(attempt) = &mut self.tasks[task] {
@@ -451,58 +446,6 @@ impl RunMachine {
             None => format!("task {name}"),
         }
     }
-
-    /// The process of the step that a task is at.
-    fn command(&self, task: usize) -> Result<StepCommand, String> {
-        let State::Running(attempt) = &self.tasks[task] else { return Err("the task does not run".into()) };
-        let spec = self.spec_of(task);
-        let step = spec.steps.get(attempt.step).ok_or("there is no such step")?;
-        let step_name = step.name_at(attempt.step);
-        let output = |task: usize, name: &str| match &self.tasks[task] {
-            State::Ended(outputs) => outputs.get(name),
-            State::Waiting | State::Asking(_) | State::Running(_) | State::Backoff(_) => None,
-        };
-        let connectors = self.dag.connectors(task, &self.pipeline.spec);
-        let handed: Vec<(&str, &str)> = connectors
-            .iter()
-            .flat_map(|(from, connector)| connector.outputs.iter().map(|(variable, name)| (*from, variable, name)))
-            .filter_map(|(from, variable, name)| output(from, name).map(|value| (variable.as_str(), value.as_str())))
-            .collect();
-        let env = self.environment.of_step(
-            Place { task: self.dag.name(task).as_str(), step: &step_name, attempt: attempt.number },
-            [&self.pipeline.env, &self.pipeline.spec.env, &spec.env, &step.env],
-            &handed,
-            |task, name| output(self.dag.find(task)?, name).cloned(),
-        )?;
-        Ok(StepCommand {
-            id: self.step_id(task, attempt),
-            pipeline: self.pipeline.key.clone(),
-            step_name,
-            program: program(&step.run, step.shell.as_ref())?,
-            env,
-            context: spec.context.as_ref().map_or_else(|| "default".into(), ToString::to_string),
-            working_dir: step.working_dir.clone().or_else(|| spec.working_dir.clone()),
-            payload: self.payload.clone(),
-        })
-    }
-}
-
-fn program(run: &Run, shell: Option<&Shell>) -> Result<Program, String> {
-    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
-    let shell = match (run, shell) {
-        (Run::Argv(argv), _) if argv.is_empty() => return Err("run is an empty list".into()),
-        (Run::Argv(argv), _) => return Ok(Program::Argv(argv.clone())),
-        (_, Some(Shell::Argv(argv))) if argv.is_empty() => return Err("shell is an empty list".into()),
-        (_, Some(Shell::Argv(argv))) => argv.clone(),
-        (_, None) => words(&["sh", "-e"]),
-        (_, Some(Shell::Named(name))) => match name.as_str() {
-            "sh" => words(&["sh", "-e"]),
-            "bash" => words(&["bash", "-eo", "pipefail"]),
-            other => words(&[other]),
-        },
-    };
-    let Run::Script(script) = run else { return Err("run is a list".into()) };
-    Ok(Program::Script { shell, script: script.clone() })
 }
 
 /// A duration as people write it.
