@@ -162,6 +162,8 @@ impl Controller {
             software: env!("CARGO_PKG_VERSION").into(),
             store_id: format!("{:016x}", random()?),
             source: origin.clone(),
+            #[cfg(feature = "mutants")]
+            mutant: None,
         };
         let (driver, handle) = Driver::new(shells, config, loaded)?;
         let (stop, stopped) = watch::channel(false);

@@ -193,6 +193,8 @@ impl Driver {
             instance: random().map_err(system("the system gives no random bytes"))?,
             boot_id: boot_id().map_err(system("the host's boot can't be told"))?,
             seed: random().map_err(system("the system gives no random bytes"))?,
+            #[cfg(feature = "mutants")]
+            mutant: None,
         };
         let (agent, effects) = Agent::new(clock::now(), config, recovered);
         let (sender, sessions) = mpsc::channel(EVENTS);
@@ -403,8 +405,7 @@ impl Driver {
     }
 
     fn check_delivered(&mut self, run: RunName) {
-        let delivered = self.logs.get(run).is_some_and(|log| log.is_sealed() && log.acknowledged_len() >= log.len());
-        if delivered {
+        if self.logs.get(run).is_some_and(|log| log.is_delivered()) {
             self.take(Event::LogDelivered(run));
         }
     }

@@ -186,6 +186,12 @@ impl RunLog {
         }
     }
 
+    /// True once it is complete, and the controller has all of it.
+    pub fn is_delivered(&self) -> bool {
+        let state = self.lock();
+        state.sealed && state.acknowledged >= state.len
+    }
+
     /// Blocks while the controller should first take what is here: while connected, with too much unacknowledged,
     /// and not for longer than the limit without progress. Returns early after [`Self::wake`] once `give_up` says so.
     pub(crate) fn wait_ready(&self, give_up: impl Fn() -> bool) {
