@@ -1,8 +1,8 @@
 //! `xene logs RUN`: a run's output, byte for byte.
 
-use std::io::Read;
+use std::io::{Read, Write};
 
-use super::{Error, client::Client, escape::Escaper, kind::Kind, output::Ui};
+use super::{Error, client::Client, escape::Escaper, follow::LOST, kind::Kind, output::Ui};
 
 /// Arguments of `xene logs`.
 #[derive(Debug, Clone, clap::Args)]
@@ -51,7 +51,7 @@ pub fn run(args: &Args, client: &Client, ui: &mut Ui) -> Result<(), Error> {
     let path = format!("{}/logs", Kind::Runs.path_of(&args.run)?);
     // The last lines are others at each look: such a stream can't be taken up again.
     if args.follow && args.tail.is_none() {
-        copy(&mut client.resuming(&path, &query)?, client, ui)
+        copy(&mut client.resuming(&path, &query, if ui.quiet { || {} } else { tell_lost })?, client, ui)
     } else {
         copy(&mut client.stream(&path, &query, &[], None)?, client, ui)
     }
@@ -80,6 +80,11 @@ fn copy(log: &mut dyn Read, client: &Client, ui: &mut Ui) -> Result<(), Error> {
         Some(escaper) => ui.out.write(escaper.finish()),
         None => Ok(()),
     }
+}
+
+/// The log itself may be in the middle of a line, so this goes past it, to stderr.
+fn tell_lost() {
+    let _ = writeln!(std::io::stderr(), "{LOST}");
 }
 
 fn broke(client: &Client, error: &std::io::Error) -> Error {

@@ -110,7 +110,7 @@ pub enum Command {
     /// Run controller and agent in one process and watch a folder.
     Dev(dev::Args),
     /// Run the controller.
-    Controller(controller::Args),
+    Controller(Box<controller::Args>),
     /// Run an agent.
     Agent(agent::Args),
     /// Check workflow files, without a controller.
@@ -165,7 +165,7 @@ fn dispatch(cli: Cli, ui: &mut Ui) -> Result<(), Error> {
     };
     match cli.command {
         Command::Dev(args) => dev::run(args, global),
-        Command::Controller(args) => controller::run(args, global),
+        Command::Controller(args) => controller::run(*args, global),
         Command::Agent(args) => agent::run(args, global),
         Command::Validate(args) => validate::run(&args, ui),
         Command::Status => status::run(&client()?, ui),

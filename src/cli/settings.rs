@@ -151,7 +151,7 @@ mod tests {
 
     fn controller(line: &str) -> controller::Args {
         match parse_text(line).unwrap().command {
-            super::super::Command::Controller(args) => args,
+            super::super::Command::Controller(args) => *args,
             other => panic!("{other:?}"),
         }
     }

@@ -90,7 +90,7 @@ fn a_broken_stream_goes_on_where_it_was() {
         _ => Reply::Stream(vec![b"hello".to_vec(), b", world\n".to_vec()], true),
     });
     let mut text = String::new();
-    let error = fake.client().resuming("/log", &[]).unwrap().read_to_string(&mut text).unwrap_err();
+    let error = fake.client().resuming("/log", &[], || {}).unwrap().read_to_string(&mut text).unwrap_err();
     assert_eq!((text.as_str(), error.to_string().as_str()), ("hello, ", "starting"), "a refusal is not tried again");
 
     let fake = Fake::start(|_, before| match before {
@@ -99,7 +99,7 @@ fn a_broken_stream_goes_on_where_it_was() {
         _ => Reply::Stream(vec![b"hello".to_vec(), b", world\n".to_vec()], true),
     });
     let mut text = String::new();
-    fake.client().resuming("/log", &[]).unwrap().read_to_string(&mut text).unwrap();
+    fake.client().resuming("/log", &[], || {}).unwrap().read_to_string(&mut text).unwrap();
     assert_eq!(text, "hello, world\n");
 }
 
