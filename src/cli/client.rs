@@ -256,6 +256,11 @@ impl Client {
                 message: said.unwrap_or_else(|| "the controller does not understand the request".into()),
                 hint,
             },
+            // A controller that starts or ends, or whatever stands before it: as good as not there.
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
+                let cause = said.unwrap_or_else(|| format!("it answers {status}"));
+                Error::Unreachable { server: self.server.clone(), cause }
+            }
             status if status.is_client_error() || status.is_server_error() => {
                 Error::Refused { message: said.unwrap_or_else(|| format!("the controller answers {status}")), hint }
             }

@@ -138,6 +138,24 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::cli::fake::{Fake, Reply};
+
+    #[test]
+    fn a_controller_that_goes_and_comes_back_is_waited_for() {
+        let stream = |text: &str| Reply::Stream(vec![text.as_bytes().to_vec()], true);
+        let fake = Fake::start(move |_, _| stream("id: 3\nevent: run\ndata: 1\n\n"));
+        let (client, address) = (fake.client(), fake.address());
+        let mut watch = Watch::new(&client, "run");
+        let object = |n: u8| Change::Object { kind: "run".into(), data: json!(n) };
+        assert_eq!(watch.next_change().unwrap(), Change::Connected);
+        assert_eq!(watch.next_change().unwrap(), object(1));
+        drop(fake);
+        assert_eq!(watch.next_change().unwrap(), Change::Lost);
+        let fake = Fake::start_at(address, move |_, _| stream("event: run\ndata: 2\n\n"));
+        assert_eq!(watch.next_change().unwrap(), Change::Connected);
+        assert_eq!(watch.next_change().unwrap(), object(2));
+        assert_eq!(fake.requests()[0].header("last-event-id"), Some("3"));
+    }
 
     fn read(text: &str) -> (Vec<Change>, Option<String>) {
         let (mut lines, mut last_id, mut changes) = (text.as_bytes(), None, Vec::new());
