@@ -141,9 +141,13 @@ pub enum Command {
 pub fn main() -> ExitCode {
     let cli = match settings::parse(std::env::args_os()) {
         Ok(cli) => cli,
-        Err(settings::ParseError::Clap(error)) => {
+        Err(settings::ParseError::Clap(error, file)) => {
             // Help and version are results; a failed print has nobody left to be told of.
             let _ = error.print();
+            if let Some(file) = file.filter(|_| error.use_stderr()) {
+                let mut ui = Ui::of_process(Format::Table, ColorChoice::Auto, false);
+                ui.hint(&format!("what is not on the command line may come from {}", file.display()));
+            }
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(exit::USAGE));
         }
         Err(settings::ParseError::File(error)) => {
