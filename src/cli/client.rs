@@ -1,6 +1,7 @@
 //! The HTTP client: requests to the controller's API, answers or [`Error`]s.
 
 use std::{
+    fmt::Write as _,
     fs,
     io::{self, Read},
     net::IpAddr,
@@ -26,6 +27,9 @@ const CALL: Duration = Duration::from_secs(30);
 const SYNC: Duration = Duration::from_secs(600);
 /// An answer above this is not one of ours.
 const LARGEST_ANSWER: u64 = 256 << 20;
+/// How often a connection that was lost is tried again: for about ten minutes, long enough for an upgrade of the
+/// controller, short enough for a script that nobody looks at.
+pub const MAX_TRIES: u32 = 120;
 /// How many objects one request asks for.
 pub const PAGE: usize = 500;
 
@@ -68,7 +72,8 @@ impl Client {
             _ => return Err(expected()),
         }
         // A token found by itself goes to this machine only: it must not leak to whatever --server names.
-        let token = global.token.clone().or_else(|| is_local(&host).then(dirs::local_admin_token).flatten());
+        let given = global.token.clone().filter(|token| !token.is_empty());
+        let token = given.or_else(|| is_local(&host).then(dirs::local_admin_token).flatten());
         Ok(Self { agent: config.build().into(), server, token })
     }
 
@@ -156,14 +161,15 @@ impl Client {
     }
 
     /// [`Self::stream`] that survives a controller's restart: after a break it reads anew and passes over what it
-    /// had. Only for answers that begin with the same bytes each time, as a log does.
+    /// had. Only for answers that begin with the same bytes each time, as a log does. `lost` is called when a lost
+    /// connection can't be made again at once.
     ///
     /// # Errors
     /// As [`Self::get`], for the first connection.
-    pub fn resuming(&self, path: &str, query: Query<'_>) -> Result<Resuming, Error> {
+    pub fn resuming(&self, path: &str, query: Query<'_>, lost: fn()) -> Result<Resuming, Error> {
         let query: Vec<_> = query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let mut reader =
-            Resuming { client: self.clone(), path: path.into(), query, inner: Box::new(io::empty()), read: 0 };
+            Resuming { client: self.clone(), path: path.into(), query, inner: Box::new(io::empty()), read: 0, lost };
         reader.connect()?;
         Ok(reader)
     }
@@ -250,6 +256,11 @@ impl Client {
                 message: said.unwrap_or_else(|| "the controller does not understand the request".into()),
                 hint,
             },
+            // A controller that starts or ends, or whatever stands before it: as good as not there.
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
+                let cause = said.unwrap_or_else(|| format!("it answers {status}"));
+                Error::Unreachable { server: self.server.clone(), cause }
+            }
             status if status.is_client_error() || status.is_server_error() => {
                 Error::Refused { message: said.unwrap_or_else(|| format!("the controller answers {status}")), hint }
             }
@@ -312,7 +323,8 @@ pub fn encode(text: &str) -> String {
     text.bytes().fold(String::with_capacity(text.len()), |mut out, byte| {
         match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
-            _ => out += &format!("%{byte:02X}"),
+            // Writing to a string does not fail.
+            _ => drop(write!(out, "%{byte:02X}")),
         }
         out
     })
@@ -330,6 +342,7 @@ pub struct Resuming {
     query: Vec<(String, String)>,
     inner: Box<dyn Read + Send>,
     read: u64,
+    lost: fn(),
 }
 
 impl std::fmt::Debug for Resuming {
@@ -347,8 +360,11 @@ impl Resuming {
 
     /// Connects until it stands, and passes over what was read before.
     fn reconnect(&mut self) -> io::Result<()> {
-        for attempt in 0.. {
+        for attempt in 0..MAX_TRIES {
             thread::sleep(pause(attempt));
+            if attempt == 1 {
+                (self.lost)();
+            }
             match self.connect() {
                 Ok(()) => match io::copy(&mut self.inner.by_ref().take(self.read), &mut io::sink()) {
                     Ok(skipped) if skipped == self.read => return Ok(()),
@@ -359,7 +375,7 @@ impl Resuming {
                 Err(error) => return Err(io::Error::other(error)),
             }
         }
-        Ok(())
+        Err(io::Error::other("the controller does not come back"))
     }
 }
 

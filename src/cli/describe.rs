@@ -1,8 +1,16 @@
 //! `xene describe KIND NAME`: one object from all sides.
 
 use jiff::Timestamp;
+use serde::Deserialize;
 use serde_json::Value;
-use xene_schemas::{agent::AgentStatus, event::Event, object, run::Run};
+use xene_agent::decide::cron::Schedule;
+use xene_schemas::{
+    agent::AgentStatus,
+    event::Event,
+    object,
+    run::Run,
+    trigger::{Cron, Trigger},
+};
 
 use super::{
     Error,
@@ -58,7 +66,7 @@ pub fn run(args: &Args, client: &Client, ui: &mut Ui) -> Result<(), Error> {
         };
     }
     let story = tell(args.kind, args.kind.bare(&args.name), object, client)?;
-    let text = render(args.kind, &story, ui.now(), ui.out.colored)?;
+    let text = render(args.kind, &story, ui.now(), next_fire, ui.out.colored)?;
     ui.out.write(text)
 }
 
@@ -88,15 +96,25 @@ fn tell(kind: Kind, name: &str, object: Value, client: &Client) -> Result<Story,
 /// Fields, one a line, and sections below a title.
 struct Page {
     text: String,
+    now: Timestamp,
+    next: NextFire,
     colored: bool,
 }
 
 impl Page {
+    fn line(&mut self, text: &str) {
+        self.text.push_str(text);
+        self.text.push('\n');
+    }
+
+    /// A line of a section.
+    fn row(&mut self, text: &str) {
+        self.line(&format!("  {}", escape::line(text)));
+    }
+
     fn field(&mut self, name: &str, value: impl AsRef<str>) {
         if !value.as_ref().is_empty() {
-            let line = format!("{:<13} {}", format!("{name}:"), escape::line(value.as_ref()));
-            self.text += line.trim_end();
-            self.text.push('\n');
+            self.line(&format!("{:<13} {}", format!("{name}:"), escape::line(value.as_ref())));
         }
     }
 
@@ -104,12 +122,13 @@ impl Page {
     fn phase(&mut self, phase: &str, reason: Option<&str>, message: Option<&str>) {
         let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
         let word = painted(phase, phase_style(phase), self.colored);
-        self.text += &format!("{:<13} {word}{}\n", "Phase:", escape::line(&reason));
+        self.line(&format!("{:<13} {word}{}", "Phase:", escape::line(&reason)));
         self.field("Message", message.unwrap_or_default());
     }
 
     fn section(&mut self, title: &str) {
-        self.text += &format!("\n{}\n", painted(title, anstyle::Style::new().bold(), self.colored));
+        self.line("");
+        self.line(&painted(title, anstyle::Style::new().bold(), self.colored));
     }
 
     fn table(&mut self, title: &str, kind: Kind, items: &[Value], now: Timestamp) -> Result<(), Error> {
@@ -121,8 +140,15 @@ impl Page {
     }
 }
 
-fn render(kind: Kind, story: &Story, now: Timestamp, colored: bool) -> Result<String, Error> {
-    let mut page = Page { text: String::new(), colored };
+/// When a schedule is due next after a time.
+type NextFire = fn(&Cron, Timestamp) -> Option<Timestamp>;
+
+fn next_fire(cron: &Cron, after: Timestamp) -> Option<Timestamp> {
+    Schedule::parse(cron).ok()?.next_after(after)
+}
+
+fn render(kind: Kind, story: &Story, now: Timestamp, next: NextFire, colored: bool) -> Result<String, Error> {
+    let mut page = Page { text: String::new(), now, next, colored };
     match kind {
         Kind::Workflows => workflow(&story.object, &mut page)?,
         Kind::Pipelines => pipeline(story, now, &mut page)?,
@@ -139,7 +165,7 @@ fn render(kind: Kind, story: &Story, now: Timestamp, colored: bool) -> Result<St
             let kind = rows::event_type(&event);
             let word = painted(&format!("{kind:<7}"), phase_style(kind), colored);
             let text = escape::line(&format!("{}: {}", event.reason, event.message));
-            page.text += &format!("  {:>8}  {word}  {text}\n", relative(event.at, now));
+            page.line(&format!("  {:>8}  {word}  {text}", relative(event.at, now)));
         }
     }
     Ok(page.text)
@@ -158,19 +184,31 @@ fn workflow(object: &Value, page: &mut Page) -> Result<(), Error> {
     if let Some(triggers) = object.pointer("/spec/triggers").and_then(Value::as_object).filter(|all| !all.is_empty()) {
         page.section("Triggers");
         for (name, trigger) in triggers {
-            page.text += &format!("  {}\n", trigger_line(name, trigger));
+            let line = trigger_line(name, trigger, page);
+            page.row(&line);
         }
     }
     Ok(())
 }
 
-/// `nightly: cron 0 3 * * * (Europe/Berlin)`.
-fn trigger_line(name: &str, trigger: &Value) -> String {
-    let text = |field: &str| trigger.get(field).and_then(Value::as_str);
-    let zone = text("timeZone").map(|zone| format!(" ({zone})")).unwrap_or_default();
-    let suspended = if trigger.get("suspend") == Some(&Value::Bool(true)) { ", suspended" } else { "" };
-    let schedule = text("schedule").map(|schedule| format!(" {schedule}{zone}")).unwrap_or_default();
-    escape::line(&format!("{name}: {}{schedule}{suspended}", text("type").unwrap_or("unknown")))
+/// `nightly: cron 0 3 * * * (Europe/Berlin), next in 3h (2026-…)`.
+fn trigger_line(name: &str, trigger: &Value, page: &Page) -> String {
+    // What a newer version says of a trigger is no reason not to name it.
+    match Trigger::deserialize(trigger) {
+        Ok(Trigger::Cron(cron)) => {
+            let zone = cron.time_zone.as_deref().unwrap_or("UTC");
+            let next = match (cron.suspend, (page.next)(&cron, page.now)) {
+                (true, _) => ", suspended".into(),
+                (false, Some(at)) => format!(", next {} ({})", relative(at, page.now), exact(at)),
+                (false, None) => String::new(),
+            };
+            format!("{name}: cron {} ({zone}){next}", cron.schedule)
+        }
+        Ok(Trigger::Webhook(webhook)) => {
+            format!("{name}: webhook{}", if webhook.suspend { ", suspended" } else { "" })
+        }
+        Err(_) => format!("{name}: {}", trigger.get("type").and_then(Value::as_str).unwrap_or("unknown")),
+    }
 }
 
 fn pipeline(story: &Story, now: Timestamp, page: &mut Page) -> Result<(), Error> {
@@ -192,7 +230,8 @@ fn pipeline(story: &Story, now: Timestamp, page: &mut Page) -> Result<(), Error>
         for name in triggers {
             let trigger =
                 story.workflow.pointer("/spec/triggers").and_then(|all| all.get(&name)).unwrap_or(&Value::Null);
-            page.text += &format!("  {}\n", trigger_line(&name, trigger));
+            let line = trigger_line(&name, trigger, page);
+            page.row(&line);
         }
     }
     if let Some(tasks) = spec("tasks").and_then(Value::as_object) {
@@ -202,7 +241,7 @@ fn pipeline(story: &Story, now: Timestamp, page: &mut Page) -> Result<(), Error>
             let after = if after.is_empty() { String::new() } else { format!(" after {}", after.join(", ")) };
             let steps = task.get("steps").and_then(Value::as_array).map_or(0, Vec::len);
             let plural = if steps == 1 { "" } else { "s" };
-            page.text += &format!("  {}\n", escape::line(&format!("{name}: {steps} step{plural}{after}")));
+            page.row(&format!("{name}: {steps} step{plural}{after}"));
         }
     }
     Ok(())
@@ -239,7 +278,7 @@ fn run_page(object: &Value, now: Timestamp, page: &mut Page) -> Result<(), Error
     if !run.spec.params.is_empty() {
         page.section("Params");
         for (name, value) in &run.spec.params {
-            page.text += &format!("  {}\n", escape::line(&format!("{name}={value}")));
+            page.row(&format!("{name}={value}"));
         }
     }
     if !status.tasks.is_empty() {
@@ -247,8 +286,7 @@ fn run_page(object: &Value, now: Timestamp, page: &mut Page) -> Result<(), Error
         let tail = Default::default();
         let view = View { run: &run, tail: &tail, now, frame: 0, width: 200, height: None, colored: page.colored };
         for line in tree::render(view).iter().skip(1) {
-            page.text += line;
-            page.text.push('\n');
+            page.line(line);
         }
     }
     let outputs =
@@ -256,7 +294,7 @@ fn run_page(object: &Value, now: Timestamp, page: &mut Page) -> Result<(), Error
     let outputs: Vec<_> = outputs.map(|(task, (name, value))| format!("{task}.{name}={value}")).collect();
     if !outputs.is_empty() {
         page.section("Outputs");
-        outputs.iter().for_each(|output| page.text += &format!("  {}\n", escape::line(output)));
+        outputs.iter().for_each(|output| page.row(output));
     }
     Ok(())
 }
@@ -273,7 +311,7 @@ fn agent(object: &Value, now: Timestamp, page: &mut Page) -> Result<(), Error> {
     page.field("Lease", status.lease_until.map(|at| format!("ends {}", relative(at, now))).unwrap_or_default());
     if !status.pipelines.is_empty() {
         page.section("Owns");
-        status.pipelines.iter().for_each(|pipeline| page.text += &format!("  {pipeline}\n"));
+        status.pipelines.iter().for_each(|pipeline| page.row(&pipeline.to_string()));
     }
     Ok(())
 }

@@ -101,10 +101,10 @@ impl Error {
     /// What may help, in one line.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Usage { hint, .. }
-            | Self::NotFound { hint, .. }
-            | Self::Refused { hint, .. }
-            | Self::Failed { hint, .. } => hint.clone(),
+            Self::Usage { hint, .. } | Self::Refused { hint, .. } | Self::Failed { hint, .. } => hint.clone(),
+            Self::NotFound { hint, .. } => Some(hint.clone().unwrap_or_else(|| {
+                "`xene get workflows` shows what there is; so do `pipelines`, `runs` and `agents`".into()
+            })),
             Self::Unreachable { server, .. } if is_default(server) => {
                 Some("start one with `xene dev`, or name yours with --server or XENE_SERVER".into())
             }

@@ -56,7 +56,7 @@ impl Escaper {
                         break;
                     };
                     self.give_up(&mut out);
-                    bad[..length].iter().for_each(|byte| out.push_str(&format!("\\x{byte:02x}")));
+                    bad[..length].iter().for_each(|byte| hex(*byte, &mut out));
                     rest = &bad[length..];
                 }
             }
@@ -68,9 +68,7 @@ impl Escaper {
     pub fn finish(&mut self) -> String {
         let mut out = String::new();
         self.give_up(&mut out);
-        for byte in std::mem::take(&mut self.partial) {
-            out.push_str(&format!("\\x{byte:02x}"));
-        }
+        std::mem::take(&mut self.partial).into_iter().for_each(|byte| hex(byte, &mut out));
         if std::mem::take(&mut self.coloured) {
             out.push_str("\x1b[0m");
         }
@@ -125,6 +123,33 @@ pub fn line(text: &str) -> String {
     out
 }
 
+/// The same of a program's output, of which only the text matters: colours are left out, and of a line that was
+/// written over by carriage returns only what was to be seen last is kept.
+pub fn output_line(text: &str) -> String {
+    let text = text.trim_end_matches(['\n', '\r']);
+    let text = text.rsplit('\r').next().unwrap_or(text);
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, tail)) = rest.split_once("\x1b[") {
+        out += &line(before);
+        let end = tail.find(|c: char| !matches!(c, '0'..='9' | ';' | ':')).unwrap_or(tail.len());
+        match tail[end..].strip_prefix('m') {
+            Some(after) => rest = after,
+            None => {
+                out += "\\x1b[";
+                rest = tail;
+            }
+        }
+    }
+    out + &line(rest)
+}
+
+fn hex(byte: u8, out: &mut String) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    out.push_str("\\x");
+    out.extend([byte >> 4, byte & 15].map(|digit| char::from(DIGITS[usize::from(digit)])));
+}
+
 fn visible(c: char, out: &mut String) {
     match c {
         '\n' | '\t' => out.push(c),
@@ -132,9 +157,10 @@ fn visible(c: char, out: &mut String) {
         '\r' => out.push_str("\\r"),
         // Bidirectional controls reorder what a person reads.
         '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
-            out.push_str(&format!("\\u{{{:x}}}", u32::from(c)));
+            out.extend(c.escape_unicode());
         }
-        c if c.is_control() => out.push_str(&format!("\\x{:02x}", u32::from(c))),
+        // All of them are below U+00A0.
+        c if c.is_control() => hex(u32::from(c) as u8, out),
         c => out.push(c),
     }
 }
@@ -176,6 +202,14 @@ mod tests {
     #[test]
     fn a_message_stays_on_its_line() {
         assert_eq!(line("two\nlines\x1b[31m"), "two lines\\x1b[31m");
+    }
+
+    #[test]
+    fn output_loses_its_colours_and_what_was_written_over() {
+        assert_eq!(output_line("\x1b[1;31merror\x1b[0m: no\n"), "error: no");
+        assert_eq!(output_line("10%\r55%\r100%\r\n"), "100%");
+        assert_eq!(output_line("a\x1b[2Jb\x1b[3"), "a\\x1b[2Jb\\x1b[3");
+        assert_eq!(output_line("\x1b]0;t\x07"), "\\x1b]0;t\\x07");
     }
 
     proptest! {

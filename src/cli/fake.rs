@@ -57,7 +57,15 @@ pub(super) struct Fake {
 impl Fake {
     /// `answer` gets each request, and how many came before it.
     pub(super) fn start(answer: impl Fn(&Request, usize) -> Reply + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_at("127.0.0.1:0".parse().unwrap(), answer)
+    }
+
+    /// The same at a known address, such as that of one that ended.
+    pub(super) fn start_at(
+        address: SocketAddr,
+        answer: impl Fn(&Request, usize) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let (requests, closing) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
         let (seen, ends, answer) = (Arc::clone(&requests), Arc::clone(&closing), Arc::new(answer));
@@ -75,6 +83,10 @@ impl Fake {
 
     pub(super) fn client(&self) -> Client {
         Client::new(&global(&format!("http://{}", self.address))).unwrap()
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     pub(super) fn requests(&self) -> Vec<Request> {

@@ -25,6 +25,9 @@ use super::{
     watch::{Change, Watch},
 };
 
+/// What is said while the controller is away.
+pub const LOST: &str = "the connection to the controller is lost; trying again";
+
 /// Between two drawings of the live tree.
 const FRAME: Duration = Duration::from_millis(100);
 
@@ -44,11 +47,24 @@ pub fn show_cursor() {
     }
 }
 
-/// Waits until a run ends; `seen` gets each of its states on the way, the last included.
+/// What is heard while a run is waited for.
+#[derive(Debug)]
+pub enum Heard<'a> {
+    /// The run as it is now.
+    Run(&'a Run),
+    /// The controller went away.
+    Lost,
+}
+
+/// Waits until a run ends; `hear` gets each of its states on the way, the last included.
 ///
 /// # Errors
-/// If the controller refuses, or `seen` fails. A controller that goes away is waited for.
-pub fn wait(name: RunName, client: &Client, seen: &mut dyn FnMut(&Run) -> Result<(), Error>) -> Result<Run, Error> {
+/// If the controller refuses, or `hear` fails. A controller that goes away is waited for.
+pub fn wait(
+    name: RunName,
+    client: &Client,
+    hear: &mut dyn FnMut(Heard<'_>) -> Result<(), Error>,
+) -> Result<Run, Error> {
     let name = name.to_string();
     let path = Kind::Runs.path_of(&name)?;
     let mut watch = Watch::new(client, "run");
@@ -61,6 +77,10 @@ pub fn wait(name: RunName, client: &Client, seen: &mut dyn FnMut(&Run) -> Result
                 Err(Error::Unreachable { .. }) if known => continue,
                 Err(error) => return Err(error),
             },
+            Change::Lost => {
+                hear(Heard::Lost)?;
+                continue;
+            }
             Change::Object { kind, data } if kind == "run" => data,
             Change::Object { .. } => continue,
         };
@@ -69,7 +89,7 @@ pub fn wait(name: RunName, client: &Client, seen: &mut dyn FnMut(&Run) -> Result
         }
         let run: Run = parse(&value)?;
         known = true;
-        seen(&run)?;
+        hear(Heard::Run(&run))?;
         if run.status.phase.is_final() {
             return Ok(run);
         }
@@ -80,6 +100,8 @@ pub fn wait(name: RunName, client: &Client, seen: &mut dyn FnMut(&Run) -> Result
 enum News {
     /// The run as it is now.
     Run(Box<Run>),
+    /// The controller went away.
+    Lost,
     /// A line of its output, after `task/step | `.
     Line(String),
     /// Its output has ended.
@@ -98,7 +120,13 @@ pub fn follow(run: Run, client: &Client, ui: &mut Ui) -> Result<Run, Error> {
     let (watcher, reader) = (sender.clone(), sender);
     let (watch_client, log_client) = (client.clone(), client.clone());
     let watch_run = move || {
-        let mut tell = |run: &Run| watcher.send(News::Run(Box::new(run.clone()))).map_err(|_| Error::BrokenPipe);
+        let mut tell = |heard: Heard<'_>| {
+            let news = match heard {
+                Heard::Run(run) => News::Run(Box::new(run.clone())),
+                Heard::Lost => News::Lost,
+            };
+            watcher.send(news).map_err(|_| Error::BrokenPipe)
+        };
         let ended = wait(name, &watch_client, &mut tell);
         // Nobody listens any more: then nobody misses it.
         let _ = watcher.send(News::Ended(Box::new(ended)));
@@ -117,7 +145,7 @@ pub fn follow(run: Run, client: &Client, ui: &mut Ui) -> Result<Run, Error> {
 /// Sends each line of the run's output.
 fn tell_output(name: RunName, client: &Client, news: &SyncSender<News>) -> Result<(), Error> {
     let path = format!("{}/logs", Kind::Runs.path_of(&name.to_string())?);
-    let log = client.resuming(&path, &[("format", "ndjson"), ("follow", "true")])?;
+    let log = client.resuming(&path, &[("format", "ndjson"), ("follow", "true")], || {})?;
     for line in BufReader::new(log).lines() {
         let Some(line) = line.ok().and_then(|line| prefixed(&line)) else { continue };
         if news.send(News::Line(line)).is_err() {
@@ -131,7 +159,7 @@ fn tell_output(name: RunName, client: &Client, news: &SyncSender<News>) -> Resul
 fn prefixed(line: &str) -> Option<String> {
     let record: Value = serde_json::from_str(line).ok()?;
     let field = |name| record.get(name).and_then(Value::as_str);
-    let text = field("text")?.trim_end_matches(['\n', '\r']);
+    let text = field("text")?.trim_end_matches('\n');
     Some(match (field("task"), field("step")) {
         (Some(task), Some(step)) => format!("{task}/{step} | {text}"),
         (Some(task), None) => format!("{task} | {text}"),
@@ -144,9 +172,10 @@ fn plain(news: &Receiver<News>, ui: &mut Ui) -> Result<Run, Error> {
     let (mut ended, mut output_ended) = (None::<Run>, false);
     loop {
         match next(news, if ended.is_some() { LAST_WORDS } else { Duration::MAX }) {
-            Some(News::Line(line)) if ui.err.is_terminal => ui.err.line(escape::line(&line))?,
+            Some(News::Line(line)) if ui.err.is_terminal => ui.err.line(escape::output_line(&line))?,
             Some(News::Line(line)) => ui.err.line(line)?,
             Some(News::Run(_)) => {}
+            Some(News::Lost) => ui.note(LOST),
             Some(News::OutputEnded) => output_ended = true,
             Some(News::Ended(result)) => ended = Some((*result)?),
             None => output_ended = true,
@@ -173,12 +202,8 @@ fn live(mut run: Run, news: &Receiver<News>, ui: &mut Ui) -> Result<Run, Error> 
         while let Some(one) = news_now {
             match one {
                 News::Run(now) => run = *now,
-                News::Line(line) => {
-                    if tail.len() == TAIL {
-                        tail.pop_front();
-                    }
-                    tail.push_back(line);
-                }
+                News::Lost => push(&mut tail, LOST.into()),
+                News::Line(line) => push(&mut tail, escape::output_line(&line)),
                 News::OutputEnded => output_ended = true,
                 News::Ended(result) => match *result {
                     Ok(last) => ended = Some(last),
@@ -207,6 +232,13 @@ fn live(mut run: Run, news: &Receiver<News>, ui: &mut Ui) -> Result<Run, Error> 
     screen.draw(&tree::render(view), ui)?;
     screen.leave(ui)?;
     Ok(result)
+}
+
+fn push(tail: &mut VecDeque<String>, line: String) {
+    if tail.len() == TAIL {
+        tail.pop_front();
+    }
+    tail.push_back(line);
 }
 
 fn next(news: &Receiver<News>, patience: Duration) -> Option<News> {
@@ -258,7 +290,9 @@ impl Screen {
 fn frame(before: usize, lines: &[String]) -> String {
     let mut out = String::from("\x1b[?2026h\x1b[?25l");
     if before > 0 {
-        out += &format!("\x1b[{before}A");
+        out += "\x1b[";
+        out += &before.to_string();
+        out += "A";
     }
     for line in lines {
         out += "\r";

@@ -8,6 +8,7 @@ use super::{
     Error,
     client::Client,
     escape,
+    follow::LOST,
     kind::Kind,
     output::{Format, Ui},
     rows, settings,
@@ -96,7 +97,7 @@ impl<'a> Filter<'a> {
         let labels: Vec<_> = args.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
         Self {
             args,
-            workflow: args.workflow.as_deref().or(split.and_then(|(workflow, _)| workflow)),
+            workflow: args.workflow.as_deref().or_else(|| split.and_then(|(workflow, _)| workflow)),
             pipeline: split.map(|(_, pipeline)| pipeline),
             labels: labels.join(","),
         }
@@ -161,6 +162,10 @@ fn watch(filter: &Filter<'_>, client: &Client, ui: &mut Ui) -> Result<(), Error>
                 Err(Error::Unreachable { .. }) if layout.is_some() => continue,
                 Err(error) => return Err(error),
             },
+            Change::Lost => {
+                ui.note(LOST);
+                continue;
+            }
             Change::Object { kind: changed, data } if changed == kind.singular() => vec![data],
             Change::Object { .. } => continue,
         };

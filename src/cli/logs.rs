@@ -1,14 +1,16 @@
 //! `xene logs RUN`: a run's output, byte for byte.
 
-use std::io::Read;
+use std::io::{Read, Write};
 
-use super::{Error, client::Client, escape::Escaper, kind::Kind, output::Ui};
+use xene_schemas::meta::RunName;
+
+use super::{Error, client::Client, escape::Escaper, follow::LOST, kind::Kind, output::Ui};
 
 /// Arguments of `xene logs`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Bytes pass as they are. On a terminal only colours act; other control characters are shown.")]
 pub struct Args {
-    /// The run.
+    /// The run; WORKFLOW/PIPELINE is the newest of that pipeline.
     pub run: String,
 
     /// Only of this task.
@@ -48,12 +50,28 @@ pub fn run(args: &Args, client: &Client, ui: &mut Ui) -> Result<(), Error> {
         ("tail", tail.as_deref()),
     ];
     let query: Vec<_> = query.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
-    let path = format!("{}/logs", Kind::Runs.path_of(&args.run)?);
+    let path = format!("{}/logs", Kind::Runs.path_of(&run_name(&args.run, client)?)?);
     // The last lines are others at each look: such a stream can't be taken up again.
     if args.follow && args.tail.is_none() {
-        copy(&mut client.resuming(&path, &query)?, client, ui)
+        copy(&mut client.resuming(&path, &query, if ui.quiet { || {} } else { tell_lost })?, client, ui)
     } else {
         copy(&mut client.stream(&path, &query, &[], None)?, client, ui)
+    }
+}
+
+/// A run's name as it is, or the name of a pipeline's newest run.
+fn run_name(given: &str, client: &Client) -> Result<String, Error> {
+    let name = Kind::Runs.bare(given);
+    let Some((workflow, pipeline)) = given.split_once('/').filter(|_| name.parse::<RunName>().is_err()) else {
+        return Ok(name.to_owned());
+    };
+    let newest = client.page(Kind::Runs.path(), &[("workflow", workflow), ("pipeline", pipeline), ("limit", "1")])?;
+    match newest.first().and_then(|run| run.pointer("/metadata/name")?.as_str()) {
+        Some(name) => Ok(name.to_owned()),
+        None => Err(Error::NotFound {
+            message: format!("{given} has no run"),
+            hint: Some(format!("`xene trigger {given}` starts one")),
+        }),
     }
 }
 
@@ -80,6 +98,11 @@ fn copy(log: &mut dyn Read, client: &Client, ui: &mut Ui) -> Result<(), Error> {
         Some(escaper) => ui.out.write(escaper.finish()),
         None => Ok(()),
     }
+}
+
+/// The log itself may be in the middle of a line, so this goes past it, to stderr.
+fn tell_lost() {
+    let _ = writeln!(std::io::stderr(), "{LOST}");
 }
 
 fn broke(client: &Client, error: &std::io::Error) -> Error {

@@ -110,7 +110,7 @@ pub enum Command {
     /// Run controller and agent in one process and watch a folder.
     Dev(dev::Args),
     /// Run the controller.
-    Controller(controller::Args),
+    Controller(Box<controller::Args>),
     /// Run an agent.
     Agent(agent::Args),
     /// Check workflow files, without a controller.
@@ -141,9 +141,13 @@ pub enum Command {
 pub fn main() -> ExitCode {
     let cli = match settings::parse(std::env::args_os()) {
         Ok(cli) => cli,
-        Err(settings::ParseError::Clap(error)) => {
+        Err(settings::ParseError::Clap(error, file)) => {
             // Help and version are results; a failed print has nobody left to be told of.
             let _ = error.print();
+            if let Some(file) = file.filter(|_| error.use_stderr()) {
+                let mut ui = Ui::of_process(Format::Table, ColorChoice::Auto, false);
+                ui.hint(&format!("what is not on the command line may come from {}", file.display()));
+            }
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(exit::USAGE));
         }
         Err(settings::ParseError::File(error)) => {
@@ -165,7 +169,7 @@ fn dispatch(cli: Cli, ui: &mut Ui) -> Result<(), Error> {
     };
     match cli.command {
         Command::Dev(args) => dev::run(args, global),
-        Command::Controller(args) => controller::run(args, global),
+        Command::Controller(args) => controller::run(*args, global),
         Command::Agent(args) => agent::run(args, global),
         Command::Validate(args) => validate::run(&args, ui),
         Command::Status => status::run(&client()?, ui),

@@ -171,9 +171,14 @@ impl Ui {
         let _ = self.out.flush();
         let _ = self.err.line(format!("{word} {}", escape::line(message)));
         if let Some(hint) = hint {
-            let word = painted("hint:", AnsiColor::Cyan.on_default().bold(), self.err.colored);
-            let _ = self.err.line(format!("{word} {}", escape::line(hint)));
+            self.hint(hint);
         }
+    }
+
+    /// Says what may help, on stderr.
+    pub fn hint(&mut self, hint: &str) {
+        let word = painted("hint:", AnsiColor::Cyan.on_default().bold(), self.err.colored);
+        let _ = self.err.line(format!("{word} {}", escape::line(hint)));
     }
 
     /// Makes all output visible.

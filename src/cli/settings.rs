@@ -19,8 +19,8 @@ const CLIENT_FLAGS: [&str; 4] = ["server", "token", "ca", "output"];
 /// Why the command line can't be used.
 #[derive(Debug)]
 pub enum ParseError {
-    /// clap's own words; also its help and version.
-    Clap(clap::Error),
+    /// clap's own words; also its help and version. With the file that values came from, if there is one.
+    Clap(clap::Error, Option<PathBuf>),
     /// The file that `--config` names can't be used.
     File(Error),
 }
@@ -58,8 +58,9 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, ParseError
         Some((name, path)) => with_file(command(), name, path).map_err(ParseError::File)?,
         None => command(),
     };
-    let matches = command.try_get_matches_from_mut(&args).map_err(ParseError::Clap)?;
-    Cli::from_arg_matches(&matches).map_err(|error| ParseError::Clap(error.format(&mut command)))
+    let file = config.map(|(_, path)| path);
+    let matches = command.try_get_matches_from_mut(&args).map_err(|error| ParseError::Clap(error, file.clone()))?;
+    Cli::from_arg_matches(&matches).map_err(|error| ParseError::Clap(error.format(&mut command), file))
 }
 
 /// `KEY=VALUE`, as labels and params are written; the key is not empty, the value taken as it stands.
@@ -144,14 +145,14 @@ mod tests {
 
     fn parse_text(line: &str) -> Result<Cli, String> {
         parse(line.split(' ').map(OsString::from)).map_err(|error| match error {
-            ParseError::Clap(error) => error.to_string(),
+            ParseError::Clap(error, _) => error.to_string(),
             ParseError::File(error) => error.to_string(),
         })
     }
 
     fn controller(line: &str) -> controller::Args {
         match parse_text(line).unwrap().command {
-            super::super::Command::Controller(args) => args,
+            super::super::Command::Controller(args) => *args,
             other => panic!("{other:?}"),
         }
     }

@@ -74,13 +74,14 @@ fn print_source(status: &SourceStatus, ui: &mut Ui) -> Result<(), Error> {
     if status.seen.is_some() && status.seen != status.revision {
         lines.push(("seen", format!("{}, not in effect", short(status.seen.as_ref()))));
     }
-    let plural = |count: u32, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
+    let plural =
+        |count: u32, word: &str, what: &str| format!(", {count} {word}{} {what}", if count == 1 { "" } else { "s" });
     let mut counts = format!("{} in effect", status.workflows);
     if status.ignored > 0 {
-        counts += &format!(", {} passed over as not ours", plural(status.ignored, "document"));
+        counts.push_str(&plural(status.ignored, "document", "passed over as not ours"));
     }
     if status.dirty > 0 {
-        counts += &format!(", {} with uncommitted changes, which do not count", plural(status.dirty, "file"));
+        counts.push_str(&plural(status.dirty, "file", "with uncommitted changes, which do not count"));
     }
     lines.push(("workflows", counts));
     lines.into_iter().try_for_each(|(name, text)| print_field(name, &text, ui))
@@ -132,7 +133,7 @@ pub(super) fn print_trouble(status: &SourceStatus, ui: &mut Ui) -> Result<(), Er
 }
 
 /// One problem: where, what, and how to mend it.
-pub(super) fn print_diagnostic(problem: &Diagnostic, ui: &mut Ui) -> Result<(), Error> {
+fn print_diagnostic(problem: &Diagnostic, ui: &mut Ui) -> Result<(), Error> {
     let style = phase_style(match problem.severity {
         xene_schemas::diagnostic::Severity::Error => "Error",
         xene_schemas::diagnostic::Severity::Warning => "Warning",

@@ -70,7 +70,7 @@ fn each_command_has_its_help() {
 #[test]
 fn what_makes_no_sense_ends_with_2_and_help_with_0() {
     let exit = |line: &str| match settings::parse(line.split(' ').map(OsString::from)) {
-        Err(settings::ParseError::Clap(error)) => error.exit_code(),
+        Err(settings::ParseError::Clap(error, _)) => error.exit_code(),
         Err(settings::ParseError::File(error)) => i32::from(error.status()),
         Ok(cli) => panic!("{cli:?}"),
     };

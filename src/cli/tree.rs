@@ -21,7 +21,7 @@ use super::{
 pub struct View<'a> {
     /// The run as last heard.
     pub run: &'a Run,
-    /// The newest lines of its output.
+    /// The newest lines of its output, safe for a terminal.
     pub tail: &'a VecDeque<String>,
     /// For durations of what goes on.
     pub now: Timestamp,
@@ -46,6 +46,9 @@ const LEAST_TREE: usize = 6;
 /// Names wider than this push their line's times to the right.
 const WIDEST_NAME: usize = 40;
 
+/// Which tasks are meant.
+type Which = fn(&TaskStatus) -> bool;
+
 /// Pieces of one line, each in its style.
 type Line = Vec<(String, Style)>;
 
@@ -59,7 +62,7 @@ pub fn render(view: View<'_>) -> Vec<String> {
     if tail > 0 {
         lines.push(vec![("─".repeat(view.width.min(40)), Style::new().dimmed())]);
         let newest = view.tail.iter().skip(view.tail.len() - tail);
-        lines.extend(newest.map(|line| vec![(escape::line(line), Style::new())]));
+        lines.extend(newest.map(|line| vec![(line.clone(), Style::new())]));
     }
     lines.truncate(rows);
     lines.into_iter().map(|line| fit(line, view.width, view.colored)).collect()
@@ -100,7 +103,7 @@ fn tasks(view: &View<'_>, rows: usize) -> Vec<Line> {
     let steps_width = |task: &TaskStatus| task.steps.iter().map(|step| step.name.width() + 2).max().unwrap_or(0);
     let widths = tasks.iter().map(|(name, task)| name.width().max(steps_width(task)));
     let name_width = widths.max().unwrap_or(0).min(WIDEST_NAME);
-    let draw = |shown: fn(&TaskStatus) -> bool, steps: fn(&TaskStatus) -> bool| {
+    let draw = |shown: Which, steps: Which| {
         let mut lines = Vec::new();
         for (name, task) in tasks.iter().filter(|(_, task)| shown(task)) {
             lines.push(task_line(name, task, name_width, view));
@@ -121,8 +124,7 @@ fn tasks(view: &View<'_>, rows: usize) -> Vec<Line> {
     let none = |_: &TaskStatus| false;
     let begun = |task: &TaskStatus| task.phase != TaskPhase::NotExecuted;
     let live = |task: &TaskStatus| matches!(task.phase, TaskPhase::Running | TaskPhase::Error);
-    let choices: [(fn(&TaskStatus) -> bool, fn(&TaskStatus) -> bool); 5] =
-        [(any, begun), (any, live), (live, live), (any, none), (live, none)];
+    let choices: [(Which, Which); 5] = [(any, begun), (any, live), (live, live), (any, none), (live, none)];
     let mut lines = Vec::new();
     for (i, (shown, steps)) in choices.into_iter().enumerate() {
         lines = draw(shown, steps);
@@ -149,14 +151,16 @@ fn task_line(name: &str, task: &TaskStatus, name_width: usize, view: &View<'_>) 
     ];
     let mut notes = time_of(task.started_at, task.finished_at, view.now);
     if task.attempt > 1 {
-        notes += &format!("  attempt {}", task.attempt);
+        notes.push_str("  attempt ");
+        notes += &task.attempt.to_string();
     }
     if task.phase == TaskPhase::NotExecuted && task.reason.is_none() && !view.run.status.phase.is_final() {
         let open =
             |name: &&String| view.run.status.tasks.get(*name).is_none_or(|task| task.phase != TaskPhase::Success);
         let waits_for: Vec<_> = task.dependencies.iter().filter(open).map(String::as_str).collect();
         if !waits_for.is_empty() {
-            notes += &format!("  waits for {}", escape::line(&waits_for.join(", ")));
+            notes.push_str("  waits for ");
+            notes += &escape::line(&waits_for.join(", "));
         }
     }
     line.push((notes, Style::new().dimmed()));
@@ -441,7 +445,7 @@ mod tests {
     fn whatever_the_size_nothing_overflows() {
         for width in 0..50 {
             for height in 1..16 {
-                let tail = ["日本語 output".to_owned(), "\x1b[2J".to_owned()].into();
+                let tail = ["日本語 output".to_owned(), "more".to_owned()].into();
                 let run = example();
                 let view = View {
                     run: &run,

@@ -6,7 +6,7 @@ use xene_schemas::{meta::PipelineKey, phase::RunPhase, run::Run};
 use super::{
     Error,
     client::Client,
-    follow,
+    follow::{self, Heard, LOST},
     kind::Kind,
     output::{Format, Ui},
     settings,
@@ -73,8 +73,16 @@ pub fn run(args: &Args, client: &Client, ui: &mut Ui) -> Result<(), Error> {
         return Ok(());
     }
     let name = run.metadata.name;
-    let ended =
-        if args.follow { follow::follow(run, client, ui)? } else { follow::wait(name, client, &mut |_| Ok(()))? };
+    let ended = if args.follow {
+        follow::follow(run, client, ui)?
+    } else {
+        follow::wait(name, client, &mut |heard| {
+            if let Heard::Lost = heard {
+                ui.note(LOST);
+            }
+            Ok(())
+        })?
+    };
     if !ui.is_human() && ui.format != Format::Name {
         let value = client.get(&Kind::Runs.path_of(&name.to_string())?, &[])?;
         ui.value(&value)?;

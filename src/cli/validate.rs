@@ -9,9 +9,8 @@ use serde_json::json;
 use xene_schemas::diagnostic::{Diagnostic, Severity};
 
 use super::{
-    Error, exit,
-    output::{Format, Ui},
-    status::print_diagnostic,
+    Error, escape, exit,
+    output::{Format, Ui, painted, phase_style},
 };
 
 /// Arguments of `xene validate`.
@@ -35,13 +34,18 @@ type Verdict = (usize, Vec<Diagnostic>);
 /// If a path can't be read, or a file has an error: then the exit status is [`exit::FAILED`].
 pub fn run(args: &Args, ui: &mut Ui) -> Result<(), Error> {
     let files = collect(&args.paths)?;
-    let count = files.len();
-    let verdict = compile(files)?;
-    report(count, &verdict, ui)
+    let verdict = compile(&files)?;
+    report(&files, &verdict, ui)
 }
 
-fn compile(_files: Files) -> Result<Verdict, Error> {
+fn compile(_files: &Files) -> Result<Verdict, Error> {
     Err(Error::Failed { message: "validate is not wired yet".into(), hint: None })
+}
+
+/// One problem with the text around it, several lines.
+fn render(problem: &Diagnostic, _text: Option<&str>) -> String {
+    let hint = problem.hint.as_ref().map(|hint| format!("  = hint: {hint}\n")).unwrap_or_default();
+    format!("{problem}\n{hint}")
 }
 
 /// Reads the files: a named one whatever it is called, of folders what a source would read.
@@ -92,31 +96,49 @@ fn shown(path: &Path) -> String {
 }
 
 /// Problems to stdout, what it comes to on stderr.
-fn report(files: usize, (workflows, problems): &Verdict, ui: &mut Ui) -> Result<(), Error> {
+fn report(files: &Files, (workflows, problems): &Verdict, ui: &mut Ui) -> Result<(), Error> {
     let count = |severity| problems.iter().filter(|problem| problem.severity == severity).count();
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
     match ui.format {
         Format::Json | Format::Yaml => {
-            ui.value(&json!({"files": files, "workflows": workflows, "errors": errors, "warnings": warnings, "problems": problems}))?;
+            ui.value(&json!({
+                "files": files.len(), "workflows": workflows, "errors": errors, "warnings": warnings, "problems": problems,
+            }))?;
         }
         Format::Name => {
             let mut paths: Vec<_> = problems.iter().map(|problem| &problem.path).collect();
             paths.dedup();
             paths.iter().try_for_each(|path| ui.out.line(path))?;
         }
-        Format::Table | Format::Wide => problems.iter().try_for_each(|problem| print_diagnostic(problem, ui))?,
+        Format::Table | Format::Wide => problems.iter().try_for_each(|problem| print(problem, files, ui))?,
     }
     ui.out.flush()?;
-    let plural = |n: usize, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
-    let mut summary = format!("{}, {}", plural(files, "file"), plural(*workflows, "workflow"));
-    summary += &match (errors, warnings) {
+    let mut summary = format!("{}, {}", plural(files.len(), "file"), plural(*workflows, "workflow"));
+    summary += match (errors, warnings) {
         (0, 0) => ": no problems".to_owned(),
         (0, warnings) => format!(": {}", plural(warnings, "warning")),
         (errors, 0) => format!(": {}", plural(errors, "error")),
         (errors, warnings) => format!(": {}, {}", plural(errors, "error"), plural(warnings, "warning")),
-    };
+    }
+    .as_str();
     ui.note(&summary);
     if errors > 0 { Err(Error::Status(exit::FAILED)) } else { Ok(()) }
+}
+
+fn print(problem: &Diagnostic, files: &Files, ui: &mut Ui) -> Result<(), Error> {
+    let text = files.iter().find(|(path, _)| *path == problem.path);
+    let text = render(problem, text.and_then(|(_, bytes)| std::str::from_utf8(bytes).ok()));
+    let mut lines = text.lines();
+    // Only the word that says how bad it is has a colour.
+    let word = format!("{}[{}]", problem.severity, problem.code);
+    let head = escape::line(lines.next().unwrap_or_default());
+    let style = phase_style(if problem.severity == Severity::Error { "Error" } else { "Warning" }).bold();
+    ui.out.line(head.replacen(&word, &painted(&word, style, ui.out.colored), 1))?;
+    lines.try_for_each(|line| ui.out.line(escape::line(line)))
+}
+
+fn plural(count: usize, word: &str) -> String {
+    format!("{count} {word}{}", if count == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]
@@ -160,16 +182,20 @@ mod tests {
         }
     }
 
+    fn files(count: usize) -> Files {
+        vec![("w.yaml".into(), Vec::new()); count]
+    }
+
     #[test]
     fn problems_go_to_stdout_and_the_sum_to_stderr() {
         let (mut ui, out, err) = testing::ui(Format::Table);
-        let result = report(2, &(1, vec![problem(Severity::Error), problem(Severity::Warning)]), &mut ui);
+        let result = report(&files(2), &(1, vec![problem(Severity::Error), problem(Severity::Warning)]), &mut ui);
         assert_eq!(result.unwrap_err().status(), 1);
         expect![[r#"
             w.yaml:3:7: error[XE0012]: there is no task named bild
-              hint: did you mean build?
+              = hint: did you mean build?
             w.yaml:3:7: warning[XE0012]: there is no task named bild
-              hint: did you mean build?
+              = hint: did you mean build?
         "#]]
         .assert_eq(&out.text());
         assert_eq!(err.text(), "2 files, 1 workflow: 1 error, 1 warning\n");
@@ -178,12 +204,12 @@ mod tests {
     #[test]
     fn warnings_alone_are_no_failure() {
         let (mut ui, out, err) = testing::ui(Format::Json);
-        report(1, &(1, vec![problem(Severity::Warning)]), &mut ui).unwrap();
+        report(&files(1), &(1, vec![problem(Severity::Warning)]), &mut ui).unwrap();
         assert_eq!(err.text(), "1 file, 1 workflow: 1 warning\n");
         let value: serde_json::Value = serde_json::from_str(&out.text()).unwrap();
         assert_eq!(value["problems"][0]["code"], "XE0012");
         let (mut ui, _, err) = testing::ui(Format::Table);
-        report(1, &(1, vec![]), &mut ui).unwrap();
+        report(&files(1), &(1, vec![]), &mut ui).unwrap();
         assert_eq!(err.text(), "1 file, 1 workflow: no problems\n");
     }
 }

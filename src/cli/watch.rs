@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{
     Error,
-    client::{Client, pause},
+    client::{Client, MAX_TRIES, pause},
 };
 
 /// A controller says at least a comment this often; a silent connection is a dead one.
@@ -21,6 +21,8 @@ const SILENCE: Duration = Duration::from_secs(60);
 pub enum Change {
     /// The connection stands, for the first time or again: read the state now, nothing is missed from here on.
     Connected,
+    /// The connection is lost; the next change is waited for all the same.
+    Lost,
     /// An object as it is now, or `{"deleted": NAME}`.
     Object {
         /// `run`, `workflow`, `pipeline`, `agent`, `source` or `event`.
@@ -36,9 +38,9 @@ pub struct Watch<'a> {
     kinds: &'static str,
     lines: Option<BufReader<Box<dyn Read + Send>>>,
     last_id: Option<String>,
-    failures: u32,
-    /// False until the first connection stood: a controller that was never there is not waited for.
-    connected_once: bool,
+    /// Tries to connect since it last stood. `None` until the first connection stood: a controller that was never
+    /// there is not waited for.
+    failures: Option<u32>,
 }
 
 impl std::fmt::Debug for Watch<'_> {
@@ -50,36 +52,38 @@ impl std::fmt::Debug for Watch<'_> {
 impl<'a> Watch<'a> {
     /// Of `kinds`, separated by commas.
     pub fn new(client: &'a Client, kinds: &'static str) -> Self {
-        Self { client, kinds, lines: None, last_id: None, failures: 0, connected_once: false }
+        Self { client, kinds, lines: None, last_id: None, failures: None }
     }
 
     /// Waits for the next change. A lost connection is made again.
     ///
     /// # Errors
-    /// If the controller refuses, or could not be reached in the first place.
+    /// If the controller refuses, or can't be reached: at once in the first place, later after [`MAX_TRIES`].
     pub fn next_change(&mut self) -> Result<Change, Error> {
         loop {
             let Some(lines) = &mut self.lines else {
-                match self.connect() {
-                    Ok(()) => return Ok(Change::Connected),
-                    Err(Error::Unreachable { .. }) if self.connected_once => {
-                        thread::sleep(pause(self.failures));
-                        self.failures += 1;
+                if let Some(failures) = self.failures {
+                    thread::sleep(pause(failures));
+                }
+                match (self.connect(), &mut self.failures) {
+                    (Ok(()), failures) => {
+                        *failures = Some(0);
+                        return Ok(Change::Connected);
+                    }
+                    (Err(Error::Unreachable { .. }), Some(failures)) if *failures < MAX_TRIES => {
+                        *failures += 1;
+                        if *failures == 1 {
+                            return Ok(Change::Lost);
+                        }
                         continue;
                     }
-                    Err(error) => return Err(error),
+                    (Err(error), _) => return Err(error),
                 }
             };
             match read_event(lines, &mut self.last_id) {
-                Some(change) => {
-                    self.failures = 0;
-                    return Ok(change);
-                }
+                Some(change) => return Ok(change),
                 None => self.lines = None,
             }
-            // A controller that accepts and closes at once shall not be asked in a tight loop.
-            thread::sleep(pause(self.failures));
-            self.failures += 1;
         }
     }
 
@@ -88,7 +92,6 @@ impl<'a> Watch<'a> {
         let headers: Vec<_> = last_id.as_deref().map(|id| ("last-event-id", id)).into_iter().collect();
         let stream = self.client.stream("/api/v1/watch", &[("kinds", self.kinds)], &headers, Some(SILENCE))?;
         self.lines = Some(BufReader::new(stream));
-        self.connected_once = true;
         Ok(())
     }
 }
@@ -135,6 +138,24 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::cli::fake::{Fake, Reply};
+
+    #[test]
+    fn a_controller_that_goes_and_comes_back_is_waited_for() {
+        let stream = |text: &str| Reply::Stream(vec![text.as_bytes().to_vec()], true);
+        let fake = Fake::start(move |_, _| stream("id: 3\nevent: run\ndata: 1\n\n"));
+        let (client, address) = (fake.client(), fake.address());
+        let mut watch = Watch::new(&client, "run");
+        let object = |n: u8| Change::Object { kind: "run".into(), data: json!(n) };
+        assert_eq!(watch.next_change().unwrap(), Change::Connected);
+        assert_eq!(watch.next_change().unwrap(), object(1));
+        drop(fake);
+        assert_eq!(watch.next_change().unwrap(), Change::Lost);
+        let fake = Fake::start_at(address, move |_, _| stream("event: run\ndata: 2\n\n"));
+        assert_eq!(watch.next_change().unwrap(), Change::Connected);
+        assert_eq!(watch.next_change().unwrap(), object(2));
+        assert_eq!(fake.requests()[0].header("last-event-id"), Some("3"));
+    }
 
     fn read(text: &str) -> (Vec<Change>, Option<String>) {
         let (mut lines, mut last_id, mut changes) = (text.as_bytes(), None, Vec::new());

@@ -21,9 +21,12 @@ fn check(kind: Kind, name: &str, expected: &Expect) {
             _ => Reply::Json(404, Value::Null),
         }
     });
-    let (mut ui, out, _) = testing::ui(Format::Table);
-    run(&Args { kind, name: name.into() }, &fake.client(), &mut ui).unwrap();
-    expected.assert_eq(&out.text());
+    let client = fake.client();
+    let object = client.get(&kind.path_of(name).unwrap(), &[]).unwrap();
+    let story = tell(kind, kind.bare(name), object, &client).unwrap();
+    let in_three_hours: NextFire = |_, now| now.checked_add(jiff::SignedDuration::from_hours(3)).ok();
+    let page = render(kind, &story, testing::fixed_now(), in_three_hours, false).unwrap();
+    expected.assert_eq(&page);
 }
 
 #[test]
@@ -43,7 +46,7 @@ fn a_workflow_shows_its_triggers_pipelines_and_runs() {
             Spec:         abababababababababababababababababababababababababababababababab
 
             Triggers
-              nightly: cron 0 3 * * * (Europe/Berlin)
+              nightly: cron 0 3 * * * (Europe/Berlin), next in 3h (2026-11-25T15:00:00.000Z)
               push: webhook, suspended
 
             Pipelines
@@ -65,32 +68,32 @@ fn a_pipeline_shows_where_it_lives_and_when_it_fires() {
         Kind::Pipelines,
         "site/build",
         &expect![[r#"
-        Name:         site/build
-        Description:  Compiles.
-        Phase:        Scheduled
-        Message:      the least loaded of 2 agents
-        Agent:        agent-1
-        Epoch:        1800000001
-        Revision:     1a2b3c4d5e6f
-        Spec:         cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd
-        Next:         in 42s (2026-11-25T12:00:42.000Z)
-        Webhook:      /hooks/site/pipelines/build
+            Name:         site/build
+            Description:  Compiles.
+            Phase:        Scheduled
+            Message:      the least loaded of 2 agents
+            Agent:        agent-1
+            Epoch:        1800000001
+            Revision:     1a2b3c4d5e6f
+            Spec:         cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd
+            Next:         in 42s (2026-11-25T12:00:42.000Z)
+            Webhook:      /hooks/site/pipelines/build
 
-        Triggers
-          nightly: cron 0 3 * * * (Europe/Berlin)
+            Triggers
+              nightly: cron 0 3 * * * (Europe/Berlin), next in 3h (2026-11-25T15:00:00.000Z)
 
-        Tasks
-          checkout: 1 step
-          compile: 2 steps after checkout
+            Tasks
+              checkout: 1 step
+              compile: 2 steps after checkout
 
-        Recent runs
-          NAME                         PIPELINE     PHASE        REASON       TRIGGER        AGENT     AGE   TOOK
-          01m8991xq0000000000000000a   site/build   Error        TaskFailed   cron nightly   agent-1   3m    1m05s
-          01m89973qg000000000000000b   site/build   StartingUp   Queued       manual         -         10s   -
+            Recent runs
+              NAME                         PIPELINE     PHASE        REASON       TRIGGER        AGENT     AGE   TOOK
+              01m8991xq0000000000000000a   site/build   Error        TaskFailed   cron nightly   agent-1   3m    1m05s
+              01m89973qg000000000000000b   site/build   StartingUp   Queued       manual         -         10s   -
 
-        Events
-            4h ago  Normal   Scheduled: agent-1 owns it\x1b[2J
-    "#]],
+            Events
+                4h ago  Normal   Scheduled: agent-1 owns it\x1b[2J
+        "#]],
     );
 }
 

@@ -62,3 +62,20 @@ fn an_unknown_run_has_its_exit_status() {
         assert_eq!((error.status(), error.to_string().as_str()), (4, "there is no run named x"));
     }
 }
+
+#[test]
+fn a_pipeline_stands_for_its_newest_run() {
+    let fake = Fake::start(|request, before| match (request.path(), before) {
+        ("/api/v1/runs", 0) => Reply::Json(200, serde_json::json!({"items": [{"metadata": {"name": RUN}}]})),
+        ("/api/v1/runs", _) => Reply::Json(200, serde_json::json!({"items": []})),
+        _ => Reply::Stream(vec![b"log".to_vec()], true),
+    });
+    let (mut ui, out, _) = testing::ui(Format::Table);
+    let args = Args { run: "site/build".into(), ..args() };
+    run(&args, &fake.client(), &mut ui).unwrap();
+    assert_eq!(out.text(), "log");
+    let targets: Vec<_> = fake.requests().into_iter().map(|request| request.target).collect();
+    let list = "/api/v1/runs?workflow=site&pipeline=build&limit=1".to_owned();
+    assert_eq!(targets, [list, format!("/api/v1/runs/{RUN}/logs?format=text")]);
+    assert_eq!(run(&args, &fake.client(), &mut ui).unwrap_err().status(), 4, "it never ran");
+}
