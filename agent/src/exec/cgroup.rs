@@ -15,6 +15,7 @@ pub fn find(work_dir: &Path) -> Option<PathBuf> {
     let mounts = read_to_string("/proc/self/mounts").ok()?;
     let own = read_to_string("/proc/self/cgroup").ok()?;
     // The name is the same after a restart, so that what a crashed agent left can be found.
+    let work_dir = std::path::absolute(work_dir).ok()?;
     let name = format!("xene-{}", &blake3::hash(work_dir.as_os_str().as_bytes()).to_hex()[..16]);
     let parent = own_group(&mounts, &own)?.join(name);
     match DirBuilder::new().create(&parent) {

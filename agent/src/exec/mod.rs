@@ -184,3 +184,6 @@ const STALE_LIMIT: Duration = Duration::from_secs(5);
 fn slashed(path: &Path) -> Vec<u8> {
     [path.as_os_str().as_bytes(), b"/"].concat()
 }
+
+#[cfg(test)]
+mod tests;

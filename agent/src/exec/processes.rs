@@ -122,7 +122,7 @@ impl Process {
     }
 
     /// A handle that means this process and no later one of the same number.
-    fn pin(&self) -> Option<OwnedFd> {
+    pub(super) fn pin(&self) -> Option<OwnedFd> {
         let fd = pidfd_open(Pid::from_raw(self.pid)?, PidfdFlags::empty()).ok()?;
         Self::read(self.pid).filter(|now| now.started == self.started).map(|_| fd)
     }

@@ -146,8 +146,11 @@ impl Running {
         }
     }
 
-    fn is_signalled(&self) -> bool {
-        matches!(&*self.lock(), State::Started(_, Some(_)))
+    fn signalled(&self) -> Option<Signal> {
+        match &*self.lock() {
+            State::Started(_, signal) => *signal,
+            _ => None,
+        }
     }
 }
 
@@ -164,6 +167,7 @@ pub(super) fn run(shared: &Shared, command: &StepCommand, running: &Running) -> 
     };
     let mut pump = Pump::new(&mut process.child, running, number);
     pump.until_ended(&process.ended);
+    pump.until_obeyed(&process.live);
     // Not reaped yet, the leader's number still means its process group. What it left has been adopted by now.
     let leftovers = if processes::adopted().is_empty() { Vec::new() } else { process.live.sweep() };
     pump.drain();
@@ -296,7 +300,8 @@ impl<'a> Pump<'a> {
                 Some(at) => Some(PIPE_GRACE.saturating_sub(clock::now().boot.since(at))),
                 None => None,
             };
-            let ended = self.once(ended_at.is_none().then_some(leader), wait);
+            let watched = ended_at.is_none().then_some(leader);
+            let ended = self.once(watched.as_slice(), wait);
             match ended {
                 Polled::Ended => ended_at = Some(clock::now().boot),
                 Polled::Nothing if ended_at.is_some() => return,
@@ -305,16 +310,28 @@ impl<'a> Pump<'a> {
         }
     }
 
+    /// After SIGTERM, carries on until all others have followed the leader, or SIGKILL has come.
+    fn until_obeyed(&mut self, live: &Live) {
+        while self.running.signalled() == Some(Signal::Terminate) && !processes::adopted().is_empty() {
+            let members: Vec<_> = live.members().iter().filter_map(processes::Process::pin).collect();
+            if members.is_empty() {
+                return;
+            }
+            // Their end, by themselves or by SIGKILL, ends the wait; the limit is for one that hangs in the kernel.
+            self.once(&members.iter().collect::<Vec<_>>(), Some(KILL_LIMIT));
+        }
+    }
+
     /// Carries what is there, then lets go of the pipes. For when nobody of the step is left to write.
     fn drain(&mut self) {
-        while !self.pipes.is_empty() && self.once(None, Some(Duration::ZERO)) == Polled::Output {}
+        while !self.pipes.is_empty() && self.once(&[], Some(Duration::ZERO)) == Polled::Output {}
         self.pipes.clear();
     }
 
-    /// Waits for output or the leader's end, and carries the output.
-    fn once(&mut self, leader: Option<&OwnedFd>, wait: Option<Duration>) -> Polled {
+    /// Waits for output or the end of one of `processes`, and carries the output.
+    fn once(&mut self, processes: &[&OwnedFd], wait: Option<Duration>) -> Polled {
         let wait = wait.map(timespec);
-        let watched = self.pipes.iter().map(|(pipe, _)| pipe.as_fd()).chain(leader.map(AsFd::as_fd));
+        let watched = self.pipes.iter().map(|(pipe, _)| pipe.as_fd()).chain(processes.iter().map(AsFd::as_fd));
         let mut watched: Vec<_> = watched.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
         match poll(&mut watched, wait.as_ref()) {
             Ok(0) => return Polled::Nothing,
@@ -323,6 +340,7 @@ impl<'a> Pump<'a> {
             Err(_) => return Polled::Output,
         }
         let ready: Vec<bool> = watched.iter().map(|fd| !fd.revents().is_empty()).collect();
+        let (ready, ended) = ready.split_at(self.pipes.len());
         // Backwards, so that closed ones can be taken out.
         for at in (0..self.pipes.len()).rev().filter(|at| ready[*at]) {
             let (pipe, kind) = &mut self.pipes[at];
@@ -330,13 +348,13 @@ impl<'a> Pump<'a> {
                 Ok(0) => drop(self.pipes.remove(at)),
                 Ok(n) => {
                     self.running.log.append(*kind, self.step, &self.buffer[..n]);
-                    self.running.log.wait_ready(|| self.running.is_signalled());
+                    self.running.log.wait_ready(|| self.running.signalled().is_some());
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => drop(self.pipes.remove(at)),
             }
         }
-        if leader.is_some() && ready.last() == Some(&true) { Polled::Ended } else { Polled::Output }
+        if ended.contains(&true) { Polled::Ended } else { Polled::Output }
     }
 }
 
