@@ -90,8 +90,9 @@ impl Exec {
         });
         let alive = Arc::downgrade(&shared);
         tokio::spawn(async move {
-            // Orphans that end while their step goes on would stay as zombies.
+            // Orphans that end while their step goes on would stay as zombies. There is no hurry: steps end faster.
             while child_ended.recv().await.is_some() && alive.strong_count() > 0 {
+                tokio::time::sleep(REAP_DELAY).await;
                 processes::adopted();
             }
         });
@@ -178,6 +179,7 @@ pub fn sweep_stale(config: &ExecConfig) -> io::Result<Vec<String>> {
     folders::remove_stale(&work_dir).map(|()| names)
 }
 
+const REAP_DELAY: Duration = Duration::from_millis(500);
 const STALE_ROUNDS: usize = 20;
 const STALE_LIMIT: Duration = Duration::from_secs(5);
 

@@ -5,7 +5,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
+    fs::File,
+    io::{self, Read as _},
+    path::Path,
     process::{Child, Command, ExitStatus},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -73,8 +75,11 @@ fn own_children() -> Vec<i32> {
     let by_thread = || -> io::Result<Vec<i32>> {
         let mut children = Vec::new();
         for thread in std::fs::read_dir("/proc/self/task")? {
-            match std::fs::read_to_string(thread?.path().join("children")) {
-                Ok(text) => children.extend(text.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok())),
+            match read_whole(thread?.path().join("children")) {
+                Ok(text) => {
+                    let pids = String::from_utf8_lossy(&text);
+                    children.extend(pids.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
+                }
                 // A thread that has just ended has handed its children on; they are looked at again in a moment.
                 Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => {}
                 Err(error) => return Err(error),
@@ -87,6 +92,12 @@ fn own_children() -> Vec<i32> {
         let own = rustix::process::getpid().as_raw_pid();
         all().into_iter().filter(|process| process.parent == own).map(|process| process.pid).collect()
     })
+}
+
+/// Reads a file of /proc: their sizes say 0, so the standard library would creep up on their end.
+fn read_whole(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(1024);
+    File::open(path)?.read_to_end(&mut bytes).map(|_| bytes)
 }
 
 /// A process at the time of a look.
@@ -106,7 +117,7 @@ pub(super) struct Process {
 impl Process {
     fn read(pid: i32) -> Option<Self> {
         // A name may be any bytes.
-        let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+        let stat = read_whole(format!("/proc/{pid}/stat")).ok()?;
         Self::parse(pid, &String::from_utf8_lossy(&stat))
     }
 
@@ -137,7 +148,7 @@ fn all() -> Vec<Process> {
 
 /// The value of a variable in the environment that a process was started with, if that can be read.
 fn variable(pid: i32, name: &str) -> Option<Vec<u8>> {
-    let environ = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let environ = read_whole(format!("/proc/{pid}/environ")).ok()?;
     let value = |entry: &[u8]| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=").map(<[u8]>::to_vec);
     environ.split(|byte| *byte == 0).find_map(value)
 }
