@@ -96,6 +96,9 @@ pub enum OutputsError {
         /// From 1.
         line: usize,
     },
+    /// The step put something else in the file's place, or the system can't read it.
+    #[error("can't read $XENE_OUTPUT: {0}")]
+    Unreadable(String),
 }
 
 /// What to do.
