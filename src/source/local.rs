@@ -63,6 +63,7 @@ impl Reader for LocalGit {
             interval: Duration::from_secs(30),
             unwatched: Duration::from_secs(1),
             remote: false,
+            looks_cheaply: true,
         }
     }
 }
@@ -78,7 +79,7 @@ impl Followed {
     ) -> Result<Seen, Failure> {
         let revision = git::revision(tip.commit);
         let same_branch = self.reference.as_ref().is_none_or(|reference| *reference == tip.reference);
-        if applied.revision.as_ref() == Some(&revision) && self.reference.is_some() {
+        if applied.handed_over && applied.revision.as_ref() == Some(&revision) {
             self.reference = Some(tip.reference);
             return Ok(Seen { revision, rewritten: None, snapshot: Ok(None), unsettled: false });
         }

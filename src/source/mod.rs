@@ -6,7 +6,7 @@
 
 use std::{
     io,
-    path::{Component, Path},
+    path::{Component, Path, PathBuf},
     time::Duration,
 };
 
@@ -14,6 +14,7 @@ use crate::decide::desired::SourceHealth;
 
 mod backoff;
 pub mod config;
+mod directory;
 mod files;
 mod git;
 pub mod health;
@@ -32,7 +33,7 @@ pub use snapshot::{FileEntry, Known, Snapshot};
 pub use worker::{ApplyError, IsDoubtful, Resume, SourceHandle};
 use xene_schemas::source::SourceKind;
 
-use self::{git::GitReader, local::LocalGit, location::Location, worker::Reader};
+use self::{directory::Directory, git::GitReader, local::LocalGit, location::Location, worker::Reader};
 
 /// A source, opened.
 pub struct Source {
@@ -58,11 +59,12 @@ impl Source {
                 if !metadata.is_dir() {
                     return Err(SourceError::NotFolder(path));
                 }
-                let path = path.canonicalize().map_err(|_| SourceError::PathMissing(path.clone()))?;
+                let path = absolute(&path)?;
                 let url = path.display().to_string();
                 match open_git(&path, &config, folder.clone())? {
                     Some(git) => (Box::new(LocalGit::new(git, config.rewrites)), SourceKind::Git, url),
-                    None => todo!(),
+                    None if config.branch.is_some() => return Err(SourceError::BranchOfDirectory),
+                    None => (Box::new(Directory::new(path, folder)), SourceKind::Directory, url),
                 }
             }
         };
@@ -118,6 +120,13 @@ fn open_git(path: &Path, config: &SourceConfig, folder: Option<String>) -> Resul
         }
         Err(error) => Err(error),
     }
+}
+
+/// `path` from the root. Its links stay, so that one that is pointed elsewhere is followed.
+fn absolute(path: &Path) -> Result<PathBuf, SourceError> {
+    let is_plain = path.components().all(|part| part != Component::ParentDir);
+    let absolute = if is_plain { std::path::absolute(path) } else { path.canonicalize() };
+    absolute.map_err(|_| SourceError::PathMissing(path.to_owned()))
 }
 
 /// `folder` with single slashes and without `.`; it must stay within the source.

@@ -73,6 +73,9 @@ pub(super) struct Look<'a> {
 /// What was last handed over with success.
 #[derive(Debug, Default)]
 pub(super) struct Applied {
+    /// False until this process has handed something over: what is in effect may stem from an earlier one, and its
+    /// problems are unknown.
+    pub handed_over: bool,
     pub revision: Option<Revision>,
     pub known: Known,
     pub problems: Vec<Diagnostic>,
@@ -104,6 +107,8 @@ pub(super) struct Pace {
     pub unwatched: Duration,
     /// True if asking costs somebody else: then failures back off, and changes don't come by themselves.
     pub remote: bool,
+    /// True if it may be looked at after each hand-over: what came meanwhile need not wait to be noticed.
+    pub looks_cheaply: bool,
 }
 
 /// Speaks to the thread of a source. Clones speak to the same; the last one that goes stops it.
@@ -194,7 +199,6 @@ where
         is_doubtful,
         apply,
         report: Report { health, stale_after, seen: None, dirty: 0, failed: None, rewritten: None, degraded: None },
-        // What was incomplete before a restart is unknown: an unchanged revision is handed over once more.
         applied: Applied { revision: resume.revision, known: resume.known, ..Applied::default() },
         backoff: Backoff::default(),
     };
@@ -353,6 +357,7 @@ where
     fn pass(&mut self) -> Result<Revision, Failure> {
         let pace = self.reader.pace();
         let started = clock::now().boot;
+        let mut doubted = None;
         loop {
             let waited = clock::now().boot.since(started);
             let look = Look { applied: &self.applied, hurry: waited >= pace.cap, stop: &self.signals.stop };
@@ -362,9 +367,11 @@ where
             }
             let snapshot = seen.snapshot?;
             let doubtful = match (&snapshot, &mut self.is_doubtful) {
-                (Some(snapshot), Some(is_doubtful)) if waited < DOUBT => is_doubtful(snapshot),
+                (Some(snapshot), Some(is_doubtful)) => is_doubtful(snapshot),
                 _ => false,
             };
+            let now = clock::now().boot;
+            let doubtful = doubtful && now.since(*doubted.get_or_insert(now)) < DOUBT;
             if doubtful || (seen.unsettled && waited < pace.cap) {
                 if self.signals.pause(pace.quiet) {
                     return Err(stopped());
@@ -375,7 +382,7 @@ where
                 return Ok(seen.revision);
             };
             self.hand_over(snapshot)?;
-            if pace.remote {
+            if !pace.looks_cheaply {
                 return Ok(seen.revision);
             }
         }
@@ -383,6 +390,7 @@ where
 
     fn hand_over(&mut self, snapshot: Snapshot) -> Result<(), Failure> {
         let applied = Applied {
+            handed_over: true,
             revision: Some(snapshot.revision.clone()),
             known: snapshot.known(),
             problems: snapshot.problems.clone(),

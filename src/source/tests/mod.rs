@@ -1,4 +1,5 @@
 //! Sources against real repositories, real folders and real servers.
 
+mod directory;
 mod kit;
 mod local;
