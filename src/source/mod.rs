@@ -15,11 +15,13 @@ use crate::decide::desired::SourceHealth;
 mod backoff;
 pub mod config;
 mod directory;
+mod fetch;
 mod files;
 mod git;
 pub mod health;
 mod local;
 mod location;
+mod remote;
 pub mod snapshot;
 mod watch;
 mod worker;
@@ -33,7 +35,9 @@ pub use snapshot::{FileEntry, Known, Snapshot};
 pub use worker::{ApplyError, IsDoubtful, Resume, SourceHandle};
 use xene_schemas::source::SourceKind;
 
-use self::{directory::Directory, git::GitReader, local::LocalGit, location::Location, worker::Reader};
+use self::{
+    directory::Directory, fetch::Fetch, git::GitReader, local::LocalGit, location::Location, remote::Remote, worker::Reader,
+};
 
 /// A source, opened.
 pub struct Source {
@@ -53,7 +57,14 @@ impl Source {
         let folder = config.path.as_deref().map(clean_folder).transpose()?;
         let stale_after = config.stale_after;
         let (reader, kind, url): (Box<dyn Reader>, _, _) = match Location::parse(&config.location)? {
-            Location::Remote(_) => todo!(),
+            Location::Remote(url) if config.mode == Mode::Directory => return Err(SourceError::DirectoryByUrl(url.url)),
+            Location::Remote(url) => {
+                let shown = url.url.clone();
+                let fetch = Fetch { url, credentials: config.credentials, silence: config.timeout };
+                let (branch, rewrites) = (config.branch, config.rewrites);
+                let remote = Remote::new(fetch, branch, folder, rewrites, config.poll, &config.mirror_dir);
+                (Box::new(remote), SourceKind::Git, shown)
+            }
             Location::Local(path) => {
                 let metadata = path.metadata().map_err(|_| SourceError::PathMissing(path.clone()))?;
                 if !metadata.is_dir() {

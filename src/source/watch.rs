@@ -43,7 +43,7 @@ impl Watch {
 
     /// Watches exactly `wanted`. Folders that are missing are left out.
     pub(super) fn set(&mut self, wanted: &[(PathBuf, RecursiveMode)]) -> Watched {
-        if self.watcher.is_none() {
+        if self.watcher.is_none() && !wanted.is_empty() {
             match self.start() {
                 Ok(watcher) => self.watcher = Some(watcher),
                 Err(error) => return Watched { added: false, degraded: Some(sentence(&error)) },

@@ -56,6 +56,8 @@ pub(super) trait Reader: Send {
     fn count_dirty(&mut self) -> u32 {
         0
     }
+    /// Does what can wait, while there is nothing else to do.
+    fn rest(&mut self, _stop: &AtomicBool) {}
     /// How it wants to be looked at.
     fn pace(&self) -> Pace;
 }
@@ -343,8 +345,12 @@ where
                 let _ = waiter.send(outcome.clone());
             }
             if let Ok(revision) = outcome {
-                let dirty = if self.signals.is_idle() { self.reader.count_dirty() } else { self.report.dirty };
+                let idle = self.signals.is_idle();
+                let dirty = if idle { self.reader.count_dirty() } else { self.report.dirty };
                 self.report.observed(revision, dirty);
+                if idle {
+                    self.reader.rest(&self.signals.stop);
+                }
             }
             deadline = clock::now().boot + wait;
         }

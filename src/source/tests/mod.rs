@@ -3,3 +3,5 @@
 mod directory;
 mod kit;
 mod local;
+mod remote;
+mod servers;
