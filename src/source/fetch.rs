@@ -140,7 +140,7 @@ impl Fetch {
                 Failure::new(Reason::AuthFailed, format!("{} has quotes or no UTF-8 in its name", path.display()))
             })?;
             // ssh itself splits some values at blanks, hence two kinds of quotes.
-            command.push_str(&format!(" -o '{option}=\"{text}\"'"));
+            command.extend([" -o '", option, "=\"", text, "\"'"]);
             Ok::<(), Failure>(())
         };
         if let Some(path) = &self.credentials.known_hosts {
@@ -206,8 +206,13 @@ impl Fetch {
             failed(Reason::AuthFailed, format!("{url} refuses the credentials; check user name and password or token"))
         } else if has(&["certificate"]) {
             failed(Reason::AuthFailed, format!("the certificate of {url} is not valid: {}", first_line(errors)))
-        } else if has(&["unable to update url base from redirection", "error: 301", "error: 302", "error: 307", "error: 308"])
-        {
+        } else if has(&[
+            "unable to update url base from redirection",
+            "error: 301",
+            "error: 302",
+            "error: 307",
+            "error: 308",
+        ]) {
             failed(Reason::Unreachable, format!("{url} has moved, and redirects are not followed; name its new URL"))
         } else if has(&["early EOF", "hung up", "reset by peer", "Could not resolve host"]) {
             FetchError::Failed(self.unreachable(errors))
@@ -257,7 +262,10 @@ fn hardened() -> Command {
         }
     }
     git.env("LC_ALL", "C").env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null");
-    git.env("GIT_TERMINAL_PROMPT", "0").env("GIT_ASKPASS", "").env("SSH_ASKPASS", "").env("SSH_ASKPASS_REQUIRE", "never");
+    git.env("GIT_TERMINAL_PROMPT", "0")
+        .env("GIT_ASKPASS", "")
+        .env("SSH_ASKPASS", "")
+        .env("SSH_ASKPASS_REQUIRE", "never");
     for setting in [
         "core.hooksPath=/dev/null",
         "core.fsmonitor=false",
@@ -297,7 +305,9 @@ fn run(mut command: Command, silence: Duration, stop: &AtomicBool) -> io::Result
                 }
             }
             Err(RecvTimeoutError::Disconnected) => break false,
-            Err(RecvTimeoutError::Timeout) if stop.load(Ordering::Acquire) => return Err(io::ErrorKind::Interrupted.into()),
+            Err(RecvTimeoutError::Timeout) if stop.load(Ordering::Acquire) => {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
             Err(RecvTimeoutError::Timeout) if clock::now().boot.since(last_heard) >= silence => break true,
             // A grandchild may hold the pipes; the leader's end is what counts.
             Err(RecvTimeoutError::Timeout) if group.0.try_wait()?.is_some() => break false,
@@ -346,7 +356,8 @@ fn first_line(errors: &str) -> String {
 const USERNAME: &str = "XENE_GIT_USERNAME";
 const PASSWORD: &str = "XENE_GIT_PASSWORD";
 /// `git` runs this by a shell, with `get`, `store` or `erase` after it.
-const HELPER: &str = r#"!f() { test "$1" = get && printf 'username=%s\npassword=%s\n' "$XENE_GIT_USERNAME" "$XENE_GIT_PASSWORD"; }; f"#;
+const HELPER: &str =
+    r#"!f() { test "$1" = get && printf 'username=%s\npassword=%s\n' "$XENE_GIT_USERNAME" "$XENE_GIT_PASSWORD"; }; f"#;
 
 const RETRIED: &str = "it is tried again, and what was in effect stays";
 /// Enough for the names of tens of thousands of branches.

@@ -7,6 +7,7 @@
 use std::{
     io,
     path::{Component, Path, PathBuf},
+    sync::atomic::AtomicBool,
     time::Duration,
 };
 
@@ -36,7 +37,8 @@ pub use worker::{ApplyError, IsDoubtful, Resume, SourceHandle};
 use xene_schemas::source::SourceKind;
 
 use self::{
-    directory::Directory, fetch::Fetch, git::GitReader, local::LocalGit, location::Location, remote::Remote, worker::Reader,
+    directory::Directory, fetch::Fetch, git::GitReader, local::LocalGit, location::Location, remote::Remote,
+    worker::Reader,
 };
 
 /// A source, opened.
@@ -57,7 +59,9 @@ impl Source {
         let folder = config.path.as_deref().map(clean_folder).transpose()?;
         let stale_after = config.stale_after;
         let (reader, kind, url): (Box<dyn Reader>, _, _) = match Location::parse(&config.location)? {
-            Location::Remote(url) if config.mode == Mode::Directory => return Err(SourceError::DirectoryByUrl(url.url)),
+            Location::Remote(url) if config.mode == Mode::Directory => {
+                return Err(SourceError::DirectoryByUrl(url.url));
+            }
             Location::Remote(url) => {
                 let shown = url.url.clone();
                 let fetch = Fetch { url, credentials: config.credentials, silence: config.timeout };
@@ -100,6 +104,13 @@ impl Source {
             self.is_doubtful = Some(Box::new(is_doubtful));
         }
         self
+    }
+
+    /// Looks once, without a thread: for commands that check or plan. What `known` has carries no bytes.
+    pub fn read(&mut self, known: Known) -> Result<Snapshot, Failure> {
+        let applied = worker::Applied { known, ..worker::Applied::default() };
+        let look = worker::Look { applied: &applied, hurry: true, stop: &AtomicBool::new(false) };
+        self.reader.look(look)?.snapshot?.ok_or_else(|| Failure::new(Reason::Unreadable, "nothing was read"))
     }
 
     /// Starts the source's thread. `apply` brings a snapshot into effect and returns once that is durable; on an error the

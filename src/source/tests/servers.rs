@@ -36,7 +36,8 @@ impl Server {
     fn start(mut command: impl FnMut(u16) -> Command) -> Self {
         for _ in 0..5 {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            let mut child = command(port).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            let mut child =
+                command(port).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
             let deadline = clock::now().boot + DEADLINE;
             while child.try_wait().unwrap().is_none() && clock::now().boot < deadline {
                 if TcpStream::connect(("127.0.0.1", port)).is_ok() {
@@ -76,7 +77,7 @@ pub(super) fn sshd(dir: &Path) -> Option<Server> {
     keygen(&dir.join("user"));
     fs::copy(dir.join("user.pub"), dir.join("authorized")).unwrap();
     let text = format!(
-        "HostKey {0}/host\nAuthorizedKeysFile {0}/authorized\nPidFile none\nUsePAM no\nStrictModes no\n\
+        "HostKey \"{0}/host\"\nAuthorizedKeysFile \"{0}/authorized\"\nPidFile none\nUsePAM no\nStrictModes no\n\
          PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\n",
         dir.display()
     );
@@ -146,7 +147,10 @@ pub(super) fn silent() -> Listener {
 pub(super) fn redirecting(to: String) -> Listener {
     Listener::start(move |mut stream| {
         let path = read_head(&mut BufReader::new(&stream)).0;
-        let _ = write!(stream, "HTTP/1.1 302 Found\r\nLocation: {to}{path}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        let _ = write!(
+            stream,
+            "HTTP/1.1 302 Found\r\nLocation: {to}{path}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        );
     })
 }
 
