@@ -14,6 +14,7 @@ use super::{
     config::Rewrites,
     git::{self, GitReader, Tip},
     health::{Failure, Reason},
+    snapshot::{Known, Snapshot},
     worker::{Applied, Look, Pace, Reader, Seen},
 };
 
@@ -41,6 +42,11 @@ impl Reader for LocalGit {
     fn look(&mut self, look: Look<'_>) -> Result<Seen, Failure> {
         let tip = self.git.tip()?;
         self.followed.look(&mut self.git, tip, self.rewrites, look.applied)
+    }
+
+    fn read_commit(&mut self, name: &str, known: &Known) -> Result<Snapshot, Failure> {
+        let commit = self.git.resolve(name)?;
+        self.git.read(commit, known)
     }
 
     fn watches(&self) -> Vec<(PathBuf, RecursiveMode)> {

@@ -113,6 +113,11 @@ impl Source {
         self.reader.look(look)?.snapshot?.ok_or_else(|| Failure::new(Reason::Unreadable, "nothing was read"))
     }
 
+    /// Reads one commit of a repository of this machine, by any of its names: `v1.2`, `HEAD~1`, `0a1b2c3`.
+    pub fn read_commit(&mut self, name: &str, known: &Known) -> Result<Snapshot, Failure> {
+        self.reader.read_commit(name, known)
+    }
+
     /// Starts the source's thread. `apply` brings a snapshot into effect and returns once that is durable; on an error the
     /// newest snapshot is tried again later. `health` is told of transitions only. Both are called on that thread.
     pub fn spawn<A, H>(self, resume: Resume, apply: A, health: H) -> io::Result<SourceHandle>

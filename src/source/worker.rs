@@ -48,6 +48,11 @@ pub struct Resume {
 pub(super) trait Reader: Send {
     /// Looks at the whole source.
     fn look(&mut self, look: Look<'_>) -> Result<Seen, Failure>;
+    /// The files of a commit by any of its names.
+    fn read_commit(&mut self, name: &str, _known: &Known) -> Result<Snapshot, Failure> {
+        let message = format!("{name:?} can't be read: only a repository of this machine has commits to choose from");
+        Err(Failure::new(Reason::RefMissing, message))
+    }
     /// What to watch, as of the last look.
     fn watches(&self) -> Vec<(PathBuf, RecursiveMode)>;
     /// True for a path below the watches whose change may matter.

@@ -418,3 +418,38 @@ fn single_look_needs_no_thread() {
     assert_eq!((snapshot.revision.0.clone(), paths(&snapshot)), (first, vec!["a.yaml"]));
     assert_eq!(source.read(snapshot.known()).unwrap().files["a.yaml"].bytes, None);
 }
+
+#[test]
+fn any_commit_can_be_read_by_its_names() {
+    let repo = Repo::new();
+    let first = repo.commit("a.yaml", "a: 1\n");
+    repo.git(&["tag", "-a", "v1", "-m", "One"]);
+    repo.commit("b.yaml", "b: 1\n");
+    let mut source = Source::open(repo.config()).unwrap();
+    for name in ["v1", "HEAD~1", &first[..8], "main~1"] {
+        let snapshot = source.read_commit(name, &Default::default()).unwrap();
+        assert_eq!((snapshot.revision.0.as_str(), paths(&snapshot)), (first.as_str(), vec!["a.yaml"]));
+    }
+    assert!(source.read_commit("nope", &Default::default()).unwrap_err().message.contains("names no commit"));
+}
+
+#[test]
+fn moved_ref_is_handed_over_well_within_a_second() {
+    let repo = Repo::new();
+    let commits: Vec<String> = (0..20).map(|n| repo.commit("a.yaml", &format!("a: {n}\n"))).collect();
+    let live = Live::start(repo.config());
+    live.healthy(&commits[19]);
+    let mut took: Vec<_> = commits[..19]
+        .iter()
+        .rev()
+        .map(|commit| {
+            repo.git(&["update-ref", "refs/heads/main", commit]);
+            let began = xene_agent::clock::now().boot;
+            live.snapshot(commit);
+            xene_agent::clock::now().boot.since(began)
+        })
+        .collect();
+    took.sort();
+    eprintln!("ref moved to snapshot handed over: median {:?}, p95 {:?}", took[9], took[17]);
+    assert!(took[17] < std::time::Duration::from_secs(1), "{took:?}");
+}
