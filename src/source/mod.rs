@@ -2,7 +2,7 @@
 //!
 //! - [`snapshot`]: what is handed over · [`config`]: what a person says · [`health`]: what can go wrong
 //! - `git`: commits · `local`, `remote`, `directory`: the three kinds of source · `fetch`: the child process
-//! - `watch`: "something changed" · `backoff` · `worker`: the thread that ties them together
+//! - `watch`: "something changed" · `backoff` · `report`: transitions only · `worker`: the thread that ties them together
 
 use std::{
     io,
@@ -23,6 +23,7 @@ pub mod health;
 mod local;
 mod location;
 mod remote;
+mod report;
 pub mod snapshot;
 mod watch;
 mod worker;

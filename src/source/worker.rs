@@ -14,7 +14,6 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
 use notify::RecursiveMode;
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
@@ -24,6 +23,7 @@ use xene_schemas::{diagnostic::Diagnostic, meta::Revision};
 use super::{
     backoff::{Backoff, jitter},
     health::{Failure, Reason},
+    report::Report,
     snapshot::{Known, Snapshot},
     watch::Watch,
 };
@@ -205,7 +205,7 @@ where
         signals: signals.clone(),
         is_doubtful,
         apply,
-        report: Report { health, stale_after, seen: None, dirty: 0, failed: None, rewritten: None, degraded: None },
+        report: Report::new(health, stale_after),
         applied: Applied { revision: resume.revision, known: resume.known, ..Applied::default() },
         backoff: Backoff::default(),
     };
@@ -351,7 +351,7 @@ where
             }
             if let Ok(revision) = outcome {
                 let idle = self.signals.is_idle();
-                let dirty = if idle { self.reader.count_dirty() } else { self.report.dirty };
+                let dirty = if idle { self.reader.count_dirty() } else { self.report.dirty() };
                 self.report.observed(revision, dirty);
                 if idle {
                     self.reader.rest(&self.signals.stop);
@@ -427,7 +427,7 @@ where
         let pace = self.reader.pace();
         // Without random numbers waits are not spread, which is no reason to stop.
         let random = getrandom::u32().unwrap_or(u32::MAX / 2);
-        let interval = if self.report.degraded.is_some() { pace.unwatched } else { pace.interval };
+        let interval = if self.report.is_degraded() { pace.unwatched } else { pace.interval };
         let wait = match outcome {
             Ok(_) => {
                 self.backoff.reset();
@@ -438,67 +438,6 @@ where
             Err(_) => self.backoff.next(random).min(interval),
         };
         if self.signals.awaits_announced(outcome.as_ref().ok()) { wait.min(ANNOUNCED_RETRY) } else { wait }
-    }
-}
-
-/// Tells how the source goes, on transitions only.
-struct Report<H> {
-    health: H,
-    stale_after: Duration,
-    seen: Option<Revision>,
-    dirty: u32,
-    failed: Option<Failed>,
-    rewritten: Option<(Revision, Revision)>,
-    degraded: Option<String>,
-}
-
-struct Failed {
-    failure: Failure,
-    since: Timestamp,
-    began: BootTime,
-    stale: bool,
-}
-
-impl<H: FnMut(SourceHealth)> Report<H> {
-    fn observed(&mut self, seen: Revision, dirty: u32) {
-        if self.failed.take().is_some() || self.seen.as_ref() != Some(&seen) || self.dirty != dirty {
-            (self.health)(SourceHealth::Observed { seen: Some(seen.clone()), at: clock::now().wall, dirty });
-            self.seen = Some(seen);
-            self.dirty = dirty;
-        }
-    }
-
-    fn failed(&mut self, failure: &Failure) {
-        let now = clock::now();
-        let (since, began) = self.failed.as_ref().map_or((now.wall, now.boot), |failed| (failed.since, failed.began));
-        let lasted = now.boot.since(began);
-        let stale = lasted >= self.stale_after;
-        if self.failed.as_ref().is_some_and(|failed| failed.failure == *failure && failed.stale == stale) {
-            return;
-        }
-        let (reason, message) = if stale {
-            let message = format!("nothing could be read for {} s: {}", lasted.as_secs(), failure.message);
-            (Reason::Stale, message)
-        } else {
-            (failure.reason, failure.message.clone())
-        };
-        (self.health)(SourceHealth::Failed { reason: reason.to_string(), message, since });
-        self.failed = Some(Failed { failure: failure.clone(), since, began, stale });
-    }
-
-    fn rewritten(&mut self, from: &Revision, to: &Revision) {
-        let pair = (from.clone(), to.clone());
-        if self.rewritten.as_ref() != Some(&pair) {
-            (self.health)(SourceHealth::Rewritten { from: from.clone(), to: to.clone() });
-            self.rewritten = Some(pair);
-        }
-    }
-
-    fn degraded(&mut self, degraded: Option<String>) {
-        if self.degraded != degraded {
-            (self.health)(SourceHealth::Degraded(degraded.clone().unwrap_or_default()));
-            self.degraded = degraded;
-        }
     }
 }
 
