@@ -112,6 +112,19 @@ impl Problems {
         });
     }
 
+    /// A link to a folder that is not followed: like a submodule.
+    pub(super) fn folder_link(&mut self, path: &str, why: &str) {
+        self.list.push(Diagnostic {
+            path: path.to_owned(),
+            line: 0,
+            column: 0,
+            code: "XE0902".to_owned(),
+            severity: Severity::Warning,
+            message: format!("the link {why}; it is not followed"),
+            hint: Some("list it in .xeneignore".to_owned()),
+        });
+    }
+
     /// The path is not UTF-8.
     pub(super) fn bad_name(&mut self, path: &str) {
         self.unread(path, "XE0905", "the name is not UTF-8".to_owned(), "rename the file");

@@ -89,6 +89,15 @@ impl GitReader {
         }
     }
 
+    /// The commit that `name` means: a branch, a tag, an abbreviated id, `HEAD~1`.
+    pub(super) fn resolve(&self, name: &str) -> Result<Oid, Failure> {
+        let found = self.repo.revparse_single(name).and_then(|object| object.peel_to_commit());
+        found.map(|commit| commit.id()).map_err(|error| {
+            let message = format!("{name:?} names no commit in {}: {}", self.path.display(), error.message());
+            Failure::new(Reason::RefMissing, message)
+        })
+    }
+
     /// True if `new` has `old` in its history; false if `old` is unknown here.
     pub(super) fn descends(&self, new: Oid, old: Oid) -> bool {
         new == old || self.repo.graph_descendant_of(new, old).unwrap_or(false)

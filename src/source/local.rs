@@ -14,6 +14,7 @@ use super::{
     config::Rewrites,
     git::{self, GitReader, Tip},
     health::{Failure, Reason},
+    snapshot::{Known, Snapshot},
     worker::{Applied, Look, Pace, Reader, Seen},
 };
 
@@ -43,6 +44,11 @@ impl Reader for LocalGit {
         self.followed.look(&mut self.git, tip, self.rewrites, look.applied)
     }
 
+    fn read_commit(&mut self, name: &str, known: &Known) -> Result<Snapshot, Failure> {
+        let commit = self.git.resolve(name)?;
+        self.git.read(commit, known)
+    }
+
     fn watches(&self) -> Vec<(PathBuf, RecursiveMode)> {
         self.git.watches()
     }
@@ -63,6 +69,7 @@ impl Reader for LocalGit {
             interval: Duration::from_secs(30),
             unwatched: Duration::from_secs(1),
             remote: false,
+            looks_cheaply: true,
         }
     }
 }
@@ -78,7 +85,7 @@ impl Followed {
     ) -> Result<Seen, Failure> {
         let revision = git::revision(tip.commit);
         let same_branch = self.reference.as_ref().is_none_or(|reference| *reference == tip.reference);
-        if applied.revision.as_ref() == Some(&revision) && self.reference.is_some() {
+        if applied.handed_over && applied.revision.as_ref() == Some(&revision) {
             self.reference = Some(tip.reference);
             return Ok(Seen { revision, rewritten: None, snapshot: Ok(None), unsettled: false });
         }

@@ -2,11 +2,12 @@
 //!
 //! - [`snapshot`]: what is handed over · [`config`]: what a person says · [`health`]: what can go wrong
 //! - `git`: commits · `local`, `remote`, `directory`: the three kinds of source · `fetch`: the child process
-//! - `watch`: "something changed" · `backoff` · `worker`: the thread that ties them together
+//! - `watch`: "something changed" · `backoff` · `report`: transitions only · `worker`: the thread that ties them together
 
 use std::{
     io,
-    path::{Component, Path},
+    path::{Component, Path, PathBuf},
+    sync::atomic::AtomicBool,
     time::Duration,
 };
 
@@ -14,11 +15,15 @@ use crate::decide::desired::SourceHealth;
 
 mod backoff;
 pub mod config;
+mod directory;
+mod fetch;
 mod files;
 mod git;
 pub mod health;
 mod local;
 mod location;
+mod remote;
+mod report;
 pub mod snapshot;
 mod watch;
 mod worker;
@@ -32,7 +37,10 @@ pub use snapshot::{FileEntry, Known, Snapshot};
 pub use worker::{ApplyError, IsDoubtful, Resume, SourceHandle};
 use xene_schemas::source::SourceKind;
 
-use self::{git::GitReader, local::LocalGit, location::Location, worker::Reader};
+use self::{
+    directory::Directory, fetch::Fetch, git::GitReader, local::LocalGit, location::Location, remote::Remote,
+    worker::Reader,
+};
 
 /// A source, opened.
 pub struct Source {
@@ -52,17 +60,27 @@ impl Source {
         let folder = config.path.as_deref().map(clean_folder).transpose()?;
         let stale_after = config.stale_after;
         let (reader, kind, url): (Box<dyn Reader>, _, _) = match Location::parse(&config.location)? {
-            Location::Remote(_) => todo!(),
+            Location::Remote(url) if config.mode == Mode::Directory => {
+                return Err(SourceError::DirectoryByUrl(url.url));
+            }
+            Location::Remote(url) => {
+                let shown = url.url.clone();
+                let fetch = Fetch { url, credentials: config.credentials, silence: config.timeout };
+                let (branch, rewrites) = (config.branch, config.rewrites);
+                let remote = Remote::new(fetch, branch, folder, rewrites, config.poll, &config.mirror_dir);
+                (Box::new(remote), SourceKind::Git, shown)
+            }
             Location::Local(path) => {
                 let metadata = path.metadata().map_err(|_| SourceError::PathMissing(path.clone()))?;
                 if !metadata.is_dir() {
                     return Err(SourceError::NotFolder(path));
                 }
-                let path = path.canonicalize().map_err(|_| SourceError::PathMissing(path.clone()))?;
+                let path = absolute(&path)?;
                 let url = path.display().to_string();
                 match open_git(&path, &config, folder.clone())? {
                     Some(git) => (Box::new(LocalGit::new(git, config.rewrites)), SourceKind::Git, url),
-                    None => todo!(),
+                    None if config.branch.is_some() => return Err(SourceError::BranchOfDirectory),
+                    None => (Box::new(Directory::new(path, folder)), SourceKind::Directory, url),
                 }
             }
         };
@@ -87,6 +105,18 @@ impl Source {
             self.is_doubtful = Some(Box::new(is_doubtful));
         }
         self
+    }
+
+    /// Looks once, without a thread: for commands that check or plan. What `known` has carries no bytes.
+    pub fn read(&mut self, known: Known) -> Result<Snapshot, Failure> {
+        let applied = worker::Applied { known, ..worker::Applied::default() };
+        let look = worker::Look { applied: &applied, hurry: true, stop: &AtomicBool::new(false) };
+        self.reader.look(look)?.snapshot?.ok_or_else(|| Failure::new(Reason::Unreadable, "nothing was read"))
+    }
+
+    /// Reads one commit of a repository of this machine, by any of its names: `v1.2`, `HEAD~1`, `0a1b2c3`.
+    pub fn read_commit(&mut self, name: &str, known: &Known) -> Result<Snapshot, Failure> {
+        self.reader.read_commit(name, known)
     }
 
     /// Starts the source's thread. `apply` brings a snapshot into effect and returns once that is durable; on an error the
@@ -118,6 +148,13 @@ fn open_git(path: &Path, config: &SourceConfig, folder: Option<String>) -> Resul
         }
         Err(error) => Err(error),
     }
+}
+
+/// `path` from the root. Its links stay, so that one that is pointed elsewhere is followed.
+fn absolute(path: &Path) -> Result<PathBuf, SourceError> {
+    let is_plain = path.components().all(|part| part != Component::ParentDir);
+    let absolute = if is_plain { std::path::absolute(path) } else { path.canonicalize() };
+    absolute.map_err(|_| SourceError::PathMissing(path.to_owned()))
 }
 
 /// `folder` with single slashes and without `.`; it must stay within the source.

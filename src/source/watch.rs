@@ -18,8 +18,12 @@ pub(super) type OnChange = Arc<dyn Fn() + Send + Sync>;
 /// True for a path whose change may matter.
 pub(super) type Filter = Arc<dyn Fn(&Path) -> bool + Send + Sync>;
 
+/// Starts a watcher; an argument, so that a test can refuse.
+type Start = fn(OnChange, Filter) -> notify::Result<RecommendedWatcher>;
+
 /// The watches of one source.
 pub(super) struct Watch {
+    start: Start,
     watcher: Option<RecommendedWatcher>,
     on_change: OnChange,
     filter: Filter,
@@ -38,13 +42,13 @@ pub(super) struct Watched {
 
 impl Watch {
     pub(super) fn new(on_change: OnChange, filter: Filter) -> Self {
-        Self { watcher: None, on_change, filter, watched: HashMap::new() }
+        Self { start, watcher: None, on_change, filter, watched: HashMap::new() }
     }
 
     /// Watches exactly `wanted`. Folders that are missing are left out.
     pub(super) fn set(&mut self, wanted: &[(PathBuf, RecursiveMode)]) -> Watched {
-        if self.watcher.is_none() {
-            match self.start() {
+        if self.watcher.is_none() && !wanted.is_empty() {
+            match (self.start)(self.on_change.clone(), self.filter.clone()) {
                 Ok(watcher) => self.watcher = Some(watcher),
                 Err(error) => return Watched { added: false, degraded: Some(sentence(&error)) },
             }
@@ -84,15 +88,14 @@ impl Watch {
         }
         result
     }
+}
 
-    fn start(&self) -> notify::Result<RecommendedWatcher> {
-        let (on_change, filter) = (self.on_change.clone(), self.filter.clone());
-        notify::recommended_watcher(move |event: notify::Result<Event>| {
-            if event.map_or(true, |event| matters(&event, &filter)) {
-                on_change();
-            }
-        })
-    }
+fn start(on_change: OnChange, filter: Filter) -> notify::Result<RecommendedWatcher> {
+    notify::recommended_watcher(move |event: notify::Result<Event>| {
+        if event.map_or(true, |event| matters(&event, &filter)) {
+            on_change();
+        }
+    })
 }
 
 /// True unless nothing was written, or only where nobody looks. Our own reading emits `Access(Open)`.
@@ -126,5 +129,49 @@ fn describe(kind: &ErrorKind) -> String {
         ErrorKind::Io(error) => error.to_string(),
         ErrorKind::Generic(message) => message.clone(),
         other => format!("{other:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use notify::event::{DataChange, Flag, ModifyKind};
+
+    use super::*;
+
+    #[test]
+    fn reading_does_not_wake_but_writing_and_lost_events_do() {
+        let filter: Filter = Arc::new(|path| path.ends_with("a.yaml"));
+        let event = |kind, path: &str| Event::new(kind).add_path(PathBuf::from(path));
+        let written = EventKind::Access(AccessKind::Close(AccessMode::Write));
+        let opened = EventKind::Access(AccessKind::Open(AccessMode::Any));
+        let modified = EventKind::Modify(ModifyKind::Data(DataChange::Any));
+        assert!(matters(&event(written, "/x/a.yaml"), &filter));
+        assert!(matters(&event(modified, "/x/a.yaml"), &filter));
+        assert!(!matters(&event(opened, "/x/a.yaml"), &filter));
+        assert!(!matters(&event(modified, "/x/other"), &filter));
+        assert!(matters(&Event::new(EventKind::Other).set_flag(Flag::Rescan), &filter));
+    }
+
+    #[test]
+    fn limits_are_told_with_their_remedy_and_end_when_they_are_raised() {
+        static RAISED: AtomicBool = AtomicBool::new(false);
+        let folder = tempfile::tempdir().unwrap();
+        let mut watch = Watch::new(Arc::new(|| ()), Arc::new(|_| true));
+        watch.start = |on_change, filter| {
+            if RAISED.load(Ordering::Acquire) {
+                return start(on_change, filter);
+            }
+            Err(notify::Error::io(rustix::io::Errno::MFILE.into()))
+        };
+        let wanted = [(folder.path().to_owned(), RecursiveMode::NonRecursive)];
+        let degraded = watch.set(&wanted).degraded.unwrap();
+        assert!(degraded.contains("max_user_instances"), "{degraded}");
+        RAISED.store(true, Ordering::Release);
+        assert_eq!(watch.set(&wanted), Watched { added: true, degraded: None });
+        assert_eq!(watch.set(&wanted), Watched { added: false, degraded: None });
+        let limit = sentence(&notify::Error::new(ErrorKind::MaxFilesWatch));
+        assert!(limit.contains("max_user_watches"), "{limit}");
     }
 }

@@ -14,7 +14,6 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
 use notify::RecursiveMode;
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
@@ -24,6 +23,7 @@ use xene_schemas::{diagnostic::Diagnostic, meta::Revision};
 use super::{
     backoff::{Backoff, jitter},
     health::{Failure, Reason},
+    report::Report,
     snapshot::{Known, Snapshot},
     watch::Watch,
 };
@@ -48,6 +48,11 @@ pub struct Resume {
 pub(super) trait Reader: Send {
     /// Looks at the whole source.
     fn look(&mut self, look: Look<'_>) -> Result<Seen, Failure>;
+    /// The files of a commit by any of its names.
+    fn read_commit(&mut self, name: &str, _known: &Known) -> Result<Snapshot, Failure> {
+        let message = format!("{name:?} can't be read: only a repository of this machine has commits to choose from");
+        Err(Failure::new(Reason::RefMissing, message))
+    }
     /// What to watch, as of the last look.
     fn watches(&self) -> Vec<(PathBuf, RecursiveMode)>;
     /// True for a path below the watches whose change may matter.
@@ -56,6 +61,8 @@ pub(super) trait Reader: Send {
     fn count_dirty(&mut self) -> u32 {
         0
     }
+    /// Does what can wait, while there is nothing else to do.
+    fn rest(&mut self, _stop: &AtomicBool) {}
     /// How it wants to be looked at.
     fn pace(&self) -> Pace;
 }
@@ -73,6 +80,9 @@ pub(super) struct Look<'a> {
 /// What was last handed over with success.
 #[derive(Debug, Default)]
 pub(super) struct Applied {
+    /// False until this process has handed something over: what is in effect may stem from an earlier one, and its
+    /// problems are unknown.
+    pub handed_over: bool,
     pub revision: Option<Revision>,
     pub known: Known,
     pub problems: Vec<Diagnostic>,
@@ -104,6 +114,8 @@ pub(super) struct Pace {
     pub unwatched: Duration,
     /// True if asking costs somebody else: then failures back off, and changes don't come by themselves.
     pub remote: bool,
+    /// True if it may be looked at after each hand-over: what came meanwhile need not wait to be noticed.
+    pub looks_cheaply: bool,
 }
 
 /// Speaks to the thread of a source. Clones speak to the same; the last one that goes stops it.
@@ -193,8 +205,7 @@ where
         signals: signals.clone(),
         is_doubtful,
         apply,
-        report: Report { health, stale_after, seen: None, dirty: 0, failed: None, rewritten: None, degraded: None },
-        // What was incomplete before a restart is unknown: an unchanged revision is handed over once more.
+        report: Report::new(health, stale_after),
         applied: Applied { revision: resume.revision, known: resume.known, ..Applied::default() },
         backoff: Backoff::default(),
     };
@@ -339,8 +350,12 @@ where
                 let _ = waiter.send(outcome.clone());
             }
             if let Ok(revision) = outcome {
-                let dirty = if self.signals.is_idle() { self.reader.count_dirty() } else { self.report.dirty };
+                let idle = self.signals.is_idle();
+                let dirty = if idle { self.reader.count_dirty() } else { self.report.dirty() };
                 self.report.observed(revision, dirty);
+                if idle {
+                    self.reader.rest(&self.signals.stop);
+                }
             }
             deadline = clock::now().boot + wait;
         }
@@ -353,6 +368,7 @@ where
     fn pass(&mut self) -> Result<Revision, Failure> {
         let pace = self.reader.pace();
         let started = clock::now().boot;
+        let mut doubted = None;
         loop {
             let waited = clock::now().boot.since(started);
             let look = Look { applied: &self.applied, hurry: waited >= pace.cap, stop: &self.signals.stop };
@@ -362,9 +378,11 @@ where
             }
             let snapshot = seen.snapshot?;
             let doubtful = match (&snapshot, &mut self.is_doubtful) {
-                (Some(snapshot), Some(is_doubtful)) if waited < DOUBT => is_doubtful(snapshot),
+                (Some(snapshot), Some(is_doubtful)) => is_doubtful(snapshot),
                 _ => false,
             };
+            let now = clock::now().boot;
+            let doubtful = doubtful && now.since(*doubted.get_or_insert(now)) < DOUBT;
             if doubtful || (seen.unsettled && waited < pace.cap) {
                 if self.signals.pause(pace.quiet) {
                     return Err(stopped());
@@ -375,7 +393,7 @@ where
                 return Ok(seen.revision);
             };
             self.hand_over(snapshot)?;
-            if pace.remote {
+            if !pace.looks_cheaply {
                 return Ok(seen.revision);
             }
         }
@@ -383,6 +401,7 @@ where
 
     fn hand_over(&mut self, snapshot: Snapshot) -> Result<(), Failure> {
         let applied = Applied {
+            handed_over: true,
             revision: Some(snapshot.revision.clone()),
             known: snapshot.known(),
             problems: snapshot.problems.clone(),
@@ -408,7 +427,7 @@ where
         let pace = self.reader.pace();
         // Without random numbers waits are not spread, which is no reason to stop.
         let random = getrandom::u32().unwrap_or(u32::MAX / 2);
-        let interval = if self.report.degraded.is_some() { pace.unwatched } else { pace.interval };
+        let interval = if self.report.is_degraded() { pace.unwatched } else { pace.interval };
         let wait = match outcome {
             Ok(_) => {
                 self.backoff.reset();
@@ -419,67 +438,6 @@ where
             Err(_) => self.backoff.next(random).min(interval),
         };
         if self.signals.awaits_announced(outcome.as_ref().ok()) { wait.min(ANNOUNCED_RETRY) } else { wait }
-    }
-}
-
-/// Tells how the source goes, on transitions only.
-struct Report<H> {
-    health: H,
-    stale_after: Duration,
-    seen: Option<Revision>,
-    dirty: u32,
-    failed: Option<Failed>,
-    rewritten: Option<(Revision, Revision)>,
-    degraded: Option<String>,
-}
-
-struct Failed {
-    failure: Failure,
-    since: Timestamp,
-    began: BootTime,
-    stale: bool,
-}
-
-impl<H: FnMut(SourceHealth)> Report<H> {
-    fn observed(&mut self, seen: Revision, dirty: u32) {
-        if self.failed.take().is_some() || self.seen.as_ref() != Some(&seen) || self.dirty != dirty {
-            (self.health)(SourceHealth::Observed { seen: Some(seen.clone()), at: clock::now().wall, dirty });
-            self.seen = Some(seen);
-            self.dirty = dirty;
-        }
-    }
-
-    fn failed(&mut self, failure: &Failure) {
-        let now = clock::now();
-        let (since, began) = self.failed.as_ref().map_or((now.wall, now.boot), |failed| (failed.since, failed.began));
-        let lasted = now.boot.since(began);
-        let stale = lasted >= self.stale_after;
-        if self.failed.as_ref().is_some_and(|failed| failed.failure == *failure && failed.stale == stale) {
-            return;
-        }
-        let (reason, message) = if stale {
-            let message = format!("nothing could be read for {} s: {}", lasted.as_secs(), failure.message);
-            (Reason::Stale, message)
-        } else {
-            (failure.reason, failure.message.clone())
-        };
-        (self.health)(SourceHealth::Failed { reason: reason.to_string(), message, since });
-        self.failed = Some(Failed { failure: failure.clone(), since, began, stale });
-    }
-
-    fn rewritten(&mut self, from: &Revision, to: &Revision) {
-        let pair = (from.clone(), to.clone());
-        if self.rewritten.as_ref() != Some(&pair) {
-            (self.health)(SourceHealth::Rewritten { from: from.clone(), to: to.clone() });
-            self.rewritten = Some(pair);
-        }
-    }
-
-    fn degraded(&mut self, degraded: Option<String>) {
-        if self.degraded != degraded {
-            (self.health)(SourceHealth::Degraded(degraded.clone().unwrap_or_default()));
-            self.degraded = degraded;
-        }
     }
 }
 

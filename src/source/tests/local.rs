@@ -388,3 +388,68 @@ fn stop_answers_those_who_wait() {
     live.handle.stop();
     assert_eq!(live.handle.sync_blocking().unwrap_err().reason.to_string(), "Stopped");
 }
+
+#[test]
+fn one_change_among_ten_thousand_files_reads_one_blob() {
+    let repo = Repo::new();
+    for n in 0..10_000 {
+        repo.write(&format!("xene.d/{:02}/{n}.yaml", n % 100), &format!("n: {n}\n"));
+    }
+    let first = repo.commit("xene.d/.xeneignore", "*.json\n");
+    let mut git = crate::source::git::GitReader::open(&repo.path, None, None).unwrap();
+    let snapshot = git.read(git2::Oid::from_str(&first).unwrap(), &Default::default()).unwrap();
+    assert_eq!(snapshot.files.len(), 10_000);
+    let known = snapshot.known();
+    let second = repo.commit("xene.d/07/7.yaml", "n: changed\n");
+    let began = xene_agent::clock::now().boot;
+    let snapshot = git.read(git2::Oid::from_str(&second).unwrap(), &known).unwrap();
+    let took = xene_agent::clock::now().boot.since(began);
+    eprintln!("read 1 of 10,000 in {took:?}");
+    assert_eq!(snapshot.files.values().filter(|file| file.bytes.is_some()).count(), 1);
+    assert!(took < std::time::Duration::from_secs(1), "{took:?}");
+}
+
+#[test]
+fn single_look_needs_no_thread() {
+    let repo = Repo::new();
+    let first = repo.commit("a.yaml", "a: 1\n");
+    let mut source = Source::open(repo.config()).unwrap();
+    let snapshot = source.read(Default::default()).unwrap();
+    assert_eq!((snapshot.revision.0.clone(), paths(&snapshot)), (first, vec!["a.yaml"]));
+    assert_eq!(source.read(snapshot.known()).unwrap().files["a.yaml"].bytes, None);
+}
+
+#[test]
+fn any_commit_can_be_read_by_its_names() {
+    let repo = Repo::new();
+    let first = repo.commit("a.yaml", "a: 1\n");
+    repo.git(&["tag", "-a", "v1", "-m", "One"]);
+    repo.commit("b.yaml", "b: 1\n");
+    let mut source = Source::open(repo.config()).unwrap();
+    for name in ["v1", "HEAD~1", &first[..8], "main~1"] {
+        let snapshot = source.read_commit(name, &Default::default()).unwrap();
+        assert_eq!((snapshot.revision.0.as_str(), paths(&snapshot)), (first.as_str(), vec!["a.yaml"]));
+    }
+    assert!(source.read_commit("nope", &Default::default()).unwrap_err().message.contains("names no commit"));
+}
+
+#[test]
+fn moved_ref_is_handed_over_well_within_a_second() {
+    let repo = Repo::new();
+    let commits: Vec<String> = (0..20).map(|n| repo.commit("a.yaml", &format!("a: {n}\n"))).collect();
+    let live = Live::start(repo.config());
+    live.healthy(&commits[19]);
+    let mut took: Vec<_> = commits[..19]
+        .iter()
+        .rev()
+        .map(|commit| {
+            repo.git(&["update-ref", "refs/heads/main", commit]);
+            let began = xene_agent::clock::now().boot;
+            live.snapshot(commit);
+            xene_agent::clock::now().boot.since(began)
+        })
+        .collect();
+    took.sort();
+    eprintln!("ref moved to snapshot handed over: median {:?}, p95 {:?}", took[9], took[17]);
+    assert!(took[17] < std::time::Duration::from_secs(1), "{took:?}");
+}
