@@ -15,6 +15,9 @@ mod path;
 pub mod render;
 pub mod rules;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use xene_schemas::{diagnostic::Diagnostic, meta::Name};

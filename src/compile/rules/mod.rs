@@ -167,10 +167,13 @@ fn each_task<'p>(at: &Path<'_>, pipeline: &'p PipelineSpec, mut visit: impl FnMu
 /// A hint that names what may have been meant, or all that there is.
 pub(super) fn suggest<'a>(wanted: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let known: Vec<&str> = known.into_iter().collect();
+    let length = wanted.chars().count();
     let closest = known.iter().map(|name| (distance(wanted, name), *name)).min();
     match closest {
         None => None,
-        Some((edits, name)) if edits <= wanted.chars().count().max(3) / 3 => Some(format!("did you mean `{name}`?")),
+        Some((edits, name)) if edits <= length.max(3) / 3 && edits < length.max(1) => {
+            Some(format!("did you mean `{name}`?"))
+        }
         Some(_) if known.len() <= 24 => Some(format!("there is: {}", known.join(", "))),
         Some(_) => None,
     }
