@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use xene_agent::session::{
     Outgoing,
     frames::{FrameError, FrameReader},
-    transport::codes,
+    transport::{self, codes},
 };
 use xene_schemas::{
     meta::AgentName,
@@ -23,8 +23,9 @@ use crate::decide::event::Event;
 /// How long an agent may take to say Hello.
 const HELLO: Duration = Duration::from_secs(10);
 
-/// How long the last bytes of a session may take to arrive.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(3);
+/// How long the last bytes may take to be sent, and then how long the agent may take to close. Together less than the
+/// five seconds within which a revoked agent must be cut off.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The oldest version of the conversation that this code speaks.
 const OLDEST: u16 = VERSION;
@@ -46,6 +47,7 @@ pub(super) async fn serve<D: Driver, L: LogSink>(
     agent: AgentName,
     fingerprint: String,
 ) {
+    transport::widen(&connection);
     let opening = async {
         let (send, recv) = connection.accept_bi().await.map_err(|error| error.to_string())?;
         let mut reader = FrameReader::new(recv, MAX_FRAME);

@@ -49,6 +49,9 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long the end of all sessions may take.
 const SHUTDOWN: Duration = Duration::from_secs(5);
 
+/// Enrolments at a time: each may wait for a commit.
+const ENROLMENTS: usize = 64;
+
 /// Refused enrolments that one address may have within [`REFUSALS_SPAN`].
 const REFUSALS: u32 = 10;
 const REFUSALS_SPAN: Duration = Duration::from_secs(60);
@@ -96,6 +99,7 @@ pub(super) struct Shared<D, L> {
     pub(super) pki: Arc<Pki>,
     pub(super) sessions: Sessions,
     ids: AtomicU64,
+    enrolments: Semaphore,
     refusals: Mutex<HashMap<IpAddr, (BootTime, u32)>>,
 }
 
@@ -159,6 +163,7 @@ impl Listener {
             pki,
             sessions: sessions.clone(),
             ids: AtomicU64::new(1),
+            enrolments: Semaphore::new(ENROLMENTS),
             refusals: Mutex::default(),
         });
         let accepting = tokio::spawn(accept(endpoint.clone(), shared));
@@ -173,7 +178,8 @@ impl Listener {
         self.endpoint.local_addr()
     }
 
-    /// Ends all sessions, each once what was said is out, and stops listening. Bounded: at most a few seconds.
+    /// Ends all sessions, each once what was said is out, and stops listening; takes at most a few seconds. The port
+    /// is free once the last task that used it has ended, a moment later.
     pub async fn shutdown(self) {
         self.endpoint.set_server_config(None);
         self.accepting.abort();
@@ -214,7 +220,10 @@ async fn serve<D: Driver, L: LogSink>(incoming: Incoming, permit: OwnedSemaphore
             Some((agent, fingerprint)) => Box::pin(connection::serve(&shared, connection, agent, fingerprint)).await,
             None => connection.close(codes::CERTIFICATE, b"a session needs a certificate that names an agent"),
         },
-        Some(ALPN_JOIN) => Box::pin(enrol::serve(&shared, connection)).await,
+        Some(ALPN_JOIN) => match shared.enrolments.try_acquire() {
+            Ok(_permit) => Box::pin(enrol::serve(&shared, connection)).await,
+            Err(_) => connection.close(codes::BUSY, b"too many enrolments at once; try again in a moment"),
+        },
         // The handshake lets no other pass.
         _ => connection.close(codes::PROTOCOL, b""),
     }

@@ -2,8 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use quinn::{Connection, RecvStream};
-use tokio::{sync::mpsc, time::timeout};
+use quinn::{Connection, ConnectionError, RecvStream};
+use tokio::{
+    sync::{mpsc, watch},
+    time::timeout,
+};
 use xene_schemas::wire::{
     MAX_FRAME,
     control::{AgentMessage, CertificateWanted, ControllerMessage},
@@ -20,6 +23,9 @@ use super::{
 
 /// How long the last bytes of a session may take to arrive.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Why a session ends when nobody listens to it any more.
+const ENDING: &str = "this agent is ending";
 
 /// What an operator sets.
 #[derive(Debug, Clone)]
@@ -64,7 +70,8 @@ pub async fn run<L: LogSource>(
     events: mpsc::Sender<ClientEvent>,
 ) {
     let mut reconnect = Reconnect::default();
-    let mut last_reason = String::new();
+    // An outage is told once, not at each attempt.
+    let mut told = String::new();
     loop {
         let reason = match connect(&config, &identity).await {
             Ok((dialed, why)) => {
@@ -74,19 +81,21 @@ pub async fn run<L: LogSource>(
                     reconnect: &mut reconnect,
                     events: &events,
                 };
-                let reason = session.run(&uploads, &why).await;
+                let (reason, stood) = session.run(&uploads, &why).await;
+                if stood {
+                    told.clear();
+                }
                 let _ = timeout(CLOSE_PATIENCE, dialed.endpoint.wait_idle()).await;
                 reason
             }
             Err(reason) => reason,
         };
-        // An outage is told once, not at each attempt.
-        if reason == last_reason {
+        if reason == told {
             tracing::debug!(controller = config.controller, reason, "no session");
         } else {
             tracing::warn!(controller = config.controller, reason, "no session");
+            told.clone_from(&reason);
         }
-        last_reason.clone_from(&reason);
         if events.send(ClientEvent::Disconnected(reason)).await.is_err() {
             return;
         }
@@ -117,22 +126,22 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// Runs the session to its end; returns why it ended.
-    async fn run<L: LogSource>(&mut self, uploads: &Uploads<L>, why: &Why) -> String {
+    /// Runs the session to its end; returns why it ended, and whether the controller had welcomed this agent.
+    async fn run<L: LogSource>(&mut self, uploads: &Uploads<L>, why: &Why) -> (String, bool) {
         let connection = self.connection;
         let (mut send, recv) = match connection.open_bi().await {
             Ok(stream) => stream,
-            Err(error) => return why.sentence(&error),
+            Err(error) => return (why.sentence(&error), false),
         };
         let outgoing = Outgoing::default();
         if self.events.send(ClientEvent::Connected(outgoing.clone())).await.is_err() {
-            return "this agent is ending".into();
+            return (ENDING.into(), false);
         }
-        // The controller said something: it took the certificate and the Hello.
-        let welcomed = tokio::sync::Notify::new();
+        let welcomed = watch::Sender::new(false);
         let (identity, events) = (self.identity, self.events);
         let after_welcome = async {
-            welcomed.notified().await;
+            // The sender outlives this.
+            let _ = welcomed.subscribe().wait_for(|welcomed| *welcomed).await;
             tokio::join!(uploads.run(connection), renew_certificate(identity, &outgoing));
         };
         let closing = async {
@@ -146,42 +155,52 @@ impl Session<'_> {
             tracing::debug!(%end, "nothing more to say");
             std::future::pending::<()>().await;
         };
-        let end = tokio::select! {
-            end = self.read(recv, &welcomed) => end,
-            () = closing => Ok(()),
-            () = events.closed() => Ok(()),
-            () = writing => Ok(()),
-            () = after_welcome => Ok(()),
+        let read = tokio::select! {
+            reason = self.read(recv, &welcomed) => Some(reason),
+            () = closing => None,
+            () = events.closed() => Some(ENDING.into()),
+            () = writing => None,
+            () = after_welcome => None,
         };
-        let reason = match (connection.close_reason(), end) {
+        let reason = match (connection.close_reason(), outgoing.reason()) {
+            // The controller closes when all is said, whoever wanted it.
+            (Some(ConnectionError::ApplicationClosed(close)), Some(reason)) if close.error_code == codes::DONE => {
+                reason
+            }
             (Some(reason), _) => why.sentence(&reason),
-            (None, Err(error)) => error,
-            (None, Ok(())) => "the session was ended".into(),
+            (None, reason) => read.or(reason).unwrap_or_else(|| ENDING.into()),
         };
         outgoing.close(reason.as_str());
         connection.close(codes::DONE, b"");
-        reason
+        (reason, *welcomed.borrow())
     }
 
-    /// Hands messages on until the controller has said its last.
-    async fn read(&mut self, recv: RecvStream, welcomed: &tokio::sync::Notify) -> Result<(), String> {
+    /// Hands messages on until the controller has said its last; returns why there is no more.
+    async fn read(&mut self, recv: RecvStream, welcomed: &watch::Sender<bool>) -> String {
         let mut reader = FrameReader::new(recv, MAX_FRAME);
+        let mut reason = "the controller ended the session".to_owned();
         loop {
             let message = match reader.next().await {
                 Ok(Some(message)) => message,
-                Ok(None) => return Ok(()),
-                Err(error) => return Err(format!("the controller can't be understood: {error}")),
+                Ok(None) => return reason,
+                Err(error) => return format!("the controller can't be understood: {error}"),
             };
             match &message {
                 ControllerMessage::Welcome(welcome) => {
                     self.reconnect.stood(Duration::from_millis(welcome.reconnect_span_ms));
-                    welcomed.notify_one();
+                    tracing::info!(name = %welcome.name, software = welcome.software, "session with the controller");
+                    welcomed.send_replace(true);
                 }
-                ControllerMessage::Refused(refused) if !refused.retry => self.reconnect.refused(),
+                ControllerMessage::Refused(refused) => {
+                    reason = format!("the controller refused this agent: {}", refused.message);
+                    if !refused.retry {
+                        self.reconnect.refused();
+                    }
+                }
                 _ => {}
             }
             if self.events.send(ClientEvent::Message(message)).await.is_err() {
-                return Ok(());
+                return ENDING.into();
             }
         }
     }

@@ -187,3 +187,34 @@ fn alert(code: quinn::TransportErrorCode) -> Option<AlertDescription> {
     let code = u64::from(code);
     (0x100..0x200).contains(&code).then(|| AlertDescription::from((code & 0xff) as u8))
 }
+
+#[cfg(test)]
+mod tests {
+    use quinn::crypto::rustls::QuicClientConfig;
+    use rustls::{ClientConfig, RootCertStore};
+
+    use super::*;
+    use crate::session::tls::provider;
+
+    async fn failure(controller: &str) -> String {
+        let config = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth();
+        let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).unwrap()));
+        dial(controller, config, Duration::from_millis(100), &Why::Join).await.unwrap_err().to_string()
+    }
+
+    #[tokio::test]
+    async fn silence_is_told_from_a_wrong_name() {
+        let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = silent.local_addr().unwrap().to_string();
+        assert_eq!(
+            failure(&address).await,
+            format!("{address} does not answer: is the controller running there, and does UDP pass?")
+        );
+        let unknown = failure("host.invalid:1").await;
+        assert!(unknown.starts_with("host.invalid:1 has no address"), "{unknown}");
+    }
+}

@@ -166,6 +166,11 @@ impl<M> Outgoing<M> {
         self.shared.ready.notify_one();
     }
 
+    /// Why the session is ending, if it is.
+    pub fn reason(&self) -> Option<String> {
+        self.queue().ending.clone()
+    }
+
     /// Resolves when [`Self::close`] has been called.
     pub async fn closing(&self) {
         // The sender lives as long as `self`.
@@ -269,6 +274,6 @@ mod tests {
         let outgoing = Outgoing::<AgentMessage>::default();
         outgoing.close("revoked");
         outgoing.close("later");
-        assert_eq!(outgoing.queue().ending.as_deref(), Some("revoked"));
+        assert_eq!(outgoing.reason().as_deref(), Some("revoked"));
     }
 }

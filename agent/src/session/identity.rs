@@ -133,7 +133,7 @@ impl Identity {
     /// Spends a join token on a certificate, and keeps the identity in `folder`. `controller` is `HOST:PORT`.
     ///
     /// # Errors
-    /// If there is an identity already, the controller can't be reached or is not the token's, or it refuses.
+    /// If there is an identity already that has not expired, the controller can't be reached or is not the token's, or it refuses.
     pub async fn enrol(
         controller: &str,
         token: &JoinToken,
@@ -142,7 +142,12 @@ impl Identity {
         folder: &Path,
     ) -> Result<Self, IdentityError> {
         if let Some(identity) = Self::load(folder)? {
-            return Err(IdentityError::Exists { folder: folder.into(), name: identity.name() });
+            if identity.certified.borrow().facts.not_after > crate::clock::now().wall {
+                return Err(IdentityError::Exists { folder: folder.into(), name: identity.name() });
+            }
+            // Of no use any more. It goes first: a certificate beside another's key would be a damaged identity.
+            let path = folder.join(CERTIFICATE);
+            fs::remove_file(&path).map_err(|source| IdentityError::File { path, source })?;
         }
         let write = |file: &str, contents: &str| {
             let path = folder.join(file);

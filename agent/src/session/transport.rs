@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use quinn::{TransportConfig, VarInt};
+use quinn::{Connection, TransportConfig, VarInt};
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// How many logs one agent sends at a time.
@@ -70,12 +70,12 @@ pub fn transport(end: End, liveness: Liveness) -> Arc<TransportConfig> {
         .send_window(SEND_WINDOW)
         .datagram_receive_buffer_size(None);
     match end {
-        // The connection's window is the sum of its streams': a log that nobody reads can't hold up the others.
+        // Until `widen`, for a peer that has proved nothing.
         End::Controller => config
-            .max_concurrent_bidi_streams(VarInt::from_u32(2))
-            .max_concurrent_uni_streams(VarInt::from_u32(LOG_STREAMS))
+            .max_concurrent_bidi_streams(VarInt::from_u32(1))
+            .max_concurrent_uni_streams(VarInt::from_u32(0))
             .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
-            .receive_window(VarInt::from_u32((LOG_STREAMS + 2) * STREAM_WINDOW)),
+            .receive_window(VarInt::from_u32(STREAM_WINDOW)),
         End::Agent => config
             .max_concurrent_bidi_streams(VarInt::from_u32(0))
             .max_concurrent_uni_streams(VarInt::from_u32(0))
@@ -83,6 +83,14 @@ pub fn transport(end: End, liveness: Liveness) -> Arc<TransportConfig> {
             .receive_window(VarInt::from_u32(2 * CONTROL_WINDOW)),
     };
     Arc::new(config)
+}
+
+/// Lets a peer that has shown its certificate send logs.
+///
+/// The connection's window becomes the sum of its streams': logs that nobody reads can't hold up what is said.
+pub fn widen(connection: &Connection) {
+    connection.set_receive_window(VarInt::from_u32((LOG_STREAMS + 1) * STREAM_WINDOW));
+    connection.set_max_concurrent_uni_streams(VarInt::from_u32(LOG_STREAMS));
 }
 
 /// A UDP socket with large buffers, as far as the kernel grants them.
