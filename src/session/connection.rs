@@ -6,7 +6,7 @@ use quinn::Connection;
 use tokio::time::timeout;
 use xene_agent::session::{
     Outgoing,
-    frames::{FrameError, FrameReader},
+    frames::{FrameReader, WriteEnd},
     transport::{self, codes},
 };
 use xene_schemas::{
@@ -34,7 +34,7 @@ const OLDEST: u16 = VERSION;
 enum Ended {
     /// The agent said its last, and all of it reached the machine.
     ByAgent,
-    /// The machine, or a queue that nobody drains, ended it.
+    /// The machine ended it, and all that it said is sent.
     Here,
     /// It broke off; a sentence says how.
     Broken(String),
@@ -89,11 +89,7 @@ pub(super) async fn serve<D: Driver, L: LogSink>(
                         }
                     }
                     Ok(None) => return Ended::ByAgent,
-                    Err(FrameError::Read(error)) => return Ended::Broken(error.to_string()),
-                    Err(error) => {
-                        connection.close(codes::PROTOCOL, error.to_string().as_bytes());
-                        return Ended::Broken(error.to_string());
-                    }
+                    Err(error) => return Ended::Broken(error.to_string()),
                 }
             }
         };
@@ -105,10 +101,12 @@ pub(super) async fn serve<D: Driver, L: LogSink>(
         let ended = tokio::select! {
             ended = reading => ended,
             end = &mut writing => {
-                tracing::debug!(?session, %agent, %end, "nothing more to say");
-                Ended::Here
+                match end {
+                    WriteEnd::Closed(_) => Ended::Here,
+                    end => Ended::Broken(end.to_string()),
+                }
             }
-            () = closing => Ended::Here,
+            () = closing => Ended::Broken(WriteEnd::Stalled.to_string()),
             () = logs::accept(shared, &connection, &agent, &outgoing) => Ended::Broken("the connection ended".into()),
         };
         if matches!(ended, Ended::ByAgent) {
@@ -116,11 +114,11 @@ pub(super) async fn serve<D: Driver, L: LogSink>(
             let _ = timeout(CLOSE_PATIENCE, &mut writing).await;
         }
         drop(writing);
-        if let Ended::Broken(reason) = &ended {
-            tracing::info!(?session, %agent, reason, "session broke off");
-        } else {
-            tracing::info!(?session, %agent, "session ended");
-        }
+        let reason = match &ended {
+            Ended::Broken(reason) => Some(reason.clone()),
+            Ended::ByAgent | Ended::Here => outgoing.reason(),
+        };
+        tracing::info!(?session, %agent, reason, "session ended");
         finish(&connection, ended).await;
     }
     outgoing.close("the session has ended");
@@ -131,10 +129,14 @@ pub(super) async fn serve<D: Driver, L: LogSink>(
 
 /// Closes the connection. Whoever received the last bytes closes first: a close overtakes what is still on its way.
 async fn finish(connection: &Connection, ended: Ended) {
-    if let Ended::Here = ended {
-        let _ = timeout(CLOSE_PATIENCE, connection.closed()).await;
+    match ended {
+        Ended::ByAgent => connection.close(codes::DONE, b""),
+        Ended::Here => {
+            let _ = timeout(CLOSE_PATIENCE, connection.closed()).await;
+            connection.close(codes::DONE, b"");
+        }
+        Ended::Broken(reason) => connection.close(codes::PROTOCOL, reason.as_bytes()),
     }
-    connection.close(codes::DONE, b"");
 }
 
 fn refuse_version(hello: &Hello) -> Option<Refused> {
