@@ -3,7 +3,6 @@
 use std::{
     fs, io,
     net::{SocketAddr, TcpListener},
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -15,15 +14,19 @@ use xene_agent::{
     clock,
     decide::time::Now,
     lmdb::{DataLock, LockError},
-    session::token::JoinToken,
+    session::{
+        tls::{hex, write_private},
+        token::JoinToken,
+    },
 };
 use xene_schemas::{
     meta::{AgentName, RunName},
+    source::SourceKind,
     wire::logs::LogHeader,
 };
 
 use crate::{
-    compile::catalog::Catalog,
+    compile::{self, Limits, catalog::Catalog},
     decide::{
         Config,
         desired::SourceOrigin,
@@ -31,7 +34,10 @@ use crate::{
         rows::Loaded,
     },
     driver::{Closed, Driver, DriverError, Handle, Shells},
-    http,
+    http::{
+        self,
+        auth::{AdminToken, HookSecret},
+    },
     session::{
         Listener, ListenerConfig, ListenerError, LogSink, Sessions,
         pki::{AGENT_LIFE, Pki, PkiError},
@@ -57,6 +63,8 @@ pub struct Options {
     pub pause_margin: Duration,
     /// The smallest L that a pipeline may ask for.
     pub min_autonomy: Duration,
+    /// Names that HTTP answers to, beside `localhost` and literal addresses.
+    pub hosts: Vec<String>,
 }
 
 /// Why a controller can't start.
@@ -94,7 +102,7 @@ pub enum StartError {
     },
     /// The HTTP server's certificate can't be used.
     #[error(transparent)]
-    Tls(#[from] http::TlsError),
+    Tls(#[from] http::tls::TlsError),
     /// A file or a thread can't be made.
     #[error("{what}: {source}")]
     System {
@@ -121,7 +129,9 @@ pub struct Controller {
     pub source: SourceOrigin,
     pki: Arc<Pki>,
     listener: Listener,
-    server: http::Server,
+    server: JoinHandle<io::Result<()>>,
+    /// Ends the streams and connections of HTTP.
+    stop_http: watch::Sender<bool>,
     worker: SourceHandle,
     driver: JoinHandle<Result<(), DriverError>>,
     stop: watch::Sender<bool>,
@@ -138,7 +148,7 @@ impl Controller {
         let lock = DataLock::acquire(&options.data_dir)?;
         let socket = TcpListener::bind(options.http)
             .map_err(|source| StartError::Http { address: options.http, source })?;
-        let tls = options.tls.as_ref().map(|(chain, key)| http::Tls::load(chain, key)).transpose()?;
+        let tls = options.tls.as_ref().map(|(chain, key)| http::tls::config(chain, key)).transpose()?;
         let admin_token = admin_token(&options.data_dir)?;
         let store = Store::open(&options.data_dir)?;
         let logs = LogStore::open(&options.data_dir.join("logs"))?;
@@ -147,11 +157,12 @@ impl Controller {
         let origin = SourceOrigin {
             kind: source.kind(),
             url: source.url().to_owned(),
-            branch: source.branch().map(ToOwned::to_owned),
+            branch: options.source.branch.clone().filter(|_| source.kind() == SourceKind::Git),
             path: options.source.path.clone().unwrap_or_default(),
         };
         let loaded = store.load()?;
-        let (catalog, resume) = resume(&loaded, &origin);
+        let limits = Limits { min_autonomy: whole_millis(options.min_autonomy) };
+        let (catalog, resume) = resume(&loaded, &origin, limits);
         let sessions = Sessions::default();
         let shells =
             Shells { store: store.clone(), logs: logs.clone(), sessions: sessions.clone(), pki: Arc::clone(&pki) };
@@ -176,17 +187,22 @@ impl Controller {
             what: "the address that agents dial can't be told".into(),
             source,
         })?;
-        let worker = watch_source(source, resume, catalog, options.min_autonomy, handle.clone())?;
+        let worker = watch_source(source, resume, catalog, handle.clone())?;
         let http = socket.local_addr().map_err(|source| StartError::Http { address: options.http, source })?;
-        let server = http::Server::start(http::ServerOptions {
-            socket,
-            tls,
-            handle: handle.clone(),
-            source: worker.clone(),
-            admin_token: admin_token.clone(),
+        let syncing = worker.clone();
+        let (stop_http, stopping) = watch::channel(false);
+        let router = http::router(handle.clone(), http::Config {
+            admin: AdminToken::new(&admin_token),
+            hooks: HookSecret(hook_secret(&options.data_dir)?),
+            hosts: options.hosts,
             ca_fingerprint: pki.ca_fingerprint(),
-        })
-        .map_err(|source| StartError::Http { address: http, source })?;
+            sync: Arc::new(move || {
+                let syncing = syncing.clone();
+                Box::pin(async move { syncing.sync().await.map(drop).map_err(|failure| failure.to_string()) })
+            }),
+            stopping: stopping.clone(),
+        });
+        let server = tokio::spawn(http::serve(socket, tls, router, stopping));
         Ok(Self {
             handle,
             http,
@@ -196,6 +212,7 @@ impl Controller {
             pki,
             listener,
             server,
+            stop_http,
             worker,
             driver,
             stop,
@@ -236,7 +253,10 @@ impl Controller {
             () = stop => None,
             ended = &mut self.driver => Some(ended),
         };
-        self.server.shutdown().await;
+        self.stop_http.send_replace(true);
+        if let Ok(Err(error)) = self.server.await {
+            tracing::error!(%error, "HTTP was not served");
+        }
         let worker = self.worker.clone();
         // The source's thread may be waiting for the loop, which therefore ends after it.
         drop(tokio::task::spawn_blocking(move || worker.stop()).await);
@@ -253,9 +273,13 @@ impl Controller {
     }
 }
 
+fn whole_millis(duration: Duration) -> xene_schemas::duration::Duration {
+    xene_schemas::duration::Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
+
 /// What the source need not read again, and the compiler's memory of it. Another source than before is read whole.
-fn resume(loaded: &Loaded, origin: &SourceOrigin) -> (Catalog, Resume) {
-    let catalog = Catalog::recover(loaded.files.clone(), &loaded.workflows);
+fn resume(loaded: &Loaded, origin: &SourceOrigin, limits: Limits) -> (Catalog, Resume) {
+    let catalog = Catalog::recover(loaded.files.clone(), &loaded.workflows, limits);
     let same = loaded.source.as_ref().filter(|s| s.url == origin.url && s.kind == origin.kind && s.path == origin.path);
     let resume = Resume { revision: same.and_then(|s| s.revision.clone()), known: catalog.known().clone() };
     (catalog, resume)
@@ -265,13 +289,11 @@ fn watch_source(
     source: Source,
     resume: Resume,
     mut catalog: Catalog,
-    min_autonomy: Duration,
     handle: Handle,
 ) -> Result<SourceHandle, StartError> {
-    catalog.set_min_autonomy(min_autonomy);
     let health = handle.clone();
     source
-        .doubting(|snapshot| crate::compile::is_doubtful(snapshot))
+        .doubting(compile::is_doubtful)
         .spawn(
             resume,
             move |snapshot| {
@@ -312,23 +334,41 @@ impl LogSink for Sink {
     }
 }
 
-/// Reads the admin's token, or makes one: 256 random bits in a file for its owner alone.
+/// Reads the admin's token from its file, or makes one.
 fn admin_token(data: &Path) -> Result<String, StartError> {
     let path = data.join("admin.token");
-    let system = |source| StartError::System { what: path.display().to_string(), source };
+    let file = |source| StartError::System { what: path.display().to_string(), source };
     match fs::read_to_string(&path) {
-        Ok(token) if !token.trim().is_empty() => return Ok(token.trim().to_owned()),
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(system(error)),
+        Ok(token) if !token.trim().is_empty() => Ok(token.trim().to_owned()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(file(error)),
+        Ok(_) | Err(_) => {
+            let token = format!("xene-admin.{}", hex(&random_bytes()?));
+            write_private(data, "admin.token", &format!("{token}\n")).map_err(file)?;
+            Ok(token)
+        }
     }
-    let mut secret = [0; 32];
-    getrandom::fill(&mut secret).map_err(|error| system(error.into()))?;
-    let token = format!("xene-admin.{}", xene_agent::session::tls::hex(&secret));
-    let mut file =
-        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path).map_err(system)?;
-    io::Write::write_all(&mut file, format!("{token}\n").as_bytes()).map_err(system)?;
-    Ok(token)
+}
+
+/// Reads what hook tokens are derived from, or makes it.
+fn hook_secret(data: &Path) -> Result<[u8; 32], StartError> {
+    let path = data.join("hooks.key");
+    let file = |source| StartError::System { what: path.display().to_string(), source };
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(*blake3::hash(text.trim().as_bytes()).as_bytes()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(file(error)),
+        Err(_) => {
+            let text = hex(&random_bytes()?);
+            write_private(data, "hooks.key", &format!("{text}\n")).map_err(file)?;
+            Ok(*blake3::hash(text.as_bytes()).as_bytes())
+        }
+    }
+}
+
+fn random_bytes() -> Result<[u8; 32], StartError> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| StartError::System { what: "no random bytes".into(), source: error.into() })?;
+    Ok(bytes)
 }
 
 fn random() -> Result<u64, StartError> {

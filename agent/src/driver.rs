@@ -348,7 +348,7 @@ impl Driver {
             Effect::Send(message) => {
                 if let Some(session) = &self.session {
                     // A session that has just ended tells so itself.
-                    drop(session.send(&message));
+                    let _ = session.send(&message);
                 }
             }
             Effect::Disconnect => {

@@ -1,13 +1,28 @@
 //! `xene controller`: reads the source, keeps the store, serves HTTP and agents.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    io::{self, Write},
+    net::SocketAddr,
+    path::PathBuf,
+};
 
 use clap::{ValueEnum, builder::BoolishValueParser};
+use tokio::{
+    runtime::{Builder, Runtime},
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+use xene_agent::command;
 use xene_schemas::{duration::Duration, source::SourceKind};
 
 use super::{
     Error, Global,
     dirs::{self, DataDir},
+    exit,
+};
+use crate::{
+    controller::{Controller, Options},
+    source::{self, SourceConfig},
 };
 
 /// Arguments of `xene controller`.
@@ -50,6 +65,10 @@ pub struct Args {
     /// Where people and programs connect.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7420")]
     pub http: SocketAddr,
+
+    /// A name that HTTP answers to, beside localhost and literal addresses; may be repeated.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub host: Vec<String>,
 
     /// Where agents connect (UDP).
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:7421")]
@@ -136,15 +155,6 @@ impl Args {
         self.data_dir.clone().unwrap_or_else(|| dirs::default_data_dir(DataDir::Controller))
     }
 
-    /// What the source is.
-    pub fn source_kind(&self) -> SourceKind {
-        match self.mode {
-            Mode::Auto => dirs::detect_mode(&self.source),
-            Mode::Git => SourceKind::Git,
-            Mode::Directory => SourceKind::Directory,
-        }
-    }
-
     /// Checks what no single flag can tell.
     ///
     /// # Errors
@@ -165,13 +175,128 @@ pub(super) fn check_http(http: SocketAddr, tls: bool, insecure: bool) -> Result<
     ))
 }
 
+impl Args {
+    fn options(&self) -> Options {
+        let data_dir = self.data_dir();
+        let mut source = SourceConfig::new(&self.source, data_dir.join("mirror"));
+        source.mode = match self.mode {
+            Mode::Auto => source::Mode::Auto,
+            Mode::Git => source::Mode::Git,
+            Mode::Directory => source::Mode::Directory,
+        };
+        source.branch = Some(self.branch.clone());
+        source.path.clone_from(&self.path);
+        source.poll = self.poll.into();
+        source.stale_after = self.stale_after.into();
+        source.rewrites = match self.rewrites {
+            Rewrites::Allow => source::Rewrites::Allow,
+            Rewrites::Deny => source::Rewrites::Deny,
+        };
+        source.credentials = source::Credentials {
+            ssh_key: self.credentials.ssh_key.clone(),
+            known_hosts: self.credentials.ssh_known_hosts.clone(),
+            username: self.credentials.git_username.clone(),
+            password: self.credentials.git_password_file.clone().map(source::Password::File),
+        };
+        Options {
+            source,
+            data_dir,
+            http: self.http,
+            quic: self.quic,
+            tls: self.tls_cert.clone().zip(self.tls_key.clone()),
+            pause_margin: self.pause_margin.into(),
+            min_autonomy: self.min_autonomy.into(),
+            hosts: self.host.clone(),
+        }
+    }
+}
+
 /// Runs the controller until it is told to stop.
 ///
 /// # Errors
 /// If it can't start, or fails.
-pub fn run(args: Args, _global: &Global) -> Result<(), Error> {
+pub fn run(args: Args, global: &Global) -> Result<(), Error> {
     args.check()?;
-    Err(Error::Failed { message: "the controller is not wired yet".into(), hint: None })
+    command::init_logging(global.quiet, global.verbose);
+    runtime()?.block_on(async {
+        let stop = Stop::listen()?;
+        let options = args.options();
+        let token_file = options.data_dir.join(dirs::ADMIN_TOKEN);
+        let scheme = if options.tls.is_some() { "https" } else { "http" };
+        let controller = Controller::start(options).await.map_err(|error| Error::start(&error))?;
+        if !global.quiet {
+            let mut err = io::stderr();
+            writeln!(err, "xene {}", env!("CARGO_PKG_VERSION"))?;
+            writeln!(err, "  source       {}", described(&controller))?;
+            writeln!(err, "  HTTP         {scheme}://{}", controller.http)?;
+            writeln!(err, "  agents dial  {}", controller.quic)?;
+            writeln!(err, "  admin token  {}", token_file.display())?;
+        }
+        let ended = controller.run(stop.wait()).await;
+        ended.map_err(|error| Error::Failed { message: command::sentence(&error), hint: None })?;
+        stop.status()
+    })
+}
+
+/// The source in a few words.
+pub(super) fn described(controller: &Controller) -> String {
+    let origin = &controller.source;
+    let path = if origin.path.is_empty() { String::new() } else { format!(", folder {}", origin.path) };
+    match (&origin.kind, &origin.branch) {
+        (SourceKind::Git, Some(branch)) => format!("{} (git, branch {branch}{path}): commits count", origin.url),
+        (SourceKind::Git, None) => format!("{} (git{path}): commits count", origin.url),
+        (SourceKind::Directory, _) => format!("{} (directory{path}): saved files count", origin.url),
+    }
+}
+
+/// The runtime of a controller: two threads, so that a long answer holds up no session.
+pub(super) fn runtime() -> Result<Runtime, Error> {
+    Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_keep_alive(std::time::Duration::from_secs(2))
+        .enable_all()
+        .build()
+        .map_err(|error| Error::Failed { message: format!("the system gives no runtime: {error}"), hint: None })
+}
+
+/// Waits for SIGTERM or Ctrl-C.
+#[derive(Debug, Clone)]
+pub(super) struct Stop(watch::Receiver<Option<SignalKind>>);
+
+impl Stop {
+    /// Listens from now on.
+    pub(super) fn listen() -> Result<Self, Error> {
+        let failed = |error| Error::Failed { message: format!("signals can't be watched: {error}"), hint: None };
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        let (sender, receiver) = watch::channel(None);
+        tokio::spawn(async move {
+            loop {
+                let kind = tokio::select! {
+                    _ = terminate.recv() => SignalKind::terminate(),
+                    _ = interrupt.recv() => SignalKind::interrupt(),
+                };
+                if sender.send_replace(Some(kind)).is_some() {
+                    // The operator insists.
+                    std::process::exit(i32::from(exit::INTERRUPTED));
+                }
+            }
+        });
+        Ok(Self(receiver))
+    }
+
+    /// Resolves at the first signal.
+    pub(super) async fn wait(&self) {
+        let mut receiver = self.0.clone();
+        // The sender lives as long as the process.
+        drop(receiver.wait_for(Option::is_some).await);
+    }
+
+    /// The exit status for the signal that came, if one did.
+    pub(super) fn status(&self) -> Result<(), Error> {
+        let interrupted = *self.0.borrow() == Some(SignalKind::interrupt());
+        if interrupted { Err(Error::Status(exit::INTERRUPTED)) } else { Ok(()) }
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,10 @@
 
 use std::{io, path::PathBuf};
 
+use xene_agent::{command, driver::AgentError};
+
 use super::exit;
+use crate::controller::StartError;
 
 /// Why a command did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +75,14 @@ pub enum Error {
     /// Everything is said already; only the exit status is left.
     #[error("exit status {0}")]
     Status(u8),
+    /// A long-running command ended with this status.
+    #[error("{message}")]
+    Ended {
+        /// Why.
+        message: String,
+        /// The exit status.
+        status: u8,
+    },
     /// A long-running command stopped.
     #[error("{message}")]
     Failed {
@@ -98,6 +109,28 @@ impl Error {
         Self::File { path: path.into(), cause: plain_cause(cause) }
     }
 
+    /// What ended an agent, or kept it from starting.
+    pub fn agent(error: &AgentError) -> Self {
+        let message = command::sentence(error);
+        match error.exit_status() {
+            exit::USAGE => Self::Usage { message, hint: None },
+            status => Self::Ended { message, status },
+        }
+    }
+
+    /// What kept a controller from starting: the operator must mend it, but for what failed on this machine.
+    pub fn start(error: &StartError) -> Self {
+        let message = command::sentence(error);
+        match error {
+            StartError::Driver(_) | StartError::System { .. } => Self::Failed { message, hint: None },
+            StartError::Http { source, .. } if source.kind() == io::ErrorKind::AddrInUse => Self::Usage {
+                message,
+                hint: Some("is a controller running already? `--http` names another address".into()),
+            },
+            _ => Self::Usage { message, hint: None },
+        }
+    }
+
     /// What may help, in one line.
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -119,7 +152,7 @@ impl Error {
                 Some("check that the token is this controller's, and that its role may do this".into())
             }
             Self::Answer { .. } => Some("is --server a xene controller of about this version?".into()),
-            Self::File { .. } | Self::Output(_) | Self::BrokenPipe | Self::Status(_) => None,
+            Self::File { .. } | Self::Output(_) | Self::BrokenPipe | Self::Status(_) | Self::Ended { .. } => None,
         }
     }
 
@@ -133,7 +166,7 @@ impl Error {
             Self::Refused { .. } | Self::Answer { .. } | Self::Output(_) | Self::Failed { .. } => exit::FAILED,
             // As for a program that SIGPIPE ends, the reader got what it wanted.
             Self::BrokenPipe => exit::DONE,
-            Self::Status(status) => *status,
+            Self::Status(status) | Self::Ended { status, .. } => *status,
         }
     }
 

@@ -49,6 +49,7 @@ pub struct Catalog {
     ignored: u32,
     /// Rows and names that changed since what was last applied.
     unapplied: Unapplied,
+    limits: Limits,
 }
 
 #[derive(Debug)]
@@ -81,8 +82,8 @@ struct Unapplied {
 
 impl Catalog {
     /// A catalog that starts with what the store held: what files last gave, and the workflows in effect.
-    pub fn recover(files: Vec<(String, FileRow)>, in_effect: &[WorkflowRow]) -> Self {
-        let mut catalog = Self::default();
+    pub fn recover(files: Vec<(String, FileRow)>, in_effect: &[WorkflowRow], limits: Limits) -> Self {
+        let mut catalog = Self { limits, ..Self::default() };
         // What is only held has no file, so no path has its name.
         let stored = in_effect.iter().filter(|row| row.held.is_none());
         let stored: BTreeMap<&Name, &WorkflowRow> = stored.map(|row| (&row.metadata.name, row)).collect();
@@ -224,7 +225,7 @@ impl Catalog {
 
     /// Takes a file that is new or has changed.
     fn take(&mut self, path: String, content: String, bytes: &[u8], touched: &mut BTreeSet<Name>) {
-        let CompiledFile { workflows, ignored, problems } = compile_file(&path, bytes);
+        let CompiledFile { workflows, ignored, problems } = compile_file(&path, bytes, self.limits);
         self.remove(&path, touched);
         let file = if is_broken(&problems) {
             // It goes on with what is in effect; a claim that never was is no last good form.

@@ -6,7 +6,7 @@
 //!   out of a stream), [`token`] (what a join token is).
 
 pub mod client;
-mod dial;
+pub mod dial;
 pub mod frames;
 pub mod identity;
 pub mod reconnect;

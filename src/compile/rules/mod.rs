@@ -132,7 +132,7 @@ impl Report {
 }
 
 /// Checks a workflow that could be read.
-pub(super) fn check(workflow: &Workflow) -> Vec<Problem> {
+pub(super) fn check(workflow: &Workflow, limits: Limits) -> Vec<Problem> {
     let spec = &workflow.spec;
     let mut report = Report::default();
     shape::check(spec, &mut report);
@@ -140,7 +140,7 @@ pub(super) fn check(workflow: &Workflow) -> Vec<Problem> {
     graph::check(spec, &mut report);
     params::check(spec, &mut report);
     env::check(spec, &mut report);
-    range::check(spec, &mut report);
+    range::check(spec, limits, &mut report);
     unsupported::check(spec, &mut report);
     report.0
 }
