@@ -1,1 +1,2 @@
 //! compile
+pub mod params;
