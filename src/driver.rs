@@ -320,3 +320,23 @@ impl Driver {
         }
     }
 }
+
+#[cfg(test)]
+impl Handle {
+    /// A handle without a machine, for tests: `answer` takes its commands, all else is dropped.
+    pub(crate) fn for_tests(
+        store: Store,
+        logs: LogStore,
+        mut answer: impl FnMut(Command) -> Result<Answer, Refusal> + Send + 'static,
+    ) -> Self {
+        let (inputs, mut asked) = mpsc::channel(INPUTS);
+        tokio::spawn(async move {
+            while let Some(input) = asked.recv().await {
+                if let Input::Ask(_, command, reply) = input {
+                    drop(reply.send(answer(command)));
+                }
+            }
+        });
+        Self { inputs, requests: Arc::default(), store, logs }
+    }
+}

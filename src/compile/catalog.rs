@@ -14,6 +14,7 @@ use xene_schemas::{
 };
 
 use super::{
+    Limits,
     build::{CompiledFile, compile_file, is_broken},
     outline::Position,
     parse::diagnostic,

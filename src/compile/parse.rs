@@ -8,6 +8,7 @@ use xene_schemas::{
 };
 
 use super::{
+    Limits,
     explain::explain,
     outline::{Outline, Position, Refusal, needs_reading},
     rules::{self, Problem, Rule, file},

@@ -287,6 +287,7 @@ fn filters() -> impl Strategy<Value = RunFilter> {
             phase,
             active,
             since: since.map(at),
+            among: None,
         },
     )
 }

@@ -11,7 +11,10 @@ use xene_schemas::{
     workflow::{Workflow, WorkflowSpec},
 };
 
-use super::path::{Path, Segment};
+use super::{
+    Limits,
+    path::{Path, Segment},
+};
 
 mod env;
 pub(super) mod file;

@@ -8,6 +8,7 @@ use xene_schemas::{
 };
 
 use super::{Path, Report, Rule, each_pipeline, each_task};
+use crate::compile::Limits;
 
 pub(super) const OUT_OF_RANGE: Rule = Rule::error("XE0060", "out of range");
 
