@@ -261,7 +261,7 @@ impl Controller {
         // The source's thread may be waiting for the loop, which therefore ends after it.
         drop(tokio::task::spawn_blocking(move || worker.stop()).await);
         self.listener.shutdown().await;
-        drop(self.stop.send(true));
+        self.stop.send_replace(true);
         let ended = match failed {
             Some(ended) => ended,
             None => self.driver.await,
@@ -304,7 +304,9 @@ fn watch_source(
                 Ok(())
             },
             // The loop ends after the source's thread.
-            move |event| drop(health.settle(Event::Source(event))),
+            move |event| {
+                let _ = health.settle(Event::Source(event));
+            },
         )
         .map_err(|source| StartError::System { what: "the source can't be watched".into(), source })
 }

@@ -12,6 +12,7 @@ use super::{
     Error, escape, exit,
     output::{Format, Ui, painted, phase_style},
 };
+use crate::compile;
 
 /// Arguments of `xene validate`.
 #[derive(Debug, Clone, clap::Args)]
@@ -34,18 +35,8 @@ type Verdict = (usize, Vec<Diagnostic>);
 /// If a path can't be read, or a file has an error: then the exit status is [`exit::FAILED`].
 pub fn run(args: &Args, ui: &mut Ui) -> Result<(), Error> {
     let files = collect(&args.paths)?;
-    let verdict = compile(&files)?;
+    let verdict = compile::validate(&files);
     report(&files, &verdict, ui)
-}
-
-fn compile(_files: &Files) -> Result<Verdict, Error> {
-    Err(Error::Failed { message: "validate is not wired yet".into(), hint: None })
-}
-
-/// One problem with the text around it, several lines.
-fn render(problem: &Diagnostic, _text: Option<&str>) -> String {
-    let hint = problem.hint.as_ref().map(|hint| format!("  = hint: {hint}\n")).unwrap_or_default();
-    format!("{problem}\n{hint}")
 }
 
 /// Reads the files: a named one whatever it is called, of folders what a source would read.
@@ -127,7 +118,7 @@ fn report(files: &Files, (workflows, problems): &Verdict, ui: &mut Ui) -> Result
 
 fn print(problem: &Diagnostic, files: &Files, ui: &mut Ui) -> Result<(), Error> {
     let text = files.iter().find(|(path, _)| *path == problem.path);
-    let text = render(problem, text.and_then(|(_, bytes)| std::str::from_utf8(bytes).ok()));
+    let text = compile::render::render(problem, text.and_then(|(_, bytes)| std::str::from_utf8(bytes).ok()));
     let mut lines = text.lines();
     // Only the word that says how bad it is has a colour.
     let word = format!("{}[{}]", problem.severity, problem.code);

@@ -13,6 +13,7 @@ mod tests;
 mod upgrade;
 
 use std::{
+    collections::BTreeMap,
     fs::create_dir_all,
     io,
     path::{Path, PathBuf},
@@ -25,10 +26,14 @@ use std::{
 use heed::RwTxn;
 use tokio::sync::broadcast;
 use xene_agent::lmdb::{CommitError, Env, MapFull, OpenError, Writer};
+use xene_schemas::{
+    meta::{PipelineKey, RunName},
+    phase::RunPhase,
+};
 
 pub use self::{query::RunFilter, sweep::Swept};
 use self::{sweep::Sweep, tables::Tables};
-use crate::decide::rows::{Batch, Change, Loaded};
+use crate::decide::rows::{Batch, Change, EndedRun, Loaded, RunRow};
 
 /// A watcher may be this many batches behind before it has to read anew: some seconds of a busy controller.
 const WATCH_BEHIND: usize = 1024;
@@ -156,6 +161,7 @@ impl Store {
                 owners: tables.owners.iter(txn)?.collect::<Result<_, _>>()?,
                 agents: values(tables.agents.iter(txn)?)?,
                 active_runs: active.collect::<Result<_, _>>()?,
+                ended_runs: ended_runs(tables.runs.iter(txn)?)?,
                 join_tokens: values(tables.join_tokens.remap_key_type::<heed::types::DecodeIgnore>().iter(txn)?)?,
                 source: tables.source(txn)?,
                 files: values(tables.files.remap_key_type::<heed::types::DecodeIgnore>().iter(txn)?)?
@@ -193,6 +199,22 @@ impl Store {
     pub fn revision(&self) -> Result<u64, StoreError> {
         self.env.read(|txn| Ok(self.tables.revision(txn)?))
     }
+}
+
+/// The runs that have ended, by pipeline, oldest first.
+fn ended_runs(
+    runs: impl Iterator<Item = Result<(RunName, RunRow), heed::Error>>,
+) -> Result<BTreeMap<PipelineKey, Vec<EndedRun>>, heed::Error> {
+    let mut ended: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for entry in runs {
+        let (name, RunRow { run, .. }) = entry?;
+        if let Some(finished_at) = run.status.finished_at.filter(|_| run.status.phase.is_final()) {
+            let success = run.status.phase == RunPhase::Success;
+            let row = EndedRun { name, finished_at: finished_at.as_second(), success };
+            ended.entry(run.spec.key()).or_default().push(row);
+        }
+    }
+    Ok(ended)
 }
 
 impl Job {
