@@ -44,6 +44,14 @@ struct Stamp {
     changed: (i64, i64),
 }
 
+impl Stamp {
+    /// True if the size has changed since `before` and the time has not: some file systems truncate before they say so.
+    fn lags(&self, before: &Self) -> bool {
+        self.file == before.file && self.modified == before.modified && self.size != before.size
+    }
+}
+
+#[derive(Clone)]
 struct ReadBefore {
     stamp: Stamp,
     content: String,
@@ -294,7 +302,11 @@ impl Pass<'_> {
             self.files.insert(path, FileEntry { content, bytes: None });
             return;
         }
+        let before = before.get(&path);
         match self.content(real) {
+            Ok(Content::Whole(_, stamp)) if !self.hurry && before.is_some_and(|before| stamp.lags(&before.stamp)) => {
+                self.wait_for(path, before);
+            }
             Ok(Content::Whole(bytes, stamp)) => {
                 let content = blake3::hash(&bytes).to_hex().to_string();
                 let is_final = age(stamp.modified.max(stamp.changed)) > COARSEST_CLOCK;
@@ -302,7 +314,7 @@ impl Pass<'_> {
                 let bytes = (known != Some(&content)).then_some(bytes);
                 self.files.insert(path, FileEntry { content, bytes });
             }
-            Ok(Content::Unsettled) if !self.hurry => self.unsettled = true,
+            Ok(Content::Unsettled) if !self.hurry => self.wait_for(path, before),
             Ok(Content::Unsettled) => {
                 // What it last said stays.
                 if let Some(content) = known {
@@ -336,6 +348,12 @@ impl Pass<'_> {
             return Ok(Content::Unsettled);
         }
         Ok(Content::Whole(bytes, before))
+    }
+
+    /// The file is being written: look again, with what is known of it.
+    fn wait_for(&mut self, path: String, before: Option<&ReadBefore>) {
+        self.unsettled = true;
+        self.read.extend(before.map(|before| (path, before.clone())));
     }
 
     /// What is gone between two steps of a look is looked at again.

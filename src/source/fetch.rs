@@ -295,6 +295,7 @@ fn run(mut command: Command, silence: Duration, stop: &AtomicBool) -> io::Result
     }
     let (mut out, mut errors) = (Vec::new(), Vec::new());
     let mut last_heard = clock::now().boot;
+    let mut ended = None;
     let timed_out = loop {
         match heard.recv_timeout(STOP_CHECK) {
             Ok((is_out, bytes)) => {
@@ -309,8 +310,13 @@ fn run(mut command: Command, silence: Duration, stop: &AtomicBool) -> io::Result
                 return Err(io::ErrorKind::Interrupted.into());
             }
             Err(RecvTimeoutError::Timeout) if clock::now().boot.since(last_heard) >= silence => break true,
-            // A grandchild may hold the pipes; the leader's end is what counts.
-            Err(RecvTimeoutError::Timeout) if group.0.try_wait()?.is_some() => break false,
+            Err(RecvTimeoutError::Timeout) if group.0.try_wait()?.is_some() => {
+                // A grandchild may hold the pipes; the leader's end is what counts, once its last words are heard.
+                let now = clock::now().boot;
+                if now.since(*ended.get_or_insert(now)) >= LAST_WORDS {
+                    break false;
+                }
+            }
             Err(RecvTimeoutError::Timeout) => {}
         }
     };
@@ -362,6 +368,8 @@ const HELPER: &str =
 const RETRIED: &str = "it is tried again, and what was in effect stays";
 /// Enough for the names of tens of thousands of branches.
 const MAX_OUTPUT: usize = 4 << 20;
+/// After its end, what a child wrote is waited for this long.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How soon a stop ends a child.
 const STOP_CHECK: Duration = Duration::from_millis(100);
 /// Packing a large mirror takes time and says nothing.
