@@ -47,7 +47,8 @@ fn alias_bombs() {
     let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
     for i in 1..10 {
         let before = format!("*a{}", i - 1);
-        text += &format!("a{i}: &a{i} [{}]\n", [before.as_str(); 9].join(", "));
+        let list = [before.as_str(); 9].join(", ");
+        text = format!("{text}a{i}: &a{i} [{list}]\n");
     }
     refuse(
         text,
