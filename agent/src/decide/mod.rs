@@ -506,5 +506,3 @@ fn l_of(autonomy: Autonomy) -> Duration {
     }
 }
 
-#[cfg(test)]
-mod tests;
