@@ -18,6 +18,7 @@ use crate::{
 
 /// Arguments of an agent.
 #[derive(Debug, Clone, clap::Args)]
+#[group(skip)]
 pub struct Args {
     /// The controller's --quic address as seen from here.
     #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port)]
