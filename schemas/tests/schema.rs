@@ -13,7 +13,7 @@ fn blesses() -> bool {
 }
 
 fn generate() -> Value {
-    let mut schema = serde_json::to_value(schemars::schema_for!(Workflow)).unwrap();
+    let mut schema = schemars::schema_for!(Workflow).to_value();
     schema["title"] = "xene workflow".into();
     schema
 }
