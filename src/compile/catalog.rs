@@ -125,16 +125,24 @@ impl Catalog {
         let Snapshot { revision, author, subject, files, complete, mut problems } = snapshot;
         let mut touched = BTreeSet::new();
         let mut unread = BTreeMap::new();
-        self.forget_gone(&files, complete, &problems, &mut unread, &mut touched);
-        for (path, FileEntry { content, bytes }) in files {
-            match (self.known.get(&path), bytes) {
-                (Some(known), _) if *known == content => {}
-                (_, Some(bytes)) => self.take(path, content, &bytes, &mut touched),
-                (_, None) => {
+        for (path, entry) in self.differences(files) {
+            match entry {
+                Some(FileEntry { content, bytes: Some(bytes) }) => self.take(path, content, &bytes, &mut touched),
+                Some(FileEntry { bytes: None, .. }) => {
                     let message = "this file could not be read; what it last gave stays in effect".into();
-                    let place = Position { line: 0, column: 0 };
-                    let problem = diagnostic(&path, &file::UNREADABLE, place, message, None);
+                    let problem = diagnostic(&path, &file::UNREADABLE, Position { line: 0, column: 0 }, message, None);
                     unread.insert(path, problem);
+                }
+                None => {
+                    let of_path = |problem: &&Diagnostic| problem.path == path && problem.severity == Severity::Error;
+                    if let Some(problem) = problems.iter().find(of_path).filter(|_| !complete) {
+                        // It could not be read, which does not mean that it is gone.
+                        unread.insert(path, problem.clone());
+                    } else {
+                        self.known.remove(&path);
+                        self.remove(&path, &mut touched);
+                        self.unapplied.files.insert(path);
+                    }
                 }
             }
         }
@@ -154,15 +162,11 @@ impl Catalog {
             whole &= !is_broken(&file.row.problems);
             problems.extend(file.row.problems.iter().cloned());
         }
-        problems.extend(
-            self.unread
-                .values()
-                .filter(|problem| !problems.iter().any(|p| p.path == problem.path))
-                .cloned()
-                .collect::<Vec<_>>(),
-        );
+        problems.extend(self.unread.values().cloned());
         problems.extend(self.contested.values().flat_map(|contest| contest.problems.iter().cloned()));
         problems.sort();
+        // The source has told some of them already.
+        problems.dedup();
         let row = |path: &String| (path.clone(), self.files.get(path).map(|file| file.row.clone()));
         Desired {
             revision,
@@ -199,29 +203,23 @@ impl Catalog {
         }
     }
 
-    /// Files that the snapshot has no more. One that it could not read is not gone.
-    fn forget_gone(
-        &mut self,
-        files: &BTreeMap<String, FileEntry>,
-        complete: bool,
-        problems: &[Diagnostic],
-        unread: &mut BTreeMap<String, Diagnostic>,
-        touched: &mut BTreeSet<Name>,
-    ) {
-        let failed = |path: &str| {
-            let of_path = |problem: &&Diagnostic| problem.path == path && problem.severity == Severity::Error;
-            if complete { None } else { problems.iter().find(of_path) }
-        };
-        let absent: Vec<String> = self.files.keys().filter(|path| !files.contains_key(*path)).cloned().collect();
-        for path in absent {
-            if let Some(problem) = failed(&path) {
-                unread.insert(path, problem.clone());
-            } else {
-                self.known.remove(&path);
-                self.remove(&path, touched);
-                self.unapplied.files.insert(path);
+    /// Files whose content is not known, and with `None` those that are no more. Both sides are sorted: one walk.
+    fn differences(&self, files: BTreeMap<String, FileEntry>) -> Vec<(String, Option<FileEntry>)> {
+        let mut differences = Vec::new();
+        let mut ours = self.files.keys().peekable();
+        let mut known = self.known.iter().peekable();
+        for (path, entry) in files {
+            while let Some(gone) = ours.next_if(|ours| **ours < path) {
+                differences.push((gone.clone(), None));
+            }
+            ours.next_if(|ours| **ours == path);
+            while known.next_if(|(known, _)| **known < path).is_some() {}
+            if known.next_if(|(known, content)| **known == path && **content == entry.content).is_none() {
+                differences.push((path, Some(entry)));
             }
         }
+        differences.extend(ours.map(|gone| (gone.clone(), None)));
+        differences
     }
 
     /// Takes a file that is new or has changed.

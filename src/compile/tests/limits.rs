@@ -105,7 +105,7 @@ fn deep_nesting_of_every_form() {
 }
 
 #[test]
-fn a_mebibyte_of_brackets() {
+fn brackets_without_end() {
     refuse(
         "[".repeat(1 << 20),
         expect![[r#"
@@ -113,13 +113,13 @@ fn a_mebibyte_of_brackets() {
     "#]],
     );
     refuse(
-        "[]".repeat(1 << 19),
+        "[]".repeat(1 << 16),
         expect![[r#"
         a.yaml:1:3: error[XE0004]: this is not YAML: did not find expected <document start>
     "#]],
     );
     refuse(
-        format!("{}{}", "[".repeat(60), "a,".repeat(40_000)),
+        format!("{}{}", "[".repeat(60), "a,".repeat(10_000)),
         expect![[r#"
         a.yaml:2:1: error[XE0004]: this is not YAML: did not find expected node content, while parsing a flow node
     "#]],
