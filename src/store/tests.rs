@@ -368,3 +368,30 @@ fn sweep_drops_what_nobody_refers_to() {
     assert_eq!(store.delivery(&key(0), "old").unwrap(), None);
     assert_eq!(store.delivery(&key(0), "new").unwrap(), Some(run_name(9)));
 }
+
+#[test]
+fn loading_does_not_keep_the_map_in_memory() {
+    let temp = tempfile::tempdir().unwrap();
+    let store = Store::open(temp.path()).unwrap();
+    let file = |n: u32| {
+        let row = FileRow { content: "x".repeat(2_000), workflows: vec![], ignored: 0, problems: vec![] };
+        Change::PutFile(n.to_string(), Some(Box::new(row)))
+    };
+    commit(&store, (0..1_000).map(file).collect());
+    let resident = || {
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let path = temp.path().canonicalize().unwrap().join("store/data.mdb");
+        let mut lines = maps.lines().skip_while(|line| !line.ends_with(path.to_str().unwrap()));
+        let line = lines.find_map(|line| line.strip_prefix("Rss:")).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().trim().parse::<u64>().unwrap()
+    };
+    store
+        .env
+        .read(|txn| {
+            Ok::<_, StoreError>(values(store.tables.files.remap_key_type::<heed::types::DecodeIgnore>().iter(txn)?)?)
+        })
+        .unwrap();
+    assert!(resident() > 2_000, "{} kB", resident());
+    assert_eq!(store.load().unwrap().files.len(), 1_000);
+    assert!(resident() < 200, "{} kB", resident());
+}
