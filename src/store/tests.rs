@@ -44,7 +44,7 @@ fn workflow(n: u8, version: u64) -> WorkflowRow {
     WorkflowRow {
         metadata: ObjectMeta {
             name: key(n).workflow,
-            description: (version % 2 == 0).then(|| "even".to_owned()),
+            description: (version.is_multiple_of(2)).then(|| "even".to_owned()),
             labels: UniqueMap::default(),
             annotations: UniqueMap::default(),
         },
@@ -71,7 +71,7 @@ fn pipeline(n: u8, version: u64) -> PipelineRow {
 
 fn owner(version: u64) -> OwnerRow {
     OwnerRow {
-        owner: (version % 3 > 0).then(|| name("agent")),
+        owner: (!version.is_multiple_of(3)).then(|| name("agent")),
         epoch: Epoch(version),
         autonomy: if version.is_multiple_of(2) { Autonomy::Forever } else { Autonomy::DEFAULT },
         longer_until: None,
@@ -160,7 +160,7 @@ fn changes() -> impl Strategy<Value = Change> {
             slot: at(i64::try_from(version).unwrap()),
             reason: Reason::TOO_LATE,
         }),
-        _ if n % 2 == 0 => Change::PutDelivery(key(n), version.to_string(), run_name(n)),
+        _ if n.is_multiple_of(2) => Change::PutDelivery(key(n), version.to_string(), run_name(n)),
         _ => Change::PutController(ControllerRow {
             store_id: "id".to_owned(),
             generation: 1,
