@@ -191,7 +191,7 @@ async fn text(response: Response) -> String {
 
 /// The next chunk of an answer without end; `None` at its end.
 async fn chunk(body: &mut Body) -> Option<Bytes> {
-    let frame = std::future::poll_fn(|context| std::pin::Pin::new(&mut *body).poll_frame(context));
+    let frame = std::future::poll_fn(|context| Pin::new(&mut *body).poll_frame(context));
     timeout(DEADLINE, frame).await.unwrap().map(|frame| frame.unwrap().into_data().unwrap())
 }
 
@@ -204,6 +204,9 @@ fn assert_no_nulls(value: &Value) {
     }
 }
 
+/// Method, path, headers, body, expected status.
+type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a str, u16);
+
 fn run_name(n: u128) -> RunName {
     RunName::new(Timestamp::from_second(1_700_000_000).unwrap(), n)
 }
@@ -213,7 +216,7 @@ async fn every_error_is_a_problem_with_safe_headers() {
     let world = World::new();
     let auth = ("authorization", "Bearer s3cret");
     let big = "x".repeat(MAX_BODY + 1);
-    let cases: [(&str, &str, &[(&str, &str)], &str, u16); 15] = [
+    let cases: [Case<'_>; 15] = [
         ("GET", "/api/v1/runs", &[], "", 401),
         ("GET", "/api/v1/runs", &[("authorization", "Bearer wrong")], "", 401),
         ("GET", "/api/v1/nothing", &[], "", 401),

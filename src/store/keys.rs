@@ -272,7 +272,7 @@ mod tests {
         fn keys_read_back(key in keys(), name in names(), run: u128) {
             let run = RunName::from_bytes(run.to_be_bytes());
             prop_assert_eq!(NameKey::bytes_decode(&bytes::<NameKey>(&name)).unwrap(), name);
-            prop_assert_eq!(ByPipeline::bytes_decode(&bytes::<ByPipeline>(&key)).unwrap(), key.clone());
+            prop_assert_eq!(&ByPipeline::bytes_decode(&bytes::<ByPipeline>(&key)).unwrap(), &key);
             prop_assert_eq!(ByPipelineRun::bytes_decode(&bytes::<ByPipelineRun>(&(&key, run))).unwrap(), (key, run));
         }
 

@@ -5,6 +5,7 @@
 
 mod keys;
 pub mod logs;
+mod memory;
 mod query;
 mod sweep;
 mod tables;
@@ -41,6 +42,8 @@ const WATCH_BEHIND: usize = 1024;
 /// The store. Cheap to clone; reads never block.
 #[derive(Debug, Clone)]
 pub struct Store {
+    /// The map's file.
+    data: Arc<Path>,
     env: Env,
     tables: Tables,
     writer: Arc<Writer<Job>>,
@@ -135,6 +138,7 @@ impl Store {
         let writing = tables.clone();
         let writer = Writer::spawn(env.clone(), move |txn, job: &Job| job.apply(&writing, txn));
         Ok(Self {
+            data: dir.join("data.mdb").into(),
             env,
             tables,
             writer: Arc::new(writer.map_err(StoreError::Writer)?),
@@ -154,7 +158,7 @@ impl Store {
                 Ok((name, ())) => tables.runs.get(txn, &name).transpose(),
                 Err(error) => Some(Err(error)),
             });
-            Ok(Loaded {
+            let loaded = Loaded {
                 controller: tables.controller(txn)?,
                 workflows: values(tables.workflows.iter(txn)?)?,
                 pipelines: values(tables.pipelines.iter(txn)?)?,
@@ -168,8 +172,17 @@ impl Store {
                     .into_iter()
                     .map(|file| (file.path, file.row))
                     .collect(),
-            })
+            };
+            self.release_map();
+            Ok(loaded)
         })
+    }
+
+    /// After a read of much, within it.
+    fn release_map(&self) {
+        if let Err(error) = memory::release_map(&self.data) {
+            tracing::debug!(%error, "can't give memory back");
+        }
     }
 
     /// Queues a batch; `done` is called from the writer once it and all before it are synced, or with the error that

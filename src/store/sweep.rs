@@ -66,14 +66,16 @@ impl Store {
                 Ok((key, row)) => (row.slot < before).then(|| Ok(key.to_vec())),
                 Err(error) => Some(Err(error)),
             });
-            Ok::<_, StoreError>(Sweep {
+            let sweep = Sweep {
                 specs: specs
                     .filter(|hash| !matches!(hash, Ok(hash) if used.contains(hash)))
                     .collect::<Result<_, _>>()?,
                 deliveries: deliveries.collect::<Result<_, heed::Error>>()?,
                 ledger: ledger.collect::<Result<_, heed::Error>>()?,
                 dropped_specs: Arc::default(),
-            })
+            };
+            self.release_map();
+            Ok::<_, StoreError>(sweep)
         })?;
         let (deliveries, ledger, specs) = (sweep.deliveries.len(), sweep.ledger.len(), sweep.dropped_specs.clone());
         let done = move |result: Result<(), _>| {

@@ -44,7 +44,7 @@ fn workflow(n: u8, version: u64) -> WorkflowRow {
     WorkflowRow {
         metadata: ObjectMeta {
             name: key(n).workflow,
-            description: (version % 2 == 0).then(|| "even".to_owned()),
+            description: (version.is_multiple_of(2)).then(|| "even".to_owned()),
             labels: UniqueMap::default(),
             annotations: UniqueMap::default(),
         },
@@ -71,7 +71,7 @@ fn pipeline(n: u8, version: u64) -> PipelineRow {
 
 fn owner(version: u64) -> OwnerRow {
     OwnerRow {
-        owner: (version % 3 > 0).then(|| name("agent")),
+        owner: (!version.is_multiple_of(3)).then(|| name("agent")),
         epoch: Epoch(version),
         autonomy: if version.is_multiple_of(2) { Autonomy::Forever } else { Autonomy::DEFAULT },
         longer_until: None,
@@ -160,7 +160,7 @@ fn changes() -> impl Strategy<Value = Change> {
             slot: at(i64::try_from(version).unwrap()),
             reason: Reason::TOO_LATE,
         }),
-        _ if n % 2 == 0 => Change::PutDelivery(key(n), version.to_string(), run_name(n)),
+        _ if n.is_multiple_of(2) => Change::PutDelivery(key(n), version.to_string(), run_name(n)),
         _ => Change::PutController(ControllerRow {
             store_id: "id".to_owned(),
             generation: 1,
@@ -367,4 +367,31 @@ fn sweep_drops_what_nobody_refers_to() {
     assert_eq!(store.spec(&SpecHash::of(&4u64.to_le_bytes())).unwrap(), None);
     assert_eq!(store.delivery(&key(0), "old").unwrap(), None);
     assert_eq!(store.delivery(&key(0), "new").unwrap(), Some(run_name(9)));
+}
+
+#[test]
+fn loading_does_not_keep_the_map_in_memory() {
+    let temp = tempfile::tempdir().unwrap();
+    let store = Store::open(temp.path()).unwrap();
+    let file = |n: u32| {
+        let row = FileRow { content: "x".repeat(2_000), workflows: vec![], ignored: 0, problems: vec![] };
+        Change::PutFile(n.to_string(), Some(Box::new(row)))
+    };
+    commit(&store, (0..1_000).map(file).collect());
+    let resident = || {
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let path = temp.path().canonicalize().unwrap().join("store/data.mdb");
+        let mut lines = maps.lines().skip_while(|line| !line.ends_with(path.to_str().unwrap()));
+        let line = lines.find_map(|line| line.strip_prefix("Rss:")).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().trim().parse::<u64>().unwrap()
+    };
+    store
+        .env
+        .read(|txn| {
+            Ok::<_, StoreError>(values(store.tables.files.remap_key_type::<heed::types::DecodeIgnore>().iter(txn)?)?)
+        })
+        .unwrap();
+    assert!(resident() > 2_000, "{} kB", resident());
+    assert_eq!(store.load().unwrap().files.len(), 1_000);
+    assert!(resident() < 200, "{} kB", resident());
 }

@@ -310,7 +310,7 @@ mod tests {
                 ends.push(file.append(*ends.last().unwrap(), chunk).unwrap());
             }
             let whole: Vec<u8> = chunks.concat();
-            prop_assert_eq!(zstd::stream::decode_all(File::open(&file.log).unwrap()).unwrap(), whole.clone(), "zstdcat");
+            prop_assert_eq!(zstd::stream::decode_all(File::open(&file.log).unwrap()).unwrap(), &whole[..], "zstdcat");
             prop_assert_eq!(file.recover().unwrap(), *ends.last().unwrap());
 
             // A crash leaves any part of both files, perhaps followed by blocks that were never written.
