@@ -2,3 +2,4 @@
 
 mod stories;
 mod world;
+mod worlds;
