@@ -385,3 +385,20 @@ fn a_shorter_autonomy_counts_only_after_the_longer_one() {
     world.pass(2 * MINUTE);
     assert_eq!(world.owner("w/p").as_deref(), Some("b"));
 }
+
+#[test]
+fn a_run_that_waits_keeps_the_spec_that_it_was_made_for() {
+    let mut world = World::new(&["a"]);
+    world.commit("w", "", None);
+    world.slow = true;
+    let first = world.start("w/p", 1).unwrap();
+    let second = world.start("w/p", 2).unwrap();
+    world.commit("w", r#","description":"another""#, None);
+    assert_ne!(world.run(second).spec.spec_hash, world.store.owners[&key("w/p")].spec_hash);
+    for run in [first, second] {
+        world.end_steps("a");
+        world.settle();
+        assert_eq!(phase(&world, run).0, RunPhase::Success);
+    }
+    assert_eq!(world.nodes["a"].journal.specs.len(), 1, "and then lets it go");
+}

@@ -92,6 +92,8 @@ pub(super) struct World {
     requests: u64,
     workflows: BTreeMap<Name, Arc<WorkflowBody>>,
     revision: u64,
+    #[cfg(feature = "mutants")]
+    pub(super) mutant: Option<agent::mutant::Mutant>,
 }
 
 pub(super) fn key(text: &str) -> PipelineKey {
@@ -100,6 +102,13 @@ pub(super) fn key(text: &str) -> PipelineKey {
 
 impl World {
     pub(super) fn new(agents: &[&str]) -> Self {
+        let mut world = Self::empty();
+        agents.iter().for_each(|agent| world.add(agent));
+        world
+    }
+
+    /// A controller with a new store, and nobody else.
+    pub(super) fn empty() -> Self {
         let mut world = Self {
             seconds: 1_000,
             nanos: 0,
@@ -117,11 +126,10 @@ impl World {
             requests: 0,
             workflows: BTreeMap::new(),
             revision: 0,
+            #[cfg(feature = "mutants")]
+            mutant: None,
         };
         world.start_controller();
-        for name in agents {
-            world.add(name);
-        }
         world
     }
 
@@ -140,7 +148,7 @@ impl World {
             store_id: "store".into(),
             source: SourceOrigin { kind: SourceKind::Git, url: "here".into(), branch: None, path: String::new() },
             #[cfg(feature = "mutants")]
-            mutant: None,
+            mutant: self.mutant,
         };
         let mut loaded = self.store.loaded.clone();
         loaded.owners = self.store.owners.clone().into_iter().collect();
@@ -225,7 +233,7 @@ impl World {
             boot_id: node.boot_id.clone(),
             seed: 7,
             #[cfg(feature = "mutants")]
-            mutant: None,
+            mutant: self.mutant,
         };
         let (machine, fx) = agent::Agent::new(self.now(), config, node.journal.clone());
         self.nodes.get_mut(name).unwrap().machine = Some(machine);
