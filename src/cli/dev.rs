@@ -158,7 +158,10 @@ fn greet(controller: &Controller, args: &Args) -> Result<(), Error> {
     writeln!(err, "  watches  {}", described(controller))?;
     writeln!(err, "  HTTP     http://{}", controller.http)?;
     writeln!(err, "  state    {}", args.data_dir().display())?;
-    writeln!(err, "In another terminal, in this folder: `xene status`, `xene get pipelines`, `xene trigger W/P --follow`.")?;
+    writeln!(
+        err,
+        "In another terminal, in this folder: `xene status`, `xene get pipelines`, `xene trigger W/P --follow`."
+    )?;
     writeln!(err, "Ctrl-C ends it.")?;
     Ok(())
 }
@@ -196,7 +199,12 @@ async fn tell(handle: Handle, quiet: bool) {
                 Change::PutRun(row) if row.run.status.phase.is_final() => {
                     let status = &row.run.status;
                     let message = status.message.as_deref().map_or(String::new(), |message| format!(": {message}"));
-                    Some(format!("run {} of {} ended: {}{message}", row.run.metadata.name, row.run.spec.key(), status.phase))
+                    Some(format!(
+                        "run {} of {} ended: {}{message}",
+                        row.run.metadata.name,
+                        row.run.spec.key(),
+                        status.phase
+                    ))
                 }
                 _ => None,
             };
