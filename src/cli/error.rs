@@ -135,9 +135,7 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Usage { hint, .. } | Self::Refused { hint, .. } | Self::Failed { hint, .. } => hint.clone(),
-            Self::NotFound { hint, .. } => Some(hint.clone().unwrap_or_else(|| {
-                "`xene get workflows` shows what there is; so do `pipelines`, `runs` and `agents`".into()
-            })),
+            Self::NotFound { message, hint } => hint.clone().or_else(|| Some(where_to_look(message))),
             Self::Unreachable { server, .. } if is_default(server) => {
                 Some("start one with `xene dev`, or name yours with --server or XENE_SERVER".into())
             }
@@ -194,6 +192,15 @@ pub fn plain_cause(error: &io::Error) -> String {
     }
 }
 
+/// The list that shows what there is of the kind that a sentence names.
+fn where_to_look(message: &str) -> String {
+    let kinds = ["workflow", "pipeline", "run", "agent", "event"];
+    match kinds.iter().find(|kind| message.starts_with(&format!("there is no {kind} "))) {
+        Some(kind) => format!("`xene get {kind}s` shows what there is"),
+        None => "`xene get workflows` shows what there is; so do `pipelines`, `runs`, `agents` and `events`".into(),
+    }
+}
+
 fn is_default(server: &str) -> bool {
     server.trim_end_matches('/') == super::DEFAULT_SERVER
 }
@@ -221,6 +228,13 @@ mod tests {
         for (error, status) in table {
             assert_eq!(error.status(), status, "{error:?}");
         }
+    }
+
+    #[test]
+    fn what_is_not_there_leads_to_the_list_of_its_kind() {
+        let hint = |message: &str| Error::NotFound { message: message.into(), hint: None }.hint().unwrap();
+        assert_eq!(hint("there is no pipeline named a/b"), "`xene get pipelines` shows what there is");
+        assert!(hint("there is nothing at /x").contains("`xene get workflows`"));
     }
 
     #[test]

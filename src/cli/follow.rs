@@ -12,7 +12,7 @@ use std::{
 };
 
 use serde_json::Value;
-use xene_schemas::{meta::RunName, run::Run};
+use xene_schemas::{meta::RunName, phase::RunPhase, run::Run};
 
 use super::{
     Error,
@@ -20,6 +20,7 @@ use super::{
     dirs, escape,
     kind::Kind,
     output::Ui,
+    rows,
     status::parse,
     tree::{self, TAIL, View},
     watch::{Change, Watch},
@@ -181,6 +182,10 @@ fn plain(news: &Receiver<News>, ui: &mut Ui) -> Result<Run, Error> {
             None => output_ended = true,
         }
         if output_ended && let Some(run) = ended {
+            if run.status.phase == RunPhase::Success {
+                let took = rows::run_took(&run, ui.now()).map(|took| format!(" after {took}")).unwrap_or_default();
+                ui.note(&format!("run {} ended in Success{took}", run.metadata.name));
+            }
             return Ok(run);
         }
     }
@@ -224,7 +229,7 @@ fn live(mut run: Run, news: &Receiver<News>, ui: &mut Ui) -> Result<Run, Error> 
         screen.draw(&tree::render(view), ui)?;
     };
     // What stays on the screen is the whole tree, and the last words of a run that failed.
-    if result.status.phase == xene_schemas::phase::RunPhase::Success {
+    if result.status.phase == RunPhase::Success {
         tail.clear();
     }
     let (width, _) = terminal_size();

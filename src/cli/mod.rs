@@ -31,6 +31,7 @@ pub mod table;
 pub mod time;
 pub mod tree;
 pub mod trigger;
+pub mod usage;
 pub mod validate;
 pub mod watch;
 
@@ -139,16 +140,17 @@ pub enum Command {
 
 /// Parses the process's arguments, runs the command, tells errors; returns the exit status.
 pub fn main() -> ExitCode {
-    let cli = match settings::parse(std::env::args_os()) {
+    let args: Vec<_> = std::env::args_os().collect();
+    let cli = match settings::parse(args.iter().cloned()) {
         Ok(cli) => cli,
-        Err(settings::ParseError::Clap(error, file)) => {
+        Err(settings::ParseError::Clap(error, _)) if usage::is_shown_whole(&error) => {
             // Help and version are results; a failed print has nobody left to be told of.
             let _ = error.print();
-            if let Some(file) = file.filter(|_| error.use_stderr()) {
-                let mut ui = Ui::of_process(Format::Table, ColorChoice::Auto, false);
-                ui.hint(&format!("what is not on the command line may come from {}", file.display()));
-            }
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(exit::USAGE));
+        }
+        Err(settings::ParseError::Clap(error, file)) => {
+            let error = usage::explain(&error, &args, file.as_deref());
+            return tell(&error, &mut Ui::of_process(Format::Table, ColorChoice::Auto, false));
         }
         Err(settings::ParseError::File(error)) => {
             return tell(&error, &mut Ui::of_process(Format::Table, ColorChoice::Auto, false));

@@ -98,9 +98,11 @@ pub(super) fn revision_line(status: &SourceStatus) -> String {
     escape::line(&format!("{}{subject}{author}", short(status.revision.as_ref())))
 }
 
-/// A revision's first characters, as git shows it.
+/// A revision's first characters, as git shows it; a directory's keeps the mark that tells it from a commit.
 pub(super) fn short(revision: Option<&Revision>) -> String {
-    revision.map_or_else(|| "none yet".into(), |revision| revision.0.chars().take(7).collect())
+    let Some(Revision(text)) = revision else { return "none yet".into() };
+    let mark = if text.starts_with("dir-") { "dir-".len() } else { 0 };
+    text.chars().take(mark + 7).collect()
 }
 
 /// True unless the source says that it is not.

@@ -105,7 +105,7 @@ fn follow_prints_output_by_line_where_there_is_no_terminal() {
     let (mut ui, out, err) = testing::ui(Format::Table);
     run(&args("w/p --follow"), &controller("Success").client(), &mut ui).unwrap();
     assert_eq!(out.text(), format!("{NAME}\n"));
-    assert_eq!(err.text(), "t/s | one\nt/s | two\n");
+    assert_eq!(err.text(), format!("t/s | one\nt/s | two\nrun {NAME} ended in Success\n"));
 }
 
 #[test]
