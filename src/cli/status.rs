@@ -94,7 +94,9 @@ fn print_field(name: &str, text: &str, ui: &mut Ui) -> Result<(), Error> {
 /// `1a2b3c4 Subject (Author)`.
 pub(super) fn revision_line(status: &SourceStatus) -> String {
     let subject = status.subject.as_deref().map(|subject| format!(" {subject}")).unwrap_or_default();
-    let author = status.author.as_deref().map(|author| format!(" ({author})")).unwrap_or_default();
+    // The address is for programs.
+    let name = |author: &str| author.split_once(" <").map_or(author.to_owned(), |(name, _)| name.to_owned());
+    let author = status.author.as_deref().map(|author| format!(" ({})", name(author))).unwrap_or_default();
     escape::line(&format!("{}{subject}{author}", short(status.revision.as_ref())))
 }
 
@@ -121,12 +123,22 @@ pub(super) fn is_fine(condition: &Condition) -> bool {
 /// Prints the conditions that are not fine, and the problems.
 pub(super) fn print_trouble(status: &SourceStatus, ui: &mut Ui) -> Result<(), Error> {
     let now = ui.now();
-    for condition in status.conditions.iter().filter(|condition| !is_fine(condition)) {
-        let negation = if condition.status == ConditionStatus::True { "" } else { "not " };
-        let kind = painted(&format!("{negation}{}", condition.kind), phase_style("Warning"), ui.out.colored);
-        let since = relative(condition.since, now);
-        let text = escape::line(&format!("({}): {} (since {since})", condition.reason, condition.message));
-        ui.out.line(format!("{kind} {text}"))?;
+    let mut troubles = status.conditions.iter().filter(|condition| !is_fine(condition)).peekable();
+    while let Some(condition) = troubles.next() {
+        let named = |condition: &Condition| {
+            let negation = if condition.status == ConditionStatus::True { "" } else { "not " };
+            painted(&format!("{negation}{}", condition.kind), phase_style("Warning"), ui.out.colored)
+        };
+        let mut kinds = named(condition);
+        // One cause makes several conditions, and is told once.
+        let same = |other: &&Condition| (&other.reason, &other.message) == (&condition.reason, &condition.message);
+        while let Some(other) = troubles.next_if(same) {
+            kinds += ", ";
+            kinds += &named(other);
+        }
+        let age = age(condition.since, now);
+        let text = escape::line(&format!("({}): {} (for {age})", condition.reason, condition.message));
+        ui.out.line(format!("{kinds} {text}"))?;
     }
     for problem in &status.problems {
         print_diagnostic(problem, ui)?;

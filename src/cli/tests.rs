@@ -147,8 +147,8 @@ fn status_is_one_screen() {
         workflows  1 in effect, 2 documents passed over as not ours, 1 file with uncommitted changes, which do not count
         pipelines  1 scheduled, 1 not
         runs       1 running, 1 waiting to start
-        not Ready (Invalid): 1 file has a problem (since 30m ago)
-        Degraded (LastGood): site is kept as of 1a2b3c4 (since 30m ago)
+        not Ready (Invalid): 1 file has a problem (for 30m)
+        Degraded (LastGood): site is kept as of 1a2b3c4 (for 30m)
         xene.d/site.yaml:9:3: error[XE0003]: unknown field `step`
           hint: did you mean `steps`?
         not scheduled: 1
@@ -169,8 +169,8 @@ fn sync_fails_while_the_source_has_problems() {
     assert_eq!(result.unwrap_err().status(), 1);
     expect![[r#"
         1a2b3c4 Build nightly (Ada)
-        not Ready (Invalid): 1 file has a problem (since 30m ago)
-        Degraded (LastGood): site is kept as of 1a2b3c4 (since 30m ago)
+        not Ready (Invalid): 1 file has a problem (for 30m)
+        Degraded (LastGood): site is kept as of 1a2b3c4 (for 30m)
         xene.d/site.yaml:9:3: error[XE0003]: unknown field `step`
           hint: did you mean `steps`?
     "#]]

@@ -73,7 +73,7 @@ impl SourceState {
             (false, false) => (True, "Applied".into(), format!("{applied} is in effect")),
         };
         let degraded = if problems > 0 {
-            (True, "Problems".into(), format!("{problems} problems in its files; what they last gave stays in effect"))
+            (True, "Problems".into(), format!("{} in its files; what they last gave stays in effect", count(problems)))
         } else if self.held > 0 {
             (True, "PruneHeld".into(), format!("{} workflows vanished and stay", self.held))
         } else if let Some(limit) = &self.limit {
@@ -159,7 +159,7 @@ impl Controller {
         self.put_source(now, fx);
         let degraded = self.source.condition("Degraded") == Some(ConditionStatus::True);
         if degraded && before != Some(ConditionStatus::True) {
-            let message = format!("{} has {} problems", desired.revision, desired.problems.len());
+            let message = format!("{} has {}", desired.revision, count(desired.problems.len()));
             note(fx, now, EventType::Warning, "Degraded", "source".into(), message);
         }
     }
@@ -168,4 +168,9 @@ impl Controller {
         self.source.judge(now.wall);
         fx.commit.push(Change::PutSource(Box::new(self.source.status.clone())));
     }
+}
+
+/// `1 problem`, `2 problems`.
+fn count(problems: usize) -> String {
+    format!("{problems} problem{}", if problems == 1 { "" } else { "s" })
 }
