@@ -53,3 +53,10 @@ fn the_first_screen_of_the_readme_is_what_one_sees() {
 fn the_tour_of_the_readme_does_what_it_says() {
     Session::new().play("README.md", "tour");
 }
+
+#[test]
+fn the_examples_of_the_http_page_answer_as_shown() {
+    let mut session = Session::new();
+    session.copy("xene.d");
+    session.play("docs/reference/http.md", "http");
+}
