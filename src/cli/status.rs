@@ -95,7 +95,7 @@ fn print_field(name: &str, text: &str, ui: &mut Ui) -> Result<(), Error> {
 pub(super) fn revision_line(status: &SourceStatus) -> String {
     let subject = status.subject.as_deref().map(|subject| format!(" {subject}")).unwrap_or_default();
     // The address is for programs.
-    let name = |author: &str| author.split_once(" <").map_or(author.to_owned(), |(name, _)| name.to_owned());
+    let name = |author: &str| author.split_once(" <").map_or_else(|| author.to_owned(), |(name, _)| name.to_owned());
     let author = status.author.as_deref().map(|author| format!(" ({})", name(author))).unwrap_or_default();
     escape::line(&format!("{}{subject}{author}", short(status.revision.as_ref())))
 }

@@ -42,7 +42,7 @@ pub fn explain(error: &clap::Error, args: &[OsString], file: Option<&Path>) -> E
         None => format!("`{command} --help` shows what it takes"),
     };
     if let Some(file) = file {
-        hint += &format!("; what is not on the command line may come from {}", file.display());
+        hint = format!("{hint}; what is not on the command line may come from {}", file.display());
     }
     Error::usage_with_hint(message, hint)
 }
@@ -53,7 +53,8 @@ fn command_of(args: &[OsString]) -> String {
     for word in args.iter().skip(1).filter_map(|arg| arg.to_str()) {
         // Flags and their values may stand between.
         if let Some(found) = command.find_subcommand(word) {
-            path += &format!(" {}", found.get_name());
+            path.push(' ');
+            path += found.get_name();
             command = found;
         }
     }

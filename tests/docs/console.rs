@@ -109,7 +109,8 @@ impl Session {
     /// Runs a command. One that only reads is asked again until it prints what is expected, or gives up.
     fn foreground(&self, command: &Cmd) -> Result<(), String> {
         let expected = normal::text(&command.output);
-        let reads = ["get", "status", "describe", "logs"].iter().any(|w| command.text.starts_with(&format!("xene {w}")));
+        let reads =
+            ["get", "status", "describe", "logs"].iter().any(|w| command.text.starts_with(&format!("xene {w}")));
         let mut printed = String::new();
         // Blessed output has to settle, checked output has to come.
         let tries = match (reads, blesses()) {
