@@ -1,6 +1,7 @@
 //! `xene dev`: controller and agent in one process, watching a folder: the shortest way from a file to a run.
 
 use std::{
+    collections::HashMap,
     fs,
     io::{self, Write},
     net::SocketAddr,
@@ -9,12 +10,19 @@ use std::{
 };
 
 use clap::{ValueEnum, builder::BoolishValueParser};
-use tokio::sync::{broadcast::error::RecvError, watch};
+use tokio::{
+    sync::{broadcast::error::RecvError, watch},
+    task::JoinHandle,
+};
 use xene_agent::{
     clock, command,
     driver::{self, Ending},
 };
-use xene_schemas::meta::{AgentName, Labels};
+use xene_schemas::{
+    meta::{AgentName, Labels},
+    run::Run,
+    source::SourceStatus,
+};
 
 use super::{
     Error, Global,
@@ -23,7 +31,7 @@ use super::{
 };
 use crate::{
     controller::{Controller, Options},
-    decide::rows::Change,
+    decide::rows::{Change, WorkflowRow},
     driver::Handle,
     source::{self, SourceConfig},
 };
@@ -124,7 +132,7 @@ async fn serve(args: Args, global: &Global) -> Result<(), Error> {
     }
     let (end, ending) = watch::channel(Ending::No);
     let agent = tokio::spawn(driver::run(agent, ending));
-    let watching = tokio::spawn(tell(controller.handle.clone(), global.quiet));
+    let watching = (!global.quiet).then(|| tokio::spawn(tell(controller.handle.clone())));
     let waiting = stop.clone();
     let ended = controller
         .run(async {
@@ -139,7 +147,7 @@ async fn serve(args: Args, global: &Global) -> Result<(), Error> {
             }
         })
         .await;
-    watching.abort();
+    watching.inspect(JoinHandle::abort);
     ended.map_err(|error| Error::Failed { message: command::sentence(&error), hint: None })?;
     stop.status()
 }
@@ -176,9 +184,21 @@ fn keep_out_of_git(data: &Path) -> Result<(), Error> {
     fs::write(&path, "*\n").map_err(|error| Error::file(path, &error))
 }
 
-/// Tells what takes effect and what runs, line by line.
-async fn tell(handle: Handle, quiet: bool) {
+/// Tells what is in effect, then what takes effect and what runs, line by line.
+async fn tell(handle: Handle) {
+    // Asked for before the store is read: what is committed in between is seen twice rather than not at all.
     let mut watch = handle.watch();
+    let mut told = HashMap::new();
+    let mut take_effect = |row: &WorkflowRow| {
+        let (name, generation) = (&row.metadata.name, row.generation);
+        let is_news = row.valid && told.insert(name.clone(), generation) != Some(generation);
+        is_news.then(|| format!("{name} is in effect, generation {}", generation.0))
+    };
+    // Nobody may be reading.
+    let say = |line: Option<String>| drop(line.map(|line| writeln!(io::stderr(), "{line}")));
+    let store = handle.store();
+    store.workflows(None, usize::MAX, |_| true).iter().flatten().for_each(|row| say(take_effect(row)));
+    say(store.source().ok().flatten().and_then(|status| problems(&status)));
     loop {
         let committed = match watch.recv().await {
             Ok(committed) => committed,
@@ -186,32 +206,24 @@ async fn tell(handle: Handle, quiet: bool) {
             Err(RecvError::Closed) => return,
         };
         for change in &committed.changes {
-            let line = match &**change {
-                _ if quiet => None,
-                Change::PutWorkflow(row) if row.valid => {
-                    Some(format!("{} is in effect, generation {}", row.metadata.name, row.generation.0))
-                }
-                Change::PutSource(status) => {
-                    let lines: Vec<_> = status.problems.iter().map(ToString::to_string).collect();
-                    (!lines.is_empty()).then(|| lines.join("\n"))
-                }
+            say(match &**change {
+                Change::PutWorkflow(row) => take_effect(row),
+                Change::PutSource(status) => problems(status),
                 Change::DeleteWorkflow(name) => Some(format!("{name} is gone")),
-                Change::PutRun(row) if row.run.status.phase.is_final() => {
-                    let status = &row.run.status;
-                    let message = status.message.as_deref().map_or(String::new(), |message| format!(": {message}"));
-                    Some(format!(
-                        "run {} of {} ended: {}{message}",
-                        row.run.metadata.name,
-                        row.run.spec.key(),
-                        status.phase
-                    ))
-                }
+                Change::PutRun(row) if row.run.status.phase.is_final() => Some(ended(&row.run)),
                 _ => None,
-            };
-            if let Some(line) = line {
-                // Nobody may be reading.
-                let _ = writeln!(io::stderr(), "{line}");
-            }
+            });
         }
     }
+}
+
+/// What is wrong with the files, if anything is.
+fn problems(status: &SourceStatus) -> Option<String> {
+    let lines: Vec<_> = status.problems.iter().map(ToString::to_string).collect();
+    (!lines.is_empty()).then(|| lines.join("\n"))
+}
+
+fn ended(run: &Run) -> String {
+    let message = run.status.message.as_deref().map_or(String::new(), |message| format!(": {message}"));
+    format!("run {} of {} ended: {}{message}", run.metadata.name, run.spec.key(), run.status.phase)
 }

@@ -193,7 +193,7 @@ impl Session {
             }
         };
         let xene = binary();
-        let mut paths = vec![xene.parent().unwrap_or(Path::new("/")).to_owned()];
+        let mut paths = vec![xene.parent().map(Path::to_owned).unwrap_or_default()];
         paths.extend(std::env::split_paths(&search_path()));
         command.env_clear().env("PATH", std::env::join_paths(paths).unwrap()).env("HOME", self.home());
         command.env("LANG", "C.UTF-8").env("NO_COLOR", "1").current_dir(self.home());
