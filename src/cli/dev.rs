@@ -179,6 +179,7 @@ fn keep_out_of_git(data: &Path) -> Result<(), Error> {
 /// Tells what takes effect and what runs, line by line.
 async fn tell(handle: Handle, quiet: bool) {
     let mut watch = handle.watch();
+    let mut told = Vec::new();
     loop {
         let committed = match watch.recv().await {
             Ok(committed) => committed,
@@ -191,9 +192,10 @@ async fn tell(handle: Handle, quiet: bool) {
                 Change::PutWorkflow(row) if row.valid => {
                     Some(format!("{} is in effect, generation {}", row.metadata.name, row.generation.0))
                 }
-                Change::PutSource(status) => {
-                    let lines: Vec<_> = status.problems.iter().map(ToString::to_string).collect();
-                    (!lines.is_empty()).then(|| lines.join("\n"))
+                Change::PutSource(status) if status.problems != told => {
+                    told.clone_from(&status.problems);
+                    let lines: Vec<_> = told.iter().map(ToString::to_string).collect();
+                    Some(if lines.is_empty() { "all files are fine again".into() } else { lines.join("\n") })
                 }
                 Change::DeleteWorkflow(name) => Some(format!("{name} is gone")),
                 Change::PutRun(row) if row.run.status.phase.is_final() => {
