@@ -198,6 +198,13 @@ async fn tell(handle: Handle) {
     let say = |line: Option<String>| drop(line.map(|line| writeln!(io::stderr(), "{line}")));
     let store = handle.store();
     store.workflows(None, usize::MAX, |_| true).iter().flatten().for_each(|row| say(take_effect(row)));
+    let mut known = Vec::new();
+    let mut problems = |status: &SourceStatus| {
+        let is_news = status.problems != known;
+        known.clone_from(&status.problems);
+        let lines: Vec<_> = known.iter().map(ToString::to_string).collect();
+        is_news.then(|| if lines.is_empty() { "all files are fine again".into() } else { lines.join("\n") })
+    };
     say(store.source().ok().flatten().and_then(|status| problems(&status)));
     loop {
         let committed = match watch.recv().await {
@@ -215,12 +222,6 @@ async fn tell(handle: Handle) {
             });
         }
     }
-}
-
-/// What is wrong with the files, if anything is.
-fn problems(status: &SourceStatus) -> Option<String> {
-    let lines: Vec<_> = status.problems.iter().map(ToString::to_string).collect();
-    (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
 fn ended(run: &Run) -> String {
