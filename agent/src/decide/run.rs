@@ -1,13 +1,37 @@
 //! One run, from its first task to its last: which tasks are ready, retries, timeouts, cancel, `finally`, the verdict.
+//!
+//! Here stands the run as a whole; the life of one task is in `task`.
 
-use std::sync::Arc;
+mod command;
+mod dag;
+mod environment;
+mod outputs;
+mod retry;
+mod task;
+#[cfg(test)]
+mod tests;
+mod timers;
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    ops::Range,
+    sync::Arc,
+    time::Duration,
+};
 
 use xene_schemas::{
     meta::{AgentName, Epoch, RunName},
+    phase::{Reason, RunPhase, TaskPhase},
     pipeline::CompiledPipeline,
-    run::{RunEvent, RunSpec},
+    run::{RunEvent, RunSpec, TaskPlan},
 };
 
+use self::{
+    dag::{Consequence, Dag, Outcome},
+    environment::Environment,
+    task::State,
+    timers::{Timer, Timers},
+};
 use super::{
     event::{Signal, StepCommand, StepExit, StepId},
     time::{BootTime, Now},
@@ -18,11 +42,14 @@ use super::{
 pub enum Input {
     /// Begin. Only once, first.
     Start,
-    /// A task that was asked for by [`Output::TaskReady`] may take a slot.
+    /// A task that was asked for by [`Output::TaskReady`] may take a slot. Without effect for a task that does not
+    /// want one.
     SlotGranted(String),
     /// A step's process ended.
     StepExited(StepId, StepExit),
-    /// End it in order; a sentence says who or why.
+    /// End it in order; a sentence says who or why. `finally` still runs; a cancel of a run that is being
+    /// stopped already and has come to its `finally` ends that too. Each one counts: a message that was sent
+    /// twice must not come here twice. A run that has not begun ends at once, with [`RunEvent::Ended`] alone.
     Cancel(String),
     /// [`RunMachine::next_timeout`] has come.
     Timeout,
@@ -36,7 +63,9 @@ pub enum Output {
     /// This task could run: answer with [`Input::SlotGranted`] when a slot is free. Asked for in the order in
     /// which slots should be given.
     TaskReady(String),
-    /// This task gives its slot back, or does not want one any more.
+    /// This task gives its slot back, or was cancelled before [`Input::SlotGranted`] came and does not want one any
+    /// more. Exactly one follows each [`Output::TaskReady`]. A task that waits to be tried again holds no slot;
+    /// one of whose steps waits to be tried again keeps it, because its attempt goes on.
     SlotReturned(String),
     /// Start a process.
     Spawn(Box<StepCommand>),
@@ -46,35 +75,333 @@ pub enum Output {
     Note(String),
 }
 
+/// How long a run may take.
+const RUN_TIMEOUT: Duration = Duration::from_secs(6 * 3600);
+/// How long `finally` may take.
+const FINALLY_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long after SIGTERM comes SIGKILL.
+const GRACE_PERIOD: Duration = Duration::from_secs(10);
+
 /// One run.
+///
+/// Invariants: the last fact is `Ended`, and it comes once; after it there is no other output and no timer. Each
+/// slot asked for is returned. A step that was spawned is never forgotten: its task ends only when it has exited.
 #[derive(Debug)]
-pub struct RunMachine {}
+pub struct RunMachine {
+    name: RunName,
+    pipeline: Arc<CompiledPipeline>,
+    payload: Option<Arc<[u8]>>,
+    environment: Environment,
+    dag: Dag,
+    /// By their place in the DAG: in the order of the file, `finally` last.
+    tasks: Vec<State>,
+    stage: Stage,
+    /// Tasks of the current stage that have not ended.
+    open: usize,
+    timers: Timers,
+    /// Why the tasks of the current stage are being stopped.
+    stop: Option<Stop>,
+    /// The verdict of a run that was cancelled or took too long.
+    ended_by: Option<Stop>,
+    failures: Failures,
+    finally_failures: Failures,
+    /// Tasks to ask slots for when the event has been handled, so that they are asked for in the order of the file.
+    ready: BTreeSet<usize>,
+    /// Tasks that have ended and whose connectors are to be settled when the event has been handled: one of many
+    /// tasks that are stopped together must not call the next one blocked.
+    ended: VecDeque<(usize, Outcome)>,
+    out: Vec<Output>,
+}
+
+/// How far a run is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Stage {
+    /// Not begun. The spec may be one that can't be run; a sentence says why.
+    New(Option<String>),
+    /// Its tasks run.
+    Tasks,
+    /// All others have ended; those of `finally` run.
+    Finally,
+    /// It has ended.
+    Ended,
+}
+
+/// Why tasks are stopped.
+#[derive(Debug, Clone)]
+struct Stop {
+    reason: Reason,
+    message: String,
+}
+
+/// Tasks that ended in Error, apart from those that were cancelled and those whose Error is tolerated.
+#[derive(Debug, Default)]
+struct Failures {
+    /// What the first one's failure was, in a sentence.
+    first: Option<String>,
+    others: usize,
+}
 
 impl RunMachine {
     /// A run that has not begun.
     pub fn new(
-        _name: RunName,
-        _spec: RunSpec,
-        _pipeline: Arc<CompiledPipeline>,
-        _agent: AgentName,
-        _epoch: Epoch,
-        _payload: Option<Arc<[u8]>>,
+        name: RunName,
+        spec: RunSpec,
+        pipeline: Arc<CompiledPipeline>,
+        agent: AgentName,
+        epoch: Epoch,
+        payload: Option<Arc<[u8]>>,
     ) -> Self {
-        unimplemented!()
+        let environment = Environment::new(name, &spec, &pipeline, &agent, epoch);
+        let unsupported = dag::unsupported(&pipeline.spec);
+        let (dag, refusal) = match Dag::build(&pipeline.spec) {
+            Ok(dag) => (dag, unsupported),
+            Err(message) => (Dag::default(), unsupported.or(Some(message))),
+        };
+        Self {
+            name,
+            payload,
+            environment,
+            tasks: (0..dag.len()).map(|_| State::Waiting).collect(),
+            dag,
+            stage: Stage::New(refusal),
+            open: pipeline.spec.tasks.len(),
+            pipeline,
+            timers: Timers::default(),
+            stop: None,
+            ended_by: None,
+            failures: Failures::default(),
+            finally_failures: Failures::default(),
+            ready: BTreeSet::new(),
+            ended: VecDeque::new(),
+            out: Vec::new(),
+        }
     }
 
     /// Takes what happened, gives what is to be done, in order.
-    pub fn handle(&mut self, _now: Now, _input: Input) -> Vec<Output> {
-        unimplemented!()
+    pub fn handle(&mut self, now: Now, input: Input) -> Vec<Output> {
+        match (&self.stage, input) {
+            (Stage::Ended, _) => return Vec::new(),
+            (Stage::New(refusal), Input::Start) => {
+                let refusal = refusal.clone();
+                self.start(now, refusal);
+            }
+            (Stage::New(_), Input::Cancel(message)) => self.end(now, Some((Reason::CANCELLED, message))),
+            (Stage::New(_), _) | (_, Input::Start) => {}
+            (_, Input::SlotGranted(task)) => {
+                if let Some(task) = self.dag.find(&task) {
+                    self.slot_granted(now, task);
+                }
+            }
+            (_, Input::StepExited(id, exit)) => self.step_exited(now, &id, exit),
+            (_, Input::Cancel(message)) => self.cancel(now, message),
+            (_, Input::Timeout) => {
+                while let Some(timer) = self.timers.pop(now.boot) {
+                    self.timer_due(now, timer);
+                }
+            }
+        }
+        self.settle(now);
+        self.progress(now);
+        for task in std::mem::take(&mut self.ready) {
+            self.out.push(Output::TaskReady(self.dag.name(task).to_string()));
+        }
+        std::mem::take(&mut self.out)
     }
 
     /// When [`Input::Timeout`] is due next.
     pub fn next_timeout(&self) -> Option<BootTime> {
-        unimplemented!()
+        self.timers.next()
     }
 
     /// True once [`RunEvent::Ended`] was given out.
     pub fn is_ended(&self) -> bool {
-        unimplemented!()
+        self.stage == Stage::Ended
     }
+
+    fn start(&mut self, now: Now, refusal: Option<String>) {
+        let tasks = (0..self.tasks.len()).map(|task| self.plan(task)).collect();
+        self.fact(RunEvent::Started { at: now.wall, tasks });
+        if let Some(message) = refusal {
+            return self.end(now, Some((Reason::SPEC_INVALID, message)));
+        }
+        self.stage = Stage::Tasks;
+        let timeout = self.pipeline.spec.timeout.map_or(RUN_TIMEOUT, Duration::from);
+        self.timers.set(Timer::Run, now.boot + timeout);
+        for task in self.stage_tasks() {
+            if self.dag.is_free(task) {
+                self.ask_for_slot(task, 1);
+            }
+        }
+    }
+
+    fn plan(&self, task: usize) -> TaskPlan {
+        let steps = self.spec_of(task).steps.iter().enumerate().map(|(index, step)| step.name_at(index)).collect();
+        TaskPlan {
+            name: self.dag.name(task).to_string(),
+            steps,
+            dependencies: self.dag.upstream(task),
+            finally: self.is_finally(task),
+        }
+    }
+
+    fn timer_due(&mut self, now: Now, timer: Timer) {
+        match timer {
+            Timer::Run => {
+                let timeout = self.pipeline.spec.timeout.unwrap_or(whole(RUN_TIMEOUT));
+                let message = format!("the run took longer than {timeout}");
+                self.stop_run(now, Stop { reason: Reason::TIMED_OUT, message });
+            }
+            Timer::Finally => {
+                let timeout = self.pipeline.spec.finally_timeout.unwrap_or(whole(FINALLY_TIMEOUT));
+                let message = format!("finally took longer than {timeout}");
+                self.finally_failures.add(message.clone());
+                self.stop_tasks(now, Stop { reason: Reason::TIMED_OUT, message });
+            }
+            Timer::Task(task) => self.attempt_timed_out(now, task),
+            Timer::Step(task) => self.step_timed_out(now, task),
+            Timer::Grace(task) => self.kill_step(task),
+            Timer::Retry(task) => self.retry_due(now, task),
+        }
+    }
+
+    fn cancel(&mut self, now: Now, message: String) {
+        if self.ended_by.is_none() {
+            self.stop_run(now, Stop { reason: Reason::CANCELLED, message });
+        } else if self.stage == Stage::Finally {
+            self.out.push(Output::Note("cancelled again: finally is stopped too".into()));
+            self.stop_tasks(now, Stop { reason: Reason::CANCELLED, message });
+        }
+    }
+
+    /// Ends all tasks for good, and then `finally` runs; if it runs already, it runs on.
+    fn stop_run(&mut self, now: Now, stop: Stop) {
+        if self.ended_by.is_some() {
+            return;
+        }
+        self.ended_by = Some(stop.clone());
+        let (reason, message) = (Some(stop.reason.clone()), Some(stop.message.clone()));
+        self.fact(RunEvent::ShuttingDown { reason, message, at: now.wall });
+        if self.stage == Stage::Tasks {
+            self.stop_tasks(now, stop);
+        }
+    }
+
+    /// Ends the tasks of the current stage: running steps are asked to end, what has not begun never will.
+    fn stop_tasks(&mut self, now: Now, stop: Stop) {
+        self.stop = Some(stop.clone());
+        for task in self.stage_tasks() {
+            self.stop_task(now, task, &stop);
+        }
+    }
+
+    /// Carries on from tasks that have ended, and from those that therefore never will run.
+    fn settle(&mut self, now: Now) {
+        while let Some((task, outcome)) = self.ended.pop_front() {
+            for (next, consequence) in self.dag.settle(task, outcome) {
+                if !matches!(self.tasks[next], State::Waiting) {
+                    continue;
+                }
+                match consequence {
+                    Consequence::Ready => self.ask_for_slot(next, 1),
+                    Consequence::Blocked(message) => self.not_executed(now, next, Reason::UPSTREAM_FAILED, message),
+                }
+            }
+        }
+    }
+
+    /// Goes to the next stage if all tasks of this one have ended.
+    fn progress(&mut self, now: Now) {
+        if self.stage == Stage::Tasks && self.open == 0 {
+            self.begin_finally(now);
+        }
+        if self.stage == Stage::Finally && self.open == 0 {
+            self.end(now, None);
+        }
+    }
+
+    fn begin_finally(&mut self, now: Now) {
+        // From here on `finallyTimeout` bounds the run.
+        self.timers.clear(Timer::Run);
+        self.stage = Stage::Finally;
+        self.stop = None;
+        let tasks = self.stage_tasks();
+        self.open = tasks.clone().filter(|task| matches!(self.tasks[*task], State::Waiting)).count();
+        if self.open == 0 {
+            return;
+        }
+        if self.ended_by.is_none() {
+            self.fact(RunEvent::ShuttingDown { reason: None, message: None, at: now.wall });
+        }
+        let timeout = self.pipeline.spec.finally_timeout.map_or(FINALLY_TIMEOUT, Duration::from);
+        self.timers.set(Timer::Finally, now.boot + timeout);
+        for task in tasks {
+            if self.dag.release(task) && matches!(self.tasks[task], State::Waiting) {
+                self.ask_for_slot(task, 1);
+            }
+        }
+    }
+
+    /// The end; the verdict is that of the tasks unless one is given.
+    fn end(&mut self, now: Now, verdict: Option<(Reason, String)>) {
+        let ended_by = self.ended_by.take().map(|stop| (stop.reason, stop.message));
+        let verdict = verdict
+            .or(ended_by)
+            .or_else(|| self.failures.sentence().map(|message| (Reason::TASK_FAILED, message)))
+            .or_else(|| self.finally_failures.sentence().map(|message| (Reason::FINALLY_FAILED, message)));
+        let phase = if verdict.is_none() { RunPhase::Success } else { RunPhase::Error };
+        let (reason, message) = verdict.unzip();
+        self.stage = Stage::Ended;
+        self.timers.clear_all();
+        self.fact(RunEvent::Ended { phase, reason, message, at: now.wall });
+    }
+
+    /// The tasks of the current stage.
+    fn stage_tasks(&self) -> Range<usize> {
+        let tasks = self.pipeline.spec.tasks.len();
+        if self.stage == Stage::Finally { tasks..self.tasks.len() } else { 0..tasks }
+    }
+
+    fn is_finally(&self, task: usize) -> bool {
+        task >= self.pipeline.spec.tasks.len()
+    }
+
+    fn spec_of(&self, task: usize) -> &xene_schemas::task::Task {
+        let spec = &self.pipeline.spec;
+        match task.checked_sub(spec.tasks.len()) {
+            None => &spec.tasks[task],
+            Some(task) => &spec.finally[task],
+        }
+    }
+
+    fn fact(&mut self, fact: RunEvent) {
+        self.out.push(Output::Fact(fact));
+    }
+
+    fn note(&mut self, text: String) {
+        self.out.push(Output::Note(text));
+    }
+}
+
+impl Failures {
+    fn add(&mut self, message: String) {
+        if self.first.is_none() {
+            self.first = Some(message);
+        } else {
+            self.others += 1;
+        }
+    }
+
+    fn sentence(&self) -> Option<String> {
+        let first = self.first.as_ref()?;
+        Some(match self.others {
+            0 => first.clone(),
+            1 => format!("{first}; another task failed too"),
+            others => format!("{first}; {others} other tasks failed too"),
+        })
+    }
+}
+
+/// A default, as people write durations.
+const fn whole(duration: Duration) -> xene_schemas::duration::Duration {
+    xene_schemas::duration::Duration::from_secs(duration.as_secs())
 }

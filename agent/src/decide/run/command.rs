@@ -1,0 +1,59 @@
+//! The process of a step: its program, its variables, and where it runs.
+
+use xene_schemas::step::{Run, Shell};
+
+use super::{RunMachine, StepCommand, StepId, environment::Place, task::State};
+use crate::decide::event::Program;
+
+impl RunMachine {
+    /// The process of a step; or a sentence that says why it can't be had.
+    pub(super) fn command(&self, task: usize, id: StepId) -> Result<StepCommand, String> {
+        let spec = self.spec_of(task);
+        let step = spec.steps.get(id.step).ok_or("there is no such step")?;
+        let step_name = step.name_at(id.step);
+        let output = |task: usize, name: &str| match &self.tasks[task] {
+            State::Ended(outputs) => outputs.get(name),
+            State::Waiting | State::Asking(_) | State::Running(_) | State::Backoff(_) => None,
+        };
+        let connectors = self.dag.connectors(task, &self.pipeline.spec);
+        let handed: Vec<(&str, &str)> = connectors
+            .iter()
+            .flat_map(|(from, connector)| connector.outputs.iter().map(|(variable, name)| (*from, variable, name)))
+            .filter_map(|(from, variable, name)| output(from, name).map(|value| (variable.as_str(), value.as_str())))
+            .collect();
+        let env = self.environment.of_step(
+            Place { task: self.dag.name(task).as_str(), step: &step_name, attempt: id.attempt },
+            [&self.pipeline.env, &self.pipeline.spec.env, &spec.env, &step.env],
+            &handed,
+            |task, name| output(self.dag.find(task)?, name).cloned(),
+        )?;
+        Ok(StepCommand {
+            id,
+            pipeline: self.pipeline.key.clone(),
+            step_name,
+            program: program(&step.run, step.shell.as_ref())?,
+            env,
+            context: spec.context.as_ref().map_or_else(|| "default".into(), ToString::to_string),
+            working_dir: step.working_dir.clone().or_else(|| spec.working_dir.clone()),
+            payload: self.payload.clone(),
+        })
+    }
+}
+
+fn program(run: &Run, shell: Option<&Shell>) -> Result<Program, String> {
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    let shell = match (run, shell) {
+        (Run::Argv(argv), _) if argv.is_empty() => return Err("run is an empty list".into()),
+        (Run::Argv(argv), _) => return Ok(Program::Argv(argv.clone())),
+        (_, Some(Shell::Argv(argv))) if argv.is_empty() => return Err("shell is an empty list".into()),
+        (_, Some(Shell::Argv(argv))) => argv.clone(),
+        (_, None) => words(&["sh", "-e"]),
+        (_, Some(Shell::Named(name))) => match name.as_str() {
+            "sh" => words(&["sh", "-e"]),
+            "bash" => words(&["bash", "-eo", "pipefail"]),
+            other => words(&[other]),
+        },
+    };
+    let Run::Script(script) = run else { return Err("run is a list".into()) };
+    Ok(Program::Script { shell, script: script.clone() })
+}

@@ -1,0 +1,454 @@
+//! The life of a task within its run: slot, attempts, steps, and how each of them ends.
+
+use std::time::Duration;
+
+use indexmap::IndexMap;
+use xene_schemas::run::StepEnd;
+
+use super::{
+    GRACE_PERIOD, Now, Outcome, Output, Reason, RunEvent, RunMachine, Signal, StepExit, StepId, Stop, TaskPhase, Timer,
+    outputs::{Outputs, Refusal},
+    retry,
+};
+use crate::decide::event::{ExitStatus, OutputsError};
+
+/// How far a task is.
+#[derive(Debug)]
+pub(super) enum State {
+    /// For its connectors.
+    Waiting,
+    /// For a slot, to make this attempt.
+    Asking(u32),
+    /// It has a slot.
+    Running(Box<Attempt>),
+    /// For the time of its next attempt; an earlier one failed.
+    Backoff(u32),
+    /// It ended, or never will run; what it published.
+    Ended(IndexMap<String, String>),
+}
+
+/// One attempt of a task.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    /// From 1.
+    number: u32,
+    /// From 0.
+    step: usize,
+    /// From 1.
+    step_attempt: u32,
+    process: Process,
+    /// Set as soon as the step is asked to end; the widest asked for.
+    stop: Option<StopScope>,
+    outputs: Outputs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Process {
+    /// It runs.
+    Running,
+    /// It was sent SIGTERM.
+    Stopping,
+    /// There is none until the step is tried again.
+    Backoff,
+}
+
+/// What ends with the step that is being stopped. The order is that of width.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum StopScope {
+    /// This attempt of the step.
+    Step,
+    /// This attempt of the task.
+    Attempt,
+    /// The task for good.
+    Task,
+}
+
+/// Why a step or an attempt of a task failed.
+#[derive(Debug, Clone)]
+struct Failure {
+    reason: Reason,
+    /// A sentence without its subject: "exited with code 2".
+    message: String,
+    exit_code: Option<i32>,
+    signal: Option<i32>,
+}
+
+impl RunMachine {
+    pub(super) fn ask_for_slot(&mut self, task: usize, attempt: u32) {
+        self.tasks[task] = State::Asking(attempt);
+        self.ready.insert(task);
+    }
+
+    pub(super) fn slot_granted(&mut self, now: Now, task: usize) {
+        let State::Asking(number) = self.tasks[task] else { return };
+        let attempt = Attempt {
+            number,
+            step: 0,
+            step_attempt: 1,
+            process: Process::Backoff,
+            stop: None,
+            outputs: Outputs::default(),
+        };
+        self.tasks[task] = State::Running(Box::new(attempt));
+        self.fact(RunEvent::TaskStarted { task: self.dag.name(task).to_string(), attempt: number, at: now.wall });
+        if let Some(timeout) = self.spec_of(task).timeout {
+            self.timers.set(Timer::Task(task), now.boot + timeout.into());
+        }
+        self.run_steps(now, task);
+    }
+
+    pub(super) fn step_exited(&mut self, now: Now, id: &StepId, exit: StepExit) {
+        let Some(task) = self.dag.find(&id.task) else { return };
+        if self.current_step(task).as_ref() != Some(id) {
+            return;
+        }
+        self.timers.clear(Timer::Step(task));
+        self.timers.clear(Timer::Grace(task));
+        if !exit.leftovers.is_empty() {
+            let (step, leftovers) = (self.step_name(task), exit.leftovers.join(", "));
+            self.note(format!("{step} left processes behind, which were ended: {leftovers}"));
+        }
+        let failure = self.take_exit(task, exit.status, exit.outputs);
+        if self.conclude_step(now, task, failure) {
+            self.run_steps(now, task);
+        }
+    }
+
+    /// Runs the step that the attempt is at, or ends the attempt after the last one.
+    fn run_steps(&mut self, now: Now, task: usize) {
+        loop {
+            let State::Running(attempt) = &self.tasks[task] else { return };
+            let (index, id) = (attempt.step, self.step_id(task, attempt));
+            let Some(step) = self.spec_of(task).steps.get(index) else {
+                return self.end_attempt(now, task, None);
+            };
+            let timeout = step.timeout;
+            if id.step_attempt == 1 {
+                let name = self.dag.name(task).to_string();
+                self.fact(RunEvent::StepStarted { task: name, step: index, at: now.wall });
+            }
+            match self.command(task, id) {
+                Ok(command) => {
+                    self.out.push(Output::Spawn(Box::new(command)));
+                    if let State::Running(attempt) = &mut self.tasks[task] {
+                        attempt.process = Process::Running;
+                    }
+                    if let Some(timeout) = timeout {
+                        self.timers.set(Timer::Step(task), now.boot + timeout.into());
+                    }
+                    return;
+                }
+                Err(message) => {
+                    let message = format!("can't be run: {message}");
+                    let failure = Failure { reason: Reason::SPEC_INVALID, message, exit_code: None, signal: None };
+                    if !self.conclude_step(now, task, Some(failure)) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// What a step's process comes to: none for a Success. Takes its outputs.
+    fn take_exit(
+        &mut self,
+        task: usize,
+        status: ExitStatus,
+        outputs: Result<Vec<(String, String)>, OutputsError>,
+    ) -> Option<Failure> {
+        let declared = self.spec_of(task).outputs.clone();
+        let taken = match (outputs, &mut self.tasks[task]) {
+            (Ok(published), State::Running(attempt)) => attempt.outputs.add(published, declared.as_deref()),
+            (Ok(_), _) => Ok(Vec::new()),
+            (Err(error), _) => Err(Refusal::Unusable(error)),
+        };
+        if let Ok(undeclared) = &taken
+            && !undeclared.is_empty()
+        {
+            let (step, undeclared) = (self.step_name(task), undeclared.join(", "));
+            self.note(format!(
+                "{step} published outputs that the task does not declare, which were dropped: {undeclared}"
+            ));
+        }
+        let (reason, message, exit_code, signal) = match status {
+            ExitStatus::Code(0) => match taken {
+                Ok(_) => return self.stopped(task).map(|stop| Failure { exit_code: Some(0), ..stop }),
+                Err(Refusal::Unusable(error @ OutputsError::TooLarge { .. })) => {
+                    (Reason::OUTPUT_TOO_LARGE, format!("published too much: {error}"), Some(0), None)
+                }
+                Err(error) => (Reason::OUTPUT_INVALID, format!("published what can't be read: {error}"), Some(0), None),
+            },
+            ExitStatus::Code(code) => (Reason::EXIT_CODE, format!("exited with code {code}"), Some(code), None),
+            ExitStatus::Signal(signal) => (Reason::SIGNAL, format!("was ended by signal {signal}"), None, Some(signal)),
+            ExitStatus::StartFailed(why) => (Reason::START_FAILED, format!("could not be started: {why}"), None, None),
+        };
+        // Whatever became of a step that was told to end, that is why.
+        let failure = Failure { reason, message, exit_code, signal };
+        Some(self.stopped(task).map_or_else(|| failure.clone(), |stop| Failure { exit_code, signal, ..stop }))
+    }
+
+    /// Why the step of a task is being stopped, if it is.
+    fn stopped(&self, task: usize) -> Option<Failure> {
+        let State::Running(attempt) = &self.tasks[task] else { return None };
+        let spec = self.spec_of(task);
+        let timed_out = |message| (Reason::TIMED_OUT, message);
+        let (reason, message) = match attempt.stop? {
+            StopScope::Step => {
+                let timeout = spec.steps.get(attempt.step).and_then(|step| step.timeout).unwrap_or_default();
+                timed_out(format!("took longer than {timeout}"))
+            }
+            StopScope::Attempt => {
+                timed_out(format!("was stopped: the task took longer than {}", spec.timeout.unwrap_or_default()))
+            }
+            StopScope::Task => {
+                let stop = self.stop.as_ref()?;
+                (stop.reason.clone(), format!("was stopped: {}", stop.message))
+            }
+        };
+        Some(Failure { reason, message, exit_code: None, signal: None })
+    }
+
+    /// Ends the step that the attempt is at, or has it tried again. True: the attempt goes on with the next one.
+    fn conclude_step(&mut self, now: Now, task: usize, failure: Option<Failure>) -> bool {
+        let State::Running(attempt) = &mut self.tasks[task] else { return false };
+        let scope = attempt.stop;
+        attempt.stop = scope.filter(|scope| *scope > StopScope::Step);
+        let (index, step_attempt, ends) = (attempt.step, attempt.step_attempt, attempt.stop.is_some());
+        let Some(step) = self.spec_of(task).steps.get(index) else { return false };
+        let tolerated = step.allow_failure && !ends;
+        if let Some(failure) = &failure
+            && !ends
+            && failure.reason != Reason::SPEC_INVALID
+            && let Some(delay) = retry::delay(step.retry.as_ref(), step_attempt, failure.exit_code)
+        {
+            self.note(format!("{} {}; it is tried again in {}", self.step_name(task), failure.message, text(delay)));
+            if let State::Running(attempt) = &mut self.tasks[task] {
+                (attempt.process, attempt.step_attempt) = (Process::Backoff, step_attempt + 1);
+            }
+            self.timers.set(Timer::Retry(task), now.boot + delay);
+            return false;
+        }
+        let end = match &failure {
+            None => {
+                StepEnd { phase: TaskPhase::Success, reason: None, message: None, exit_code: Some(0), signal: None }
+            }
+            Some(failure) => StepEnd {
+                phase: TaskPhase::Error,
+                reason: Some(failure.reason.clone()),
+                message: Some(failure.message.clone()),
+                exit_code: failure.exit_code,
+                signal: failure.signal,
+            },
+        };
+        self.fact(RunEvent::StepEnded { task: self.dag.name(task).to_string(), step: index, end, at: now.wall });
+        match failure {
+            Some(failure) if !tolerated => {
+                self.end_attempt(now, task, Some(failure));
+                false
+            }
+            _ => {
+                if let State::Running(attempt) = &mut self.tasks[task] {
+                    (attempt.step, attempt.step_attempt) = (index + 1, 1);
+                }
+                true
+            }
+        }
+    }
+
+    /// Ends an attempt of a task, or has the task tried again; `failure` is that of the step it is at.
+    fn end_attempt(&mut self, now: Now, task: usize, failure: Option<Failure>) {
+        let step = self.step_name(task);
+        let (number, scope) = match &self.tasks[task] {
+            State::Running(attempt) => (attempt.number, attempt.stop),
+            _ => return,
+        };
+        self.timers.clear(Timer::Task(task));
+        self.out.push(Output::SlotReturned(self.dag.name(task).to_string()));
+        let Some(failure) = failure else {
+            return self.end_task(now, task, None);
+        };
+        let (spec, name) = (self.spec_of(task), self.dag.name(task));
+        let (reason, message) = match scope {
+            None | Some(StopScope::Step) => {
+                let invalid = failure.reason == Reason::SPEC_INVALID;
+                let reason = if invalid { Reason::SPEC_INVALID } else { Reason::STEP_FAILED };
+                (reason, format!("{step} {}", failure.message))
+            }
+            Some(StopScope::Attempt) => {
+                (failure.reason, format!("task {name} took longer than {}", spec.timeout.unwrap_or_default()))
+            }
+            Some(StopScope::Task) => (failure.reason, format!("{step} {}", failure.message)),
+        };
+        if scope != Some(StopScope::Task)
+            && reason != Reason::SPEC_INVALID
+            && let Some(delay) = retry::delay(spec.retry.as_ref(), number, failure.exit_code)
+        {
+            self.note(format!("{message}; task {name} is tried again in {}", text(delay)));
+            self.tasks[task] = State::Backoff(number + 1);
+            self.timers.set(Timer::Retry(task), now.boot + delay);
+            return;
+        }
+        self.end_task(now, task, Some((reason, message)));
+    }
+
+    /// Ends a task that has been running, with its last attempt's failure.
+    fn end_task(&mut self, now: Now, task: usize, failure: Option<(Reason, String)>) {
+        let outputs = match std::mem::replace(&mut self.tasks[task], State::Waiting) {
+            State::Running(attempt) => attempt.outputs.into_values(),
+            State::Waiting | State::Asking(_) | State::Backoff(_) | State::Ended(_) => IndexMap::new(),
+        };
+        self.tasks[task] = State::Ended(outputs.clone());
+        self.open -= 1;
+        let own = self.stop.is_none();
+        let tolerated = own && failure.is_some() && self.spec_of(task).allow_failure;
+        let phase = if failure.is_some() { TaskPhase::Error } else { TaskPhase::Success };
+        let outcome = if failure.is_some() && !tolerated { Outcome::Failed } else { Outcome::Passed };
+        let (reason, message) = failure.unzip();
+        self.fact(RunEvent::TaskEnded {
+            task: self.dag.name(task).to_string(),
+            phase,
+            reason,
+            message: message.clone(),
+            outputs,
+            tolerated,
+            at: now.wall,
+        });
+        if let Some(message) = message
+            && own
+            && !tolerated
+        {
+            let failures = if self.is_finally(task) { &mut self.finally_failures } else { &mut self.failures };
+            failures.add(message);
+            if self.pipeline.spec.fail_fast && !self.is_finally(task) {
+                let message = format!("task {} failed, and failFast is set", self.dag.name(task));
+                self.stop_tasks(now, Stop { reason: Reason::CANCELLED, message });
+            }
+        }
+        self.ended.push_back((task, outcome));
+    }
+
+    /// Ends a task that never ran and never will.
+    pub(super) fn not_executed(&mut self, now: Now, task: usize, reason: Reason, message: String) {
+        self.tasks[task] = State::Ended(IndexMap::new());
+        if self.stage_tasks().contains(&task) {
+            self.open -= 1;
+        }
+        self.fact(RunEvent::TaskEnded {
+            task: self.dag.name(task).to_string(),
+            phase: TaskPhase::NotExecuted,
+            reason: Some(reason),
+            message: Some(message),
+            outputs: IndexMap::new(),
+            tolerated: false,
+            at: now.wall,
+        });
+        self.ended.push_back((task, Outcome::NotExecuted));
+    }
+
+    /// Ends a task for good.
+    pub(super) fn stop_task(&mut self, now: Now, task: usize, stop: &Stop) {
+        match self.tasks[task] {
+            State::Ended(_) => {}
+            State::Running(_) => self.stop_step(now, task, StopScope::Task),
+            State::Asking(attempt) => {
+                // Not asked for yet if it became ready with this very event.
+                if !self.ready.remove(&task) {
+                    self.out.push(Output::SlotReturned(self.dag.name(task).to_string()));
+                }
+                self.stop_idle(now, task, attempt, stop);
+            }
+            State::Backoff(attempt) => {
+                self.timers.clear(Timer::Retry(task));
+                self.stop_idle(now, task, attempt, stop);
+            }
+            State::Waiting => self.stop_idle(now, task, 1, stop),
+        }
+    }
+
+    fn stop_idle(&mut self, now: Now, task: usize, attempt: u32, stop: &Stop) {
+        if attempt > 1 {
+            let message = format!("task {} was not tried again: {}", self.dag.name(task), stop.message);
+            self.end_task(now, task, Some((stop.reason.clone(), message)));
+        } else {
+            self.not_executed(now, task, stop.reason.clone(), stop.message.clone());
+        }
+    }
+
+    fn stop_step(&mut self, now: Now, task: usize, scope: StopScope) {
+        let State::Running(attempt) = &mut self.tasks[task] else { return };
+        attempt.stop = attempt.stop.max(Some(scope));
+        match attempt.process {
+            Process::Running => {
+                attempt.process = Process::Stopping;
+                self.timers.clear(Timer::Step(task));
+                self.signal(task, Signal::Terminate);
+                let spec = self.spec_of(task);
+                let grace = spec.grace_period.or(self.pipeline.spec.grace_period).map_or(GRACE_PERIOD, Duration::from);
+                self.timers.set(Timer::Grace(task), now.boot + grace);
+            }
+            Process::Stopping => {}
+            Process::Backoff => {
+                self.timers.clear(Timer::Retry(task));
+                let failure = self.stopped(task);
+                self.conclude_step(now, task, failure);
+            }
+        }
+    }
+
+    pub(super) fn step_timed_out(&mut self, now: Now, task: usize) {
+        self.stop_step(now, task, StopScope::Step);
+    }
+
+    pub(super) fn attempt_timed_out(&mut self, now: Now, task: usize) {
+        self.stop_step(now, task, StopScope::Attempt);
+    }
+
+    pub(super) fn kill_step(&mut self, task: usize) {
+        self.signal(task, Signal::Kill);
+    }
+
+    pub(super) fn retry_due(&mut self, now: Now, task: usize) {
+        match self.tasks[task] {
+            State::Backoff(attempt) => self.ask_for_slot(task, attempt),
+            State::Running(_) => self.run_steps(now, task),
+            State::Waiting | State::Asking(_) | State::Ended(_) => {}
+        }
+    }
+
+    fn signal(&mut self, task: usize, signal: Signal) {
+        if let Some(id) = self.current_step(task) {
+            self.out.push(Output::Signal(id, signal));
+        }
+    }
+
+    /// The step whose process runs.
+    fn current_step(&self, task: usize) -> Option<StepId> {
+        let State::Running(attempt) = &self.tasks[task] else { return None };
+        (attempt.process != Process::Backoff).then(|| self.step_id(task, attempt))
+    }
+
+    fn step_id(&self, task: usize, attempt: &Attempt) -> StepId {
+        StepId {
+            run: self.name,
+            task: self.dag.name(task).to_string(),
+            attempt: attempt.number,
+            step: attempt.step,
+            step_attempt: attempt.step_attempt,
+        }
+    }
+
+    /// "step compile of task build".
+    fn step_name(&self, task: usize) -> String {
+        let name = self.dag.name(task);
+        let State::Running(attempt) = &self.tasks[task] else { return format!("task {name}") };
+        match self.spec_of(task).steps.get(attempt.step) {
+            Some(step) => format!("step {} of task {name}", step.name_at(attempt.step)),
+            None => format!("task {name}"),
+        }
+    }
+}
+
+/// A duration as people write it.
+fn text(duration: Duration) -> xene_schemas::duration::Duration {
+    xene_schemas::duration::Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
