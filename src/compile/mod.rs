@@ -1,1 +1,42 @@
-//! compile
+//! Files → objects and diagnostics. Pure: no I/O, no clock, no random source.
+//!
+//! - the reader turns bytes into documents, with limits that hold before anything is built;
+//! - [`rules`] owns what a workflow must keep: one diagnostic, one code;
+//! - [`catalog`] remembers files by content, so that a pass costs what changed, and settles who has a name;
+//! - [`params`] checks the values of one run; [`render`] shows problems to people.
+
+mod build;
+pub mod catalog;
+mod explain;
+mod outline;
+pub mod params;
+mod parse;
+mod path;
+pub mod render;
+pub mod rules;
+
+use std::collections::BTreeMap;
+
+use xene_schemas::{diagnostic::Diagnostic, meta::Name};
+
+pub use self::parse::MAX_FILE_BYTES;
+
+/// Checks a set of files by themselves, without an earlier state: how many workflows they declare, and all that is
+/// wrong, sorted. A name that two files declare is a problem of both.
+pub fn validate(files: &[(String, Vec<u8>)]) -> (usize, Vec<Diagnostic>) {
+    let (mut count, mut problems) = (0, Vec::new());
+    let mut claims: BTreeMap<Name, Vec<(&str, u32)>> = BTreeMap::new();
+    for (path, bytes) in files {
+        let compiled = build::compile_file(path, bytes);
+        problems.extend(compiled.problems);
+        count += compiled.workflows.len();
+        for workflow in compiled.workflows {
+            claims.entry(workflow.name).or_default().push((path, workflow.line));
+        }
+    }
+    for (name, places) in &claims {
+        problems.extend(catalog::duplicates(name, places, None));
+    }
+    problems.sort();
+    (count, problems)
+}

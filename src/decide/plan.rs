@@ -1,8 +1,10 @@
 //! The plan: the smallest set of changes from what is in effect to what is desired, as a value.
 
+use std::fmt;
+
 use xene_schemas::meta::{Name, PipelineKey};
 
-use super::desired::{Desired, Observed};
+use super::desired::{Desired, Observed, ObservedWorkflow, WorkflowBody};
 
 /// One change, with its reason.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -13,14 +15,28 @@ pub enum PlanChange {
     UpdateWorkflow(Name),
     /// Only its file, line or validity changed.
     MoveWorkflow(Name),
-    /// It is asked for no more.
-    RemoveWorkflow(Name),
     /// A pipeline that was not there.
     CreatePipeline(PipelineKey),
     /// Its compiled spec changed.
     UpdatePipeline(PipelineKey),
     /// It is asked for no more.
     RemovePipeline(PipelineKey),
+    /// It is asked for no more.
+    RemoveWorkflow(Name),
+}
+
+impl fmt::Display for PlanChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CreateWorkflow(name) => write!(f, "create workflow {name}"),
+            Self::UpdateWorkflow(name) => write!(f, "update workflow {name}"),
+            Self::MoveWorkflow(name) => write!(f, "move workflow {name}"),
+            Self::RemoveWorkflow(name) => write!(f, "remove workflow {name}"),
+            Self::CreatePipeline(key) => write!(f, "create pipeline {key}"),
+            Self::UpdatePipeline(key) => write!(f, "update pipeline {key}"),
+            Self::RemovePipeline(key) => write!(f, "remove pipeline {key}"),
+        }
+    }
 }
 
 /// What reconciliation does: sorted, creates before removals.
@@ -31,11 +47,100 @@ pub struct Plan {
     pub changes: Vec<PlanChange>,
     /// Workflows that vanished but stay, with the reason in a sentence.
     pub held: Vec<(Name, String)>,
+    /// True if the removal of too many workflows at once is among what is held.
+    pub prune_blocked: bool,
 }
+
+/// With fewer workflows than that, a commit may remove any number.
+const MIN_TO_BLOCK: usize = 4;
 
 impl Plan {
     /// Compares. Deterministic: depends on the two states alone.
-    pub fn build(_desired: &Desired, _observed: &Observed) -> Self {
-        unimplemented!()
+    pub fn build(desired: &Desired, observed: &Observed) -> Self {
+        let mut plan = Self::default();
+        for (name, wanted) in &desired.workflows {
+            match (observed.workflows.get(name), &wanted.body) {
+                (Some(found), _) if found.hash == wanted.hash => {
+                    if (&found.path, found.line, found.valid) != (&wanted.path, wanted.line, wanted.valid) {
+                        plan.changes.push(PlanChange::MoveWorkflow(name.clone()));
+                    }
+                }
+                (Some(found), Some(body)) => {
+                    plan.changes.push(PlanChange::UpdateWorkflow(name.clone()));
+                    plan.compare_pipelines(name, body, found);
+                }
+                (None, Some(body)) => {
+                    plan.changes.push(PlanChange::CreateWorkflow(name.clone()));
+                    plan.changes.extend(body.pipelines.values().map(|p| PlanChange::CreatePipeline(p.key.clone())));
+                }
+                (_, None) => plan.held.push((name.clone(), "its content is not at hand and is read again".into())),
+            }
+        }
+        plan.prune(desired, observed);
+        plan.changes.sort();
+        plan.held.sort();
+        plan
+    }
+
+    /// True if there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    fn compare_pipelines(&mut self, workflow: &Name, body: &WorkflowBody, found: &ObservedWorkflow) {
+        for (name, pipeline) in &body.pipelines {
+            match found.pipelines.get(name) {
+                None => self.changes.push(PlanChange::CreatePipeline(pipeline.key.clone())),
+                Some(hash) if *hash != pipeline.encode().0 => {
+                    self.changes.push(PlanChange::UpdatePipeline(pipeline.key.clone()));
+                }
+                Some(_) => {}
+            }
+        }
+        let gone = found.pipelines.keys().filter(|name| !body.pipelines.contains_key(*name));
+        self.changes.extend(gone.map(|name| PlanChange::RemovePipeline(key(workflow, name))));
+    }
+
+    /// What is in effect and asked for no more: removed, if nothing speaks for it.
+    fn prune(&mut self, desired: &Desired, observed: &Observed) {
+        let vanished = observed.workflows.iter().filter(|(name, _)| !desired.workflows.contains_key(*name));
+        let (kept, vanished): (Vec<_>, Vec<_>) = vanished.partition(|(_, workflow)| workflow.keep);
+        let kept_because = "no file declares it any more; its annotation `xene/prune: disabled` keeps it";
+        self.held.extend(kept.into_iter().map(|(name, _)| (name.clone(), kept_because.into())));
+
+        let (gone, all) = (vanished.len(), observed.workflows.len());
+        let reason = if !desired.complete {
+            Some("no file declares it any more; it stays until every file can be read, since it may have moved".into())
+        } else if all >= MIN_TO_BLOCK && gone * 2 > all {
+            self.prune_blocked = true;
+            Some(format!(
+                "PruneBlocked: {} would remove {gone} of {all} workflows at once; revert it, or bring files back until \
+                 at most half go",
+                desired.revision
+            ))
+        } else {
+            None
+        };
+        for (name, workflow) in vanished {
+            if let Some(reason) = &reason {
+                self.held.push((name.clone(), reason.clone()));
+                continue;
+            }
+            self.changes.push(PlanChange::RemoveWorkflow(name.clone()));
+            let pipelines = workflow.pipelines.keys();
+            self.changes.extend(pipelines.map(|pipeline| PlanChange::RemovePipeline(key(name, pipeline))));
+        }
+    }
+}
+
+fn key(workflow: &Name, pipeline: &Name) -> PipelineKey {
+    PipelineKey { workflow: workflow.clone(), pipeline: pipeline.clone() }
+}
+
+impl fmt::Display for Plan {
+    /// One line for each change, then one for each workflow that is held.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.changes.iter().try_for_each(|change| writeln!(f, "{change}"))?;
+        self.held.iter().try_for_each(|(name, reason)| writeln!(f, "hold workflow {name}: {reason}"))
     }
 }

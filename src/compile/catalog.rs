@@ -1,0 +1,312 @@
+//! What every file last gave, known by content: a pass costs what changed.
+//!
+//! Who has a name depends on the files and on what is in effect, never on the order of files: the path whose workflow
+//! is in effect keeps the name; without one, a single claim takes it, and of several none does.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use xene_schemas::{
+    diagnostic::{Diagnostic, Severity},
+    meta::{Name, Revision, SpecHash},
+};
+
+use super::{
+    build::{CompiledFile, compile_file, is_broken},
+    outline::Position,
+    parse::diagnostic,
+    rules::file,
+};
+use crate::{
+    decide::{
+        desired::{Desired, DesiredWorkflow, WorkflowBody},
+        rows::{FileRow, WorkflowRow},
+    },
+    source::snapshot::{FileEntry, Snapshot},
+};
+
+/// The compiler's memory: files by path, claims by name.
+///
+/// The loop is: a snapshot that leaves out the bytes of [`Self::known`] content → [`Self::apply`] → the machine makes
+/// the result durable → [`Self::applied`]. Whatever was not applied is in the next result again.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    files: BTreeMap<String, File>,
+    /// Path → content that needs no bytes.
+    known: BTreeMap<String, String>,
+    /// Files that are there but could not be read in the last pass.
+    unread: BTreeMap<String, Diagnostic>,
+    claims: BTreeMap<Name, BTreeSet<String>>,
+    /// What the store holds: whose the name is, and which hash.
+    in_effect: BTreeMap<Name, (String, SpecHash)>,
+    /// What the files ask for, name by name.
+    desired: BTreeMap<Name, DesiredWorkflow>,
+    /// Names with more than one claim: their problems, and whether one of them has the name.
+    contested: BTreeMap<Name, Contest>,
+    /// Files with problems, so that a pass need not visit all.
+    troubled: BTreeSet<String>,
+    ignored: u32,
+    /// Rows and names that changed since what was last applied.
+    unapplied: Unapplied,
+}
+
+#[derive(Debug)]
+struct File {
+    row: FileRow,
+    /// Beside `row.workflows`; absent for what is in effect: that body is in the store.
+    bodies: Vec<Option<Arc<WorkflowBody>>>,
+}
+
+#[derive(Debug)]
+struct Contest {
+    problems: Vec<Diagnostic>,
+    settled: bool,
+}
+
+#[derive(Debug, Default)]
+struct Unapplied {
+    revision: Option<Revision>,
+    files: BTreeSet<String>,
+    names: BTreeSet<Name>,
+}
+
+impl Catalog {
+    /// A catalog that starts with what the store held: what files last gave, and the workflows in effect.
+    pub fn recover(files: Vec<(String, FileRow)>, in_effect: &[WorkflowRow]) -> Self {
+        let mut catalog = Self::default();
+        let stored: BTreeMap<&Name, &WorkflowRow> = in_effect.iter().map(|row| (&row.metadata.name, row)).collect();
+        for (path, mut row) in files {
+            let in_store = |(name, hash, _): &(Name, SpecHash, u32)| {
+                stored.get(name).is_some_and(|stored| stored.path == path && stored.hash == *hash)
+            };
+            if is_broken(&row.problems) {
+                // What its last good form said cannot be had again, unless the store has it.
+                row.workflows.retain(in_store);
+            }
+            if row.workflows.iter().all(in_store) {
+                catalog.known.insert(path.clone(), row.content.clone());
+            }
+            for claim in row.workflows.iter().filter(|claim| in_store(claim)) {
+                catalog.in_effect.insert(claim.0.clone(), (path.clone(), claim.1));
+            }
+            let bodies = vec![None; row.workflows.len()];
+            catalog.put(path, File { row, bodies });
+        }
+        let names: Vec<Name> = catalog.claims.keys().cloned().collect();
+        names.iter().for_each(|name| catalog.settle(name));
+        catalog
+    }
+
+    /// Path → content id of files whose bytes are not needed again.
+    ///
+    /// After a restart this leaves out files that claim a name which another file has: what they say is in no store,
+    /// and must be at hand on the day that the other goes.
+    pub fn known(&self) -> &BTreeMap<String, String> {
+        &self.known
+    }
+
+    /// Takes a snapshot: compiles the files that came with bytes, and gives all that is desired now. Bodies are given
+    /// only for workflows whose hash is not in effect.
+    pub fn apply(&mut self, snapshot: Snapshot) -> Desired {
+        let Snapshot { revision, author, subject, files, complete, mut problems } = snapshot;
+        let mut touched = BTreeSet::new();
+        let mut unread = BTreeMap::new();
+        self.forget_gone(&files, complete, &problems, &mut unread, &mut touched);
+        for (path, FileEntry { content, bytes }) in files {
+            match (self.known.get(&path), bytes) {
+                (Some(known), _) if *known == content => {}
+                (_, Some(bytes)) => self.take(path, content, &bytes, &mut touched),
+                (_, None) => {
+                    let message = "this file could not be read; what it last gave stays in effect".into();
+                    let place = Position { line: 0, column: 0 };
+                    let problem = diagnostic(&path, &file::UNREADABLE, place, message, None);
+                    unread.insert(path, problem);
+                }
+            }
+        }
+        // Whether a file can be read decides whether its workflows are valid.
+        let before = std::mem::replace(&mut self.unread, unread);
+        for path in before.keys().chain(self.unread.keys()) {
+            if let Some(file) = self.files.get(path) {
+                touched.extend(file.row.workflows.iter().map(|(name, ..)| name.clone()));
+            }
+        }
+        touched.iter().for_each(|name| self.settle(name));
+        self.unapplied.names.append(&mut touched);
+        self.unapplied.revision = Some(revision.clone());
+
+        let mut whole = complete && self.unread.is_empty() && self.contested.values().all(|contest| contest.settled);
+        for file in self.troubled.iter().filter_map(|path| self.files.get(path)) {
+            whole &= !is_broken(&file.row.problems);
+            problems.extend(file.row.problems.iter().cloned());
+        }
+        problems.extend(
+            self.unread
+                .values()
+                .filter(|problem| !problems.iter().any(|p| p.path == problem.path))
+                .cloned()
+                .collect::<Vec<_>>(),
+        );
+        problems.extend(self.contested.values().flat_map(|contest| contest.problems.iter().cloned()));
+        problems.sort();
+        let row = |path: &String| (path.clone(), self.files.get(path).map(|file| file.row.clone()));
+        Desired {
+            revision,
+            author,
+            subject,
+            workflows: self.desired.clone(),
+            complete: whole,
+            files: self.unapplied.files.iter().map(row).collect(),
+            problems,
+            ignored: self.ignored,
+        }
+    }
+
+    /// What [`Self::apply`] last gave is durable, if it was of this revision: bodies are dropped, and what is in
+    /// effect keeps its names from now on.
+    pub fn applied(&mut self, revision: &Revision) {
+        if self.unapplied.revision.as_ref() != Some(revision) {
+            return;
+        }
+        let Unapplied { names, .. } = std::mem::take(&mut self.unapplied);
+        for name in names {
+            let Some(desired) = self.desired.get_mut(&name) else {
+                self.in_effect.remove(&name);
+                continue;
+            };
+            desired.body = None;
+            if let Some(File { row, bodies }) = self.files.get_mut(&desired.path) {
+                for (_, body) in row.workflows.iter().zip(bodies).filter(|((claim, ..), _)| *claim == name) {
+                    *body = None;
+                }
+            }
+            self.in_effect.insert(name, (desired.path.clone(), desired.hash));
+        }
+    }
+
+    /// Files that the snapshot has no more. One that it could not read is not gone.
+    fn forget_gone(
+        &mut self,
+        files: &BTreeMap<String, FileEntry>,
+        complete: bool,
+        problems: &[Diagnostic],
+        unread: &mut BTreeMap<String, Diagnostic>,
+        touched: &mut BTreeSet<Name>,
+    ) {
+        let failed = |path: &str| {
+            let of_path = |problem: &&Diagnostic| problem.path == path && problem.severity == Severity::Error;
+            if complete { None } else { problems.iter().find(of_path) }
+        };
+        let absent: Vec<String> = self.files.keys().filter(|path| !files.contains_key(*path)).cloned().collect();
+        for path in absent {
+            if let Some(problem) = failed(&path) {
+                unread.insert(path, problem.clone());
+            } else {
+                self.known.remove(&path);
+                self.remove(&path, touched);
+                self.unapplied.files.insert(path);
+            }
+        }
+    }
+
+    /// Takes a file that is new or has changed.
+    fn take(&mut self, path: String, content: String, bytes: &[u8], touched: &mut BTreeSet<Name>) {
+        let CompiledFile { workflows, ignored, problems } = compile_file(&path, bytes);
+        let before = self.remove(&path, touched);
+        let file = if is_broken(&problems) {
+            // It goes on with what it last gave.
+            let (workflows, bodies) = before.map(|file| (file.row.workflows, file.bodies)).unwrap_or_default();
+            File { row: FileRow { content, workflows, ignored, problems }, bodies }
+        } else {
+            let (claims, bodies) = workflows.into_iter().map(|w| ((w.name, w.hash, w.line), Some(w.body))).unzip();
+            File { row: FileRow { content, workflows: claims, ignored, problems }, bodies }
+        };
+        touched.extend(file.row.workflows.iter().map(|(name, ..)| name.clone()));
+        self.known.insert(path.clone(), file.row.content.clone());
+        self.unapplied.files.insert(path.clone());
+        self.put(path, file);
+    }
+
+    fn put(&mut self, path: String, file: File) {
+        for (name, ..) in &file.row.workflows {
+            self.claims.entry(name.clone()).or_default().insert(path.clone());
+        }
+        if !file.row.problems.is_empty() {
+            self.troubled.insert(path.clone());
+        }
+        self.ignored += file.row.ignored;
+        self.files.insert(path, file);
+    }
+
+    fn remove(&mut self, path: &str, touched: &mut BTreeSet<Name>) -> Option<File> {
+        let file = self.files.remove(path)?;
+        for (name, ..) in &file.row.workflows {
+            touched.insert(name.clone());
+            if let Some(paths) = self.claims.get_mut(name) {
+                paths.remove(path);
+                if paths.is_empty() {
+                    self.claims.remove(name);
+                }
+            }
+        }
+        self.troubled.remove(path);
+        self.ignored -= file.row.ignored;
+        Some(file)
+    }
+
+    /// Settles who has a name.
+    fn settle(&mut self, name: &Name) {
+        self.desired.remove(name);
+        self.contested.remove(name);
+        let Some(paths) = self.claims.get(name) else { return };
+        let in_effect = self.in_effect.get(name);
+        let incumbent = in_effect.and_then(|(path, _)| paths.get(path));
+        let winner = incumbent.or_else(|| if paths.len() == 1 { paths.first() } else { None });
+        if paths.len() > 1 {
+            let places: Vec<(&str, u32)> =
+                paths.iter().filter_map(|path| Some((path.as_str(), claim(&self.files, path, name)?.1))).collect();
+            let problems = duplicates(name, &places, winner.map(String::as_str));
+            self.contested.insert(name.clone(), Contest { problems, settled: winner.is_some() });
+        }
+        let found = winner.and_then(|path| Some((path, claim(&self.files, path, name)?)));
+        let Some((path, (hash, line, body))) = found else {
+            return;
+        };
+        let body = if in_effect.is_some_and(|(_, stored)| *stored == hash) { None } else { body.cloned() };
+        let broken = self.files.get(path).is_some_and(|file| is_broken(&file.row.problems));
+        let valid = !broken && !self.unread.contains_key(path);
+        self.desired.insert(name.clone(), DesiredWorkflow { hash, path: path.clone(), line, valid, body });
+    }
+}
+
+/// What a file says of a name: hash, line, and the body if it is at hand.
+fn claim<'f>(
+    files: &'f BTreeMap<String, File>,
+    path: &str,
+    name: &Name,
+) -> Option<(SpecHash, u32, Option<&'f Arc<WorkflowBody>>)> {
+    let file = files.get(path)?;
+    let index = file.row.workflows.iter().position(|(claim, ..)| claim == name)?;
+    let (_, hash, line) = file.row.workflows[index];
+    Some((hash, line, file.bodies[index].as_ref()))
+}
+
+/// The problems of a name that several places claim: one for each place that does not get it.
+pub(super) fn duplicates(name: &Name, places: &[(&str, u32)], winner: Option<&str>) -> Vec<Diagnostic> {
+    if places.len() < 2 {
+        return Vec::new();
+    }
+    let all = places.iter().map(|(path, line)| format!("{path}:{line}")).collect::<Vec<_>>().join(", ");
+    let outcome =
+        winner.map_or_else(|| "none of them is taken".into(), |path| format!("{path} had it first and keeps it"));
+    let message = format!("workflow `{name}` is declared more than once: {all}; {outcome}");
+    let losers = places.iter().filter(|(path, _)| Some(*path) != winner);
+    losers
+        .map(|(path, line)| {
+            let hint = Some("give one of them another name, or remove it".into());
+            diagnostic(path, &file::DUPLICATE_NAME, Position { line: *line, column: 1 }, message.clone(), hint)
+        })
+        .collect()
+}

@@ -1,0 +1,303 @@
+//! Bytes → documents: splitting, limits before anything is built, typed reading, and what each error means.
+
+use serde::{Deserialize, de::IgnoredAny};
+use xene_schemas::{
+    diagnostic::Diagnostic,
+    meta::{API_VERSION, Name},
+    workflow::Workflow,
+};
+
+use super::{
+    explain::explain,
+    outline::{Outline, Position, Refusal, needs_reading},
+    rules::{self, Problem, Rule, file},
+};
+
+/// The largest file that is read.
+pub const MAX_FILE_BYTES: usize = 1 << 20;
+
+/// What one file says.
+#[derive(Debug, Default)]
+pub(super) struct Parsed {
+    /// Its workflows, and where each document begins.
+    pub(super) workflows: Vec<(Workflow, u32)>,
+    /// How many of its documents are not ours.
+    pub(super) ignored: u32,
+    /// What is wrong with it.
+    pub(super) problems: Vec<Diagnostic>,
+}
+
+/// Reads a file. `path` tells YAML from JSON and names the file in problems.
+pub(super) fn parse(path: &str, bytes: &[u8]) -> Parsed {
+    let mut parsed = Parsed::default();
+    let whole = |rule: &Rule, line: u32, message: String, hint: Option<&str>| {
+        diagnostic(path, rule, Position { line, column: u32::from(line > 0) }, message, hint.map(Into::into))
+    };
+    if bytes.len() > MAX_FILE_BYTES {
+        let message = format!("this file has {} bytes; at most {MAX_FILE_BYTES} are read", bytes.len());
+        parsed.problems.push(whole(&file::TOO_LARGE, 0, message, None));
+        return parsed;
+    }
+    let text = match std::str::from_utf8(bytes) {
+        Ok(text) => text.strip_prefix('\u{feff}').unwrap_or(text),
+        Err(error) => {
+            let line = bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
+            let line = u32::try_from(line).unwrap_or(u32::MAX);
+            let hint = Some("save the file as UTF-8");
+            parsed.problems.push(whole(&file::NOT_UTF8, line, "this line is not UTF-8 text".into(), hint));
+            return parsed;
+        }
+    };
+    let format = if path.ends_with(".json") { Format::Json } else { Format::Yaml };
+    let chunks = if format == Format::Json { vec![Chunk { text, lines_before: 0 }] } else { split(text) };
+    for chunk in chunks {
+        if let Some(line) = chunk.first_line() {
+            document(path, format, &chunk, line, &mut parsed);
+        }
+    }
+    let mut names: Vec<(&Name, u32)> = Vec::new();
+    for (workflow, line) in &parsed.workflows {
+        let name = &workflow.metadata.name;
+        if let Some((_, first)) = names.iter().find(|(other, _)| *other == name) {
+            let message = format!("workflow `{name}` stands twice in this file, first in line {first}");
+            parsed.problems.push(whole(&file::DUPLICATE_NAME, *line, message, None));
+        }
+        names.push((name, *line));
+    }
+    parsed
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    Yaml,
+    Json,
+}
+
+/// The text of one document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Chunk<'t> {
+    pub(super) text: &'t str,
+    /// How many lines of the file stand before it.
+    lines_before: u32,
+}
+
+impl Chunk<'_> {
+    /// The file's line on which its content begins; `None` if it has none.
+    fn first_line(&self) -> Option<u32> {
+        let content = |line: &str| {
+            let line = line.strip_prefix("---").unwrap_or(line).trim();
+            !line.is_empty() && !line.starts_with('#') && !line.starts_with('%')
+        };
+        let line = self.text.lines().position(content)?;
+        Some(self.lines_before + u32::try_from(line).unwrap_or(u32::MAX - self.lines_before) + 1)
+    }
+
+    pub(super) fn in_file(&self, at: Position) -> Position {
+        Position { line: at.line + self.lines_before, column: at.column }
+    }
+}
+
+/// Splits at `---` and `...`: at the beginning of a line these mean the same wherever they stand, so documents can be
+/// read apart, and an error in one leaves the others whole.
+fn split(text: &str) -> Vec<Chunk<'_>> {
+    let (mut chunks, mut start, mut lines_before) = (Vec::new(), 0, 0);
+    let mut offset = 0;
+    for (line, number) in text.split_inclusive('\n').zip(0u32..) {
+        let marks = |marker: &str| {
+            line.strip_prefix(marker).is_some_and(|rest| rest.trim_start().len() < rest.len() || rest.is_empty())
+        };
+        let end = offset + line.len();
+        if marks("---") {
+            chunks.push(Chunk { text: &text[start..offset], lines_before });
+            (start, lines_before) = (offset, number);
+        } else if marks("...") {
+            chunks.push(Chunk { text: &text[start..offset], lines_before });
+            (start, lines_before) = (end, number + 1);
+        }
+        offset = end;
+    }
+    chunks.push(Chunk { text: &text[start..], lines_before });
+    chunks
+}
+
+fn document(path: &str, format: Format, chunk: &Chunk<'_>, line: u32, parsed: &mut Parsed) {
+    if needs_reading(chunk.text)
+        && let Err(refusal) = Outline::read(chunk.text)
+    {
+        parsed.problems.push(refused(path, chunk, refusal));
+        return;
+    }
+    let problems = match read(format, chunk.text) {
+        Ok(workflow) => {
+            let problems = rules::check(&workflow);
+            parsed.workflows.push((workflow, line));
+            problems
+        }
+        Err(error) => {
+            if let Some(problem) = broken(path, format, chunk) {
+                parsed.problems.push(problem);
+                return;
+            }
+            let outline = Outline::read(chunk.text).ok();
+            match classify(outline.as_ref()) {
+                Kind::Workflow => {
+                    parsed.problems.push(explain(path, format, chunk, (line, outline.as_ref()), &error));
+                    return;
+                }
+                Kind::NotOurs => {
+                    parsed.ignored += 1;
+                    return;
+                }
+                Kind::Refused(problem) => vec![problem],
+            }
+        }
+    };
+    if !problems.is_empty() {
+        let outline = Outline::read(chunk.text).ok();
+        let place = |problem| placed(path, chunk, line, outline.as_ref(), problem);
+        parsed.problems.extend(problems.into_iter().map(place));
+    }
+}
+
+/// An error of either reader: what it says, and where, if it knows.
+#[derive(Debug)]
+pub(super) struct ReadError {
+    pub(super) message: String,
+    pub(super) at: Option<Position>,
+}
+
+impl From<serde_yaml::Error> for ReadError {
+    fn from(error: serde_yaml::Error) -> Self {
+        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let at = error.location().map(|at| Position { line: number(at.line()), column: number(at.column()) });
+        Self { message: error.to_string(), at }
+    }
+}
+
+impl From<serde_json::Error> for ReadError {
+    fn from(error: serde_json::Error) -> Self {
+        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let at = Position { line: number(error.line().max(1)), column: number(error.column().max(1)) };
+        Self { message: error.to_string(), at: Some(at) }
+    }
+}
+
+/// Reads one document as `T`.
+fn read<'t, T: Deserialize<'t>>(format: Format, text: &'t str) -> Result<T, ReadError> {
+    match format {
+        Format::Yaml => Ok(T::deserialize(serde_yaml::Deserializer::from_str(text))?),
+        Format::Json => Ok(serde_json::from_str(text)?),
+    }
+}
+
+/// What is wrong with a text that is no YAML or JSON at all; `None` if it is.
+fn broken(path: &str, format: Format, chunk: &Chunk<'_>) -> Option<Diagnostic> {
+    let error =
+        read::<IgnoredAny>(format, chunk.text).err().filter(|error| !error.message.contains("recursion limit"))?;
+    let at = error.at.unwrap_or(Position { line: 1, column: 1 });
+    let conflict = |line: &str| line.starts_with("<<<<<<< ") || line.starts_with(">>>>>>> ");
+    if let Some((_, number)) = chunk.text.lines().zip(1u32..).find(|(line, _)| conflict(line)) {
+        let message = "a merge conflict stands here".into();
+        let hint = Some("resolve it, and commit the file again".into());
+        let at = chunk.in_file(Position { line: number, column: 1 });
+        return Some(diagnostic(path, &file::CONFLICT, at, message, hint));
+    }
+    let line = chunk.text.lines().nth(at.line.saturating_sub(1) as usize).unwrap_or_default();
+    let indentation = &line[..line.len() - line.trim_start_matches([' ', '\t']).len()];
+    if let (Format::Yaml, Some(tab)) = (format, indentation.find('\t')) {
+        let at = chunk.in_file(Position { line: at.line, column: u32::try_from(tab + 1).unwrap_or(1) });
+        let message = "a tab stands in the indentation, where YAML takes only spaces".into();
+        return Some(diagnostic(path, &file::TAB, at, message, None));
+    }
+    let name = if format == Format::Json { "JSON" } else { "YAML" };
+    let message = format!("this is not {name}: {}", without_place(&error.message));
+    Some(diagnostic(path, &file::SYNTAX, chunk.in_file(at), message, None))
+}
+
+/// The text without the ` at line 3 column 4` in it, which says it in lines of the document, not of the file.
+pub(super) fn without_place(message: &str) -> String {
+    let mut text = message.to_owned();
+    while let Some(start) = text.find(" at line ") {
+        let rest = &text[start + " at line ".len()..];
+        let digits = |rest: &str| rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let mut length = digits(rest);
+        if let Some(column) = rest[length..].strip_prefix(" column ") {
+            length += " column ".len() + digits(column);
+        }
+        text.replace_range(start..start + " at line ".len() + length, "");
+    }
+    text
+}
+
+/// What a document that is YAML, but no workflow, may be.
+enum Kind {
+    Workflow,
+    NotOurs,
+    Refused(Problem),
+}
+
+fn classify(outline: Option<&Outline>) -> Kind {
+    // The two readers disagree on this text: the words of the first one will do.
+    let Some(outline) = outline else { return Kind::Workflow };
+    if !outline.is_map() {
+        return Kind::NotOurs;
+    }
+    let refuse = |rule, key: &str, message: String, hint: String| {
+        let at = vec![super::path::Segment::Key(key.into())];
+        Kind::Refused(Problem { rule, at, at_key: false, message, hint: Some(hint) })
+    };
+    let smallest = format!("a workflow begins with `apiVersion: {API_VERSION}` and `kind: Workflow`");
+    match (outline.header("apiVersion"), outline.header("kind")) {
+        (None, None) => Kind::NotOurs,
+        (Some("v1alpha1"), _) => {
+            let message = "documents of `v1alpha1` can't be read by this version yet".into();
+            refuse(&file::LATER_KIND, "apiVersion", message, format!("write it as `apiVersion: {API_VERSION}`"))
+        }
+        (Some(API_VERSION), Some("Secret")) => {
+            let message = "secrets can't be read by this version yet".into();
+            refuse(
+                &file::LATER_KIND,
+                "kind",
+                message,
+                "keep it out of the folder for now, or list it in .xeneignore".into(),
+            )
+        }
+        (Some(API_VERSION), Some("Workflow") | None) | (None, Some("Workflow")) => Kind::Workflow,
+        (Some(API_VERSION), Some(kind)) => {
+            let message = format!("there is no kind `{kind}`");
+            refuse(&file::UNKNOWN_KIND, "kind", message, smallest)
+        }
+        (Some(version), _) => {
+            let message = format!("`apiVersion: {version}` is not one of xene's");
+            refuse(&file::UNKNOWN_KIND, "apiVersion", message, format!("{smallest}; list other files in .xeneignore"))
+        }
+        (None, Some(_)) => {
+            let message = "`apiVersion` is missing".into();
+            refuse(&file::UNKNOWN_KIND, "kind", message, format!("{smallest}; list other files in .xeneignore"))
+        }
+    }
+}
+
+fn refused(path: &str, chunk: &Chunk<'_>, refusal: Refusal) -> Diagnostic {
+    let Refusal { rule, at, message } = refusal;
+    let message = if *rule == file::SYNTAX { format!("this is not YAML: {message}") } else { message };
+    diagnostic(path, rule, chunk.in_file(at), message, None)
+}
+
+/// Gives a problem its place in the file.
+pub(super) fn placed(
+    path: &str,
+    chunk: &Chunk<'_>,
+    line: u32,
+    outline: Option<&Outline>,
+    problem: Problem,
+) -> Diagnostic {
+    let Problem { rule, at, at_key, message, hint } = problem;
+    let place = outline.and_then(|outline| outline.locate(&at, at_key)).map(|at| chunk.in_file(at));
+    diagnostic(path, rule, place.unwrap_or(Position { line, column: 1 }), message, hint)
+}
+
+pub(super) fn diagnostic(path: &str, rule: &Rule, at: Position, message: String, hint: Option<String>) -> Diagnostic {
+    let (code, severity) = (rule.code.to_owned(), rule.severity);
+    Diagnostic { path: path.into(), line: at.line, column: at.column, code, severity, message, hint }
+}

@@ -1,0 +1,21 @@
+//! What can be wrong with a file before its workflows are understood. The checks themselves are in the reader.
+
+use super::Rule;
+
+pub(in crate::compile) const UNREADABLE: Rule = Rule::error("XE0001", "file can't be read");
+pub(in crate::compile) const TOO_LARGE: Rule = Rule::error("XE0002", "file is too large");
+pub(in crate::compile) const NOT_UTF8: Rule = Rule::error("XE0003", "file is not UTF-8");
+pub(in crate::compile) const SYNTAX: Rule = Rule::error("XE0004", "not YAML or JSON");
+pub(in crate::compile) const TAB: Rule = Rule::error("XE0005", "tab in indentation");
+pub(in crate::compile) const CONFLICT: Rule = Rule::error("XE0006", "merge conflict");
+pub(in crate::compile) const TOO_DEEP: Rule = Rule::error("XE0007", "nested too deep");
+pub(in crate::compile) const ALIASES: Rule = Rule::error("XE0008", "aliases expand too far");
+pub(in crate::compile) const TAG: Rule = Rule::error("XE0009", "unknown tag");
+pub(in crate::compile) const DUPLICATE_KEY: Rule = Rule::error("XE0010", "key written twice");
+pub(in crate::compile) const UNKNOWN_FIELD: Rule = Rule::error("XE0011", "unknown field");
+pub(in crate::compile) const MISSING_FIELD: Rule = Rule::error("XE0012", "missing field");
+pub(in crate::compile) const WRONG_VALUE: Rule = Rule::error("XE0013", "wrong type or value");
+pub(in crate::compile) const BAD_NAME: Rule = Rule::error("XE0014", "bad name");
+pub(in crate::compile) const UNKNOWN_KIND: Rule = Rule::error("XE0015", "unknown kind of object");
+pub(in crate::compile) const LATER_KIND: Rule = Rule::error("XE0016", "kind of object not taken yet");
+pub(in crate::compile) const DUPLICATE_NAME: Rule = Rule::error("XE0017", "workflow name taken");

@@ -1,0 +1,192 @@
+//! Order: tasks and pipelines that wait for each other exist, and nothing waits for itself.
+
+use std::collections::{HashMap, VecDeque};
+
+use petgraph::{
+    algo::{kosaraju_scc, toposort},
+    graph::{DiGraph, NodeIndex},
+};
+use xene_schemas::{connector::On, map::UniqueMap, meta::Name, pipeline::PipelineSpec, workflow::WorkflowSpec};
+
+use super::{Path, Report, Rule, each_pipeline, suggest};
+
+pub(super) const UNKNOWN_TASK: Rule = Rule::error("XE0040", "unknown task");
+pub(super) const TASK_CYCLE: Rule = Rule::error("XE0041", "tasks wait for each other");
+pub(super) const FINALLY_JOINED: Rule = Rule::error("XE0042", "task of finally joined to others");
+pub(super) const UNKNOWN_PIPELINE: Rule = Rule::error("XE0043", "unknown pipeline");
+pub(super) const PIPELINE_CYCLE: Rule = Rule::error("XE0044", "pipelines wait for each other");
+
+pub(super) fn check(spec: &WorkflowSpec, report: &mut Report) {
+    check_after(report, spec);
+    each_pipeline(spec, |at, _, pipeline| {
+        check_names(report, at, pipeline);
+        let tasks = Tasks::of(pipeline);
+        if let Some(cycle) = cycle(&tasks.graph) {
+            let at = at.key("tasks");
+            let message = format!("these tasks wait for each other: {}", round(&cycle));
+            report.add(&TASK_CYCLE, &at.key(cycle[0]), message).at_key();
+        }
+    });
+}
+
+/// `after` of pipelines.
+fn check_after(report: &mut Report, spec: &WorkflowSpec) {
+    let mut graph = DiGraph::new();
+    let nodes: HashMap<&str, NodeIndex> =
+        spec.pipelines.keys().map(|name| (name.as_str(), graph.add_node(name.as_str()))).collect();
+    each_pipeline(spec, |at, name, pipeline| {
+        let at = at.key("after");
+        for (index, before) in pipeline.after.0.iter().enumerate() {
+            if let Some(before) = nodes.get(before.as_str()) {
+                graph.update_edge(*before, nodes[name.as_str()], ());
+            } else {
+                let message = format!("this workflow has no pipeline `{before}`");
+                let hint = suggest(before.as_str(), spec.pipelines.keys().map(Name::as_str));
+                report.add(&UNKNOWN_PIPELINE, &at.index(index), message).hint(hint);
+            }
+        }
+    });
+    if let Some(cycle) = cycle(&graph) {
+        let root = Path::ROOT.key("spec");
+        let pipelines = root.key("pipelines");
+        let message = format!("these pipelines wait for each other: {}", round(&cycle));
+        report.add(&PIPELINE_CYCLE, &pipelines.key(cycle[0]), message).at_key();
+    }
+}
+
+/// Every name in `dependencies` and connectors.
+fn check_names(report: &mut Report, at: &Path<'_>, pipeline: &PipelineSpec) {
+    let tasks = at.key("tasks");
+    for (name, task) in &pipeline.tasks {
+        let at = tasks.key(name.as_str());
+        let at = at.key("dependencies");
+        for (index, before) in task.dependencies.0.iter().enumerate() {
+            check_name(report, &at.index(index), pipeline, before);
+        }
+    }
+    let finally = at.key("finally");
+    for (name, task) in &pipeline.finally {
+        if !task.dependencies.0.is_empty() {
+            let message = "tasks of `finally` wait for all others, and not for each other";
+            let at = finally.key(name.as_str());
+            report.add(&FINALLY_JOINED, &at.key("dependencies"), message).at_key();
+        }
+    }
+    let connectors = at.key("connectors");
+    for (index, connector) in pipeline.connectors.iter().enumerate() {
+        let at = connectors.index(index);
+        for (names, field) in [(&connector.from, "from"), (&connector.to, "to")] {
+            let at = at.key(field);
+            if names.0.is_empty() {
+                report.add(&UNKNOWN_TASK, &at, format!("`{field}` names no task")).at_key();
+            }
+            for (index, name) in names.0.iter().enumerate() {
+                check_name(report, &at.index(index), pipeline, name);
+            }
+        }
+    }
+}
+
+fn check_name(report: &mut Report, at: &Path<'_>, pipeline: &PipelineSpec, name: &Name) {
+    if pipeline.tasks.contains_key(name) {
+        return;
+    }
+    if pipeline.finally.contains_key(name) {
+        let message = format!("task `{name}` is of `finally`, which runs after all others: nothing joins it");
+        report.add(&FINALLY_JOINED, at, message);
+        return;
+    }
+    let hint = suggest(name.as_str(), pipeline.tasks.keys().map(Name::as_str));
+    report.add(&UNKNOWN_TASK, at, format!("this pipeline has no task `{name}`")).hint(hint);
+}
+
+/// The tasks of a pipeline, and what joins them; unknown names are left out.
+pub(super) struct Tasks<'p> {
+    graph: DiGraph<&'p str, On>,
+    nodes: HashMap<&'p str, NodeIndex>,
+}
+
+impl<'p> Tasks<'p> {
+    pub(super) fn of(pipeline: &'p PipelineSpec) -> Self {
+        let mut graph = DiGraph::new();
+        let names: &UniqueMap<Name, _> = &pipeline.tasks;
+        let nodes: HashMap<&str, NodeIndex> =
+            names.keys().map(|name| (name.as_str(), graph.add_node(name.as_str()))).collect();
+        let mut join = |from: &Name, to: &Name, on| {
+            if let (Some(from), Some(to)) = (nodes.get(from.as_str()), nodes.get(to.as_str())) {
+                graph.add_edge(*from, *to, on);
+            }
+        };
+        for (name, task) in &pipeline.tasks {
+            task.dependencies.0.iter().for_each(|before| join(before, name, On::Success));
+        }
+        for connector in &pipeline.connectors {
+            for from in &connector.from.0 {
+                connector.to.0.iter().for_each(|to| join(from, to, connector.on));
+            }
+        }
+        Self { graph, nodes }
+    }
+
+    /// How sure it is that `before` has ended when `task` starts: `None` if it is not,
+    /// `Some(true)` if it has ended in Success, `Some(false)` if it may also have failed or not run.
+    pub(super) fn precedes(&self, before: &str, task: &str) -> Option<bool> {
+        let (from, to) = (*self.nodes.get(before)?, *self.nodes.get(task)?);
+        // A state is a task, and whether only Success was met on the way back to it.
+        let mut seen = [vec![false; self.graph.node_count()], vec![false; self.graph.node_count()]];
+        let mut queue = VecDeque::from([(to, true)]);
+        while let Some((node, sure)) = queue.pop_front() {
+            let edges = self.graph.edges_directed(node, petgraph::Direction::Incoming);
+            for edge in edges {
+                use petgraph::visit::EdgeRef;
+                let next = (edge.source(), sure && *edge.weight() == On::Success);
+                if !std::mem::replace(&mut seen[usize::from(next.1)][next.0.index()], true) {
+                    queue.push_back(next);
+                }
+            }
+        }
+        let reached = |sure: bool| seen[usize::from(sure)][from.index()];
+        if reached(true) { Some(true) } else { reached(false).then_some(false) }
+    }
+}
+
+/// One whole cycle, from the node that is declared first on; `None` if there is none.
+///
+/// Neither algorithm recurses: a file may declare a chain of thousands.
+fn cycle<'n, E>(graph: &DiGraph<&'n str, E>) -> Option<Vec<&'n str>> {
+    toposort(graph, None).err()?;
+    let of_component = kosaraju_scc(graph)
+        .into_iter()
+        .filter(|nodes| nodes.len() > 1 || graph.contains_edge(nodes[0], nodes[0]))
+        .min_by_key(|nodes| nodes.iter().min().copied())?;
+    let start = *of_component.iter().min()?;
+    let inside: std::collections::HashSet<NodeIndex> = of_component.into_iter().collect();
+    // The shortest way from the start back to it.
+    let mut came_from: HashMap<NodeIndex, NodeIndex> = HashMap::new();
+    let mut queue = VecDeque::from([start]);
+    while let Some(node) = queue.pop_front() {
+        let mut next: Vec<NodeIndex> = graph.neighbors(node).filter(|next| inside.contains(next)).collect();
+        next.sort();
+        for next in next {
+            if next == start {
+                let mut way = vec![graph[node]];
+                let mut at = node;
+                while at != start {
+                    at = came_from[&at];
+                    way.push(graph[at]);
+                }
+                way.reverse();
+                return Some(way);
+            }
+            if let std::collections::hash_map::Entry::Vacant(vacant) = came_from.entry(next) {
+                vacant.insert(node);
+                queue.push_back(next);
+            }
+        }
+    }
+    None
+}
+
+fn round(cycle: &[&str]) -> String {
+    format!("{} → {}", cycle.join(" → "), cycle[0])
+}

@@ -1,0 +1,199 @@
+//! The rules that a workflow must keep, one small file for each group; [`ALL`] is the table.
+//!
+//! A rule has a code for ever. A new one gets the next free number of its group, a line in [`ALL`] and an example in
+//! the tests; the test `every_rule_has_an_example` insists.
+
+use xene_schemas::{
+    diagnostic::Severity,
+    meta::Name,
+    pipeline::PipelineSpec,
+    task::Task,
+    workflow::{Workflow, WorkflowSpec},
+};
+
+use super::path::{Path, Segment};
+
+mod env;
+pub(super) mod file;
+mod graph;
+mod params;
+mod range;
+mod shape;
+mod triggers;
+mod unsupported;
+
+/// One rule: what a diagnostic's code stands for.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Such as `XE0021`; never reused.
+    pub code: &'static str,
+    /// What is wrong where the rule is broken, in a few words.
+    pub title: &'static str,
+    /// How bad that is.
+    pub severity: Severity,
+}
+
+impl Rule {
+    const fn error(code: &'static str, title: &'static str) -> Self {
+        Self { code, title, severity: Severity::Error }
+    }
+
+    const fn warning(code: &'static str, title: &'static str) -> Self {
+        Self { code, title, severity: Severity::Warning }
+    }
+}
+
+/// Every rule, by code.
+pub const ALL: &[&Rule] = &[
+    // Files and YAML.
+    &file::UNREADABLE,
+    &file::TOO_LARGE,
+    &file::NOT_UTF8,
+    &file::SYNTAX,
+    &file::TAB,
+    &file::CONFLICT,
+    &file::TOO_DEEP,
+    &file::ALIASES,
+    &file::TAG,
+    // Fields and values.
+    &file::DUPLICATE_KEY,
+    &file::UNKNOWN_FIELD,
+    &file::MISSING_FIELD,
+    &file::WRONG_VALUE,
+    &file::BAD_NAME,
+    // Objects.
+    &file::UNKNOWN_KIND,
+    &file::LATER_KIND,
+    &file::DUPLICATE_NAME,
+    &unsupported::UNSUPPORTED,
+    // The shape of a workflow.
+    &shape::EMPTY,
+    &shape::TWICE,
+    &shape::SHELL,
+    // Triggers.
+    &triggers::UNKNOWN_TRIGGER,
+    &triggers::UNUSED_TRIGGER,
+    &triggers::BAD_SCHEDULE,
+    // Order.
+    &graph::UNKNOWN_TASK,
+    &graph::TASK_CYCLE,
+    &graph::FINALLY_JOINED,
+    &graph::UNKNOWN_PIPELINE,
+    &graph::PIPELINE_CYCLE,
+    // Params and variables.
+    &params::BAD_PARAM,
+    &params::PARAM_COLLISION,
+    &params::TRIGGER_PARAM,
+    &env::BAD_VARIABLE,
+    &env::UNKNOWN_PARAM,
+    &env::UNKNOWN_OUTPUT,
+    &env::OUTPUT_TOO_EARLY,
+    &env::OUTPUT_NEEDS_DEFAULT,
+    // Numbers and durations.
+    &range::OUT_OF_RANGE,
+];
+
+/// A broken rule, before it is known where in the text it stands.
+#[derive(Debug)]
+pub(super) struct Problem {
+    pub(super) rule: &'static Rule,
+    pub(super) at: Vec<Segment>,
+    /// True if the key at the end of the path is meant, not its value.
+    pub(super) at_key: bool,
+    pub(super) message: String,
+    pub(super) hint: Option<String>,
+}
+
+impl Problem {
+    /// Points at the key rather than the value.
+    fn at_key(&mut self) -> &mut Self {
+        self.at_key = true;
+        self
+    }
+
+    /// Says how to mend it.
+    fn hint(&mut self, hint: impl Into<Option<String>>) -> &mut Self {
+        self.hint = hint.into();
+        self
+    }
+}
+
+/// What the rules found.
+#[derive(Debug, Default)]
+pub(super) struct Report(Vec<Problem>);
+
+impl Report {
+    fn add(&mut self, rule: &'static Rule, at: &Path<'_>, message: impl Into<String>) -> &mut Problem {
+        let problem = Problem { rule, at: at.segments(), at_key: false, message: message.into(), hint: None };
+        let index = self.0.len();
+        self.0.push(problem);
+        &mut self.0[index]
+    }
+}
+
+/// Checks a workflow that could be read.
+pub(super) fn check(workflow: &Workflow) -> Vec<Problem> {
+    let spec = &workflow.spec;
+    let mut report = Report::default();
+    shape::check(spec, &mut report);
+    triggers::check(spec, &mut report);
+    graph::check(spec, &mut report);
+    params::check(spec, &mut report);
+    env::check(spec, &mut report);
+    range::check(spec, &mut report);
+    unsupported::check(spec, &mut report);
+    report.0
+}
+
+/// A pipeline and where it stands.
+fn each_pipeline<'p>(spec: &'p WorkflowSpec, mut visit: impl FnMut(&Path<'_>, &'p Name, &'p PipelineSpec)) {
+    let root = Path::ROOT.key("spec");
+    let pipelines = root.key("pipelines");
+    for (name, pipeline) in &spec.pipelines {
+        visit(&pipelines.key(name.as_str()), name, pipeline);
+    }
+}
+
+/// A task and where it stands; those of `finally` come last.
+fn each_task<'p>(at: &Path<'_>, pipeline: &'p PipelineSpec, mut visit: impl FnMut(&Path<'_>, &'p Name, &'p Task)) {
+    for (group, tasks) in [("tasks", &pipeline.tasks), ("finally", &pipeline.finally)] {
+        let group = at.key(group);
+        for (name, task) in tasks {
+            visit(&group.key(name.as_str()), name, task);
+        }
+    }
+}
+
+/// A hint that names what may have been meant, or all that there is.
+pub(super) fn suggest<'a>(wanted: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let known: Vec<&str> = known.into_iter().collect();
+    let closest = known.iter().map(|name| (distance(wanted, name), *name)).min();
+    match closest {
+        None => None,
+        Some((edits, name)) if edits <= wanted.chars().count().max(3) / 3 => Some(format!("did you mean `{name}`?")),
+        Some(_) if known.len() <= 24 => Some(format!("there is: {}", known.join(", "))),
+        Some(_) => None,
+    }
+}
+
+/// How many letters must be changed, added, removed or swapped with their neighbour; case does not count.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(64).collect(), b.chars().take(64).collect());
+    let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
+    for i in 0..=a.len() {
+        for j in 0..=b.len() {
+            rows[i][j] = if i == 0 || j == 0 {
+                i + j
+            } else {
+                let same = a[i - 1].eq_ignore_ascii_case(&b[j - 1]);
+                let mut best =
+                    (rows[i - 1][j] + 1).min(rows[i][j - 1] + 1).min(rows[i - 1][j - 1] + usize::from(!same));
+                if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                    best = best.min(rows[i - 2][j - 2] + 1);
+                }
+                best
+            };
+        }
+    }
+    rows[a.len()][b.len()]
+}

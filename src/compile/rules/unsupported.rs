@@ -1,0 +1,126 @@
+//! Parts of the language that this version reads but does not carry out: refused, never silently ignored.
+
+use xene_schemas::{
+    env::EnvValue,
+    executor::Executor,
+    map::UniqueMap,
+    param::Param,
+    pipeline::{OnAgentLost, PipelineSpec},
+    task::Task,
+    trigger::{Trigger, Webhook},
+    workflow::WorkflowSpec,
+};
+
+use super::{Path, Report, Rule, each_pipeline, each_task};
+
+pub(super) const UNSUPPORTED: Rule = Rule::error("XE0018", "not carried out by this version");
+
+type Env = UniqueMap<String, EnvValue>;
+
+pub(super) fn check(spec: &WorkflowSpec, report: &mut Report) {
+    let root = Path::ROOT.key("spec");
+    if !spec.files.is_empty() {
+        refuse(report, &root.key("files"), "files");
+    }
+    env(report, &root, &spec.env);
+    params(report, &root, &spec.params);
+    for (name, trigger) in &spec.triggers {
+        let triggers = root.key("triggers");
+        if let Trigger::Webhook(webhook) = trigger {
+            check_webhook(report, &triggers.key(name.as_str()), webhook);
+        }
+    }
+    each_pipeline(spec, |at, _, pipeline| {
+        check_pipeline(report, at, pipeline);
+        each_task(at, pipeline, |at, _, task| check_task(report, at, task));
+    });
+}
+
+fn refuse(report: &mut Report, at: &Path<'_>, what: &str) {
+    let message = format!("`{what}` is part of the language, but this version does not carry it out yet");
+    report.add(&UNSUPPORTED, at, message).at_key();
+}
+
+fn check_webhook(report: &mut Report, at: &Path<'_>, webhook: &Webhook) {
+    let Webhook { auth, when, params, suspend: _ } = webhook;
+    for (given, field) in [(auth.is_some(), "auth"), (when.is_some(), "when"), (!params.is_empty(), "params")] {
+        if given {
+            refuse(report, &at.key(field), field);
+        }
+    }
+}
+
+fn check_pipeline(report: &mut Report, at: &Path<'_>, pipeline: &PipelineSpec) {
+    if !pipeline.after.0.is_empty() {
+        refuse(report, &at.key("after"), "after");
+    }
+    if pipeline.exclusive {
+        refuse(report, &at.key("exclusive"), "exclusive");
+    }
+    if pipeline.concurrency.group.is_some() {
+        refuse(report, &at.key("concurrency").key("group"), "group");
+    }
+    if pipeline.on_agent_lost == Some(OnAgentLost::Retry) {
+        refuse(report, &at.key("onAgentLost"), "onAgentLost: Retry");
+    }
+    executor(report, at, pipeline.executor.as_ref());
+    env(report, at, &pipeline.env);
+    params(report, at, &pipeline.params);
+    for (index, connector) in pipeline.connectors.iter().enumerate() {
+        let connectors = at.key("connectors");
+        let at = connectors.index(index);
+        for (given, field) in [(connector.when.is_some(), "when"), (connector.approval.is_some(), "approval")] {
+            if given {
+                refuse(report, &at.key(field), field);
+            }
+        }
+    }
+}
+
+fn check_task(report: &mut Report, at: &Path<'_>, task: &Task) {
+    for (given, field) in
+        [(task.when.is_some(), "when"), (task.matrix.is_some(), "matrix"), (task.artifacts.is_some(), "artifacts")]
+    {
+        if given {
+            refuse(report, &at.key(field), field);
+        }
+    }
+    executor(report, at, task.executor.as_ref());
+    env(report, at, &task.env);
+    let steps = at.key("steps");
+    for (index, step) in task.steps.iter().enumerate() {
+        let at = steps.index(index);
+        if step.when.is_some() {
+            refuse(report, &at.key("when"), "when");
+        }
+        env(report, &at, &step.env);
+    }
+}
+
+fn executor(report: &mut Report, at: &Path<'_>, executor: Option<&Executor>) {
+    match executor {
+        None | Some(Executor::Shell {}) => {}
+        Some(Executor::Container { .. }) => refuse(report, &at.key("executor"), "type: container"),
+    }
+}
+
+fn env(report: &mut Report, at: &Path<'_>, env: &Env) {
+    let at = at.key("env");
+    for (name, value) in env {
+        let kind = match value {
+            EnvValue::Literal(_) | EnvValue::Param(_) | EnvValue::Output { .. } => continue,
+            EnvValue::Secret(_) => "secret",
+            EnvValue::Expr(_) => "expr",
+        };
+        refuse(report, &at.key(name).key(kind), kind);
+    }
+}
+
+fn params(report: &mut Report, at: &Path<'_>, params: &UniqueMap<String, Param>) {
+    let at = at.key("params");
+    for (name, param) in params {
+        if param.pattern.is_some() {
+            refuse(report, &at.key(name).key("pattern"), "pattern");
+        }
+    }
+}
