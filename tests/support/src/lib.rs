@@ -1,1 +1,3 @@
-//! x
+//! What xene's tests share.
+
+pub mod sim;
