@@ -95,6 +95,9 @@ impl Controller {
         self.fresh.insert(agent.clone());
         if new_journal {
             self.void_claims(&agent, fx);
+            for run in &runs {
+                self.lose_run(now, *run, fx);
+            }
         }
         self.slot_now(now, fx);
         let span = RECONNECT.max(Duration::from_millis((self.agents.len() * 1000 / RECONNECTS_PER_SECOND) as u64));

@@ -150,6 +150,10 @@ pub struct Released {
 pub struct Report {
     /// The facts.
     pub facts: Vec<RunFact>,
+    /// True if of each run that it names it begins with the oldest fact that is not acknowledged: then a run that
+    /// the controller does not know, and that does not begin with its first fact, ended long since.
+    #[serde(default)]
+    pub whole: bool,
 }
 
 /// One fact about one run.
