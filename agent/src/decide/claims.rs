@@ -417,11 +417,15 @@ impl Agent {
     }
 
     pub(super) fn remove_if_unused(&mut self, hash: SpecHash, fx: &mut Effects) {
-        // Claims, runs and their machines hold clones: one left means that only this table has it.
-        if self.specs.get(&hash).is_some_and(|spec| Arc::strong_count(spec) == 1) {
-            self.specs.remove(&hash);
-            fx.commit.push(JournalChange::DeleteSpec(hash));
+        // Claims, runs and their machines hold clones: one left means that only this table has it. Runs that wait
+        // for their turn only name it.
+        let Some(spec) = self.specs.get(&hash).filter(|spec| Arc::strong_count(spec) == 1) else { return };
+        let waiting = self.claims.get(&spec.key).into_iter().flat_map(|claim| &claim.waiting);
+        if waiting.filter_map(Waiting::spec_hash).any(|wanted| wanted == hash) {
+            return;
         }
+        self.specs.remove(&hash);
+        fx.commit.push(JournalChange::DeleteSpec(hash));
     }
 
     /// All runs that have begun and not ended, of any pipeline.

@@ -189,6 +189,9 @@ impl Agent {
                 None => claim.spec.clone(),
             };
             let hosted = waiting.slot().map(|slot| claim.hosted(slot));
+            if spec.is_none() {
+                self.wanted.extend(waiting.spec_hash());
+            }
             let Some(spec) = spec.filter(|_| live) else {
                 self.parked.insert(key.clone());
                 return;

@@ -1,7 +1,7 @@
 //! The end of a world: everything is mended, time passes, and then all must be as desired (I5, I6, I7, I13).
 
 use xene::decide::event::Command;
-use xene_schemas::{meta::PipelineKey, phase::RunPhase};
+use xene_schemas::{meta::PipelineKey, phase::RunPhase, pipeline::Autonomy};
 
 use super::{
     clock::{Instant, SECOND},
@@ -83,6 +83,9 @@ impl World {
             if store.pipelines.get(key).is_none_or(|row| row.spec_hash != hash) {
                 return Violation::of(law, format!("the store has another spec of {key}"));
             }
+            if self.waits_for_a_person(key) {
+                continue;
+            }
             let labels = &pipeline.spec.agents.labels;
             let fits = |at: usize| labels.is_empty() || at.is_multiple_of(2);
             let nobody = !(self.agents.iter().enumerate()).any(|(at, node)| !node.forgotten && fits(at));
@@ -107,10 +110,16 @@ impl World {
                 }
             }
         }
-        self.check_hosts_no_more(&desired.workflows.keys().map(ToString::to_string).collect::<Vec<_>>())
+        self.check_nothing_else_is_hosted()
     }
 
-    fn check_hosts_no_more(&self, _workflows: &[String]) -> Result<(), Violation> {
+    /// A claim without end whose journal is lost: only a person's word frees it.
+    fn waits_for_a_person(&self, key: &PipelineKey) -> bool {
+        let row = self.controller.store.owners.get(key);
+        row.is_some_and(|row| row.void && row.autonomy == Autonomy::Forever)
+    }
+
+    fn check_nothing_else_is_hosted(&self) -> Result<(), Violation> {
         let law = "I13 what is desired is in effect";
         for node in self.agents.iter().filter(|node| !node.forgotten) {
             let Some(machine) = &node.machine else {
@@ -133,7 +142,7 @@ impl World {
         for (run, row) in &store.runs {
             let status = &row.run.status;
             let ended = status.phase.is_final() || (status.phase == RunPhase::Unknown && row.give_up_at.is_some());
-            if !ended {
+            if !ended && !self.waits_for_a_person(&row.run.spec.key()) {
                 let what = format!("{} of {} is {} on {:?}", tail(run), row.run.spec.key(), status.phase, status.agent);
                 return Violation::of("I6 every run ends", what);
             }
