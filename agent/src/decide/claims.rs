@@ -15,7 +15,7 @@ use super::{
     event::{ClaimRow, Effect, Effects, JournalChange},
     lease::below,
     mutant::Mutant,
-    runs::Waiting,
+    runs::{RunEntry, Waiting},
     time::{BootTime, Now},
     triggers::{Come, Hosted, Slot, host, same_triggers},
 };
@@ -361,7 +361,9 @@ impl Agent {
     fn release(&mut self, _now: Now, key: &PipelineKey, fx: &mut Effects) {
         self.unclaim(key, fx);
         let Some(claim) = self.claims.get(key) else { return };
-        let running = self.runs.iter().filter(|(_, run)| run.key == *key && run.is_running()).map(|(run, _)| *run);
+        // Ended ones too: the controller may not have heard yet that they began.
+        let begun = |run: &RunEntry| run.key == *key && !run.is_intent();
+        let running = self.runs.iter().filter(|(_, run)| begun(run)).map(|(run, _)| *run);
         fx.then.push(Effect::Send(AgentMessage::Released(Released {
             pipeline: key.clone(),
             epoch: claim.row.epoch,

@@ -138,7 +138,7 @@ pub struct Released {
     pub epoch: Epoch,
     /// The highest slot started or given away.
     pub watermark: Timestamp,
-    /// Runs that go on to their end.
+    /// Its runs that have begun and are not acknowledged to their end.
     pub running: Vec<RunName>,
     /// True if the agent is about to stop and wants nothing new.
     #[serde(default)]
