@@ -4,7 +4,7 @@ use xene::decide::event::Command;
 use xene_schemas::{meta::PipelineKey, phase::RunPhase, pipeline::Autonomy};
 
 use super::{
-    clock::{Instant, SECOND},
+    clock::SECOND,
     history::tail,
     invariants::Violation,
     world::World,
@@ -23,6 +23,10 @@ impl World {
         self.acting = true;
         self.later(10 * SECOND, super::world::What::Act);
         self.run_until(self.at + self.setup.horizon * SECOND)?;
+        self.acting = false;
+        // What came in while a process stood still waits in its queue: it goes on by itself.
+        let still = self.agents.iter().map(|node| node.paused).chain([self.controller.paused]).max();
+        self.run_until(self.at.max(still.unwrap_or_default()))?;
         self.mend()?;
         // W, by a clock that is slow; a longer L that was shortened; a link that breaks once more.
         let wait = (LONGEST * 105 / 100 + self.setup.pause_margin + 10) * 100 / 95 + 60;
@@ -43,10 +47,8 @@ impl World {
     /// Faults stop: all links whole, all clocks right, all processes up, no agent drained.
     pub(super) fn mend(&mut self) -> Result<(), Violation> {
         self.history.note(self.at, "world", || "is mended".into());
-        self.acting = false;
         (self.setup.crashes, self.setup.pauses, self.setup.slow) = (0, 0, 0);
         let was_hostile = std::mem::take(&mut self.setup.hostile);
-        self.controller.paused = Instant::default();
         self.controller.clock.set_offset(0);
         self.start_controller()?;
         for agent in 0..self.agents.len() {

@@ -77,6 +77,8 @@ pub struct World {
     pub(super) agents: Vec<AgentNode>,
     pub(super) links: Vec<Link>,
     sessions: u64,
+    /// All up to this one were with a controller process that is gone.
+    dead_sessions: u64,
     requests: u64,
     pub(super) source: Source,
     pub(super) witness: Witness,
@@ -111,6 +113,7 @@ impl World {
             controller,
             agents,
             sessions: 0,
+            dead_sessions: 0,
             requests: 0,
             source,
             witness: Witness::default(),
@@ -302,10 +305,12 @@ impl World {
         node.process += 1;
         (node.wake, node.paused) = (Instant(u64::MAX), Instant::default());
         let kept = node.commits.lose(&mut self.random);
-        let sessions = std::mem::take(&mut node.sessions);
+        node.sessions.clear();
+        self.dead_sessions = self.sessions;
         self.history.note(self.at, "controller", || format!("dies, {} changes get to the disk", kept.len()));
         self.write_store(kept)?;
-        for (session, agent) in sessions {
+        for agent in 0..self.agents.len() {
+            let Some(session) = self.agents[agent].session else { continue };
             let wait = self.random.pick(&[10 * MILLISECOND, SECOND, 30 * SECOND]);
             self.later(wait, What::AgentClosed { agent, session });
         }
@@ -412,7 +417,7 @@ impl World {
                 }
                 Ok(())
             }
-            Payload::Up(message) if self.controller.machine.is_some() => {
+            Payload::Up(message) if self.controller.machine.is_some() && session > self.dead_sessions => {
                 let open = self.controller.sessions.contains_key(&session);
                 match message {
                     AgentMessage::Hello(hello) if !open => {
