@@ -41,15 +41,14 @@ pub(super) struct Owned {
     pub(super) claimed: bool,
     /// True until it is granted by this process; only mutants look.
     loaded: bool,
-    /// `row.longer_until` by elapsed time.
+    /// Until when `row.longer` is waited for.
     longer_until: Option<BootTime>,
 }
 
 impl Controller {
     pub(super) fn load_owner(&mut self, now: Now, key: PipelineKey, row: OwnerRow) {
-        let longer_until = row
-            .longer_until
-            .map(|until| now.boot + Duration::try_from(until.duration_since(now.wall)).unwrap_or_default());
+        // Wall time says nothing about a time when this process was not there: the whole wait again.
+        let longer_until = row.longer.map(|l| now.boot + Duration::from(l) * 21 / 20 + self.config.pause_margin);
         let base = self.floor;
         if let Some(owner) = &row.owner {
             let agent = self.agents.entry(owner.clone()).or_insert_with(|| AgentState::new(None));
@@ -174,7 +173,7 @@ impl Controller {
             owner: Some(agent.clone()),
             epoch: old_epoch.next(generation),
             autonomy,
-            longer_until: None,
+            longer: None,
             not_before,
             watermark: watermark.max(below(not_before)),
             clean: false,
@@ -245,18 +244,20 @@ impl Controller {
     /// The spec of an owned pipeline changed: same epoch, new entry. A shorter L counts for the controller only once
     /// the limit that was given under the longer one has passed.
     pub(super) fn respec(&mut self, now: Now, key: &PipelineKey, fx: &mut Effects) {
-        let slot_now = self.slot_now(now, fx);
         let margin = self.config.pause_margin + COMMIT;
         let Some(pipeline) = self.pipelines.get(key) else { return };
         let Some(owned) = self.owners.get_mut(key) else { return };
         let row = &mut owned.row;
+        if owned.longer_until.is_some_and(|until| until <= now.boot) {
+            (owned.longer_until, row.longer) = (None, None);
+        }
         let mut given_back = false;
         match (row.autonomy, pipeline.autonomy) {
             // No wait is long enough for a claim without end: only its owner's word ends it.
             (Autonomy::Forever, Autonomy::For(_)) if row.owner.is_some() => given_back = true,
             (Autonomy::For(old), Autonomy::For(new)) if old > new => {
                 let wait = Duration::from(old) * 21 / 20 + margin;
-                row.longer_until = row.longer_until.max(Some(after(slot_now, wait)));
+                row.longer = row.longer.max(Some(old));
                 owned.longer_until = owned.longer_until.max(Some(now.boot + wait));
             }
             _ => {}
@@ -321,7 +322,7 @@ impl Controller {
         (row.reason, row.message) = (Some(Reason::MOVING), format!("{agent} gave it back"));
         let (claimed, epoch) = (std::mem::take(&mut owned.claimed), row.epoch);
         owned.longer_until = None;
-        row.longer_until = None;
+        row.longer = None;
         fx.commit.push(Change::PutOwner(key.clone(), row.clone()));
         if let Some(state) = self.agents.get_mut(agent) {
             state.owned.remove(key);
@@ -408,7 +409,7 @@ impl Owned {
             owner: None,
             epoch: Epoch::default(),
             autonomy: pipeline.autonomy,
-            longer_until: None,
+            longer: None,
             not_before: after(watermark, TICK),
             watermark,
             clean: true,

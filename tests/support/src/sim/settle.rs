@@ -101,7 +101,8 @@ impl World {
                 Some(node) => {
                     let row = node.machine.as_ref().and_then(|agent| agent.claims().find(|(of, _)| *of == key));
                     let Some((_, row)) = row.filter(|(_, row)| row.claimed) else {
-                        return Violation::of(law, format!("{} does not host {key}", node.name));
+                        let row = store.owners.get(key);
+                        return Violation::of(law, format!("{} does not host {key}: {row:?}", node.name));
                     };
                     if row.spec_hash != hash || controller.owner(key).is_none_or(|owned| owned.epoch != row.epoch) {
                         return Violation::of(law, format!("{} hosts another {key}", node.name));
