@@ -1,31 +1,44 @@
 //! The loop between the controller's machine and its shells: event in, commit, then effects out.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::HashMap,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
-use tokio::sync::{broadcast, mpsc, oneshot};
-use xene_agent::decide::time::Now;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use xene_agent::{
+    clock::{self, Alarm},
+    commits::Commits,
+    decide::time::Now,
+};
+use xene_schemas::wire::control::{Certificate, ControllerMessage, Specs};
 
 use crate::{
     decide::{
-        Controller,
-        event::{Answer, Command, Event, Refusal, RequestId},
+        Config, Controller,
+        event::{Answer, Command, Effect, Effects, Event, Refusal, RequestId},
+        rows::Loaded,
     },
-    store::{Committed, Store, logs::LogStore},
+    session::{Sessions, pki::Pki},
+    store::{Committed, Store, StoreError, logs::LogStore},
 };
 
 /// Inputs wait here while the machine is busy. A thousand messages are a few milliseconds of work; a session or a
 /// request that finds it full waits, and so slows its sender, not the memory.
 const INPUTS: usize = 1024;
 
+/// While this many commits wait for the disk, no input is taken: a slow disk slows senders, not the memory.
+const COMMITS: usize = 4096;
+
 /// What can be asked of a running controller. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Handle {
     inputs: mpsc::Sender<Input>,
     requests: Arc<AtomicU64>,
-    watch: broadcast::Sender<Arc<Committed>>,
     store: Store,
     logs: LogStore,
 }
@@ -37,8 +50,9 @@ pub struct Closed;
 
 type View = Box<dyn FnOnce(&Controller, Now) + Send>;
 
+#[expect(clippy::large_enum_variant, reason = "an input is moved a few times and never kept")]
 enum Input {
-    Event(Event),
+    Event(Event, Option<oneshot::Sender<()>>),
     Ask(RequestId, Command, oneshot::Sender<Result<Answer, Refusal>>),
     View(View),
 }
@@ -49,15 +63,17 @@ impl Handle {
     /// # Errors
     /// If the controller is shutting down.
     pub async fn tell(&self, event: Event) -> Result<(), Closed> {
-        self.inputs.send(Input::Event(event)).await.map_err(|_| Closed)
+        self.inputs.send(Input::Event(event, None)).await.map_err(|_| Closed)
     }
 
-    /// [`Self::tell`] from a thread that is not async.
+    /// [`Self::tell`] from a thread that may block; returns once everything that was decided on it is durable.
     ///
     /// # Errors
     /// If the controller is shutting down.
-    pub fn tell_blocking(&self, event: Event) -> Result<(), Closed> {
-        self.inputs.blocking_send(Input::Event(event)).map_err(|_| Closed)
+    pub fn settle(&self, event: Event) -> Result<(), Closed> {
+        let (settled, wait) = oneshot::channel();
+        self.inputs.blocking_send(Input::Event(event, Some(settled))).map_err(|_| Closed)?;
+        wait.blocking_recv().map_err(|_| Closed)
     }
 
     /// Asks for something and waits until it is durable, or refused.
@@ -87,7 +103,7 @@ impl Handle {
 
     /// What is committed from now on. A watcher that falls behind gets `Lagged`, and must read the store anew.
     pub fn watch(&self) -> broadcast::Receiver<Arc<Committed>> {
-        self.watch.subscribe()
+        self.store.committed().subscribe()
     }
 
     /// The store, for reading.
@@ -98,5 +114,229 @@ impl Handle {
     /// The logs.
     pub fn logs(&self) -> &LogStore {
         &self.logs
+    }
+}
+
+/// What the loop needs beside the machine.
+#[derive(Debug)]
+pub struct Shells {
+    /// Where rows go.
+    pub store: Store,
+    /// Where logs go.
+    pub logs: LogStore,
+    /// The agents' sessions.
+    pub sessions: Sessions,
+    /// The certificate authority.
+    pub pki: Arc<Pki>,
+}
+
+/// Why the controller can't go on.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    /// What the store held can't be read, or what it should hold can't be written: nothing more is acknowledged.
+    #[error("the store can't be used")]
+    Store(#[from] StoreError),
+    /// The system gives no timer.
+    #[error("the system gives no timer")]
+    Timer(#[source] io::Error),
+}
+
+/// The loop: owns the machine, takes one input after the other, and never waits for the disk.
+#[derive(Debug)]
+pub struct Driver {
+    controller: Controller,
+    shells: Shells,
+    inputs: mpsc::Receiver<Input>,
+    replies: HashMap<RequestId, oneshot::Sender<Result<Answer, Refusal>>>,
+    commits: Commits<Then>,
+    /// From the store's writer; as many as there are commits, which are bounded.
+    committed: (mpsc::UnboundedSender<Committing>, mpsc::UnboundedReceiver<Committing>),
+    alarm: Alarm,
+}
+
+/// What follows a commit.
+#[derive(Debug)]
+enum Then {
+    CarryOut(Effect),
+    Settled(oneshot::Sender<()>),
+}
+
+/// What came of the commit of this number.
+type Committing = (u64, Result<(), StoreError>);
+
+impl Driver {
+    /// A machine that starts with what the store holds, and the handle to it. [`Self::run`] sets it going.
+    ///
+    /// # Errors
+    /// If the system gives no timer.
+    pub fn new(shells: Shells, config: Config, loaded: Loaded) -> Result<(Self, Handle), DriverError> {
+        let (controller, effects) = Controller::new(clock::now(), config, loaded);
+        let (sender, inputs) = mpsc::channel(INPUTS);
+        let handle = Handle {
+            inputs: sender,
+            requests: Arc::default(),
+            store: shells.store.clone(),
+            logs: shells.logs.clone(),
+        };
+        let mut driver = Self {
+            controller,
+            shells,
+            inputs,
+            replies: HashMap::new(),
+            commits: Commits::default(),
+            committed: mpsc::unbounded_channel(),
+            alarm: Alarm::new().map_err(DriverError::Timer)?,
+        };
+        driver.carry_out(effects);
+        Ok((driver, handle))
+    }
+
+    /// Goes on until `stop` changes or its sender is gone; then takes nothing more, and ends once all that was
+    /// decided is durable and said.
+    ///
+    /// # Errors
+    /// If the store can't be written.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<(), DriverError> {
+        loop {
+            self.speak();
+            self.alarm.set(self.controller.next_timeout()).map_err(DriverError::Timer)?;
+            tokio::select! {
+                biased;
+                Some((number, result)) = self.committed.1.recv() => {
+                    result?;
+                    self.commits.durable(number);
+                }
+                _ = stop.changed() => break,
+                input = self.inputs.recv(), if self.commits.len() < COMMITS => match input {
+                    Some(input) => self.take(input),
+                    None => break,
+                },
+                () = self.alarm.due() => {
+                    let effects = self.controller.handle_timeout(clock::now());
+                    self.carry_out(effects);
+                }
+            }
+        }
+        self.inputs.close();
+        while !self.commits.is_empty() {
+            let Some((number, result)) = self.committed.1.recv().await else { break };
+            result?;
+            self.commits.durable(number);
+            self.speak();
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, input: Input) {
+        let now = clock::now();
+        let (event, settled) = match input {
+            Input::View(look) => return look(&self.controller, now),
+            Input::Event(event, settled) => (event, settled),
+            Input::Ask(request, command, reply) => {
+                self.replies.insert(request, reply);
+                (Event::Asked { request, command }, None)
+            }
+        };
+        let effects = self.controller.handle(now, event);
+        self.carry_out(effects);
+        if let Some(settled) = settled {
+            self.commits.push(vec![Then::Settled(settled)], true);
+        }
+    }
+
+    fn carry_out(&mut self, effects: Effects) {
+        let Effects { now, commit, then } = effects;
+        for effect in now {
+            self.carry_out_one(effect);
+        }
+        let then: Vec<_> = then.into_iter().map(Then::CarryOut).collect();
+        if commit.is_empty() {
+            if !then.is_empty() {
+                self.commits.push(then, true);
+            }
+            return;
+        }
+        let number = self.commits.push(then, false);
+        let done = self.committed.0.clone();
+        // The loop may be gone by then: it has nothing more to say.
+        self.shells.store.commit(commit, move |result| drop(done.send((number, result))));
+    }
+
+    /// Carries out what follows the commits that are durable, in their order.
+    fn speak(&mut self) {
+        while let Some(then) = self.commits.next_durable() {
+            for then in then {
+                match then {
+                    Then::CarryOut(effect) => self.carry_out_one(effect),
+                    // The source may have been stopped.
+                    Then::Settled(settled) => drop(settled.send(())),
+                }
+            }
+        }
+    }
+
+    fn carry_out_one(&mut self, effect: Effect) {
+        match effect {
+            Effect::Send { session, message } => self.shells.sessions.send(session, &message),
+            Effect::Close { session, reason } => self.shells.sessions.close(session, &reason),
+            Effect::SendSpecs { session, hashes } => {
+                let mut specs = Vec::with_capacity(hashes.len());
+                for hash in hashes {
+                    match self.shells.store.spec(&hash) {
+                        Ok(Some(spec)) => specs.push(spec),
+                        Ok(None) => tracing::warn!(%hash, "an agent wants a spec that the store does not have"),
+                        Err(error) => tracing::error!(%error, "the store can't be read"),
+                    }
+                }
+                self.shells.sessions.send(session, &ControllerMessage::Specs(Specs { specs }));
+            }
+            Effect::SignCertificate { session, agent, csr } => match self.shells.pki.sign(&csr, &agent, clock::now().wall) {
+                Ok(issued) => {
+                    let certificate = Certificate { chain: issued.chain };
+                    self.shells.sessions.send(session, &ControllerMessage::Certificate(certificate));
+                    let event = Event::CertificateIssued { agent, fingerprint: issued.fingerprint };
+                    let effects = self.controller.handle(clock::now(), event);
+                    self.carry_out(effects);
+                }
+                Err(error) => tracing::warn!(%agent, %error, "a certificate request was refused"),
+            },
+            Effect::Reply { request, result } => {
+                if let Some(reply) = self.replies.remove(&request) {
+                    // Who asked may have gone away.
+                    drop(reply.send(*result));
+                }
+            }
+            Effect::DeleteLogs(runs) => {
+                let logs = self.shells.logs.clone();
+                tokio::task::spawn_blocking(move || {
+                    for run in runs {
+                        if let Err(error) = logs.delete(run) {
+                            tracing::warn!(%run, %error, "a log can't be removed");
+                        }
+                    }
+                });
+            }
+            Effect::Alert(text) => tracing::warn!("{text}"),
+        }
+    }
+}
+
+#[cfg(test)]
+impl Handle {
+    /// A handle without a machine, for tests: `answer` takes its commands, all else is dropped.
+    pub(crate) fn for_tests(
+        store: Store,
+        logs: LogStore,
+        mut answer: impl FnMut(Command) -> Result<Answer, Refusal> + Send + 'static,
+    ) -> Self {
+        let (inputs, mut asked) = mpsc::channel(INPUTS);
+        tokio::spawn(async move {
+            while let Some(input) = asked.recv().await {
+                if let Input::Ask(_, command, reply) = input {
+                    drop(reply.send(answer(command)));
+                }
+            }
+        });
+        Self { inputs, requests: Arc::default(), store, logs }
     }
 }

@@ -8,6 +8,7 @@
 
 pub mod cli;
 pub mod compile;
+pub mod controller;
 pub mod decide;
 pub mod driver;
 pub mod http;

@@ -1,1 +1,439 @@
-//! The loop between the machine and its shells.
+//! The loop between the agent's machine and its shells: event in, commit, then effects out.
+
+use std::{collections::HashMap, io, path::PathBuf, sync::Arc};
+
+use tokio::sync::{mpsc, watch};
+use xene_schemas::{
+    meta::{AgentName, Epoch, Labels, PipelineKey, RunName},
+    wire::{
+        control::{AgentMessage, ControllerMessage},
+        logs::LogHeader,
+    },
+};
+
+use crate::{
+    clock::{self, Alarm},
+    commits::Commits,
+    decide::{
+        Agent, Config,
+        event::{Effect, Effects, Event, JournalChange, RunRow},
+    },
+    exec::{Exec, ExecConfig, ExecEvent, find_cgroup, sweep_stale},
+    journal::{Journal, JournalError},
+    lmdb::{CommitError, DataLock, LockError},
+    logs::{Limits, Logs, RunLog},
+    session::{
+        client::{self, ClientConfig, ClientEvent},
+        frames::Outgoing,
+        identity::{Identity, IdentityError},
+        token::{JoinToken, TokenError},
+        upload::{LogSource, Uploads},
+    },
+};
+
+/// Facts of the session and of processes wait here while the machine is busy: a controller that says more slows down
+/// by flow control, and a process that ends waits to be noticed.
+const EVENTS: usize = 256;
+
+/// What an operator sets.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// `HOST:PORT` of the controller.
+    pub controller: String,
+    /// Needed once; afterwards the stored identity serves.
+    pub token: Option<String>,
+    /// The name to enrol under.
+    pub name: AgentName,
+    /// Beside `os`, `arch`, `hostname`.
+    pub labels: Labels,
+    /// How many tasks run at once.
+    pub slots: u32,
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+}
+
+/// Why an agent can't start, or can't go on.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The data folder can't be had.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// It has no identity, or can't get one.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// There is neither an identity nor a token.
+    #[error("this agent has not joined yet: give it a join token with --token")]
+    NotJoined,
+    /// The token is none.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// The journal can't be opened.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The journal can't be written: nothing more may start.
+    #[error("the journal can't be written")]
+    Commit(#[from] CommitError),
+    /// The controller refuses this identity for good; a sentence says why.
+    #[error("{0}")]
+    Refused(String),
+    /// The system refuses something that every agent needs.
+    #[error("{what}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// How an agent is told to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Ending {
+    /// Go on.
+    No,
+    /// Give everything back, finish what runs (the first SIGTERM).
+    Drain,
+    /// Cancel what runs (the second).
+    Stop,
+}
+
+/// The built-in labels with an operator's own, which win.
+pub fn labels(own: &Labels) -> Labels {
+    let mut labels = Labels::new();
+    labels.insert("os".into(), std::env::consts::OS.into());
+    labels.insert("arch".into(), std::env::consts::ARCH.into());
+    labels.insert("hostname".into(), rustix::system::uname().nodename().to_string_lossy().into_owned());
+    labels.extend(own.clone());
+    labels
+}
+
+/// Runs an agent to its end.
+///
+/// # Errors
+/// If it can't start, or can't go on.
+pub async fn run(options: Options, ending: watch::Receiver<Ending>) -> Result<(), AgentError> {
+    let _lock = DataLock::acquire(&options.data_dir)?;
+    let folder = options.data_dir.join("identity");
+    let identity = match Identity::load(&folder)? {
+        Some(identity) => identity,
+        None => {
+            let token: JoinToken = options.token.as_deref().ok_or(AgentError::NotJoined)?.parse()?;
+            let labels = labels(&options.labels);
+            Identity::enrol(&options.controller, &token, options.name.clone(), labels, &folder).await?
+        }
+    };
+    Driver::new(options, Arc::new(identity))?.run(ending).await
+}
+
+/// The loop: owns the machine, takes one event after the other, and never waits for the disk.
+#[derive(Debug)]
+struct Driver {
+    agent: Agent,
+    journal: Journal,
+    exec: Exec,
+    logs: Logs,
+    uploads: Uploads<SpoolSource>,
+    identity: Arc<Identity>,
+    session: Option<Outgoing<AgentMessage>>,
+    sessions: mpsc::Receiver<ClientEvent>,
+    processes: mpsc::Receiver<ExecEvent>,
+    commits: Commits<Effect>,
+    /// From the journal's writer; as many as there are commits, which events bound.
+    committed: (mpsc::UnboundedSender<Committing>, mpsc::UnboundedReceiver<Committing>),
+    alarm: Alarm,
+    /// Runs whose log is not wholly at the controller: what their log stream says first.
+    open_logs: HashMap<RunName, (PipelineKey, Epoch)>,
+    exit: bool,
+    /// Why the controller will never let this identity in again.
+    refused: Option<String>,
+}
+
+/// What came of the commit of this number.
+type Committing = (u64, Result<(), CommitError>);
+
+impl Driver {
+    fn new(options: Options, identity: Arc<Identity>) -> Result<Self, AgentError> {
+        let system = |what| move |source| AgentError::System { what, source };
+        let data = &options.data_dir;
+        let work = ExecConfig {
+            work_dir: data.join("work"),
+            cache_dir: data.join("cache"),
+            cgroup: find_cgroup(&data.join("work")),
+        };
+        let swept = sweep_stale(&work).map_err(system("what a crash left can't be swept"))?;
+        if !swept.is_empty() {
+            tracing::warn!(processes = swept.join(", "), "ended what an agent that crashed had left running");
+        }
+        let (journal, recovered) = Journal::open(data)?;
+        let logs = Logs::open(&data.join("logs"), Limits::default()).map_err(system("logs can't be kept"))?;
+        let (sender, processes) = mpsc::channel(EVENTS);
+        let exec = Exec::new(work, sender).map_err(system("steps can't be run"))?;
+
+        let mut open_logs = HashMap::new();
+        let uploads = Uploads::default();
+        for (run, row) in &recovered.runs {
+            open_logs.insert(*run, (row.spec.key(), row.epoch));
+        }
+        for found in logs.found() {
+            let Some((pipeline, epoch)) = open_logs.get(&found.run).cloned() else {
+                // Its row went with the last acknowledgement; the crash came before the file went too.
+                drop(logs.remove(found.run));
+                continue;
+            };
+            let header = LogHeader { run: found.run, pipeline, epoch, offset: 0 };
+            uploads.add(header, SpoolSource(logs.create(found.run)));
+        }
+
+        let config = Config {
+            name: identity.name(),
+            labels: labels(&options.labels),
+            slots: options.slots,
+            software: env!("CARGO_PKG_VERSION").into(),
+            instance: random().map_err(system("the system gives no random bytes"))?,
+            boot_id: boot_id().map_err(system("the host's boot can't be told"))?,
+            seed: random().map_err(system("the system gives no random bytes"))?,
+            #[cfg(feature = "mutants")]
+            mutant: None,
+        };
+        let (agent, effects) = Agent::new(clock::now(), config, recovered);
+        let (sender, sessions) = mpsc::channel(EVENTS);
+        let client = ClientConfig::new(options.controller);
+        tokio::spawn(client::run(client, Arc::clone(&identity), uploads.clone(), sender));
+        let mut driver = Self {
+            agent,
+            journal,
+            exec,
+            logs,
+            uploads,
+            identity,
+            session: None,
+            sessions,
+            processes,
+            commits: Commits::default(),
+            committed: mpsc::unbounded_channel(),
+            alarm: Alarm::new().map_err(system("the system gives no timer"))?,
+            open_logs,
+            exit: false,
+            refused: None,
+        };
+        driver.carry_out(effects);
+        Ok(driver)
+    }
+
+    async fn run(mut self, mut ending: watch::Receiver<Ending>) -> Result<(), AgentError> {
+        let timer = |source| AgentError::System { what: "the system gives no timer", source };
+        let mut told = Ending::No;
+        loop {
+            self.speak();
+            if let Some(message) = self.refused {
+                self.exec.kill_all();
+                return Err(AgentError::Refused(message));
+            }
+            if self.exit {
+                break;
+            }
+            self.alarm.set(self.agent.next_timeout()).map_err(timer)?;
+            let event = tokio::select! {
+                biased;
+                Some((number, result)) = self.committed.1.recv() => {
+                    if let Err(error) = result {
+                        self.exec.kill_all();
+                        return Err(error.into());
+                    }
+                    self.commits.durable(number);
+                    continue;
+                }
+                Some(ExecEvent { id, exit }) = self.processes.recv() => Event::StepExited { id, exit },
+                Some(event) = self.sessions.recv() => match self.session_event(event) {
+                    Some(event) => event,
+                    None => continue,
+                },
+                () = self.alarm.due() => {
+                    let effects = self.agent.handle_timeout(clock::now());
+                    self.carry_out(effects);
+                    continue;
+                }
+                changed = ending.changed() => {
+                    let wanted = if changed.is_ok() { *ending.borrow_and_update() } else { Ending::Stop };
+                    if wanted <= told {
+                        continue;
+                    }
+                    told = wanted;
+                    if wanted == Ending::Drain { Event::DrainRequested } else { Event::StopRequested }
+                }
+            };
+            self.take(event);
+        }
+        if let Some(session) = self.session.take() {
+            session.close("the agent has ended");
+            // The controller, which gets the last bytes, ends the session.
+            let ended = async {
+                while let Some(event) = self.sessions.recv().await {
+                    if matches!(event, ClientEvent::Disconnected(_)) {
+                        break;
+                    }
+                }
+            };
+            drop(tokio::time::timeout(std::time::Duration::from_secs(3), ended).await);
+        }
+        Ok(())
+    }
+
+    fn session_event(&mut self, event: ClientEvent) -> Option<Event> {
+        Some(match event {
+            ClientEvent::Connected(session) => {
+                self.session = Some(session);
+                self.logs.set_connected(true);
+                Event::Connected
+            }
+            ClientEvent::Message(message) => {
+                if let ControllerMessage::Refused(refused) = &message
+                    && !refused.retry
+                {
+                    self.refused = Some(refused.message.clone());
+                }
+                Event::Message(message)
+            }
+            ClientEvent::Disconnected(_) => {
+                self.logs.set_connected(false);
+                self.session = None;
+                Event::Disconnected
+            }
+        })
+    }
+
+    fn take(&mut self, event: Event) {
+        let effects = self.agent.handle(clock::now(), event);
+        self.carry_out(effects);
+    }
+
+    fn carry_out(&mut self, effects: Effects) {
+        let Effects { now, commit, then } = effects;
+        for change in &commit {
+            match change {
+                JournalChange::PutRun(run, RunRow { spec, epoch, .. }) => {
+                    self.open_logs.entry(*run).or_insert_with(|| (spec.key(), *epoch));
+                }
+                JournalChange::DeleteRun(run) => drop(self.open_logs.remove(run)),
+                _ => {}
+            }
+        }
+        for effect in now {
+            self.carry_out_one(effect);
+        }
+        if commit.is_empty() {
+            if !then.is_empty() {
+                self.commits.push(then, true);
+            }
+            return;
+        }
+        let number = self.commits.push(then, false);
+        let done = self.committed.0.clone();
+        // The loop may be gone by then: it has nothing more to say.
+        self.journal.commit(commit, move |result| drop(done.send((number, result))));
+    }
+
+    /// Carries out what follows the commits that are durable, in their order.
+    fn speak(&mut self) {
+        while let Some(effects) = self.commits.next_durable() {
+            for effect in effects {
+                self.carry_out_one(effect);
+            }
+        }
+    }
+
+    fn carry_out_one(&mut self, effect: Effect) {
+        match effect {
+            Effect::Send(message) => {
+                if let Some(session) = &self.session {
+                    // A session that has just ended tells so itself.
+                    let _ = session.send(&message);
+                }
+            }
+            Effect::Disconnect => {
+                if let Some(session) = &self.session {
+                    session.close("the agent begins anew");
+                }
+            }
+            Effect::ConfirmIntent(run) => self.take(Event::IntentDurable(run)),
+            Effect::SpawnStep(command) => {
+                let log = self.log(command.id.run);
+                self.exec.spawn(*command, log);
+            }
+            Effect::SignalStep { id, signal } => self.exec.signal(&id, signal),
+            Effect::LogNote { run, text } => self.log(run).note(&text),
+            Effect::FinishRun { run, keep_workspace } => {
+                self.log(run).seal();
+                self.exec.finish_run(run, keep_workspace);
+                self.check_delivered(run);
+            }
+            Effect::ForgetRun(run) => {
+                self.uploads.remove(run);
+                if let Err(error) = self.logs.remove(run) {
+                    tracing::warn!(%run, %error, "a log can't be removed");
+                }
+            }
+            Effect::InstallCertificate(chain) => {
+                if let Err(error) = self.identity.install(&chain) {
+                    tracing::error!(%error, "the new certificate can't be used");
+                }
+            }
+            Effect::LogAcknowledged { run, offset } => {
+                self.uploads.acknowledged(run, offset);
+                if let Some(log) = self.logs.get(run) {
+                    log.acknowledged(offset);
+                }
+                self.check_delivered(run);
+            }
+            Effect::Exit => self.exit = true,
+            Effect::Alert(text) => tracing::warn!("{text}"),
+        }
+    }
+
+    /// The run's log, on its way to the controller from its first record on.
+    fn log(&mut self, run: RunName) -> Arc<RunLog> {
+        if let Some(log) = self.logs.get(run) {
+            return log;
+        }
+        let log = self.logs.create(run);
+        if let Some((pipeline, epoch)) = self.open_logs.get(&run).cloned() {
+            let header = LogHeader { run, pipeline, epoch, offset: 0 };
+            self.uploads.add(header, SpoolSource(Arc::clone(&log)));
+        }
+        log
+    }
+
+    fn check_delivered(&mut self, run: RunName) {
+        if self.logs.get(run).is_some_and(|log| log.is_delivered()) {
+            self.take(Event::LogDelivered(run));
+        }
+    }
+}
+
+/// A run's log as the session reads it.
+#[derive(Debug)]
+struct SpoolSource(Arc<RunLog>);
+
+impl LogSource for SpoolSource {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read_at(offset, buffer)
+    }
+
+    async fn wait_for(&self, offset: u64) {
+        self.0.wait_for(offset).await;
+    }
+
+    fn is_sealed(&self) -> bool {
+        self.0.is_sealed()
+    }
+}
+
+fn random() -> io::Result<u64> {
+    getrandom::u64().map_err(io::Error::from)
+}
+
+/// Changes with each boot of the host: leases do not outlive it.
+fn boot_id() -> io::Result<String> {
+    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}

@@ -5,6 +5,8 @@
 //! - [`driver`] is the loop between them: it feeds events to the machine, commits, then carries out effects.
 
 pub mod clock;
+pub mod command;
+pub mod commits;
 pub mod decide;
 pub mod driver;
 pub mod exec;

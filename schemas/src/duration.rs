@@ -1,6 +1,10 @@
 //! Durations as people write them: `500ms`, `30s`, `5m`, `1h30m`, `7d`.
 
-use std::{fmt, str::FromStr, time};
+use std::{
+    fmt::{self, Write},
+    str::FromStr,
+    time,
+};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -72,7 +76,7 @@ impl fmt::Display for Duration {
         let (mut rest, mut text) = (self.0, String::new());
         for (unit, millis) in UNITS {
             if rest >= millis {
-                text += &format!("{}{unit}", rest / millis);
+                let _ = write!(text, "{}{unit}", rest / millis);
                 rest %= millis;
             }
         }

@@ -105,6 +105,8 @@ where
             let value = access.next_value()?;
             map.insert(key, value);
         }
+        // Entries are large and most maps hold few: room for more would be most of a workflow's memory.
+        map.shrink_to_fit();
         Ok(UniqueMap(map))
     }
 }

@@ -92,9 +92,12 @@ pub struct PipelineStatus {
     /// Its newest run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_run: Option<LastRun>,
-    /// The path of its own webhook, with its hook token: shown to those who may start it.
+    /// The path of its own webhook.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook: Option<String>,
+    /// The hook token that its webhook takes, as bearer or `X-Xene-Token`: shown to those who may start it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook_token: Option<String>,
 }
 
 /// A pipeline's newest run.

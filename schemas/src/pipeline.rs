@@ -19,6 +19,7 @@ use crate::{
 /// A pipeline as committed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(transform = other_spelling))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PipelineSpec {
     /// One sentence for people.
@@ -93,6 +94,16 @@ pub struct PipelineSpec {
 
 fn names_is_empty(names: &Names) -> bool {
     names.0.is_empty()
+}
+
+/// `trigger` is taken for `triggers`.
+#[cfg(feature = "schema")]
+fn other_spelling(schema: &mut schemars::Schema) {
+    if let Some(properties) = schema.get_mut("properties").and_then(|properties| properties.as_object_mut())
+        && let Some(triggers) = properties.get("triggers").cloned()
+    {
+        properties.insert("trigger".into(), triggers);
+    }
 }
 
 /// Which agents may have a pipeline.

@@ -1,1 +1,197 @@
-//! cli
+//! Everything that a person types: arguments, dispatch, and how results and errors are told.
+//!
+//! Each command has a file of its own with its arguments and its `run`. Results go to stdout, everything else to
+//! stderr. [`client`] speaks to the controller, [`output`] to the person, [`error`] turns what goes wrong into one
+//! sentence, a hint and an exit status ([`exit`]).
+
+pub mod agent;
+pub mod agents;
+pub mod cancel;
+pub mod client;
+pub mod completion;
+pub mod controller;
+pub mod describe;
+pub mod dev;
+pub mod dirs;
+pub mod error;
+pub mod escape;
+pub mod exit;
+pub mod follow;
+pub mod get;
+pub mod interrupt;
+pub mod kind;
+pub mod logs;
+pub mod man;
+pub mod output;
+pub mod rows;
+pub mod settings;
+pub mod status;
+pub mod sync;
+pub mod table;
+pub mod time;
+pub mod tree;
+pub mod trigger;
+pub mod validate;
+pub mod watch;
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod fixtures;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+pub use self::error::Error;
+use self::{
+    client::Client,
+    output::{ColorChoice, Format, Ui},
+};
+
+/// Where a controller listens if nobody says otherwise.
+pub const DEFAULT_SERVER: &str = "http://127.0.0.1:7420";
+
+/// A distributed workflow runner whose desired state is a git commit.
+#[derive(Debug, Parser)]
+#[command(name = "xene", version, propagate_version = false, max_term_width = 100)]
+#[command(disable_help_flag = true)]
+#[command(after_help = "Try `xene dev` in a folder with a workflow file.")]
+pub struct Cli {
+    /// Flags of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags of every command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// The controller's address.
+    #[arg(long, global = true, value_name = "URL", env = "XENE_SERVER", hide_env_values = true)]
+    #[arg(default_value = DEFAULT_SERVER)]
+    pub server: String,
+
+    /// API token; for a controller on this machine its admin.token is found by itself.
+    #[arg(long, global = true, value_name = "TOKEN", env = "XENE_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+
+    /// Certificates (PEM) that vouch for an https server, instead of the system's.
+    #[arg(long, global = true, value_name = "FILE", env = "XENE_CA", hide_env_values = true)]
+    pub ca: Option<PathBuf>,
+
+    /// How results are printed.
+    #[arg(short, long, global = true, value_name = "FORMAT", default_value = "table")]
+    pub output: Format,
+
+    /// When to use colours; NO_COLOR holds for auto.
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub color: ColorChoice,
+
+    /// Print results and errors only.
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+
+    /// Tell more; twice for even more.
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+
+    /// Print help.
+    #[arg(short, long, global = true, action = ArgAction::HelpShort)]
+    help: Option<bool>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run controller and agent in one process and watch a folder.
+    Dev(dev::Args),
+    /// Run the controller.
+    Controller(Box<controller::Args>),
+    /// Run an agent.
+    Agent(agent::Args),
+    /// Check workflow files, without a controller.
+    Validate(validate::Args),
+    /// Show the source, its problems, and the agents.
+    Status,
+    /// Look at the source now, and wait until it is in effect.
+    Sync,
+    /// List objects, or show one.
+    Get(get::Args),
+    /// Show one object with its conditions, events and recent runs.
+    Describe(describe::Args),
+    /// Start a run of a pipeline; prints the run's name.
+    Trigger(trigger::Args),
+    /// Print the log of a run.
+    Logs(logs::Args),
+    /// Cancel runs.
+    Cancel(cancel::Args),
+    /// Manage agents and the tokens by which they join.
+    Agents(agents::Args),
+    /// Print a completion script for a shell.
+    Completion(completion::Args),
+    /// Write man pages into a folder.
+    Man(man::Args),
+}
+
+/// Parses the process's arguments, runs the command, tells errors; returns the exit status.
+pub fn main() -> ExitCode {
+    let cli = match settings::parse(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(settings::ParseError::Clap(error, file)) => {
+            // Help and version are results; a failed print has nobody left to be told of.
+            let _ = error.print();
+            if let Some(file) = file.filter(|_| error.use_stderr()) {
+                let mut ui = Ui::of_process(Format::Table, ColorChoice::Auto, false);
+                ui.hint(&format!("what is not on the command line may come from {}", file.display()));
+            }
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(exit::USAGE));
+        }
+        Err(settings::ParseError::File(error)) => {
+            return tell(&error, &mut Ui::of_process(Format::Table, ColorChoice::Auto, false));
+        }
+    };
+    let mut ui = Ui::of_process(cli.global.output, cli.global.color, cli.global.quiet);
+    match dispatch(cli, &mut ui).and_then(|()| ui.flush()) {
+        Ok(()) => ExitCode::from(exit::DONE),
+        Err(error) => tell(&error, &mut ui),
+    }
+}
+
+fn dispatch(cli: Cli, ui: &mut Ui) -> Result<(), Error> {
+    let global = &cli.global;
+    let client = || {
+        interrupt::exit_on_ctrl_c();
+        Client::new(global)
+    };
+    match cli.command {
+        Command::Dev(args) => dev::run(args, global),
+        Command::Controller(args) => controller::run(*args, global),
+        Command::Agent(args) => agent::run(args, global),
+        Command::Validate(args) => validate::run(&args, ui),
+        Command::Status => status::run(&client()?, ui),
+        Command::Sync => sync::run(&client()?, ui),
+        Command::Get(args) => get::run(&args, &client()?, ui),
+        Command::Describe(args) => describe::run(&args, &client()?, ui),
+        Command::Trigger(args) => trigger::run(&args, &client()?, ui),
+        Command::Logs(args) => logs::run(&args, &client()?, ui),
+        Command::Cancel(args) => cancel::run(&args, &client()?, ui),
+        Command::Agents(args) => agents::run(&args, &client()?, ui),
+        Command::Completion(args) => completion::run(&args, ui),
+        Command::Man(args) => man::run(&args, ui),
+    }
+}
+
+/// Tells an error in one sentence, with a hint where there is one.
+fn tell(error: &Error, ui: &mut Ui) -> ExitCode {
+    if !error.is_silent() {
+        ui.error(&error.to_string(), error.hint().as_deref());
+    }
+    ExitCode::from(error.status())
+}
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ use xene_schemas::{
     workflow::{Workflow, WorkflowSpec},
 };
 
-use super::{params::overlay, parse::parse};
+use super::{Limits, params::overlay, parse::parse};
 use crate::decide::desired::WorkflowBody;
 
 /// What one file gives.
@@ -34,8 +34,8 @@ pub(super) struct CompiledWorkflow {
 }
 
 /// Compiles one file. A file counts whole or not at all: with an error anywhere in it, none of its workflows do.
-pub(super) fn compile_file(path: &str, bytes: &[u8]) -> CompiledFile {
-    let parsed = parse(path, bytes);
+pub(super) fn compile_file(path: &str, bytes: &[u8], limits: Limits) -> CompiledFile {
+    let parsed = parse(path, bytes, limits);
     let workflows = if is_broken(&parsed.problems) {
         Vec::new()
     } else {

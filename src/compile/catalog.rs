@@ -14,6 +14,7 @@ use xene_schemas::{
 };
 
 use super::{
+    Limits,
     build::{CompiledFile, compile_file, is_broken},
     outline::Position,
     parse::diagnostic,
@@ -39,8 +40,7 @@ pub struct Catalog {
     /// Files that are there but could not be read in the last pass.
     unread: BTreeMap<String, Diagnostic>,
     claims: BTreeMap<Name, BTreeSet<String>>,
-    /// What the store holds: whose the name is, and which hash.
-    in_effect: BTreeMap<Name, (String, SpecHash)>,
+    in_effect: BTreeMap<Name, Stored>,
     /// What the files ask for, name by name.
     desired: BTreeMap<Name, DesiredWorkflow>,
     /// Names with more than one claim: their problems, and whether one of them has the name.
@@ -50,6 +50,7 @@ pub struct Catalog {
     ignored: u32,
     /// Rows and names that changed since what was last applied.
     unapplied: Unapplied,
+    limits: Limits,
 }
 
 #[derive(Debug)]
@@ -57,6 +58,14 @@ struct File {
     row: FileRow,
     /// Beside `row.workflows`; absent for what is in effect: that body is in the store.
     bodies: Vec<Option<Arc<WorkflowBody>>>,
+}
+
+/// A workflow that is in the store.
+#[derive(Debug)]
+struct Stored {
+    path: String,
+    hash: SpecHash,
+    line: u32,
 }
 
 #[derive(Debug)]
@@ -74,9 +83,11 @@ struct Unapplied {
 
 impl Catalog {
     /// A catalog that starts with what the store held: what files last gave, and the workflows in effect.
-    pub fn recover(files: Vec<(String, FileRow)>, in_effect: &[WorkflowRow]) -> Self {
-        let mut catalog = Self::default();
-        let stored: BTreeMap<&Name, &WorkflowRow> = in_effect.iter().map(|row| (&row.metadata.name, row)).collect();
+    pub fn recover(files: Vec<(String, FileRow)>, in_effect: &[WorkflowRow], limits: Limits) -> Self {
+        let mut catalog = Self { limits, ..Self::default() };
+        // What is only held has no file, so no path has its name.
+        let stored = in_effect.iter().filter(|row| row.held.is_none());
+        let stored: BTreeMap<&Name, &WorkflowRow> = stored.map(|row| (&row.metadata.name, row)).collect();
         for (path, mut row) in files {
             let in_store = |(name, hash, _): &(Name, SpecHash, u32)| {
                 stored.get(name).is_some_and(|stored| stored.path == path && stored.hash == *hash)
@@ -89,7 +100,8 @@ impl Catalog {
                 catalog.known.insert(path.clone(), row.content.clone());
             }
             for claim in row.workflows.iter().filter(|claim| in_store(claim)) {
-                catalog.in_effect.insert(claim.0.clone(), (path.clone(), claim.1));
+                let (name, hash, line) = claim.clone();
+                catalog.in_effect.insert(name, Stored { path: path.clone(), hash, line });
             }
             let bodies = vec![None; row.workflows.len()];
             catalog.put(path, File { row, bodies });
@@ -113,16 +125,24 @@ impl Catalog {
         let Snapshot { revision, author, subject, files, complete, mut problems } = snapshot;
         let mut touched = BTreeSet::new();
         let mut unread = BTreeMap::new();
-        self.forget_gone(&files, complete, &problems, &mut unread, &mut touched);
-        for (path, FileEntry { content, bytes }) in files {
-            match (self.known.get(&path), bytes) {
-                (Some(known), _) if *known == content => {}
-                (_, Some(bytes)) => self.take(path, content, &bytes, &mut touched),
-                (_, None) => {
+        for (path, entry) in self.differences(files) {
+            match entry {
+                Some(FileEntry { content, bytes: Some(bytes) }) => self.take(path, content, &bytes, &mut touched),
+                Some(FileEntry { bytes: None, .. }) => {
                     let message = "this file could not be read; what it last gave stays in effect".into();
-                    let place = Position { line: 0, column: 0 };
-                    let problem = diagnostic(&path, &file::UNREADABLE, place, message, None);
+                    let problem = diagnostic(&path, &file::UNREADABLE, Position { line: 0, column: 0 }, message, None);
                     unread.insert(path, problem);
+                }
+                None => {
+                    let of_path = |problem: &&Diagnostic| problem.path == path && problem.severity == Severity::Error;
+                    if let Some(problem) = problems.iter().find(of_path).filter(|_| !complete) {
+                        // It could not be read, which does not mean that it is gone.
+                        unread.insert(path, problem.clone());
+                    } else {
+                        self.known.remove(&path);
+                        self.remove(&path, &mut touched);
+                        self.unapplied.files.insert(path);
+                    }
                 }
             }
         }
@@ -142,15 +162,11 @@ impl Catalog {
             whole &= !is_broken(&file.row.problems);
             problems.extend(file.row.problems.iter().cloned());
         }
-        problems.extend(
-            self.unread
-                .values()
-                .filter(|problem| !problems.iter().any(|p| p.path == problem.path))
-                .cloned()
-                .collect::<Vec<_>>(),
-        );
+        problems.extend(self.unread.values().cloned());
         problems.extend(self.contested.values().flat_map(|contest| contest.problems.iter().cloned()));
         problems.sort();
+        // The source has told some of them already.
+        problems.dedup();
         let row = |path: &String| (path.clone(), self.files.get(path).map(|file| file.row.clone()));
         Desired {
             revision,
@@ -182,42 +198,39 @@ impl Catalog {
                     *body = None;
                 }
             }
-            self.in_effect.insert(name, (desired.path.clone(), desired.hash));
+            let DesiredWorkflow { hash, path, line, .. } = desired;
+            self.in_effect.insert(name, Stored { path: path.clone(), hash: *hash, line: *line });
         }
     }
 
-    /// Files that the snapshot has no more. One that it could not read is not gone.
-    fn forget_gone(
-        &mut self,
-        files: &BTreeMap<String, FileEntry>,
-        complete: bool,
-        problems: &[Diagnostic],
-        unread: &mut BTreeMap<String, Diagnostic>,
-        touched: &mut BTreeSet<Name>,
-    ) {
-        let failed = |path: &str| {
-            let of_path = |problem: &&Diagnostic| problem.path == path && problem.severity == Severity::Error;
-            if complete { None } else { problems.iter().find(of_path) }
-        };
-        let absent: Vec<String> = self.files.keys().filter(|path| !files.contains_key(*path)).cloned().collect();
-        for path in absent {
-            if let Some(problem) = failed(&path) {
-                unread.insert(path, problem.clone());
-            } else {
-                self.known.remove(&path);
-                self.remove(&path, touched);
-                self.unapplied.files.insert(path);
+    /// Files whose content is not known, and with `None` those that are no more. Both sides are sorted: one walk.
+    fn differences(&self, files: BTreeMap<String, FileEntry>) -> Vec<(String, Option<FileEntry>)> {
+        let mut differences = Vec::new();
+        let mut ours = self.files.keys().peekable();
+        let mut known = self.known.iter().peekable();
+        for (path, entry) in files {
+            while let Some(gone) = ours.next_if(|ours| **ours < path) {
+                differences.push((gone.clone(), None));
+            }
+            ours.next_if(|ours| **ours == path);
+            while known.next_if(|(known, _)| **known < path).is_some() {}
+            if known.next_if(|(known, content)| **known == path && **content == entry.content).is_none() {
+                differences.push((path, Some(entry)));
             }
         }
+        differences.extend(ours.map(|gone| (gone.clone(), None)));
+        differences
     }
 
     /// Takes a file that is new or has changed.
     fn take(&mut self, path: String, content: String, bytes: &[u8], touched: &mut BTreeSet<Name>) {
-        let CompiledFile { workflows, ignored, problems } = compile_file(&path, bytes);
-        let before = self.remove(&path, touched);
+        let CompiledFile { workflows, ignored, problems } = compile_file(&path, bytes, self.limits);
+        self.remove(&path, touched);
         let file = if is_broken(&problems) {
-            // It goes on with what it last gave.
-            let (workflows, bodies) = before.map(|file| (file.row.workflows, file.bodies)).unwrap_or_default();
+            // It goes on with what is in effect; a claim that never was is no last good form.
+            let of_path = self.in_effect.iter().filter(|(_, stored)| stored.path == path);
+            let workflows: Vec<_> = of_path.map(|(name, stored)| (name.clone(), stored.hash, stored.line)).collect();
+            let bodies = vec![None; workflows.len()];
             File { row: FileRow { content, workflows, ignored, problems }, bodies }
         } else {
             let (claims, bodies) = workflows.into_iter().map(|w| ((w.name, w.hash, w.line), Some(w.body))).unzip();
@@ -240,8 +253,8 @@ impl Catalog {
         self.files.insert(path, file);
     }
 
-    fn remove(&mut self, path: &str, touched: &mut BTreeSet<Name>) -> Option<File> {
-        let file = self.files.remove(path)?;
+    fn remove(&mut self, path: &str, touched: &mut BTreeSet<Name>) {
+        let Some(file) = self.files.remove(path) else { return };
         for (name, ..) in &file.row.workflows {
             touched.insert(name.clone());
             if let Some(paths) = self.claims.get_mut(name) {
@@ -253,7 +266,6 @@ impl Catalog {
         }
         self.troubled.remove(path);
         self.ignored -= file.row.ignored;
-        Some(file)
     }
 
     /// Settles who has a name.
@@ -262,7 +274,7 @@ impl Catalog {
         self.contested.remove(name);
         let Some(paths) = self.claims.get(name) else { return };
         let in_effect = self.in_effect.get(name);
-        let incumbent = in_effect.and_then(|(path, _)| paths.get(path));
+        let incumbent = in_effect.and_then(|stored| paths.get(&stored.path));
         let winner = incumbent.or_else(|| if paths.len() == 1 { paths.first() } else { None });
         if paths.len() > 1 {
             let places: Vec<(&str, u32)> =
@@ -274,7 +286,7 @@ impl Catalog {
         let Some((path, (hash, line, body))) = found else {
             return;
         };
-        let body = if in_effect.is_some_and(|(_, stored)| *stored == hash) { None } else { body.cloned() };
+        let body = if in_effect.is_some_and(|stored| stored.hash == hash) { None } else { body.cloned() };
         let broken = self.files.get(path).is_some_and(|file| is_broken(&file.row.problems));
         let valid = !broken && !self.unread.contains_key(path);
         self.desired.insert(name.clone(), DesiredWorkflow { hash, path: path.clone(), line, valid, body });
@@ -310,3 +322,6 @@ pub(super) fn duplicates(name: &Name, places: &[(&str, u32)], winner: Option<&st
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

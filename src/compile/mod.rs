@@ -15,11 +15,36 @@ mod path;
 pub mod render;
 pub mod rules;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
-use xene_schemas::{diagnostic::Diagnostic, meta::Name};
+use xene_schemas::{diagnostic::Diagnostic, duration::Duration, meta::Name};
 
 pub use self::parse::MAX_FILE_BYTES;
+use crate::source::snapshot::Snapshot;
+
+/// What an operator may set of the rules.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// The smallest `autonomy`: a lease is renewed several times within it.
+    pub min_autonomy: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { min_autonomy: Duration::from_secs(30) }
+    }
+}
+
+/// True if a file that came with bytes has an error: in a folder it may be half written.
+pub fn is_doubtful(snapshot: &Snapshot) -> bool {
+    let limits = Limits::default();
+    snapshot.files.iter().any(|(path, file)| {
+        file.bytes.as_ref().is_some_and(|bytes| build::is_broken(&build::compile_file(path, bytes, limits).problems))
+    })
+}
 
 /// Checks a set of files by themselves, without an earlier state: how many workflows they declare, and all that is
 /// wrong, sorted. A name that two files declare is a problem of both.
@@ -27,7 +52,7 @@ pub fn validate(files: &[(String, Vec<u8>)]) -> (usize, Vec<Diagnostic>) {
     let (mut count, mut problems) = (0, Vec::new());
     let mut claims: BTreeMap<Name, Vec<(&str, u32)>> = BTreeMap::new();
     for (path, bytes) in files {
-        let compiled = build::compile_file(path, bytes);
+        let compiled = build::compile_file(path, bytes, Limits::default());
         problems.extend(compiled.problems);
         count += compiled.workflows.len();
         for workflow in compiled.workflows {

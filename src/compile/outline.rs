@@ -14,6 +14,8 @@ use super::{
 
 /// How deep a document may be nested, aliases followed.
 const MAX_DEPTH: u32 = 64;
+/// How many values a document may have, if it looks suspicious at all.
+const MAX_NODES: usize = 100_000;
 /// How many values aliases may add to a document.
 const MAX_ALIASED_NODES: usize = 20_000;
 /// How much text aliases may add to a document.
@@ -91,10 +93,13 @@ impl Outline {
         let mut builder = Builder::default();
         let mut parser = Parser::new_from_str(text);
         while let Some(event) = parser.next_event() {
-            let (event, span) = event.map_err(|error| Refusal {
-                rule: &file::SYNTAX,
-                at: Position::start_of(Span::empty(*error.marker())),
-                message: error.info().into(),
+            let (event, span) = event.map_err(|error| {
+                let at = Position::start_of(Span::empty(*error.marker()));
+                // The scanner looks ahead, and gives up by itself at a depth beyond ours.
+                if error.info().contains("recursion limit") {
+                    return too_deep(at);
+                }
+                Refusal { rule: &file::SYNTAX, at, message: error.info().into() }
             })?;
             if matches!(event, Event::DocumentEnd) {
                 break;
@@ -238,8 +243,7 @@ impl Builder {
     /// `below`: how deep the value itself is.
     fn check_depth(&self, below: u32, at: Position) -> Result<(), Refusal> {
         if u32::try_from(self.open.len()).unwrap_or(u32::MAX).saturating_add(below) > MAX_DEPTH {
-            let message = format!("this is nested more than {MAX_DEPTH} levels deep");
-            return Err(Refusal { rule: &file::TOO_DEEP, at, message });
+            return Err(too_deep(at));
         }
         Ok(())
     }
@@ -269,9 +273,18 @@ impl Builder {
                 (Content::Scalar(_) | Content::Alias, _) => {}
             }
         }
+        if self.nodes.len() >= MAX_NODES {
+            let message = format!("this document has more than {MAX_NODES} values");
+            return Err(Refusal { rule: &file::TOO_LARGE, at: node.at, message });
+        }
         self.nodes.push(node);
         Ok(())
     }
+}
+
+fn too_deep(at: Position) -> Refusal {
+    let message = format!("this is nested more than {MAX_DEPTH} levels deep");
+    Refusal { rule: &file::TOO_DEEP, at, message }
 }
 
 fn refuse_tag(tag: Option<&saphyr_parser::Tag>, at: Position) -> Result<(), Refusal> {

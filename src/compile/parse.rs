@@ -8,6 +8,7 @@ use xene_schemas::{
 };
 
 use super::{
+    Limits,
     explain::explain,
     outline::{Outline, Position, Refusal, needs_reading},
     rules::{self, Problem, Rule, file},
@@ -28,7 +29,7 @@ pub(super) struct Parsed {
 }
 
 /// Reads a file. `path` tells YAML from JSON and names the file in problems.
-pub(super) fn parse(path: &str, bytes: &[u8]) -> Parsed {
+pub(super) fn parse(path: &str, bytes: &[u8], limits: Limits) -> Parsed {
     let mut parsed = Parsed::default();
     let whole = |rule: &Rule, line: u32, message: String, hint: Option<&str>| {
         diagnostic(path, rule, Position { line, column: u32::from(line > 0) }, message, hint.map(Into::into))
@@ -52,7 +53,7 @@ pub(super) fn parse(path: &str, bytes: &[u8]) -> Parsed {
     let chunks = if format == Format::Json { vec![Chunk { text, lines_before: 0 }] } else { split(text) };
     for chunk in chunks {
         if let Some(line) = chunk.first_line() {
-            document(path, format, &chunk, line, &mut parsed);
+            document(path, format, &chunk, line, limits, &mut parsed);
         }
     }
     let mut names: Vec<(&Name, u32)> = Vec::new();
@@ -120,7 +121,7 @@ fn split(text: &str) -> Vec<Chunk<'_>> {
     chunks
 }
 
-fn document(path: &str, format: Format, chunk: &Chunk<'_>, line: u32, parsed: &mut Parsed) {
+fn document(path: &str, format: Format, chunk: &Chunk<'_>, line: u32, limits: Limits, parsed: &mut Parsed) {
     if needs_reading(chunk.text)
         && let Err(refusal) = Outline::read(chunk.text)
     {
@@ -129,7 +130,7 @@ fn document(path: &str, format: Format, chunk: &Chunk<'_>, line: u32, parsed: &m
     }
     let problems = match read(format, chunk.text) {
         Ok(workflow) => {
-            let problems = rules::check(&workflow);
+            let problems = rules::check(&workflow, limits);
             parsed.workflows.push((workflow, line));
             problems
         }

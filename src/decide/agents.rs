@@ -35,6 +35,8 @@ pub(super) struct AgentState {
     pub(super) owned: BTreeSet<PipelineKey>,
     /// Its runs that are not final.
     pub(super) runs: BTreeSet<RunName>,
+    /// Its claims have run out and nobody could take over: they are looked at when it is heard again.
+    pub(super) silent: bool,
     /// It said that it is about to stop.
     pub(super) leaving: bool,
     /// How far its clock is off.
@@ -65,6 +67,7 @@ impl AgentState {
             renewed_at: None,
             owned: BTreeSet::new(),
             runs: BTreeSet::new(),
+            silent: false,
             leaving: false,
             skew: Duration::ZERO,
             busy: 0,

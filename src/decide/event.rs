@@ -172,6 +172,7 @@ pub enum Refusal {
 
 /// What to do.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "an effect is moved once, to where it is carried out")]
 pub enum Effect {
     /// Say this to an agent; dropped if the session is gone.
     Send {

@@ -53,6 +53,7 @@ impl Controller {
         if let Some(owner) = &row.owner {
             let agent = self.agents.entry(owner.clone()).or_insert_with(|| AgentState::new(None));
             agent.owned.insert(key.clone());
+            agent.silent |= row.reason == Some(Reason::OWNER_SILENT);
             self.timers.arm(Timer::Lease(owner.clone()), base);
         } else if self.pipelines.contains_key(&key) {
             self.waiting.insert(key.clone());
@@ -126,6 +127,9 @@ impl Controller {
                 match owner {
                     // Nobody else could have it: it stays, and goes on if its owner comes back.
                     Some(owner) if !gives_back && !forgotten => {
+                        if let Some(state) = self.agents.get_mut(&owner) {
+                            state.silent = true;
+                        }
                         let message = format!("{owner} is silent; {message}");
                         self.explain(now, key, Reason::OWNER_SILENT, message, fx);
                     }
@@ -370,9 +374,11 @@ impl Controller {
 
     /// The agent answers again: what nobody else could have is its own as before.
     pub(super) fn heard_again(&mut self, agent: &AgentName, fx: &mut Effects) {
-        let Some(state) = self.agents.get(agent) else { return };
+        let Some(state) = self.agents.get_mut(agent).filter(|state| state.silent) else { return };
+        state.silent = false;
         for key in &state.owned {
             let Some(owned) = self.owners.get_mut(key) else { continue };
+            state.silent |= !owned.claimed;
             if owned.claimed && owned.row.reason == Some(Reason::OWNER_SILENT) {
                 owned.row.reason = None;
                 owned.row.message = format!("{agent} is back");

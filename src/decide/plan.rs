@@ -105,10 +105,12 @@ impl Plan {
     fn prune(&mut self, desired: &Desired, observed: &Observed) {
         let vanished = observed.workflows.iter().filter(|(name, _)| !desired.workflows.contains_key(*name));
         let (kept, vanished): (Vec<_>, Vec<_>) = vanished.partition(|(_, workflow)| workflow.keep);
+        let kept_before = self.held.len();
         let kept_because = "no file declares it any more; its annotation `xene/prune: disabled` keeps it";
         self.held.extend(kept.into_iter().map(|(name, _)| (name.clone(), kept_because.into())));
 
-        let (gone, all) = (vanished.len(), observed.workflows.len());
+        // Of all that would be there without removal: so carrying out the rest of the plan does not change the answer.
+        let (gone, all) = (vanished.len(), self.held.len() - kept_before + vanished.len() + desired.workflows.len());
         let reason = if !desired.complete {
             Some("no file declares it any more; it stays until every file can be read, since it may have moved".into())
         } else if all >= MIN_TO_BLOCK && gone * 2 > all {
@@ -144,3 +146,6 @@ impl fmt::Display for Plan {
         self.held.iter().try_for_each(|(name, reason)| writeln!(f, "hold workflow {name}: {reason}"))
     }
 }
+
+#[cfg(test)]
+mod tests;

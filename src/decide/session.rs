@@ -89,7 +89,7 @@ impl Controller {
             fx.now.push(Effect::Close { session: old.id, reason: "the agent opened a newer session".into() });
         }
         state.leaving = false;
-        state.to_skew(hello.wall, now, &agent, fx);
+        state.note_skew(hello.wall, now, &agent, fx);
         let (owned, runs) = (state.owned.clone(), state.runs.clone());
         self.sessions.insert(session, agent.clone());
         self.fresh.insert(agent.clone());
@@ -164,7 +164,7 @@ impl Controller {
         let renewed_before = state.renewed_at;
         state.busy = renew.busy;
         let was_wrong = state.skew > SKEW_LIMIT;
-        state.to_skew(renew.wall, now, agent, fx);
+        state.note_skew(renew.wall, now, agent, fx);
         let mended = was_wrong && state.skew <= SKEW_LIMIT;
         let Some(session) = state.session.as_mut().filter(|session| session.id == id) else { return };
         if let Some(claims) = renew.claims.filter(|_| renew.claims_version >= session.claims_version) {
@@ -289,7 +289,7 @@ impl Controller {
 
 impl AgentState {
     /// Notes how far the agent's clock is off; the operator hears once.
-    fn to_skew(&mut self, wall: jiff::Timestamp, now: Now, agent: &AgentName, fx: &mut Effects) {
+    fn note_skew(&mut self, wall: jiff::Timestamp, now: Now, agent: &AgentName, fx: &mut Effects) {
         let skew = wall.duration_since(now.wall).unsigned_abs();
         if skew > SKEW && self.skew <= SKEW {
             let seconds = skew.as_secs();

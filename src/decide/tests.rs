@@ -1,1 +1,5 @@
-//! Stories.
+//! Stories: one controller's machine and some agents' machines in a world of memory, where time is a number.
+
+mod stories;
+mod world;
+mod worlds;

@@ -1,1 +1,165 @@
-//! http
+//! The HTTP API: what people and programs see of the controller, and the few things they may ask of it.
+//!
+//! Desired state can't be written here: no call creates, changes or deletes a workflow. Every error is a problem
+//! document of RFC 9457.
+
+mod agents;
+pub mod auth;
+mod hooks;
+mod lists;
+mod logs;
+mod objects;
+mod problem;
+mod query;
+mod runs;
+mod serve;
+pub mod tls;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+use std::{fmt, pin::Pin, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, Request, State},
+    http::{HeaderValue, StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use tokio::{
+    sync::{Mutex, watch as tokio_watch},
+    time::timeout,
+};
+
+pub use self::serve::serve;
+use self::{
+    auth::{AdminToken, HookSecret},
+    problem::Problem,
+};
+use crate::driver::Handle;
+
+/// The longest body that is taken, in bytes.
+const MAX_BODY: usize = 1 << 20;
+/// A controller whose machine does not answer for so long is not ready.
+const READY_WITHIN: Duration = Duration::from_secs(2);
+/// So many deliveries can be looked up and started at a time; equal ids always meet in the same place.
+const DELIVERY_LOCKS: usize = 64;
+
+/// Looks at the source now; done once what it found is in effect.
+pub type SyncHook = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
+
+/// What the router needs besides the controller.
+#[derive(Clone)]
+pub struct Config {
+    /// Whoever shows it may do everything.
+    pub admin: AdminToken,
+    /// What pipelines' hook tokens are derived from.
+    pub hooks: HookSecret,
+    /// The names that the server answers to, besides `localhost` and literal addresses.
+    pub hosts: Vec<String>,
+    /// SHA-256 of the CA's certificate, hex; part of every join token.
+    pub ca_fingerprint: String,
+    /// Behind `POST /api/v1/sync`.
+    pub sync: SyncHook,
+    /// True once the process stops: streams without end then end.
+    pub stopping: tokio_watch::Receiver<bool>,
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config").field("hosts", &self.hosts).finish_non_exhaustive()
+    }
+}
+
+/// What every request can reach.
+#[derive(Debug)]
+struct Api {
+    handle: Handle,
+    config: Config,
+    /// Held from looking a delivery up until its run is durable, so that equal ones make one run.
+    deliveries: [Mutex<()>; DELIVERY_LOCKS],
+}
+
+/// The API's routes.
+pub fn router(handle: Handle, config: Config) -> Router {
+    let api = Arc::new(Api { handle, config, deliveries: std::array::from_fn(|_| Mutex::default()) });
+    let v1 = Router::new()
+        .route("/source", get(lists::source))
+        .route("/workflows", get(lists::workflows))
+        .route("/workflows/{name}", get(lists::workflow))
+        .route("/pipelines", get(lists::pipelines))
+        .route("/pipelines/{workflow}/{pipeline}", get(lists::pipeline))
+        .route("/runs", get(lists::runs).post(runs::start))
+        .route("/runs/{name}", get(lists::run))
+        .route("/runs/{name}/cancel", post(runs::cancel))
+        .route("/runs/{name}/logs", get(logs::logs))
+        .route("/agents", get(lists::agents))
+        .route("/agents/tokens", post(agents::create_token))
+        .route("/agents/{name}", get(lists::agent))
+        .route("/agents/{name}/{action}", post(agents::act))
+        .route("/events", get(lists::events))
+        .route("/events/{id}", get(lists::event))
+        .route("/watch", get(watch::watch))
+        .route("/sync", post(sync))
+        .fallback(nothing_here)
+        .layer(middleware::from_fn_with_state(api.clone(), auth::require_admin));
+    Router::new()
+        .nest("/api/v1", v1)
+        .route("/hooks/{workflow}/pipelines/{pipeline}", post(hooks::pipeline))
+        .route("/hooks/{workflow}/triggers/{trigger}", post(hooks::trigger))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .fallback(nothing_here)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn_with_state(api.clone(), auth::require_own_host))
+        .layer(middleware::from_fn(finish))
+        .with_state(api)
+}
+
+/// Waits until the process stops.
+async fn stopped(mut stopping: tokio_watch::Receiver<bool>) {
+    // Without a sender nobody is left to serve for.
+    drop(stopping.wait_for(|stopping| *stopping).await);
+}
+
+async fn nothing_here() -> Problem {
+    Problem::not_found("there is nothing at this address")
+}
+
+async fn ready(State(api): State<Arc<Api>>) -> Response {
+    let answered = timeout(READY_WITHIN, api.handle.view(|_, _| ())).await;
+    match (answered, api.handle.store().revision()) {
+        (Ok(Ok(())), Ok(_)) => "ready\n".into_response(),
+        _ => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the controller does not answer").into_response(),
+    }
+}
+
+async fn sync(State(api): State<Arc<Api>>) -> Result<Response, Problem> {
+    (api.config.sync)().await.map_err(|message| Problem::new(StatusCode::BAD_GATEWAY, message))?;
+    lists::source(State(api)).await
+}
+
+/// Makes every error a problem document, also those of the router and of its extractors; sets the headers that keep
+/// browsers from doing more with an answer than showing it.
+async fn finish(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let status = response.status();
+    let is_problem = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == problem::CONTENT_TYPE);
+    if (status.is_client_error() || status.is_server_error()) && !is_problem {
+        let allow = response.headers_mut().remove(header::ALLOW);
+        response = Problem::of_status(status).into_response();
+        response.headers_mut().extend(allow.map(|allow| (header::ALLOW, allow)));
+    }
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
+    );
+    response
+}

@@ -1,1 +1,114 @@
-//! session
+//! The controller's end of the conversation with its agents: quinn on one side, the machine on the other.
+//!
+//! [`Listener`] takes connections; each becomes a session (`connection`, `logs`) or an enrolment (`enrol`). What an
+//! agent says reaches the machine by [`Driver`], its log bytes reach [`LogSink`], and what the machine wants said goes
+//! out by [`Sessions`]. Who an agent is, its certificate says ([`pki`]) and nothing else does.
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use xene_agent::session::Outgoing;
+use xene_schemas::{
+    meta::{AgentName, RunName},
+    wire::{control::ControllerMessage, logs::LogHeader},
+};
+
+use crate::{
+    decide::event::{Answer, Command, Event, Refusal, SessionId},
+    driver::{Closed, Handle},
+};
+
+mod connection;
+mod enrol;
+mod listener;
+mod logs;
+pub mod pki;
+
+#[cfg(test)]
+mod tests;
+
+pub use self::{
+    listener::{Listener, ListenerConfig, ListenerError},
+    pki::{Pki, PkiError, Signed},
+};
+
+/// Where facts go, and who is asked to let an agent in.
+pub trait Driver: Clone + Send + Sync + 'static {
+    /// Tells the machine what happened; waits while it is busy.
+    fn tell(&self, event: Event) -> impl Future<Output = Result<(), Closed>> + Send;
+
+    /// Asks for something, and waits until it is durable, or refused.
+    fn ask(&self, command: Command) -> impl Future<Output = Result<Result<Answer, Refusal>, Closed>> + Send;
+}
+
+impl Driver for Handle {
+    fn tell(&self, event: Event) -> impl Future<Output = Result<(), Closed>> + Send {
+        self.tell(event)
+    }
+
+    fn ask(&self, command: Command) -> impl Future<Output = Result<Result<Answer, Refusal>, Closed>> + Send {
+        self.ask(command)
+    }
+}
+
+/// Where log bytes go. Calls for one run may overlap when an agent has just come back: they must not mix.
+pub trait LogSink: Clone + Send + Sync + 'static {
+    /// True if this agent may append to this log: the run exists, is of that pipeline, and was started by this agent
+    /// under that ownership. False for now is asked again later.
+    fn may_append(&self, agent: &AgentName, header: &LogHeader) -> impl Future<Output = bool> + Send;
+
+    /// Appends bytes that belong at `offset` of the run's log. What it has of them already is passed over.
+    ///
+    /// # Errors
+    /// If `offset` is beyond what it has, or the bytes can't be written.
+    fn append(&self, run: RunName, offset: u64, bytes: Bytes) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// Makes what was appended durable, and says how many bytes of the log are.
+    ///
+    /// # Errors
+    /// If that can't be done.
+    fn sync(&self, run: RunName) -> impl Future<Output = io::Result<u64>> + Send;
+}
+
+/// The sessions that stand. Cheap to clone; no call blocks.
+#[derive(Debug, Clone, Default)]
+pub struct Sessions(Arc<Mutex<HashMap<SessionId, Outgoing<ControllerMessage>>>>);
+
+impl Sessions {
+    fn map(&self) -> MutexGuard<'_, HashMap<SessionId, Outgoing<ControllerMessage>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says this to an agent; dropped if the session is gone or ending. A session whose agent does not read is ended.
+    pub fn send(&self, session: SessionId, message: &ControllerMessage) {
+        let outgoing = self.map().get(&session).cloned();
+        if let Some(outgoing) = outgoing
+            && outgoing.send(message).is_err()
+        {
+            tracing::debug!(?session, "a message for a session that is ending");
+        }
+    }
+
+    /// Ends a session once what was said is out; a sentence says why.
+    pub fn close(&self, session: SessionId, reason: &str) {
+        if let Some(outgoing) = self.map().get(&session) {
+            outgoing.close(reason);
+        }
+    }
+
+    fn close_all(&self, reason: &str) {
+        self.map().values().for_each(|outgoing| outgoing.close(reason));
+    }
+
+    fn insert(&self, session: SessionId, outgoing: Outgoing<ControllerMessage>) {
+        self.map().insert(session, outgoing);
+    }
+
+    fn remove(&self, session: SessionId) {
+        self.map().remove(&session);
+    }
+}

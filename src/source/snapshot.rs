@@ -1,31 +1,44 @@
-//! What a source hands to the compiler: one revision and its files.
+//! What a source found: one revision and its files.
 
 use std::collections::BTreeMap;
 
 use xene_schemas::{diagnostic::Diagnostic, meta::Revision};
 
-/// One revision and its files.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Path → content id of files whose content the receiver has already.
+pub type Known = BTreeMap<String, String>;
+
+/// One revision of a source, whole.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Snapshot {
-    /// The revision.
+    /// The commit, or `dir-` and a hash of paths and contents.
     pub revision: Revision,
     /// Its author, as `Name <mail>`.
     pub author: Option<String>,
     /// The first line of its message.
     pub subject: Option<String>,
-    /// Every file of the scope, by its path relative to the source's root.
+    /// The whole listing by path relative to the source's root (`/` separated); unchanged ones carry no bytes.
     pub files: BTreeMap<String, FileEntry>,
-    /// False if something of the scope could not be read.
+    /// False if part of the scope could not be read: then what vanished may have moved there.
     pub complete: bool,
-    /// What could not be read, and why.
+    /// Links that lead outside, submodules, LFS pointers, unreadable or oversized files; sorted.
     pub problems: Vec<Diagnostic>,
 }
 
-/// One file of a revision.
+/// One file of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileEntry {
-    /// The blob's object id, or in directory mode the content's hash.
+    /// Equal id, equal content: a blob's object id, or blake3 in hex.
     pub content: String,
-    /// Its bytes; absent if the compiler knows this content already.
+    /// Present if `content` is not what the receiver knows of this path; at most [`MAX_FILE_BYTES`].
     pub bytes: Option<Vec<u8>>,
+}
+
+/// Files above this are not read: 1 MiB.
+pub const MAX_FILE_BYTES: u64 = 1 << 20;
+
+impl Snapshot {
+    /// Path → content id of every file: what the receiver knows once it has taken this snapshot.
+    pub fn known(&self) -> Known {
+        self.files.iter().map(|(path, file)| (path.clone(), file.content.clone())).collect()
+    }
 }

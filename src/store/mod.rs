@@ -1,35 +1,149 @@
 //! What the controller knows, durably: LMDB tables, and one writer that groups commits.
+//!
+//! Reads take a snapshot, copy out what they need and let go of it: they never wait for the writer, and none of them
+//! may be kept over an await.
 
-use std::{path::Path, sync::Arc};
-
-use crate::decide::rows::{Batch, Change, Loaded};
-
+mod keys;
 pub mod logs;
+mod memory;
+mod query;
+mod sweep;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod upgrade;
+
+use std::{
+    collections::BTreeMap,
+    fs::create_dir_all,
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use heed::RwTxn;
+use tokio::sync::broadcast;
+use xene_agent::lmdb::{CommitError, Env, MapFull, OpenError, Writer};
+use xene_schemas::{
+    meta::{PipelineKey, RunName},
+    phase::RunPhase,
+};
+
+pub use self::{query::RunFilter, sweep::Swept};
+use self::{sweep::Sweep, tables::Tables};
+use crate::decide::rows::{Batch, Change, EndedRun, Loaded, RunRow};
+
+/// A watcher may be this many batches behind before it has to read anew: some seconds of a busy controller.
+const WATCH_BEHIND: usize = 1024;
 
 /// The store. Cheap to clone; reads never block.
 #[derive(Debug, Clone)]
-pub struct Store {}
+pub struct Store {
+    /// The map's file.
+    data: Arc<Path>,
+    env: Env,
+    tables: Tables,
+    writer: Arc<Writer<Job>>,
+    committed: broadcast::Sender<Arc<Committed>>,
+}
 
 /// Why the store can't do it.
 #[derive(Debug, thiserror::Error)]
-pub enum StoreError {}
+pub enum StoreError {
+    /// The folder can't be made.
+    #[error("can't make the store's folder {}: {source}", path.display())]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// LMDB can't open it.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// A newer version wrote it.
+    #[error(
+        "a newer xene wrote this store (version {found}, this one knows {known}): use that xene, or another data folder"
+    )]
+    Newer {
+        /// What it is.
+        found: u64,
+        /// The newest that this code knows.
+        known: u64,
+    },
+    /// The backup before an upgrade can't be written; the store is as it was.
+    #[error("can't write the backup {}, without which the store is not brought up to date: {source}", path.display())]
+    Backup {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The writer's thread can't be started.
+    #[error("can't start the store's writer: {0}")]
+    Writer(#[source] io::Error),
+    /// A row can't be read, or LMDB refuses.
+    #[error("can't read the store: {0}")]
+    Read(#[from] heed::Error),
+    /// A commit failed: nothing more is written, the process should end and open the store anew.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
+impl MapFull for StoreError {
+    fn is_map_full(&self) -> bool {
+        matches!(self, Self::Read(error) if error.is_map_full())
+    }
+}
 
 /// What was committed together, as watchers get it.
 #[derive(Debug)]
 pub struct Committed {
-    /// Counts up with every group of commits.
+    /// Counts up with every batch, for the life of the store.
     pub revision: u64,
+    /// The number of the first [`Change::AddEvent`] among `changes`; the others follow it.
+    pub first_event: u64,
     /// In order.
     pub changes: Vec<Arc<Change>>,
 }
 
+/// What the writer's thread is asked for.
+#[derive(Debug)]
+enum Job {
+    Commit(Arc<Commit>),
+    Sweep(Sweep),
+}
+
+/// A batch, and the numbers that it got when it was last applied.
+#[derive(Debug, Default)]
+struct Commit {
+    changes: Vec<Arc<Change>>,
+    revision: AtomicU64,
+    first_event: AtomicU64,
+}
+
 impl Store {
-    /// Opens or makes the store in the folder `store/` of `data`.
+    /// Opens or makes the store in the folder `store/` of `data`, whose lock the caller holds.
     ///
     /// # Errors
     /// If it can't be opened, or a newer version wrote it.
-    pub fn open(_data: &Path) -> Result<Self, StoreError> {
-        unimplemented!()
+    pub fn open(data: &Path) -> Result<Self, StoreError> {
+        let dir = data.join("store");
+        create_dir_all(&dir).map_err(|source| StoreError::Folder { path: dir.clone(), source })?;
+        let env = Env::open(&dir, tables::COUNT)?;
+        let tables = upgrade::upgrade(&env, &dir, upgrade::STEPS)?;
+        let writing = tables.clone();
+        let writer = Writer::spawn(env.clone(), move |txn, job: &Job| job.apply(&writing, txn));
+        Ok(Self {
+            data: dir.join("data.mdb").into(),
+            env,
+            tables,
+            writer: Arc::new(writer.map_err(StoreError::Writer)?),
+            committed: broadcast::Sender::new(WATCH_BEHIND),
+        })
     }
 
     /// Reads the working set.
@@ -37,12 +151,112 @@ impl Store {
     /// # Errors
     /// If a row can't be read.
     pub fn load(&self) -> Result<Loaded, StoreError> {
-        unimplemented!()
+        let Self { tables, .. } = self;
+        self.env.read(|txn| {
+            let active = tables.active_runs.iter(txn)?;
+            let active = active.filter_map(|entry| match entry {
+                Ok((name, ())) => tables.runs.get(txn, &name).transpose(),
+                Err(error) => Some(Err(error)),
+            });
+            let loaded = Loaded {
+                controller: tables.controller(txn)?,
+                workflows: values(tables.workflows.iter(txn)?)?,
+                pipelines: values(tables.pipelines.iter(txn)?)?,
+                owners: tables.owners.iter(txn)?.collect::<Result<_, _>>()?,
+                agents: values(tables.agents.iter(txn)?)?,
+                active_runs: active.collect::<Result<_, _>>()?,
+                ended_runs: ended_runs(tables.runs.iter(txn)?)?,
+                join_tokens: values(tables.join_tokens.remap_key_type::<heed::types::DecodeIgnore>().iter(txn)?)?,
+                source: tables.source(txn)?,
+                files: values(tables.files.remap_key_type::<heed::types::DecodeIgnore>().iter(txn)?)?
+                    .into_iter()
+                    .map(|file| (file.path, file.row))
+                    .collect(),
+            };
+            self.release_map();
+            Ok(loaded)
+        })
+    }
+
+    /// After a read of much, within it.
+    fn release_map(&self) {
+        if let Err(error) = memory::release_map(&self.data) {
+            tracing::debug!(%error, "can't give memory back");
+        }
     }
 
     /// Queues a batch; `done` is called from the writer once it and all before it are synced, or with the error that
     /// ends the store. Batches are applied in the order of the calls, whole or not at all.
-    pub fn commit(&self, _batch: Batch, _done: impl FnOnce(Result<(), StoreError>) + Send + 'static) {
-        unimplemented!()
+    pub fn commit(&self, batch: Batch, done: impl FnOnce(Result<(), StoreError>) + Send + 'static) {
+        let commit = Arc::new(Commit { changes: batch.into_iter().map(Arc::new).collect(), ..Commit::default() });
+        let (mine, committed) = (commit.clone(), self.committed.clone());
+        let done = Box::new(move |result: Result<(), CommitError>| {
+            if result.is_ok() {
+                commit.announce(&committed);
+            }
+            done(result.map_err(StoreError::from));
+        });
+        self.writer.submit(Job::Commit(mine), done);
     }
+
+    /// What is committed from now on, batch by batch: subscribe to it. A watcher that falls behind gets `Lagged`, and
+    /// must read the store anew.
+    pub fn committed(&self) -> &broadcast::Sender<Arc<Committed>> {
+        &self.committed
+    }
+
+    /// How many batches have been committed.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    pub fn revision(&self) -> Result<u64, StoreError> {
+        self.env.read(|txn| Ok(self.tables.revision(txn)?))
+    }
+}
+
+/// The runs that have ended, by pipeline, oldest first.
+fn ended_runs(
+    runs: impl Iterator<Item = Result<(RunName, RunRow), heed::Error>>,
+) -> Result<BTreeMap<PipelineKey, Vec<EndedRun>>, heed::Error> {
+    let mut ended: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for entry in runs {
+        let (name, RunRow { run, .. }) = entry?;
+        if let Some(finished_at) = run.status.finished_at.filter(|_| run.status.phase.is_final()) {
+            let success = run.status.phase == RunPhase::Success;
+            let row = EndedRun { name, finished_at: finished_at.as_second(), success };
+            ended.entry(run.spec.key()).or_default().push(row);
+        }
+    }
+    Ok(ended)
+}
+
+impl Job {
+    fn apply(&self, tables: &Tables, txn: &mut RwTxn<'_>) -> Result<(), heed::Error> {
+        match self {
+            Self::Commit(commit) => {
+                commit.first_event.store(tables.next_event(txn)?, Ordering::Relaxed);
+                commit.changes.iter().try_for_each(|change| tables.apply(txn, change))?;
+                commit.revision.store(tables.next_revision(txn)?, Ordering::Relaxed);
+                Ok(())
+            }
+            Self::Sweep(sweep) => sweep.apply(tables, txn),
+        }
+    }
+}
+
+impl Commit {
+    fn announce(&self, committed: &broadcast::Sender<Arc<Committed>>) {
+        if committed.receiver_count() > 0 {
+            // Nobody may have stayed to hear it.
+            let _ = committed.send(Arc::new(Committed {
+                revision: self.revision.load(Ordering::Relaxed),
+                first_event: self.first_event.load(Ordering::Relaxed),
+                changes: self.changes.clone(),
+            }));
+        }
+    }
+}
+
+fn values<K, V>(entries: impl Iterator<Item = Result<(K, V), heed::Error>>) -> Result<Vec<V>, heed::Error> {
+    entries.map(|entry| entry.map(|(_, value)| value)).collect()
 }

@@ -55,6 +55,12 @@ impl Claim {
         }
     }
 
+    /// Specs that it could use and that are not at hand.
+    pub(super) fn lacks(&self) -> impl Iterator<Item = SpecHash> {
+        let pending = self.pending.as_ref().map(|(hash, _)| *hash);
+        pending.into_iter().chain(self.waiting.iter().filter_map(Waiting::lacks))
+    }
+
     pub(super) fn hosted(&self, slot: &Slot) -> Option<&Hosted> {
         self.hosted.iter().find(|hosted| *hosted.name() == slot.trigger)
     }
@@ -112,7 +118,7 @@ impl Agent {
 
     fn assign_one(&mut self, now: Now, assignment: Assignment, fx: &mut Effects) {
         let key = assignment.pipeline.clone();
-        let seen = self.claims.get(&key).map_or(Epoch::default(), |claim| claim.row.epoch);
+        let seen = self.claims.get(&key).map(|claim| claim.row.epoch).unwrap_or_default();
         let known = self.claims.contains_key(&key);
         let reopens = self.mutants.is(Mutant::NoHighestEpoch) && known && assignment.epoch != seen;
         if !known || assignment.epoch > seen || reopens {
@@ -144,7 +150,7 @@ impl Agent {
     /// Rule 3: only an epoch above the highest seen, and no slot before its first.
     fn accept(&mut self, now: Now, assignment: Assignment, takes: bool, fx: &mut Effects) {
         let key = assignment.pipeline;
-        self.drop_waiting(&key);
+        self.drop_waiting(&key, fx);
         let before = self.claims.remove(&key);
         if let Some(scheduled) = before.as_ref().and_then(|claim| claim.scheduled) {
             self.due.remove(&(scheduled, key.clone()));
@@ -202,15 +208,14 @@ impl Agent {
                 }
             };
             let key = spec.key.clone();
-            let wanted = self.claims.get(&key).is_some_and(|claim| {
-                claim.pending.as_ref().is_some_and(|(pending, _)| *pending == hash)
-                    || claim.waiting.iter().any(|waiting| waiting.spec_hash() == Some(hash))
-            });
-            if !wanted || self.specs.contains_key(&hash) {
+            let Some(claim) = self.claims.get_mut(&key).filter(|claim| claim.lacks().any(|lacked| lacked == hash))
+            else {
                 continue;
+            };
+            claim.waiting.iter_mut().for_each(|waiting| waiting.provide(hash, &spec));
+            if self.specs.insert(hash, spec).is_none() {
+                fx.commit.push(JournalChange::PutSpec(hash, bytes));
             }
-            fx.commit.push(JournalChange::PutSpec(hash, bytes));
-            self.specs.insert(hash, spec);
             self.adopt(now, &key, fx);
             self.start_waiting(now, &key, fx);
         }
@@ -337,7 +342,7 @@ impl Agent {
 
     /// Stops starting, durably. Runs in flight go on.
     fn unclaim(&mut self, key: &PipelineKey, fx: &mut Effects) {
-        self.drop_waiting(key);
+        self.drop_waiting(key, fx);
         let Some(claim) = self.claims.get_mut(key) else { return };
         let was = std::mem::replace(&mut claim.row.claimed, false);
         claim.row.confirmed = false;
@@ -374,12 +379,17 @@ impl Agent {
     }
 
     /// Ticks that wait above the watermark are the next owner's; those at or below it nobody can start any more.
-    fn drop_waiting(&mut self, key: &PipelineKey) {
+    fn drop_waiting(&mut self, key: &PipelineKey, fx: &mut Effects) {
         let Some(claim) = self.claims.get_mut(key) else { return };
         let watermark = claim.row.watermark;
         let waiting = std::mem::take(&mut claim.waiting);
         for slot in waiting.iter().filter_map(Waiting::slot).filter(|slot| slot.due <= watermark) {
             self.skip(key, slot, Reason::MOVING);
+        }
+        let specs: Vec<SpecHash> = waiting.iter().filter_map(Waiting::spec_hash).collect();
+        drop(waiting);
+        for spec in specs {
+            self.remove_if_unused(spec, fx);
         }
         self.timers.disarm(&super::Timer::Queue(key.clone()));
     }
@@ -419,15 +429,11 @@ impl Agent {
     }
 
     pub(super) fn remove_if_unused(&mut self, hash: SpecHash, fx: &mut Effects) {
-        // Claims, runs and their machines hold clones: one left means that only this table has it. Runs that wait
-        // for their turn only name it.
-        let Some(spec) = self.specs.get(&hash).filter(|spec| Arc::strong_count(spec) == 1) else { return };
-        let waiting = self.claims.get(&spec.key).into_iter().flat_map(|claim| &claim.waiting);
-        if waiting.filter_map(Waiting::spec_hash).any(|wanted| wanted == hash) {
-            return;
+        // Claims, runs and their machines hold clones: one left means that only this table has it.
+        if self.specs.get(&hash).is_some_and(|spec| Arc::strong_count(spec) == 1) {
+            self.specs.remove(&hash);
+            fx.commit.push(JournalChange::DeleteSpec(hash));
         }
-        self.specs.remove(&hash);
-        fx.commit.push(JournalChange::DeleteSpec(hash));
     }
 
     /// All runs that have begun and not ended, of any pipeline.

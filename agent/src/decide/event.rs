@@ -28,6 +28,7 @@ pub struct StepId {
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "an event is moved a few times and never kept")]
 pub enum Event {
     /// A session stands; nothing has been said yet.
     Connected,
@@ -95,6 +96,9 @@ pub enum OutputsError {
         /// From 1.
         line: usize,
     },
+    /// The step put something else in the file's place, or the system can't read it.
+    #[error("can't read $XENE_OUTPUT: {0}")]
+    Unreadable(String),
 }
 
 /// What to do.

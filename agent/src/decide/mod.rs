@@ -367,8 +367,7 @@ impl Agent {
         self.outgoing = facts;
         self.outgoing_whole = true;
         self.renew_soon = true;
-        let wanted = self.claims.values().filter_map(|claim| claim.pending.as_ref()).map(|(hash, _)| *hash);
-        self.wanted.extend(wanted);
+        self.wanted.extend(self.claims.values().flat_map(Claim::lacks));
         self.send_renew(now, |fx, message| fx.then.push(Effect::Send(message)), fx);
     }
 
@@ -449,7 +448,7 @@ impl Agent {
         send(fx, AgentMessage::Renew(renew));
         let claimed = self.claims.values().filter(|claim| claim.row.claimed);
         let shortest = claimed.map(|claim| guard(claim.row.autonomy)).min();
-        let heartbeat = shortest.unwrap_or(guard(Autonomy::Forever));
+        let heartbeat = shortest.unwrap_or_else(|| guard(Autonomy::Forever));
         // ±20 %, so that agents that came together do not stay together.
         let jitter = 80 + u32::try_from(self.draw() % 41).unwrap_or(0);
         self.timers.arm(Timer::Renew, now.boot + heartbeat * jitter / 100);
@@ -467,7 +466,8 @@ impl Agent {
     fn flush(&mut self, now: Now, fx: &mut Effects) {
         let facts = std::mem::take(&mut self.outgoing);
         let whole = std::mem::take(&mut self.outgoing_whole);
-        let wanted = std::mem::take(&mut self.wanted);
+        let mut wanted = std::mem::take(&mut self.wanted);
+        wanted.retain(|hash| !self.specs.contains_key(hash));
         if self.session == Session::Up {
             if self.renew_soon {
                 self.send_renew(now, |fx, message| fx.then.push(Effect::Send(message)), fx);
@@ -480,7 +480,7 @@ impl Agent {
                 fx.then.push(Effect::Send(AgentMessage::Skipped(Skipped { rows })));
             }
             if !wanted.is_empty() {
-                let hashes = wanted.into_iter().filter(|hash| !self.specs.contains_key(hash)).collect();
+                let hashes = wanted.into_iter().collect();
                 fx.then.push(Effect::Send(AgentMessage::SpecsWanted(SpecsWanted { hashes })));
             }
         }
@@ -509,6 +509,3 @@ fn l_of(autonomy: Autonomy) -> Duration {
         Autonomy::Forever => Duration::from_secs(1 << 32),
     }
 }
-
-#[cfg(test)]
-mod tests;

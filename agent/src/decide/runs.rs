@@ -40,7 +40,13 @@ pub(super) struct Waiting {
 #[derive(Debug)]
 enum What {
     Tick(Slot),
-    Run { name: RunName, row: Box<RunRow>, payload: Option<Arc<[u8]>> },
+    /// `spec` is held from when it is at hand, so that it stays though the pipeline goes on to another.
+    Run {
+        name: RunName,
+        row: Box<RunRow>,
+        payload: Option<Arc<[u8]>>,
+        spec: Option<Arc<CompiledPipeline>>,
+    },
 }
 
 impl Waiting {
@@ -59,6 +65,23 @@ impl Waiting {
         match &self.what {
             What::Tick(_) => None,
             What::Run { row, .. } => Some(row.spec.spec_hash),
+        }
+    }
+
+    /// The spec that it was made for has come.
+    pub(super) fn provide(&mut self, hash: SpecHash, found: &Arc<CompiledPipeline>) {
+        if let What::Run { row, spec, .. } = &mut self.what
+            && row.spec.spec_hash == hash
+        {
+            *spec = Some(found.clone());
+        }
+    }
+
+    /// The spec that it was made for, if that is not at hand.
+    pub(super) fn lacks(&self) -> Option<SpecHash> {
+        match &self.what {
+            What::Run { row, spec: None, .. } => Some(row.spec.spec_hash),
+            What::Run { .. } | What::Tick(_) => None,
         }
     }
 
@@ -115,7 +138,7 @@ impl Agent {
         let spec = self.specs.get(&row.spec.spec_hash).cloned();
         let state = row.state;
         if state == RunState::Queued {
-            let what = What::Run { name: run, row: Box::new(row), payload: None };
+            let what = What::Run { name: run, row: Box::new(row), payload: None, spec };
             if let Some(claim) = self.claims.get_mut(&key) {
                 claim.waiting.push_back(Waiting { since: now.boot, what });
                 self.parked.insert(key);
@@ -169,11 +192,13 @@ impl Agent {
             created_at: start.created_at,
             spec: start.spec,
         });
-        if !self.specs.contains_key(&row.spec.spec_hash) {
+        let spec = self.specs.get(&row.spec.spec_hash).cloned();
+        if spec.is_none() {
             self.wanted.insert(row.spec.spec_hash);
         }
         let payload = start.payload.map(Arc::from);
-        claim.waiting.push_back(Waiting { since: now.boot, what: What::Run { name: start.run, row, payload } });
+        let what = What::Run { name: start.run, row, payload, spec };
+        claim.waiting.push_back(Waiting { since: now.boot, what });
         self.start_waiting(now, &key, fx);
     }
 
@@ -184,14 +209,11 @@ impl Agent {
             let live = self.may_start(now, key) && !self.journal_failed;
             let Some(claim) = self.claims.get_mut(key) else { return };
             let Some(waiting) = claim.waiting.front() else { return };
-            let spec = match waiting.spec_hash() {
-                Some(hash) => self.specs.get(&hash).cloned(),
-                None => claim.spec.clone(),
+            let spec = match &waiting.what {
+                What::Run { spec, .. } => spec.clone(),
+                What::Tick(_) => claim.spec.clone(),
             };
             let hosted = waiting.slot().map(|slot| claim.hosted(slot));
-            if spec.is_none() {
-                self.wanted.extend(waiting.spec_hash());
-            }
             let Some(spec) = spec.filter(|_| live) else {
                 self.parked.insert(key.clone());
                 return;
@@ -243,7 +265,7 @@ impl Agent {
     ) {
         let Some(claim) = self.claims.get_mut(key) else { return };
         let (run, row, payload, slot) = match waiting.what {
-            What::Run { name, row, payload } => (name, *row, payload, None),
+            What::Run { name, row, payload, .. } => (name, *row, payload, None),
             What::Tick(slot) => {
                 claim.row.watermark = claim.row.watermark.max(slot.due);
                 fx.commit.push(JournalChange::PutClaim(key.clone(), claim.row.clone()));
@@ -341,7 +363,7 @@ impl Agent {
             && claim.row.epoch == entry.row.epoch
         {
             let row = Box::new(RunRow { state: RunState::Queued, ..entry.row.clone() });
-            let what = What::Run { name: run, row, payload: entry.payload };
+            let what = What::Run { name: run, row, payload: entry.payload, spec: entry.spec.clone() };
             claim.waiting.push_front(Waiting { since: now.boot, what });
             self.parked.insert(entry.key);
         }
@@ -459,14 +481,15 @@ impl Agent {
             return;
         };
         let at = claim.waiting.iter().position(waits);
-        let Some(What::Run { row, .. }) = at.and_then(|at| claim.waiting.remove(at)).map(|waiting| waiting.what) else {
+        let Some(What::Run { row, spec, .. }) = at.and_then(|at| claim.waiting.remove(at)).map(|waiting| waiting.what)
+        else {
             return;
         };
         let entry = RunEntry {
             key: key.clone(),
             row: *row,
             outbox: Outbox::default(),
-            spec: None,
+            spec,
             payload: None,
             machine: None,
             slot: None,

@@ -1,1 +1,92 @@
-//! journal
+//! What an agent must not forget: claims, runs, facts and specs, durable before they are acted upon or spoken of.
+
+mod rows;
+
+use std::{io, path::Path};
+
+use self::rows::Tables;
+use crate::{
+    decide::event::{JournalChange, Recovered},
+    lmdb::{CommitError, Env, MapFull, OpenError, Writer},
+};
+
+/// The newest layout of the tables that this code reads and writes.
+const SCHEMA: u32 = 1;
+
+/// The journal. Dropping it commits what is queued and closes it.
+#[derive(Debug)]
+pub struct Journal {
+    writer: Writer<Vec<JournalChange>>,
+}
+
+/// Why a journal can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// Its folder can't be made or looked at.
+    #[error("can't use the journal's folder: {0}")]
+    Folder(#[from] io::Error),
+    /// LMDB can't open it.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// LMDB can't read or write it.
+    #[error("can't read the journal: {0}")]
+    Database(#[from] heed::Error),
+    /// A newer version wrote it.
+    #[error(
+        "the journal has layout {found}, this version knows up to {SCHEMA}: run the version that wrote it, or a newer one"
+    )]
+    Newer {
+        /// Of the journal.
+        found: u32,
+    },
+    /// A row is not what this version writes.
+    #[error("a row of the journal's table {table:?} can't be read: {problem}")]
+    Row {
+        /// Which table.
+        table: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+impl MapFull for JournalError {
+    fn is_map_full(&self) -> bool {
+        matches!(self, Self::Database(error) if error.is_map_full())
+    }
+}
+
+impl Journal {
+    /// Opens or makes the journal in the folder `journal/` of `data`, whose lock the caller holds, and reads it all.
+    ///
+    /// If the folder is not the one that the journal was written in (it was copied), its claims are void: they come
+    /// back as not claimed, with epoch and watermark kept, and the journal says so from here on.
+    ///
+    /// # Errors
+    /// If it can't be opened or read, or a newer version wrote it.
+    pub fn open(data: &Path) -> Result<(Self, Recovered), JournalError> {
+        let dir = data.join("journal");
+        std::fs::create_dir_all(&dir)?;
+        let identity = rows::identity(&dir)?;
+        let env = Env::open(&dir, Tables::COUNT)?;
+        let (tables, recovered) = env.write(|env, txn| {
+            let tables = Tables::open(env, txn)?;
+            tables.claim_folder(txn, &identity)?;
+            let recovered = tables.load(txn)?;
+            Ok::<_, JournalError>((tables, recovered))
+        })?;
+        let mut buffer = Vec::new();
+        let writer = Writer::spawn(env, move |txn, changes: &Vec<JournalChange>| {
+            changes.iter().try_for_each(|change| tables.apply(txn, change, &mut buffer))
+        })?;
+        Ok((Self { writer }, recovered))
+    }
+
+    /// Queues one atomic batch, never waits. `done` is called on the writer's thread once it and all before it are
+    /// synced; after the first failure the journal takes nothing more.
+    pub fn commit(&self, changes: Vec<JournalChange>, done: impl FnOnce(Result<(), CommitError>) + Send + 'static) {
+        self.writer.submit(changes, Box::new(done));
+    }
+}
+
+#[cfg(test)]
+mod tests;

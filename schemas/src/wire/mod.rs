@@ -95,6 +95,7 @@ macro_rules! messages {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $tag:literal = $variant:ident($body:ty)),+ $(,)? }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq)]
+        #[allow(clippy::large_enum_variant, reason = "a message is moved a few times and never kept")]
         pub enum $name { $($(#[$variant_doc])* $variant($body)),+ }
 
         impl $crate::wire::Message for $name {

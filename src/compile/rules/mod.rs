@@ -11,7 +11,10 @@ use xene_schemas::{
     workflow::{Workflow, WorkflowSpec},
 };
 
-use super::path::{Path, Segment};
+use super::{
+    Limits,
+    path::{Path, Segment},
+};
 
 mod env;
 pub(super) mod file;
@@ -132,7 +135,7 @@ impl Report {
 }
 
 /// Checks a workflow that could be read.
-pub(super) fn check(workflow: &Workflow) -> Vec<Problem> {
+pub(super) fn check(workflow: &Workflow, limits: Limits) -> Vec<Problem> {
     let spec = &workflow.spec;
     let mut report = Report::default();
     shape::check(spec, &mut report);
@@ -140,7 +143,7 @@ pub(super) fn check(workflow: &Workflow) -> Vec<Problem> {
     graph::check(spec, &mut report);
     params::check(spec, &mut report);
     env::check(spec, &mut report);
-    range::check(spec, &mut report);
+    range::check(spec, limits, &mut report);
     unsupported::check(spec, &mut report);
     report.0
 }
@@ -167,10 +170,13 @@ fn each_task<'p>(at: &Path<'_>, pipeline: &'p PipelineSpec, mut visit: impl FnMu
 /// A hint that names what may have been meant, or all that there is.
 pub(super) fn suggest<'a>(wanted: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let known: Vec<&str> = known.into_iter().collect();
+    let length = wanted.chars().count();
     let closest = known.iter().map(|name| (distance(wanted, name), *name)).min();
     match closest {
         None => None,
-        Some((edits, name)) if edits <= wanted.chars().count().max(3) / 3 => Some(format!("did you mean `{name}`?")),
+        Some((edits, name)) if edits <= length.max(3) / 3 && edits < length.max(1) => {
+            Some(format!("did you mean `{name}`?"))
+        }
         Some(_) if known.len() <= 24 => Some(format!("there is: {}", known.join(", "))),
         Some(_) => None,
     }

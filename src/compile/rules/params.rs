@@ -22,15 +22,12 @@ pub(super) const TRIGGER_PARAM: Rule = Rule::error("XE0052", "trigger gives wron
 pub(super) fn check(spec: &WorkflowSpec, report: &mut Report) {
     let root = Path::ROOT.key("spec");
     declarations(report, &root.key("params"), &spec.params);
-    collisions(report, &root.key("params"), spec.params.keys());
+    collisions(report, &root.key("params"), [].iter(), spec.params.keys());
     each_pipeline(spec, |at, name, pipeline| {
         let at_params = at.key("params");
         declarations(report, &at_params, &pipeline.params);
-        if !pipeline.params.is_empty() {
-            // Those of the workflow alone were looked at above.
-            let inherited = spec.params.keys().filter(|name| !pipeline.params.contains_key(*name));
-            collisions(report, &at_params, inherited.chain(pipeline.params.keys()));
-        }
+        let inherited = spec.params.keys().filter(|name| !pipeline.params.contains_key(*name));
+        collisions(report, &at_params, inherited, pipeline.params.keys());
         for (index, trigger) in pipeline.triggers.0.iter().enumerate() {
             let at_name = at.key("triggers");
             given(report, spec, (name, pipeline), trigger, &at_name.index(index));
@@ -60,8 +57,14 @@ fn declarations(report: &mut Report, at: &Path<'_>, params: &UniqueMap<String, P
     }
 }
 
-fn collisions<'a>(report: &mut Report, at: &Path<'_>, names: impl Iterator<Item = &'a String>) {
-    let mut seen: HashMap<String, &String> = HashMap::new();
+/// Those of `names` that would share a variable with one of `inherited` or with each other.
+fn collisions<'a>(
+    report: &mut Report,
+    at: &Path<'_>,
+    inherited: impl Iterator<Item = &'a String>,
+    names: impl Iterator<Item = &'a String>,
+) {
+    let mut seen: HashMap<String, &String> = inherited.map(|name| (env_name(name), name)).collect();
     for name in names {
         let variable = env_name(name);
         if let Some(other) = seen.get(&variable) {

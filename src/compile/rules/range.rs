@@ -1,7 +1,5 @@
 //! Numbers and durations that the machinery can keep.
 
-use std::time;
-
 use xene_schemas::{
     duration::Duration,
     pipeline::{Autonomy, PipelineSpec},
@@ -10,19 +8,18 @@ use xene_schemas::{
 };
 
 use super::{Path, Report, Rule, each_pipeline, each_task};
+use crate::compile::Limits;
 
 pub(super) const OUT_OF_RANGE: Rule = Rule::error("XE0060", "out of range");
 
-/// The smallest L: a lease is renewed several times within it.
-const MIN_AUTONOMY: time::Duration = time::Duration::from_secs(30);
 /// The largest L short of `Forever`: a day is the longest that a takeover is waited for.
-const MAX_AUTONOMY: time::Duration = time::Duration::from_secs(24 * 3600);
+const MAX_AUTONOMY: Duration = Duration::from_secs(24 * 3600);
 /// More tasks than that in one pipeline are made by a program that should make several pipelines.
 const MAX_TASKS: usize = 5_000;
 
-pub(super) fn check(spec: &WorkflowSpec, report: &mut Report) {
+pub(super) fn check(spec: &WorkflowSpec, limits: Limits, report: &mut Report) {
     each_pipeline(spec, |at, name, pipeline| {
-        check_pipeline(report, at, pipeline);
+        check_pipeline(report, limits, at, pipeline);
         if pipeline.tasks.len() + pipeline.finally.len() > MAX_TASKS {
             let message = format!("pipeline `{name}` has more than {MAX_TASKS} tasks");
             report.add(&OUT_OF_RANGE, at, message).at_key();
@@ -31,11 +28,11 @@ pub(super) fn check(spec: &WorkflowSpec, report: &mut Report) {
     });
 }
 
-fn check_pipeline(report: &mut Report, at: &Path<'_>, pipeline: &PipelineSpec) {
+fn check_pipeline(report: &mut Report, limits: Limits, at: &Path<'_>, pipeline: &PipelineSpec) {
     if let Some(Autonomy::For(duration)) = pipeline.autonomy
-        && !(MIN_AUTONOMY..=MAX_AUTONOMY).contains(&duration.into())
+        && !(limits.min_autonomy..=MAX_AUTONOMY).contains(&duration)
     {
-        let message = format!("autonomy is from 30s to 24h, or Forever, not {duration}");
+        let message = format!("autonomy is from {} to {MAX_AUTONOMY}, or Forever, not {duration}", limits.min_autonomy);
         report.add(&OUT_OF_RANGE, &at.key("autonomy"), message);
     }
     if pipeline.concurrency.max == 0 {

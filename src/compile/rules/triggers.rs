@@ -41,7 +41,8 @@ pub(super) fn check(spec: &WorkflowSpec, report: &mut Report) {
             Trigger::Webhook(_) => {}
             Trigger::Cron(cron) => {
                 if let Err(reason) = check_schedule(cron) {
-                    report.add(&BAD_SCHEDULE, &at.key("schedule"), reason);
+                    let of_zone = cron.time_zone.as_ref().is_some_and(|zone| reason.contains(&format!("{zone:?}")));
+                    report.add(&BAD_SCHEDULE, &at.key(if of_zone { "timeZone" } else { "schedule" }), reason);
                 }
             }
         }

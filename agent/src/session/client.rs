@@ -1,0 +1,245 @@
+//! Keeps one session with the controller: dials, hands messages over in both directions, dials again.
+
+use std::{sync::Arc, time::Duration};
+
+use quinn::{Connection, ConnectionError, RecvStream};
+use tokio::{
+    sync::{mpsc, watch},
+    time::timeout,
+};
+use xene_schemas::wire::{
+    MAX_FRAME,
+    control::{AgentMessage, CertificateWanted, ControllerMessage},
+};
+
+use super::{
+    dial::{Dialed, Why, dial},
+    frames::{FrameReader, Outgoing},
+    identity::{Certified, Identity},
+    reconnect::Reconnect,
+    transport::{Liveness, codes},
+    upload::{LogSource, Uploads},
+};
+
+/// How long the last bytes of a session may take to arrive.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Why a session ends when nobody listens to it any more.
+const ENDING: &str = "this agent is ending";
+
+/// What an operator sets.
+#[derive(Debug, Clone)]
+pub struct ClientConfig {
+    /// `HOST:PORT`; the name is resolved at each attempt.
+    pub controller: String,
+    /// How long one attempt to dial may take.
+    pub patience: Duration,
+    /// How soon a dead controller is noticed.
+    pub liveness: Liveness,
+}
+
+impl ClientConfig {
+    /// The defaults, for a controller at `HOST:PORT`.
+    pub fn new(controller: impl Into<String>) -> Self {
+        Self { controller: controller.into(), patience: Duration::from_secs(10), liveness: Liveness::default() }
+    }
+}
+
+/// What happens to the session.
+#[derive(Debug, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "almost all events are messages: a box would be one more allocation each"
+)]
+pub enum ClientEvent {
+    /// A session stands: say Hello in it. What is sent after its end is dropped; [`Outgoing::close`] ends it once all
+    /// that was queued has arrived.
+    Connected(Outgoing<AgentMessage>),
+    /// The controller said something.
+    Message(ControllerMessage),
+    /// The session ended, or an attempt to dial failed; a sentence says why.
+    Disconnected(String),
+}
+
+/// Keeps a session until the receiver of `events` is dropped. A receiver that does not keep up slows the controller
+/// down, not this agent's memory.
+pub async fn run<L: LogSource>(
+    config: ClientConfig,
+    identity: Arc<Identity>,
+    uploads: Uploads<L>,
+    events: mpsc::Sender<ClientEvent>,
+) {
+    let mut reconnect = Reconnect::default();
+    // An outage is told once, not at each attempt.
+    let mut told = String::new();
+    loop {
+        let reason = match connect(&config, &identity).await {
+            Ok((dialed, why)) => {
+                let mut session = Session {
+                    connection: &dialed.connection,
+                    identity: &identity,
+                    reconnect: &mut reconnect,
+                    events: &events,
+                };
+                let (reason, stood) = session.run(&uploads, &why).await;
+                if stood {
+                    told.clear();
+                }
+                let _ = timeout(CLOSE_PATIENCE, dialed.endpoint.wait_idle()).await;
+                reason
+            }
+            Err(reason) => reason,
+        };
+        if reason == told {
+            tracing::debug!(controller = config.controller, reason, "no session");
+        } else {
+            tracing::warn!(controller = config.controller, reason, "no session");
+            told.clone_from(&reason);
+        }
+        if events.send(ClientEvent::Disconnected(reason)).await.is_err() {
+            return;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(reconnect.next(random())) => {}
+            () = events.closed() => return,
+        }
+    }
+}
+
+async fn connect(config: &ClientConfig, identity: &Identity) -> Result<(Dialed, Why), String> {
+    let why = Why::Session(identity.certified().borrow().facts.not_after);
+    let quic = identity.client_config(config.liveness).map_err(|error| error.to_string())?;
+    let dialed = dial(&config.controller, quic, config.patience, &why).await.map_err(|error| error.to_string())?;
+    Ok((dialed, why))
+}
+
+fn random() -> u64 {
+    // Without random bytes the whole span is waited.
+    getrandom::u64().unwrap_or(u64::MAX)
+}
+
+struct Session<'a> {
+    connection: &'a Connection,
+    identity: &'a Identity,
+    reconnect: &'a mut Reconnect,
+    events: &'a mpsc::Sender<ClientEvent>,
+}
+
+impl Session<'_> {
+    /// Runs the session to its end; returns why it ended, and whether the controller had welcomed this agent.
+    async fn run<L: LogSource>(&mut self, uploads: &Uploads<L>, why: &Why) -> (String, bool) {
+        let connection = self.connection;
+        let (mut send, recv) = match connection.open_bi().await {
+            Ok(stream) => stream,
+            Err(error) => return (why.sentence(&error), false),
+        };
+        let outgoing = Outgoing::default();
+        if self.events.send(ClientEvent::Connected(outgoing.clone())).await.is_err() {
+            return (ENDING.into(), false);
+        }
+        let welcomed = watch::Sender::new(false);
+        let (identity, events) = (self.identity, self.events);
+        let after_welcome = async {
+            // The sender outlives this.
+            let _ = welcomed.subscribe().wait_for(|welcomed| *welcomed).await;
+            tokio::join!(uploads.run(connection), renew_certificate(identity, &outgoing));
+        };
+        let closing = async {
+            outgoing.closing().await;
+            // The controller, which gets the last bytes, closes; after that it is too late for them.
+            tokio::time::sleep(CLOSE_PATIENCE).await;
+        };
+        let writing = async {
+            let end = outgoing.write_to(&mut send).await;
+            // From here on the controller's end of the connection decides, or the patience of `closing`.
+            tracing::debug!(%end, "nothing more to say");
+            std::future::pending::<()>().await;
+        };
+        let read = tokio::select! {
+            reason = self.read(recv, &welcomed) => Some(reason),
+            () = closing => None,
+            () = events.closed() => Some(ENDING.into()),
+            () = writing => None,
+            () = after_welcome => None,
+        };
+        let reason = match (connection.close_reason(), outgoing.reason()) {
+            // The controller closes when all is said, whoever wanted it.
+            (Some(ConnectionError::ApplicationClosed(close)), Some(reason)) if close.error_code == codes::DONE => {
+                reason
+            }
+            (Some(reason), _) => why.sentence(&reason),
+            (None, reason) => read.or(reason).unwrap_or_else(|| ENDING.into()),
+        };
+        outgoing.close(reason.as_str());
+        connection.close(codes::DONE, b"");
+        (reason, *welcomed.borrow())
+    }
+
+    /// Hands messages on until the controller has said its last; returns why there is no more.
+    async fn read(&mut self, recv: RecvStream, welcomed: &watch::Sender<bool>) -> String {
+        let mut reader = FrameReader::new(recv, MAX_FRAME);
+        let mut reason = "the controller ended the session".to_owned();
+        loop {
+            let message = match reader.next().await {
+                Ok(Some(message)) => message,
+                Ok(None) => return reason,
+                Err(error) => return format!("the controller can't be understood: {error}"),
+            };
+            match &message {
+                ControllerMessage::Welcome(welcome) => {
+                    self.reconnect.stood(Duration::from_millis(welcome.reconnect_span_ms));
+                    tracing::info!(name = %welcome.name, software = welcome.software, "session with the controller");
+                    welcomed.send_replace(true);
+                }
+                ControllerMessage::Refused(refused) => {
+                    reason = format!("the controller refused this agent: {}", refused.message);
+                    if !refused.retry {
+                        self.reconnect.refused();
+                    }
+                }
+                _ => {}
+            }
+            if self.events.send(ClientEvent::Message(message)).await.is_err() {
+                return ENDING.into();
+            }
+        }
+    }
+}
+
+/// Asks for a new certificate at two thirds of the life of the one that stands; for ever.
+async fn renew_certificate(identity: &Identity, outgoing: &Outgoing<AgentMessage>) {
+    let mut certified = identity.certified();
+    loop {
+        let wait = until_renewal(&certified.borrow_and_update());
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            _ = certified.changed() => continue,
+        }
+        match identity.certificate_request() {
+            Ok(csr) => {
+                // An ended session ends this, too.
+                let _ = outgoing.send(&AgentMessage::CertificateWanted(CertificateWanted { csr }));
+            }
+            Err(error) => tracing::error!(%error, "can't ask for a new certificate"),
+        }
+        // If there is no answer, again after the least span.
+        let again = least_span(&certified.borrow());
+        let _ = timeout(again, certified.changed()).await;
+    }
+}
+
+/// A clock that is far ahead finds each certificate past its time: even so, not more often than this.
+fn least_span(certified: &Certified) -> Duration {
+    life(certified) / 30
+}
+
+fn life(certified: &Certified) -> Duration {
+    let facts = &certified.facts;
+    facts.not_after.duration_since(facts.not_before).unsigned_abs()
+}
+
+fn until_renewal(certified: &Certified) -> Duration {
+    let left = certified.facts.not_after.duration_since(crate::clock::now().wall);
+    let left = Duration::try_from(left).unwrap_or(Duration::ZERO);
+    left.saturating_sub(life(certified) / 3)
+}

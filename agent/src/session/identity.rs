@@ -1,0 +1,350 @@
+//! Who this agent is: a key that never leaves its folder, a certificate of the controller's CA, and enrolment.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use quinn::crypto::rustls::QuicClientConfig;
+use rcgen::{CertificateParams, DistinguishedName, KeyPair};
+use rustls::{
+    CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    client::{
+        Resumption, WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::{verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime},
+};
+use tokio::sync::watch;
+use xene_schemas::{
+    meta::{AgentName, Labels},
+    wire::{
+        ALPN, ALPN_JOIN, MAX_JOIN_FRAME, Message,
+        join::{Join, JoinMessage},
+    },
+};
+
+use super::{
+    dial::{DialError, Why, dial},
+    frames::{FrameError, FrameReader},
+    tls::{self, Facts, provider},
+    token::JoinToken,
+    transport::{self, End, Liveness, codes},
+};
+
+const KEY: &str = "key.pem";
+const CERTIFICATE: &str = "cert.pem";
+const CA: &str = "ca.pem";
+const CONTROLLER: &str = "controller";
+
+/// How long the controller has to answer a Join: it commits to its disk meanwhile.
+const JOIN_PATIENCE: Duration = Duration::from_secs(15);
+
+/// Why an identity can't be had.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// A file of the identity can't be read or written.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// A file of the identity is not what it should be.
+    #[error("{} is {trouble}; move the folder away and enrol anew", path.display())]
+    Damaged {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        trouble: &'static str,
+    },
+    /// There is an identity already.
+    #[error("{} holds the identity of agent {name}; to enrol anew, move it away first", folder.display())]
+    Exists {
+        /// The folder.
+        folder: PathBuf,
+        /// Whose.
+        name: AgentName,
+    },
+    /// The controller can't be reached, or is not the token's.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// The controller said no; a sentence says why.
+    #[error("the controller refused to enrol this agent: {0}")]
+    Refused(String),
+    /// The connection broke off before there was an answer.
+    #[error("enrolment broke off: {0}")]
+    Broken(String),
+    /// What the controller sent as a certificate is none for this agent.
+    #[error("the certificate from the controller can't be used: {0}")]
+    Certificate(&'static str),
+    /// The cryptography provider fails.
+    #[error("can't make a key: {0}")]
+    Key(#[from] rcgen::Error),
+    /// The TLS configuration can't be made.
+    #[error("can't set up TLS: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// This agent's certificate as it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certified {
+    /// Leaf first.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// The name in it.
+    pub name: AgentName,
+    /// What it says of its holder.
+    pub facts: Facts,
+}
+
+/// Who this agent is.
+#[derive(Debug)]
+pub struct Identity {
+    folder: PathBuf,
+    key: KeyPair,
+    ca: CertificateDer<'static>,
+    controller: String,
+    certified: watch::Sender<Arc<Certified>>,
+}
+
+impl Identity {
+    /// Reads the identity in `folder`; `None` if there is none yet.
+    ///
+    /// # Errors
+    /// If a file of it can't be read, or is damaged.
+    pub fn load(folder: &Path) -> Result<Option<Self>, IdentityError> {
+        // Written last, so an enrolment that broke off left no identity.
+        let Some(chain) = read(folder, CERTIFICATE)? else { return Ok(None) };
+        let damaged = |file, trouble| IdentityError::Damaged { path: folder.join(file), trouble };
+        let text = |file| read(folder, file)?.ok_or_else(|| damaged(file, "missing"));
+        let key = KeyPair::from_pem(&text(KEY)?).map_err(|_| damaged(KEY, "not a private key"))?;
+        let ca = tls::certificates(&text(CA)?).ok_or_else(|| damaged(CA, "not a certificate"))?.swap_remove(0);
+        let controller = text(CONTROLLER)?.trim().to_owned();
+        let certified = certified(&chain, &key).map_err(|trouble| damaged(CERTIFICATE, trouble))?;
+        let certified = watch::Sender::new(Arc::new(certified));
+        Ok(Some(Self { folder: folder.into(), key, ca, controller, certified }))
+    }
+
+    /// Spends a join token on a certificate, and keeps the identity in `folder`. `controller` is `HOST:PORT`.
+    ///
+    /// # Errors
+    /// If there is an identity already that has not expired, the controller can't be reached or is not the token's, or it refuses.
+    pub async fn enrol(
+        controller: &str,
+        token: &JoinToken,
+        name: AgentName,
+        labels: Labels,
+        folder: &Path,
+    ) -> Result<Self, IdentityError> {
+        if let Some(identity) = Self::load(folder)? {
+            if identity.certified.borrow().facts.not_after > crate::clock::now().wall {
+                return Err(IdentityError::Exists { folder: folder.into(), name: identity.name() });
+            }
+            // Of no use any more. It goes first: a certificate beside another's key would be a damaged identity.
+            let path = folder.join(CERTIFICATE);
+            fs::remove_file(&path).map_err(|source| IdentityError::File { path, source })?;
+        }
+        let write = |file: &str, contents: &str| {
+            let path = folder.join(file);
+            tls::write_private(folder, file, contents).map_err(|source| IdentityError::File { path, source })
+        };
+        tls::private_folder(folder).map_err(|source| IdentityError::File { path: folder.into(), source })?;
+        // Before the token is spent: a folder that can't be written must not cost one.
+        let key = KeyPair::generate()?;
+        write(KEY, &key.serialize_pem())?;
+        write(CONTROLLER, controller)?;
+        let join =
+            Join { id: token.id.clone(), secret: token.secret.clone(), name, labels, csr: certificate_request(&key)? };
+        let (chain, ca) = ask_to_join(controller, token, join).await?;
+        certified(&chain, &key).map_err(IdentityError::Certificate)?;
+        let root = tls::certificates(&ca).ok_or(IdentityError::Certificate("its CA is not a certificate"))?;
+        if tls::fingerprint(&root[0]) != token.fingerprint {
+            return Err(IdentityError::Certificate("its CA is not the token's"));
+        }
+        write(CA, &ca)?;
+        write(CERTIFICATE, &chain)?;
+        Self::load(folder)?.ok_or(IdentityError::Certificate("it is gone"))
+    }
+
+    /// The name in the certificate.
+    pub fn name(&self) -> AgentName {
+        self.certified.borrow().name.clone()
+    }
+
+    /// Where it enrolled, `HOST:PORT`.
+    pub fn controller(&self) -> &str {
+        &self.controller
+    }
+
+    /// The certificate as it stands now; changes are seen.
+    pub fn certified(&self) -> watch::Receiver<Arc<Certified>> {
+        self.certified.subscribe()
+    }
+
+    /// A request (PKCS #10, PEM) for a new certificate for the same key.
+    ///
+    /// # Errors
+    /// If the cryptography provider fails.
+    pub fn certificate_request(&self) -> Result<String, IdentityError> {
+        Ok(certificate_request(&self.key)?)
+    }
+
+    /// Keeps a renewed chain (PEM, leaf first), durably; connections from now on use it.
+    ///
+    /// # Errors
+    /// If it is not for this agent's key and name, or can't be written; the old one then stays.
+    pub fn install(&self, chain: &str) -> Result<(), IdentityError> {
+        let fresh = certified(chain, &self.key).map_err(IdentityError::Certificate)?;
+        if fresh.name != self.name() {
+            return Err(IdentityError::Certificate("it names another agent"));
+        }
+        let path = self.folder.join(CERTIFICATE);
+        tls::write_private(&self.folder, CERTIFICATE, chain).map_err(|source| IdentityError::File { path, source })?;
+        self.certified.send_replace(Arc::new(fresh));
+        Ok(())
+    }
+
+    /// How to dial with this identity.
+    pub(super) fn client_config(&self, liveness: Liveness) -> Result<quinn::ClientConfig, IdentityError> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.ca.clone())?;
+        let chain = self.certified.borrow().chain.clone();
+        let key = PrivateKeyDer::Pkcs8(self.key.serialize_der().into());
+        let config = rustls::ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)?;
+        quic(config, ALPN, liveness)
+    }
+}
+
+fn read(folder: &Path, file: &str) -> Result<Option<String>, IdentityError> {
+    let path = folder.join(file);
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(IdentityError::File { path, source }),
+    }
+}
+
+fn certificate_request(key: &KeyPair) -> Result<String, rcgen::Error> {
+    let mut params = CertificateParams::default();
+    // The controller decides on names; a request has none.
+    params.distinguished_name = DistinguishedName::new();
+    params.serialize_request(key)?.pem()
+}
+
+fn certified(chain: &str, key: &KeyPair) -> Result<Certified, &'static str> {
+    let chain = tls::certificates(chain).ok_or("not a chain of certificates")?;
+    let facts = tls::facts(&chain[0]).ok_or("not a certificate")?;
+    let name = facts.agent.clone().ok_or("a certificate that names no agent")?;
+    if !tls::is_for_key(&chain[0], key.public_key_raw()) {
+        return Err("a certificate for another key");
+    }
+    Ok(Certified { chain, name, facts })
+}
+
+fn quic(
+    mut config: rustls::ClientConfig,
+    alpn: &[u8],
+    liveness: Liveness,
+) -> Result<quinn::ClientConfig, IdentityError> {
+    config.alpn_protocols = vec![alpn.to_vec()];
+    // A resumed session would skip the check of certificates.
+    config.resumption = Resumption::disabled();
+    let crypto = QuicClientConfig::try_from(config).map_err(|_| rustls::Error::General("no initial suite".into()))?;
+    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+    config.transport_config(transport::transport(End::Agent, liveness));
+    Ok(config)
+}
+
+async fn ask_to_join(controller: &str, token: &JoinToken, join: Join) -> Result<(String, String), IdentityError> {
+    let config = rustls::ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(TokenVerifier { fingerprint: token.fingerprint.clone() }))
+        .with_no_client_auth();
+    let config = quic(config, ALPN_JOIN, Liveness::default())?;
+    let dialed = dial(controller, config, JOIN_PATIENCE, &Why::Join).await?;
+    let connection = &dialed.connection;
+    let exchange = async {
+        let (mut send, recv) = connection.open_bi().await.map_err(|error| Why::Join.sentence(&error))?;
+        let mut frame = Vec::new();
+        JoinMessage::Join(join).encode(&mut frame);
+        let broken = |error: FrameError| match connection.close_reason() {
+            Some(reason) => Why::Join.sentence(&reason),
+            None => error.to_string(),
+        };
+        // If the controller closed before it read all, its reason is what counts.
+        if send.write_all(&frame).await.is_ok() {
+            let _ = send.finish();
+        }
+        FrameReader::new(recv, MAX_JOIN_FRAME).next::<JoinMessage>().await.map_err(broken)
+    };
+    let answer = match tokio::time::timeout(JOIN_PATIENCE, exchange).await {
+        Ok(answer) => answer.map_err(IdentityError::Broken)?,
+        Err(_) => return Err(IdentityError::Broken("the controller does not answer".into())),
+    };
+    connection.close(codes::DONE, b"");
+    let _ = tokio::time::timeout(Duration::from_secs(1), dialed.endpoint.wait_idle()).await;
+    match answer {
+        Some(JoinMessage::Joined(joined)) => Ok((joined.chain, joined.ca)),
+        Some(JoinMessage::JoinRefused(refused)) => Err(IdentityError::Refused(refused.message)),
+        Some(JoinMessage::Join(_)) | None => Err(IdentityError::Broken("the controller gave no answer".into())),
+    }
+}
+
+/// Trusts the CA whose fingerprint the token carries, and nothing else.
+#[derive(Debug)]
+struct TokenVerifier {
+    fingerprint: String,
+}
+
+impl ServerCertVerifier for TokenVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let ca = intermediates
+            .iter()
+            .find(|certificate| tls::fingerprint(certificate) == self.fingerprint)
+            .ok_or(CertificateError::UnknownIssuer)?;
+        let mut roots = RootCertStore::empty();
+        roots.add(ca.clone().into_owned())?;
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
+            .build()
+            .map_err(|error| rustls::Error::General(error.to_string()))?
+            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &provider().signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &provider().signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider().signature_verification_algorithms.supported_schemes()
+    }
+}

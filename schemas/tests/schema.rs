@@ -1,0 +1,172 @@
+//! The committed JSON Schema says what the types say. `XENE_BLESS=1 cargo test -p xene-schemas` writes it anew.
+
+#![expect(clippy::unwrap_used, reason = "tests may stop at what they do not expect")]
+
+use std::{fs, path::Path};
+
+use serde_json::{Map, Value};
+use xene_schemas::workflow::Workflow;
+
+const COMMITTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/xene-v1.schema.json");
+
+#[expect(clippy::disallowed_methods, reason = "a switch for people who run tests, not configuration")]
+fn blesses() -> bool {
+    std::env::var("XENE_BLESS").is_ok_and(|value| value == "1")
+}
+
+fn generate() -> Value {
+    // Serialising puts the keywords in an order for readers.
+    let mut schema = serde_json::to_value(schemars::schema_for!(Workflow)).unwrap();
+    schema["title"] = "xene workflow".into();
+    schema
+}
+
+#[test]
+fn schemas_are_fresh() {
+    let text = serde_json::to_string_pretty(&generate()).unwrap() + "\n";
+    if blesses() {
+        fs::write(COMMITTED, &text).unwrap();
+    }
+    let committed = fs::read_to_string(COMMITTED).unwrap_or_default();
+    assert!(committed == text, "xene-v1.schema.json is stale: XENE_BLESS=1 cargo test -p xene-schemas --test schema");
+}
+
+/// Whether `value` keeps `schema`: the keywords that ours uses, and a panic at any other, so that none is passed over.
+fn check(root: &Value, schema: &Value, value: &Value, at: &str) -> Result<(), String> {
+    let Some(schema) = schema.as_object() else {
+        return if schema == &Value::Bool(false) { Err(format!("{at}: nothing may stand here")) } else { Ok(()) };
+    };
+    for (keyword, rule) in schema {
+        let holds = match (keyword.as_str(), value) {
+            ("$schema" | "title" | "description" | "default" | "format" | "$defs", _) => true,
+            ("$ref", _) => {
+                let target = root.pointer(rule.as_str().unwrap().trim_start_matches('#')).unwrap();
+                return check(root, target, value, at);
+            }
+            ("type", _) => match rule {
+                Value::Array(kinds) => kinds.iter().any(|kind| is_of(kind, value)),
+                kind => is_of(kind, value),
+            },
+            ("const", _) => rule == value,
+            ("enum", _) => rule.as_array().unwrap().contains(value),
+            ("anyOf", _) => rule.as_array().unwrap().iter().any(|rule| check(root, rule, value, at).is_ok()),
+            ("oneOf", _) => {
+                rule.as_array().unwrap().iter().filter(|rule| check(root, rule, value, at).is_ok()).count() == 1
+            }
+            ("properties", Value::Object(map)) => {
+                for (key, value) in map {
+                    if let Some(rule) = rule.get(key) {
+                        check(root, rule, value, &format!("{at}.{key}"))?;
+                    }
+                }
+                true
+            }
+            ("additionalProperties", Value::Object(map)) => {
+                let named = schema.get("properties").and_then(Value::as_object);
+                for (key, value) in map {
+                    if !named.is_some_and(|named| named.contains_key(key)) {
+                        check(root, rule, value, &format!("{at}.{key}"))?;
+                    }
+                }
+                true
+            }
+            ("propertyNames", Value::Object(map)) => {
+                map.keys().all(|key| check(root, rule, &Value::String(key.clone()), at).is_ok())
+            }
+            ("required", Value::Object(map)) => {
+                rule.as_array().unwrap().iter().all(|key| map.contains_key(key.as_str().unwrap()))
+            }
+            ("items", Value::Array(items)) => {
+                for (index, item) in items.iter().enumerate() {
+                    check(root, rule, item, &format!("{at}[{index}]"))?;
+                }
+                true
+            }
+            ("minItems", Value::Array(items)) => items.len() as u64 >= rule.as_u64().unwrap(),
+            ("minimum", Value::Number(number)) => number.as_f64() >= rule.as_f64(),
+            ("maximum", Value::Number(number)) => number.as_f64() <= rule.as_f64(),
+            // Names and durations have patterns; their own types' tests check those.
+            ("pattern", _) => true,
+            (
+                "properties"
+                | "additionalProperties"
+                | "propertyNames"
+                | "required"
+                | "items"
+                | "minItems"
+                | "minimum"
+                | "maximum",
+                _,
+            ) => true,
+            (other, _) => panic!("{at}: this test does not know {other}"),
+        };
+        if !holds {
+            return Err(format!("{at}: {keyword} {rule} does not hold"));
+        }
+    }
+    Ok(())
+}
+
+fn is_of(kind: &Value, value: &Value) -> bool {
+    match kind.as_str().unwrap() {
+        "null" => value.is_null(),
+        "boolean" => value.is_boolean(),
+        "string" => value.is_string(),
+        "integer" => value.is_i64() || value.is_u64(),
+        "number" => value.is_number(),
+        "array" => value.is_array(),
+        "object" => value.is_object(),
+        other => panic!("unknown type {other}"),
+    }
+}
+
+/// Uses every field that a workflow has.
+const WHOLE: &str = include_str!("every-field.yaml");
+
+#[test]
+fn every_field_is_in_the_schema() {
+    let schema = generate();
+    let value: Value = serde_yaml::from_str(WHOLE).unwrap();
+    serde_yaml::from_str::<Workflow>(WHOLE).unwrap();
+    assert_eq!(check(&schema, &schema, &value, ""), Ok(()));
+    // What the types write, they and the schema read.
+    let written = serde_json::to_value(serde_yaml::from_str::<Workflow>(WHOLE).unwrap()).unwrap();
+    assert_eq!(check(&schema, &schema, &written, ""), Ok(()));
+}
+
+#[test]
+fn unknown_fields_are_refused() {
+    let schema = generate();
+    let mut refused = 0;
+    let whole: Value = serde_yaml::from_str(WHOLE).unwrap();
+    for path in ["", "/spec", "/spec/triggers/nightly", "/spec/pipelines/main", "/spec/pipelines/main/tasks/a"] {
+        let mut value = whole.clone();
+        let map: &mut Map<String, Value> = value.pointer_mut(path).unwrap().as_object_mut().unwrap();
+        map.insert("surprise".into(), 1.into());
+        refused += usize::from(check(&schema, &schema, &value, "").is_err());
+    }
+    assert_eq!(refused, 5);
+}
+
+#[test]
+fn every_example_keeps_the_schema() {
+    let schema = generate();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut folders = vec![root.join("examples"), root.join("xene.d")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "yaml") {
+                let text = fs::read_to_string(&path).unwrap();
+                for document in serde_yaml::Deserializer::from_str(&text) {
+                    let value: Value = serde::Deserialize::deserialize(document).unwrap();
+                    if value.get("apiVersion").is_some() {
+                        assert_eq!(check(&schema, &schema, &value, ""), Ok(()), "{}", path.display());
+                    }
+                }
+            }
+        }
+    }
+}

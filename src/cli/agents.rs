@@ -1,0 +1,127 @@
+//! `xene agents`: join tokens, and the life of an agent.
+
+use std::num::NonZeroU32;
+
+use clap::Subcommand;
+use serde_json::{Map, Value, json};
+use xene_schemas::{duration::Duration, meta::AgentName};
+
+use super::{
+    Error,
+    client::Client,
+    kind::Kind,
+    output::{Format, Ui},
+    settings,
+};
+
+/// Arguments of `xene agents`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What can be done with agents.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Join tokens.
+    Token {
+        /// What to do.
+        #[command(subcommand)]
+        command: TokenCommand,
+    },
+    /// Give an agent's pipelines to others, and no new ones to it; its runs go on.
+    Drain(Name),
+    /// End a drain.
+    Undrain(Name),
+    /// Refuse an agent's identity for good, at once.
+    Revoke(Name),
+    /// Forget an agent that will not come back; its pipelines move once it can't start runs any more.
+    Forget(Name),
+}
+
+/// What can be done with join tokens.
+#[derive(Debug, Clone, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token by which an agent joins, and print it.
+    Create(Create),
+}
+
+/// An agent's name.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Name {
+    /// The agent.
+    #[arg(value_name = "AGENT")]
+    pub name: String,
+}
+
+/// Arguments of `xene agents token create`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Create {
+    /// How long it may be used.
+    #[arg(long, value_name = "DURATION", default_value = "1h")]
+    pub ttl: Duration,
+
+    /// How many agents may join by it.
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub uses: NonZeroU32,
+
+    /// A label that it fixes; may be repeated. Agents that join by it can't choose their labels themselves.
+    #[arg(long = "label", value_name = "KEY=VALUE", value_delimiter = ',', value_parser = settings::key_value)]
+    pub label: Vec<(String, String)>,
+
+    /// The name that it fixes.
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<AgentName>,
+}
+
+/// Does it.
+///
+/// # Errors
+/// If the controller refuses.
+pub fn run(args: &Args, client: &Client, ui: &mut Ui) -> Result<(), Error> {
+    let (name, verb, done) = match &args.command {
+        Command::Token { command: TokenCommand::Create(create) } => return create_token(create, client, ui),
+        Command::Drain(agent) => (&agent.name, "drain", "is draining: its pipelines move, its runs go on"),
+        Command::Undrain(agent) => (&agent.name, "undrain", "takes pipelines again"),
+        Command::Revoke(agent) => (&agent.name, "revoke", "is revoked: its identity is refused from now on"),
+        Command::Forget(agent) => (&agent.name, "forget", "is forgotten"),
+    };
+    let answer = client.post(&format!("{}/{verb}", Kind::Agents.path_of(name)?), &json!({}), &[])?;
+    let name = Kind::Agents.bare(name);
+    match ui.format {
+        Format::Json | Format::Yaml => ui.value(&answer),
+        Format::Name => ui.out.line(format!("agent/{name}")),
+        Format::Table | Format::Wide => {
+            ui.note(&format!("agent {name} {done}"));
+            Ok(())
+        }
+    }
+}
+
+fn create_token(create: &Create, client: &Client, ui: &mut Ui) -> Result<(), Error> {
+    let mut body = Map::from_iter([
+        ("ttl".to_owned(), json!(create.ttl.to_string())),
+        ("uses".to_owned(), json!(create.uses.get())),
+    ]);
+    if !create.label.is_empty() {
+        let labels = create.label.iter().map(|(key, value)| (key.clone(), json!(value)));
+        body.insert("labels".into(), Value::Object(labels.collect()));
+    }
+    if let Some(name) = &create.name {
+        body.insert("name".into(), json!(name.as_str()));
+    }
+    let answer = client.post("/api/v1/agents/tokens", &Value::Object(body), &[])?;
+    if matches!(ui.format, Format::Json | Format::Yaml) {
+        return ui.value(&answer);
+    }
+    let Some(token) = answer.get("token").and_then(Value::as_str) else {
+        return Err(Error::Answer { request: "POST /api/v1/agents/tokens".into(), cause: "it holds no token".into() });
+    };
+    ui.out.line(token)?;
+    ui.out.flush()?;
+    let uses = if create.uses.get() == 1 { "once".into() } else { format!("{} times", create.uses) };
+    ui.note(&format!("valid for {}, {uses}: xene agent --controller HOST:7421 --token TOKEN", create.ttl));
+    Ok(())
+}

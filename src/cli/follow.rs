@@ -1,0 +1,326 @@
+//! Waiting for a run, and watching it: a live tree on a terminal, lines of output elsewhere.
+
+use std::{
+    collections::VecDeque,
+    io::{BufRead, BufReader, Write},
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    },
+    thread,
+    time::Duration,
+};
+
+use serde_json::Value;
+use xene_schemas::{meta::RunName, run::Run};
+
+use super::{
+    Error,
+    client::Client,
+    dirs, escape,
+    kind::Kind,
+    output::Ui,
+    status::parse,
+    tree::{self, TAIL, View},
+    watch::{Change, Watch},
+};
+
+/// What is said while the controller is away.
+pub const LOST: &str = "the connection to the controller is lost; trying again";
+
+/// Between two drawings of the live tree.
+const FRAME: Duration = Duration::from_millis(100);
+
+/// How long the rest of the output is waited for once the run has ended.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// A run that prints faster than the terminal takes it waits here, and so at the controller.
+const NEWS: usize = 1024;
+
+/// True while the live view hides the cursor.
+static CURSOR_HIDDEN: AtomicBool = AtomicBool::new(false);
+
+/// Shows the cursor again, if it is hidden.
+pub fn show_cursor() {
+    if CURSOR_HIDDEN.swap(false, Ordering::Relaxed) {
+        let _ = std::io::stderr().write_all(b"\x1b[?25h");
+    }
+}
+
+/// What is heard while a run is waited for.
+#[derive(Debug)]
+pub enum Heard<'a> {
+    /// The run as it is now.
+    Run(&'a Run),
+    /// The controller went away.
+    Lost,
+}
+
+/// Waits until a run ends; `hear` gets each of its states on the way, the last included.
+///
+/// # Errors
+/// If the controller refuses, or `hear` fails. A controller that goes away is waited for.
+pub fn wait(
+    name: RunName,
+    client: &Client,
+    hear: &mut dyn FnMut(Heard<'_>) -> Result<(), Error>,
+) -> Result<Run, Error> {
+    let name = name.to_string();
+    let path = Kind::Runs.path_of(&name)?;
+    let mut watch = Watch::new(client, "run");
+    let mut known = false;
+    loop {
+        let value = match watch.next_change()? {
+            Change::Connected => match client.get(&path, &[]) {
+                Ok(value) => value,
+                // It went away again; the watch waits for it.
+                Err(Error::Unreachable { .. }) if known => continue,
+                Err(error) => return Err(error),
+            },
+            Change::Lost => {
+                hear(Heard::Lost)?;
+                continue;
+            }
+            Change::Object { kind, data } if kind == "run" => data,
+            Change::Object { .. } => continue,
+        };
+        if value.pointer("/metadata/name").and_then(Value::as_str) != Some(&name) {
+            continue;
+        }
+        let run: Run = parse(&value)?;
+        known = true;
+        hear(Heard::Run(&run))?;
+        if run.status.phase.is_final() {
+            return Ok(run);
+        }
+    }
+}
+
+/// What the threads that listen have heard.
+enum News {
+    /// The run as it is now.
+    Run(Box<Run>),
+    /// The controller went away.
+    Lost,
+    /// A line of its output, after `task/step | `.
+    Line(String),
+    /// Its output has ended.
+    OutputEnded,
+    /// The run has ended, or can't be watched any more.
+    Ended(Box<Result<Run, Error>>),
+}
+
+/// [`wait`], with the run shown on stderr as it goes: tree and output on a terminal, output alone elsewhere.
+///
+/// # Errors
+/// As [`wait`].
+pub fn follow(run: Run, client: &Client, ui: &mut Ui) -> Result<Run, Error> {
+    let (sender, news) = sync_channel(NEWS);
+    let name = run.metadata.name;
+    let (watcher, reader) = (sender.clone(), sender);
+    let (watch_client, log_client) = (client.clone(), client.clone());
+    let watch_run = move || {
+        let mut tell = |heard: Heard<'_>| {
+            let news = match heard {
+                Heard::Run(run) => News::Run(Box::new(run.clone())),
+                Heard::Lost => News::Lost,
+            };
+            watcher.send(news).map_err(|_| Error::BrokenPipe)
+        };
+        let ended = wait(name, &watch_client, &mut tell);
+        // Nobody listens any more: then nobody misses it.
+        let _ = watcher.send(News::Ended(Box::new(ended)));
+    };
+    let read_output = move || {
+        // A log that can't be read is no reason not to show the run.
+        let _ = tell_output(name, &log_client, &reader);
+        let _ = reader.send(News::OutputEnded);
+    };
+    let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| thread::Builder::new().name(name.into()).spawn(work);
+    spawn("watch", Box::new(watch_run))?;
+    spawn("log", Box::new(read_output))?;
+    if ui.err.is_terminal && !dirs::dumb_terminal() { live(run, &news, ui) } else { plain(&news, ui) }
+}
+
+/// Sends each line of the run's output.
+fn tell_output(name: RunName, client: &Client, news: &SyncSender<News>) -> Result<(), Error> {
+    let path = format!("{}/logs", Kind::Runs.path_of(&name.to_string())?);
+    let log = client.resuming(&path, &[("format", "ndjson"), ("follow", "true")], || {})?;
+    for line in BufReader::new(log).lines() {
+        let Some(line) = line.ok().and_then(|line| prefixed(&line)) else { continue };
+        if news.send(News::Line(line)).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// `task/step | text` of one line of the log as NDJSON.
+fn prefixed(line: &str) -> Option<String> {
+    let record: Value = serde_json::from_str(line).ok()?;
+    let field = |name| record.get(name).and_then(Value::as_str);
+    let text = field("text")?.trim_end_matches('\n');
+    Some(match (field("task"), field("step")) {
+        (Some(task), Some(step)) => format!("{task}/{step} | {text}"),
+        (Some(task), None) => format!("{task} | {text}"),
+        (None, _) => text.to_owned(),
+    })
+}
+
+/// Output as it comes, a line each.
+fn plain(news: &Receiver<News>, ui: &mut Ui) -> Result<Run, Error> {
+    let (mut ended, mut output_ended) = (None::<Run>, false);
+    loop {
+        match next(news, if ended.is_some() { LAST_WORDS } else { Duration::MAX }) {
+            Some(News::Line(line)) if ui.err.is_terminal => ui.err.line(escape::output_line(&line))?,
+            Some(News::Line(line)) => ui.err.line(line)?,
+            Some(News::Run(_)) => {}
+            Some(News::Lost) => ui.note(LOST),
+            Some(News::OutputEnded) => output_ended = true,
+            Some(News::Ended(result)) => ended = Some((*result)?),
+            None => output_ended = true,
+        }
+        if output_ended && let Some(run) = ended {
+            return Ok(run);
+        }
+    }
+}
+
+/// The tree, drawn again in place at each change and while time goes by.
+fn live(mut run: Run, news: &Receiver<News>, ui: &mut Ui) -> Result<Run, Error> {
+    let (mut tail, mut ended, mut output_ended) = (VecDeque::with_capacity(TAIL), None::<Run>, false);
+    let mut screen = Screen::default();
+    let mut frame = 0;
+    let mut waited = Duration::ZERO;
+    let result = loop {
+        let mut news_now = next(news, FRAME);
+        if news_now.is_none() {
+            frame += 1;
+            waited += if ended.is_some() { FRAME } else { Duration::ZERO };
+        }
+        // All that has come is drawn at once.
+        while let Some(one) = news_now {
+            match one {
+                News::Run(now) => run = *now,
+                News::Lost => push(&mut tail, LOST.into()),
+                News::Line(line) => push(&mut tail, escape::output_line(&line)),
+                News::OutputEnded => output_ended = true,
+                News::Ended(result) => match *result {
+                    Ok(last) => ended = Some(last),
+                    Err(error) => {
+                        screen.leave(ui)?;
+                        return Err(error);
+                    }
+                },
+            }
+            news_now = news.try_recv().ok();
+        }
+        if let Some(last) = ended.take_if(|_| output_ended || waited >= LAST_WORDS) {
+            break last;
+        }
+        let (width, height) = terminal_size();
+        let view =
+            View { run: &run, tail: &tail, now: ui.now(), frame, width, height: Some(height), colored: ui.err.colored };
+        screen.draw(&tree::render(view), ui)?;
+    };
+    // What stays on the screen is the whole tree, and the last words of a run that failed.
+    if result.status.phase == xene_schemas::phase::RunPhase::Success {
+        tail.clear();
+    }
+    let (width, _) = terminal_size();
+    let view = View { run: &result, tail: &tail, now: ui.now(), frame, width, height: None, colored: ui.err.colored };
+    screen.draw(&tree::render(view), ui)?;
+    screen.leave(ui)?;
+    Ok(result)
+}
+
+fn push(tail: &mut VecDeque<String>, line: String) {
+    if tail.len() == TAIL {
+        tail.pop_front();
+    }
+    tail.push_back(line);
+}
+
+fn next(news: &Receiver<News>, patience: Duration) -> Option<News> {
+    match news.recv_timeout(patience) {
+        Ok(news) => Some(news),
+        Err(RecvTimeoutError::Timeout) => None,
+        // Both threads end by a last word; without one they panicked, which the process shows by itself.
+        Err(RecvTimeoutError::Disconnected) => {
+            thread::sleep(patience.min(FRAME));
+            None
+        }
+    }
+}
+
+/// Columns and rows of the terminal; one row is left for the cursor.
+fn terminal_size() -> (usize, usize) {
+    match rustix::termios::tcgetwinsize(rustix::stdio::stderr()) {
+        Ok(size) if size.ws_col > 0 && size.ws_row > 1 => (size.ws_col.into(), usize::from(size.ws_row) - 1),
+        Ok(_) | Err(_) => (80, 23),
+    }
+}
+
+/// Lines drawn in place. One write each time, within a synchronized update, so that nothing flickers.
+#[derive(Debug, Default)]
+struct Screen {
+    drawn: Vec<String>,
+}
+
+impl Screen {
+    fn draw(&mut self, lines: &[String], ui: &mut Ui) -> Result<(), Error> {
+        if self.drawn == lines {
+            return Ok(());
+        }
+        CURSOR_HIDDEN.store(true, Ordering::Relaxed);
+        ui.err.write(frame(self.drawn.len(), lines))?;
+        ui.err.flush()?;
+        self.drawn = lines.to_vec();
+        Ok(())
+    }
+
+    fn leave(&mut self, ui: &mut Ui) -> Result<(), Error> {
+        CURSOR_HIDDEN.store(false, Ordering::Relaxed);
+        ui.err.write("\x1b[?25h")?;
+        ui.err.flush()
+    }
+}
+
+/// What turns `before` drawn lines into these.
+fn frame(before: usize, lines: &[String]) -> String {
+    let mut out = String::from("\x1b[?2026h\x1b[?25l");
+    if before > 0 {
+        out += "\x1b[";
+        out += &before.to_string();
+        out += "A";
+    }
+    for line in lines {
+        out += "\r";
+        out += line;
+        out += "\x1b[K\n";
+    }
+    // Lines that the last drawing had and this one has not.
+    out += "\x1b[J\x1b[?2026l";
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_the_log_names_task_and_step() {
+        let line =
+            r#"{"at":"2026-11-25T12:00:00.000Z","task":"t","step":"s","attempt":1,"stream":"stdout","text":"hi\n"}"#;
+        assert_eq!(prefixed(line).as_deref(), Some("t/s | hi"));
+        assert_eq!(prefixed(r#"{"stream":"note","text":"cut"}"#).as_deref(), Some("cut"));
+        assert_eq!(prefixed("not json"), None);
+    }
+
+    #[test]
+    fn a_drawing_covers_the_one_before() {
+        let lines = ["a".to_owned(), "b".to_owned()];
+        assert_eq!(frame(0, &lines), "\x1b[?2026h\x1b[?25l\ra\x1b[K\n\rb\x1b[K\n\x1b[J\x1b[?2026l");
+        assert!(frame(3, &lines).starts_with("\x1b[?2026h\x1b[?25l\x1b[3A\ra"));
+    }
+}

@@ -1,0 +1,555 @@
+//! Documents that are no workflows: not YAML, wrong fields, wrong values, other kinds.
+
+use expect_test::expect;
+
+use super::{check, check_file};
+
+#[test]
+fn yaml_that_is_none() {
+    let text = r#"apiVersion: xene/v1
+kind: Workflow
+metadata: {name: w
+spec: 1
+"#;
+    check(
+        text,
+        expect![[r#"
+        a.yaml:4:5: error[XE0004]: this is not YAML: did not find expected ',' or '}', while parsing a flow mapping
+          |
+        4 | spec: 1
+          |     ^
+    "#]],
+    );
+}
+
+#[test]
+fn json_that_is_none() {
+    let text = r#"{"apiVersion": "xene/v1",
+ "kind": }
+"#;
+    check_file(
+        "a.json",
+        text.as_bytes(),
+        expect![[r#"
+        a.json:2:10: error[XE0004]: this is not JSON: expected value
+          |
+        2 |  "kind": }
+          |          ^
+    "#]],
+    );
+}
+
+#[test]
+fn tabs_in_indentation() {
+    let text = r#"apiVersion: xene/v1
+kind: Workflow
+spec:
+	pipelines: {}
+"#;
+    check(
+        text,
+        expect![[r#"
+        a.yaml:4:1: error[XE0005]: a tab stands in the indentation, where YAML takes only spaces
+          |
+        4 |  pipelines: {}
+          | ^
+    "#]],
+    );
+}
+
+#[test]
+fn merge_conflicts() {
+    let text = r#"apiVersion: xene/v1
+<<<<<<< HEAD
+kind: Workflow
+=======
+kind: workflow
+>>>>>>> other
+"#;
+    check(
+        text,
+        expect![[r#"
+        a.yaml:2:1: error[XE0006]: a merge conflict stands here
+          |
+        2 | <<<<<<< HEAD
+          | ^^^^^^^
+          = hint: resolve it, and commit the file again
+    "#]],
+    );
+}
+
+#[test]
+fn keys_written_twice() {
+    let text = r#"apiVersion: xene/v1
+kind: Workflow
+metadata: {name: w}
+spec:
+  pipelines:
+    p: {tasks: {t: {steps: [echo]}}}
+    p: {tasks: {t: {steps: [echo]}}}
+"#;
+    check(
+        text,
+        expect![[r#"
+        a.yaml:7:5: error[XE0010]: the key `p` stands twice in this map
+          |
+        7 |     p: {tasks: {t: {steps: [echo]}}}
+          |     ^
+    "#]],
+    );
+}
+
+#[test]
+fn fields_written_twice() {
+    let text = r#"apiVersion: xene/v1
+kind: Workflow
+metadata: {name: w}
+spec:
+  suspend: true
+  pipelines: {p: {tasks: {t: {steps: [echo]}}}}
+  suspend: false
+"#;
+    check(
+        text,
+        expect![[r#"
+        a.yaml:7:3: error[XE0010]: the key `suspend` stands twice in this map
+          |
+        7 |   suspend: false
+          |   ^^^^^^^
+    "#]],
+    );
+}
+
+#[test]
+fn unknown_fields() {
+    let text = r#"apiVersion: xene/v1
+kind: Workflow
+metadata: {name: w}
+spec:
+  pipelines:
+    p:
+      tasks:
+        t:
+          step: [echo]
+"#;
+    check(
+        text,
+        expect![[r#"
+        a.yaml:9:11: error[XE0011]: unknown field `step`
+          |
+        9 |           step: [echo]
+          |           ^^^^
+          = hint: did you mean `steps`?
+    "#]],
+    );
+}
+
+#[test]
+fn unknown_fields_of_triggers() {
+    let text = r#"apiVersion: xene/v1
+kind: Workflow
+metadata: {name: w}
+spec:
+  triggers:
+    nightly: {type: cron, schedul: '@daily'}
+  pipelines: {p: {tasks: {t: {steps: [echo]}}}}
+"#;
+    check(
+        text,
+        expect![[r#"
+        a.yaml:6:27: error[XE0011]: unknown field `schedul`
+          |
+        6 |     nightly: {type: cron, schedul: '@daily'}
+          |                           ^^^^^^^
+          = hint: did you mean `schedule`?
+    "#]],
+    );
+}
+
+#[test]
+fn unknown_fields_of_steps() {
+    let text = r#"apiVersion: xene/v1
+kind: Workflow
+metadata: {name: w}
+spec:
+  pipelines:
+    p:
+      tasks:
+        t:
+          steps:
+            - echo
+            - run: echo
+              enviroment: {A: b}
+"#;
+    check(
+        text,
+        expect![[r#"
+        a.yaml:12:15: error[XE0011]: unknown field `enviroment`
+           |
+        12 |               enviroment: {A: b}
+           |               ^^^^^^^^^^
+           = hint: there is: name, run, shell, env, workingDir, timeout, retry, allowFailure, when
+    "#]],
+    );
+}
+
+#[test]
+fn unknown_fields_in_json() {
+    let text = r#"{"apiVersion": "xene/v1", "kind": "Workflow", "metadata": {"name": "w"},
+ "spec": {"pipeline": {}}}
+"#;
+    check_file(
+        "a.json",
+        text.as_bytes(),
+        expect![[r#"
+        a.json:2:11: error[XE0011]: unknown field `pipeline`
+          |
+        2 |  "spec": {"pipeline": {}}}
+          |           ^^^^^^^^^^
+          = hint: did you mean `pipelines`?
+    "#]],
+    );
+}
+
+#[test]
+fn missing_fields() {
+    let text = r#"apiVersion: xene/v1
+kind: Workflow
+metadata: {}
+spec:
+  pipelines: {p: {tasks: {t: {steps: [echo]}}}}
+"#;
+    check(
+        text,
+        expect![[r#"
+        a.yaml:3:1: error[XE0012]: `name` is missing
+          |
+        3 | metadata: {}
+          | ^^^^^^^^
+    "#]],
+    );
+}
+
+#[test]
+fn missing_pipelines() {
+    let text = r#"apiVersion: xene/v1
+kind: Workflow
+metadata: {name: w}
+spec:
+  suspend: true
+"#;
+    check(
+        text,
+        expect![[r#"
+        a.yaml:4:1: error[XE0012]: `pipelines` is missing
+          |
+        4 | spec:
+          | ^^^^
+    "#]],
+    );
+}
+
+#[test]
+fn values_of_the_wrong_type() {
+    let text = r#"apiVersion: xene/v1
+kind: Workflow
+metadata: {name: w}
+spec:
+  pipelines:
+    p:
+      timeout: 5
+      tasks:
+        t: {steps: [echo]}
+"#;
+    check(
+        text,
+        expect![[r#"
+        a.yaml:7:16: error[XE0013]: a duration is written like 500ms, 30s, 5m, 1h30m or 7d, unlike "5"
+          |
+        7 |       timeout: 5
+          |                ^
+    "#]],
+    );
+}
+
+#[test]
+fn nothing_where_a_map_belongs() {
+    let text = r#"apiVersion: xene/v1
+kind: Workflow
+metadata: {name: w}
+spec:
+  pipelines:
+"#;
+    check(
+        text,
+        expect![[r#"
+        a.yaml:5:3: error[XE0020]: a workflow needs at least one pipeline
+          |
+        5 |   pipelines:
+          |   ^^^^^^^^^
+    "#]],
+    );
+}
+
+#[test]
+fn unknown_words() {
+    let text = r#"apiVersion: xene/v1
+kind: Workflow
+metadata: {name: w}
+spec:
+  pipelines:
+    p:
+      concurrency: {policy: queue}
+      tasks:
+        t: {steps: [echo]}
+"#;
+    check(
+        text,
+        expect![[r#"
+        a.yaml:7:29: error[XE0013]: `queue` is not one of the values that this takes
+          |
+        7 |       concurrency: {policy: queue}
+          |                             ^^^^^
+          = hint: did you mean `Queue`?
+    "#]],
+    );
+}
+
+#[test]
+fn durations_that_are_none() {
+    let text = r#"apiVersion: xene/v1
+kind: Workflow
+metadata: {name: w}
+spec:
+  pipelines:
+    p:
+      tasks:
+        t: {steps: [echo], timeout: 5 minutes}
+"#;
+    check(
+        text,
+        expect![[r#"
+        a.yaml:8:37: error[XE0013]: a duration is written like 500ms, 30s, 5m, 1h30m or 7d, unlike "5 minutes"
+          |
+        8 |         t: {steps: [echo], timeout: 5 minutes}
+          |                                     ^
+    "#]],
+    );
+}
+
+#[test]
+fn bad_names_of_tasks() {
+    let text = r#"apiVersion: xene/v1
+kind: Workflow
+metadata: {name: w}
+spec:
+  pipelines:
+    p:
+      tasks:
+        build_: {steps: [echo]}
+"#;
+    check(
+        text,
+        expect![[r#"
+        a.yaml:8:9: error[XE0014]: a name holds only A-Z a-z 0-9 - _ . and begins and ends with a letter or digit, unlike "build_"
+          |
+        8 |         build_: {steps: [echo]}
+          |         ^^^^^^
+    "#]],
+    );
+}
+
+#[test]
+fn bad_names_of_workflows() {
+    let text = r#"apiVersion: xene/v1
+kind: Workflow
+metadata: {name: my/workflow}
+spec:
+  pipelines: {p: {tasks: {t: {steps: [echo]}}}}
+"#;
+    check(
+        text,
+        expect![[r#"
+        a.yaml:3:18: error[XE0014]: a name holds only A-Z a-z 0-9 - _ . and begins and ends with a letter or digit, unlike "my/workflow"
+          |
+        3 | metadata: {name: my/workflow}
+          |                  ^^^^^^^^^^^
+    "#]],
+    );
+}
+
+#[test]
+fn bad_names_of_params() {
+    let text = r#"apiVersion: xene/v1
+kind: Workflow
+metadata: {name: w}
+spec:
+  params: {-x: {}}
+  pipelines: {p: {tasks: {t: {steps: [echo]}}}}
+"#;
+    check(
+        text,
+        expect![[r#"
+        a.yaml:5:12: error[XE0014]: a name holds only A-Z a-z 0-9 - _ . and begins and ends with a letter or digit, unlike "-x"
+          |
+        5 |   params: {-x: {}}
+          |            ^^
+    "#]],
+    );
+}
+
+#[test]
+fn unknown_versions() {
+    let text = r#"apiVersion: v1
+kind: Pod
+"#;
+    check(
+        text,
+        expect![[r#"
+        a.yaml:1:13: error[XE0015]: `apiVersion: v1` is not one of xene's
+          |
+        1 | apiVersion: v1
+          |             ^^
+          = hint: a workflow begins with `apiVersion: xene/v1` and `kind: Workflow`; list other files in .xeneignore
+    "#]],
+    );
+}
+
+#[test]
+fn unknown_kinds() {
+    let text = r#"apiVersion: xene/v1
+kind: Workflows
+"#;
+    check(
+        text,
+        expect![[r#"
+        a.yaml:2:7: error[XE0015]: there is no kind `Workflows`
+          |
+        2 | kind: Workflows
+          |       ^^^^^^^^^
+          = hint: a workflow begins with `apiVersion: xene/v1` and `kind: Workflow`
+    "#]],
+    );
+}
+
+#[test]
+fn a_kind_without_version() {
+    let text = r#"kind: Deployment
+"#;
+    check(
+        text,
+        expect![[r#"
+        a.yaml:1:7: error[XE0015]: `apiVersion` is missing
+          |
+        1 | kind: Deployment
+          |       ^^^^^^^^^^
+          = hint: a workflow begins with `apiVersion: xene/v1` and `kind: Workflow`; list other files in .xeneignore
+    "#]],
+    );
+}
+
+#[test]
+fn secrets() {
+    let text = r#"apiVersion: xene/v1
+kind: Secret
+metadata: {name: s}
+spec: {}
+"#;
+    check(
+        text,
+        expect![[r#"
+        a.yaml:2:7: error[XE0016]: secrets can't be read by this version yet
+          |
+        2 | kind: Secret
+          |       ^^^^^^
+          = hint: keep it out of the folder for now, or list it in .xeneignore
+    "#]],
+    );
+}
+
+#[test]
+fn the_first_format() {
+    let text = r#"apiVersion: v1alpha1
+kind: Workflow
+metadata: {name: s}
+"#;
+    check(
+        text,
+        expect![[r#"
+        a.yaml:1:13: error[XE0016]: documents of `v1alpha1` can't be read by this version yet
+          |
+        1 | apiVersion: v1alpha1
+          |             ^^^^^^^^
+          = hint: write it as `apiVersion: xene/v1`
+    "#]],
+    );
+}
+
+#[test]
+fn two_documents_of_one_name() {
+    let text = r#"apiVersion: xene/v1
+kind: Workflow
+metadata: {name: w}
+spec:
+  pipelines: {p: {tasks: {t: {steps: [echo]}}}}
+---
+apiVersion: xene/v1
+kind: Workflow
+metadata: {name: w}
+spec:
+  pipelines: {p: {tasks: {t: {steps: [echo]}}}}
+"#;
+    check(
+        text,
+        expect![[r#"
+        a.yaml:7:1: error[XE0017]: workflow `w` stands twice in this file, first in line 1
+          |
+        7 | apiVersion: xene/v1
+          | ^^^^^^^^^^
+    "#]],
+    );
+}
+
+#[test]
+fn custom_tags() {
+    let text = r#"apiVersion: xene/v1
+kind: Workflow
+metadata: {name: w}
+spec:
+  pipelines:
+    p:
+      tasks:
+        a: {steps: [!run echo]}
+"#;
+    check(
+        text,
+        expect![[r#"
+        a.yaml:8:21: error[XE0009]: the tag `!run` means nothing here
+          |
+        8 |         a: {steps: [!run echo]}
+          |                     ^^^^
+    "#]],
+    );
+}
+
+#[test]
+fn aliases_within_themselves() {
+    let text = r#"apiVersion: xene/v1
+kind: Workflow
+metadata: {name: w}
+spec:
+  pipelines:
+    p:
+      tasks:
+        a: &a {steps: [*a]}
+"#;
+    check(
+        text,
+        expect![[r#"
+        a.yaml:8:24: error[XE0008]: an alias stands within what it names
+          |
+        8 |         a: &a {steps: [*a]}
+          |                        ^^
+    "#]],
+    );
+}

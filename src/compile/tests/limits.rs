@@ -1,0 +1,166 @@
+//! Hostile and broken files: refused with a sentence, soon, and in little memory.
+
+use std::time::Duration;
+
+use expect_test::{Expect, expect};
+
+use crate::compile::{render::render, validate};
+
+/// CPU time of the thread, which a loaded machine does not stretch as it does the wall's.
+fn cpu() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap())
+}
+
+fn refuse(text: impl AsRef<[u8]>, expected: Expect) {
+    let began = cpu();
+    let (count, problems) = validate(&[("a.yaml".to_owned(), text.as_ref().to_vec())]);
+    let took = cpu() - began;
+    assert_eq!(count, 0);
+    expected.assert_eq(&problems.iter().map(|problem| render(problem, None)).collect::<String>());
+    assert!(took < Duration::from_millis(200), "took {took:?}");
+}
+
+#[test]
+fn files_above_a_mebibyte() {
+    refuse(
+        vec![b'a'; 10 << 20],
+        expect![[r#"
+        a.yaml:0:0: error[XE0002]: this file has 10485760 bytes; at most 1048576 are read
+    "#]],
+    );
+}
+
+#[test]
+fn text_that_is_not_utf8() {
+    refuse(
+        b"apiVersion: xene/v1\nkind: W\xff\n",
+        expect![[r#"
+        a.yaml:2:1: error[XE0003]: this line is not UTF-8 text
+          = hint: save the file as UTF-8
+    "#]],
+    );
+}
+
+#[test]
+fn alias_bombs() {
+    let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for i in 1..10 {
+        let before = format!("*a{}", i - 1);
+        let list = [before.as_str(); 9].join(", ");
+        text = format!("{text}a{i}: &a{i} [{list}]\n");
+    }
+    refuse(
+        text,
+        expect![[r#"
+        a.yaml:5:15: error[XE0008]: the aliases of this document expand to far more than it says
+    "#]],
+    );
+}
+
+#[test]
+fn long_texts_aliased_often() {
+    let text = format!("a: &a {}\nb: [{}]\n", "x".repeat(500_000), ["*a"; 1000].join(","));
+    refuse(
+        text,
+        expect![[r#"
+        a.yaml:2:11: error[XE0008]: the aliases of this document expand to far more than it says
+    "#]],
+    );
+}
+
+#[test]
+fn deep_nesting_of_every_form() {
+    refuse(
+        "[".repeat(20_000),
+        expect![[r#"
+        a.yaml:1:256: error[XE0007]: this is nested more than 64 levels deep
+    "#]],
+    );
+    refuse(
+        "a: {".repeat(20_000),
+        expect![[r#"
+        a.yaml:1:256: error[XE0007]: this is nested more than 64 levels deep
+    "#]],
+    );
+    refuse(
+        "- ".repeat(20_000),
+        expect![[r#"
+        a.yaml:1:129: error[XE0007]: this is nested more than 64 levels deep
+    "#]],
+    );
+    refuse(
+        (0..1000).map(|n| format!("{}a:\n", " ".repeat(n))).collect::<String>(),
+        expect![[r#"
+        a.yaml:65:65: error[XE0007]: this is nested more than 64 levels deep
+    "#]],
+    );
+    let aliases = (1..70).map(|n| format!("a{n}: &a{n} [*a{}]\n", n - 1)).collect::<String>();
+    refuse(
+        format!("a0: &a0 x\n{aliases}"),
+        expect![[r#"
+        a.yaml:65:12: error[XE0007]: this is nested more than 64 levels deep
+    "#]],
+    );
+}
+
+#[test]
+fn brackets_without_end() {
+    refuse(
+        "[".repeat(1 << 20),
+        expect![[r#"
+        a.yaml:1:256: error[XE0007]: this is nested more than 64 levels deep
+    "#]],
+    );
+    refuse(
+        "[]".repeat(1 << 16),
+        expect![[r#"
+        a.yaml:1:3: error[XE0004]: this is not YAML: did not find expected <document start>
+    "#]],
+    );
+    refuse(
+        format!("{}{}", "[".repeat(60), "a,".repeat(10_000)),
+        expect![[r#"
+        a.yaml:2:1: error[XE0004]: this is not YAML: did not find expected node content, while parsing a flow node
+    "#]],
+    );
+}
+
+#[test]
+fn ten_thousand_problems_in_one_file() {
+    let tasks = (0..5_000).map(|n| format!("      t{n}: {{steps: [echo], dependencies: [t{}]}}\n", (n + 1) % 5_000));
+    let head = "apiVersion: xene/v1\nkind: Workflow\nmetadata: {name: w}\nspec:\n  pipelines:\n    p:\n     tasks:\n";
+    let (_, problems) = validate(&[("a.yaml".to_owned(), (head.to_owned() + &tasks.collect::<String>()).into_bytes())]);
+    let [problem] = &problems[..] else { panic!("{} problems", problems.len()) };
+    assert_eq!((problem.code.as_str(), problem.line), ("XE0041", 8));
+}
+
+#[test]
+fn sixty_four_levels_pass() {
+    let (open, close) = ("[".repeat(63), "]".repeat(63));
+    assert_eq!(validate(&[("a.yaml".to_owned(), format!("a: {open}{close}").into_bytes())]), (0, Vec::new()));
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_bytes_give_an_answer(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)) {
+        validate(&[("a.yaml".to_owned(), bytes.clone()), ("b.json".to_owned(), bytes)]);
+    }
+
+    #[test]
+    fn any_text_of_yaml_signs_gives_an_answer(text in "[-a:?&*!|>'\"%@`{}\\[\\],# \t\n.0<x]{0,200}") {
+        validate(&[("a.yaml".to_owned(), text.clone().into_bytes()), ("b.json".to_owned(), text.into_bytes())]);
+    }
+
+    #[test]
+    fn any_damage_to_a_workflow_gives_an_answer(at in 0usize..400, cut in 0usize..40, put in "[-a:&*!{}\\[\\] \n]{0,6}") {
+        let text = include_str!("../catalog/example.yaml");
+        let (start, end) = (at.min(text.len()), (at + cut).min(text.len()));
+        let damaged = format!("{}{put}{}", &text[..start], &text[end..]);
+        let (_, problems) = validate(&[("a.yaml".to_owned(), damaged.clone().into_bytes())]);
+        for problem in problems {
+            proptest::prop_assert!(problem.line as usize <= damaged.lines().count() + 1, "{}", problem);
+            render(&problem, Some(&damaged));
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! A controller, put together: store, logs, certificates, source, sessions, HTTP, and the loop between them.
+
+use std::{
+    fs, io,
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::{sync::watch, task::JoinHandle};
+use xene_agent::{
+    clock,
+    decide::time::Now,
+    lmdb::{DataLock, LockError},
+    session::{
+        tls::{hex, write_private},
+        token::JoinToken,
+    },
+};
+use xene_schemas::{
+    meta::{AgentName, RunName},
+    source::SourceKind,
+    wire::logs::LogHeader,
+};
+
+use crate::{
+    compile::{self, Limits, catalog::Catalog},
+    decide::{
+        Config,
+        desired::SourceOrigin,
+        event::{Command, Event},
+        rows::Loaded,
+    },
+    driver::{Closed, Driver, DriverError, Handle, Shells},
+    http::{
+        self,
+        auth::{AdminToken, HookSecret},
+    },
+    session::{
+        Listener, ListenerConfig, ListenerError, LogSink, Sessions,
+        pki::{AGENT_LIFE, Pki, PkiError},
+    },
+    source::{Resume, Source, SourceConfig, SourceError, SourceHandle},
+    store::{Store, StoreError, logs::{LogError, LogStore}},
+};
+
+/// What an operator sets.
+#[derive(Debug)]
+pub struct Options {
+    /// Where desired state comes from.
+    pub source: SourceConfig,
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+    /// Where people and programs connect.
+    pub http: SocketAddr,
+    /// Where agents connect.
+    pub quic: SocketAddr,
+    /// Certificate chain and key of the HTTP server, PEM files.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// ε.
+    pub pause_margin: Duration,
+    /// The smallest L that a pipeline may ask for.
+    pub min_autonomy: Duration,
+    /// Names that HTTP answers to, beside `localhost` and literal addresses.
+    pub hosts: Vec<String>,
+}
+
+/// Why a controller can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data folder can't be had.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The source can't be opened.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The store can't be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The logs can't be opened.
+    #[error(transparent)]
+    Logs(#[from] LogError),
+    /// The certificate authority can't be opened.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// The loop can't start.
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+    /// Agents can't connect.
+    #[error(transparent)]
+    Listener(#[from] ListenerError),
+    /// People and programs can't connect.
+    #[error("can't listen on {address}: {source}")]
+    Http {
+        /// As asked for.
+        address: SocketAddr,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// The HTTP server's certificate can't be used.
+    #[error(transparent)]
+    Tls(#[from] http::tls::TlsError),
+    /// A file or a thread can't be made.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: String,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A controller that runs.
+#[derive(Debug)]
+pub struct Controller {
+    /// To ask it for things.
+    pub handle: Handle,
+    /// Where HTTP is served.
+    pub http: SocketAddr,
+    /// Where agents dial.
+    pub quic: SocketAddr,
+    /// The admin's token, as in the file.
+    pub admin_token: String,
+    /// What the source is.
+    pub source: SourceOrigin,
+    pki: Arc<Pki>,
+    listener: Listener,
+    server: JoinHandle<io::Result<()>>,
+    /// Ends the streams and connections of HTTP.
+    stop_http: watch::Sender<bool>,
+    worker: SourceHandle,
+    driver: JoinHandle<Result<(), DriverError>>,
+    stop: watch::Sender<bool>,
+    _lock: DataLock,
+}
+
+impl Controller {
+    /// Starts a controller: what can't be had is told before anything is changed.
+    ///
+    /// # Errors
+    /// If the source, the data folder or an address can't be had.
+    pub async fn start(options: Options) -> Result<Self, StartError> {
+        let source = Source::open(options.source.clone())?;
+        let lock = DataLock::acquire(&options.data_dir)?;
+        let socket = TcpListener::bind(options.http)
+            .map_err(|source| StartError::Http { address: options.http, source })?;
+        let tls = options.tls.as_ref().map(|(chain, key)| http::tls::config(chain, key)).transpose()?;
+        let admin_token = admin_token(&options.data_dir)?;
+        let store = Store::open(&options.data_dir)?;
+        let logs = LogStore::open(&options.data_dir.join("logs"))?;
+        let pki = Arc::new(Pki::open(&options.data_dir.join("pki"), clock::now().wall, AGENT_LIFE)?);
+
+        let origin = SourceOrigin {
+            kind: source.kind(),
+            url: source.url().to_owned(),
+            branch: options.source.branch.clone().filter(|_| source.kind() == SourceKind::Git),
+            path: options.source.path.clone().unwrap_or_default(),
+        };
+        let loaded = store.load()?;
+        let limits = Limits { min_autonomy: whole_millis(options.min_autonomy) };
+        let (catalog, resume) = resume(&loaded, &origin, limits);
+        let sessions = Sessions::default();
+        let shells =
+            Shells { store: store.clone(), logs: logs.clone(), sessions: sessions.clone(), pki: Arc::clone(&pki) };
+        let config = Config {
+            pause_margin: options.pause_margin,
+            min_autonomy: options.min_autonomy,
+            nonce: random()?,
+            software: env!("CARGO_PKG_VERSION").into(),
+            store_id: format!("{:016x}", random()?),
+            source: origin.clone(),
+            #[cfg(feature = "mutants")]
+            mutant: None,
+        };
+        let (driver, handle) = Driver::new(shells, config, loaded)?;
+        let (stop, stopped) = watch::channel(false);
+        let driver = tokio::spawn(driver.run(stopped));
+
+        let sink = Sink { store, logs };
+        let listener =
+            Listener::bind(&ListenerConfig::new(options.quic), Arc::clone(&pki), handle.clone(), sink, sessions)?;
+        let quic = listener.local_addr().map_err(|source| StartError::System {
+            what: "the address that agents dial can't be told".into(),
+            source,
+        })?;
+        let worker = watch_source(source, resume, catalog, handle.clone())?;
+        let http = socket.local_addr().map_err(|source| StartError::Http { address: options.http, source })?;
+        let syncing = worker.clone();
+        let (stop_http, stopping) = watch::channel(false);
+        let router = http::router(handle.clone(), http::Config {
+            admin: AdminToken::new(&admin_token),
+            hooks: HookSecret(hook_secret(&options.data_dir)?),
+            hosts: options.hosts,
+            ca_fingerprint: pki.ca_fingerprint(),
+            sync: Arc::new(move || {
+                let syncing = syncing.clone();
+                Box::pin(async move { syncing.sync().await.map(drop).map_err(|failure| failure.to_string()) })
+            }),
+            stopping: stopping.clone(),
+        });
+        let server = tokio::spawn(http::serve(socket, tls, router, stopping));
+        Ok(Self {
+            handle,
+            http,
+            quic,
+            admin_token,
+            source: origin,
+            pki,
+            listener,
+            server,
+            stop_http,
+            worker,
+            driver,
+            stop,
+            _lock: lock,
+        })
+    }
+
+    /// A join token for an agent of the same process.
+    ///
+    /// # Errors
+    /// If the controller is shutting down, or the system gives no random bytes.
+    pub async fn local_join_token(&self, now: Now) -> Result<String, StartError> {
+        let system = |what: &str, source| StartError::System { what: what.into(), source };
+        let token = JoinToken::generate(&self.pki.ca_fingerprint())
+            .map_err(|error| system("no random bytes", io::Error::from(error)))?;
+        let command = Command::CreateJoinToken {
+            id: token.id.clone(),
+            secret_hash: token.secret_hash(),
+            expires_at: now.wall + Duration::from_secs(60),
+            uses: 1,
+            labels: None,
+            name: None,
+        };
+        match self.handle.ask(command).await {
+            Ok(Ok(_)) => Ok(token.to_string()),
+            Ok(Err(refusal)) => Err(system("no join token", io::Error::other(refusal))),
+            Err(Closed) => Err(system("no join token", io::Error::other(Closed))),
+        }
+    }
+
+    /// Goes on until `stop` resolves, or the store can't be written; then shuts down in order: no new requests, no new
+    /// snapshots, sessions closed once all is said, everything decided durable.
+    ///
+    /// # Errors
+    /// If the store can't be written.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), DriverError> {
+        let failed = tokio::select! {
+            () = stop => None,
+            ended = &mut self.driver => Some(ended),
+        };
+        self.stop_http.send_replace(true);
+        if let Ok(Err(error)) = self.server.await {
+            tracing::error!(%error, "HTTP was not served");
+        }
+        let worker = self.worker.clone();
+        // The source's thread may be waiting for the loop, which therefore ends after it.
+        drop(tokio::task::spawn_blocking(move || worker.stop()).await);
+        self.listener.shutdown().await;
+        self.stop.send_replace(true);
+        let ended = match failed {
+            Some(ended) => ended,
+            None => self.driver.await,
+        };
+        match ended {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        }
+    }
+}
+
+fn whole_millis(duration: Duration) -> xene_schemas::duration::Duration {
+    xene_schemas::duration::Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// What the source need not read again, and the compiler's memory of it. Another source than before is read whole.
+fn resume(loaded: &Loaded, origin: &SourceOrigin, limits: Limits) -> (Catalog, Resume) {
+    let catalog = Catalog::recover(loaded.files.clone(), &loaded.workflows, limits);
+    let same = loaded.source.as_ref().filter(|s| s.url == origin.url && s.kind == origin.kind && s.path == origin.path);
+    let resume = Resume { revision: same.and_then(|s| s.revision.clone()), known: catalog.known().clone() };
+    (catalog, resume)
+}
+
+fn watch_source(
+    source: Source,
+    resume: Resume,
+    mut catalog: Catalog,
+    handle: Handle,
+) -> Result<SourceHandle, StartError> {
+    let health = handle.clone();
+    source
+        .doubting(compile::is_doubtful)
+        .spawn(
+            resume,
+            move |snapshot| {
+                let desired = catalog.apply(snapshot);
+                let revision = desired.revision.clone();
+                handle.settle(Event::Compiled(Box::new(desired)))?;
+                catalog.applied(&revision);
+                Ok(())
+            },
+            // The loop ends after the source's thread.
+            move |event| {
+                let _ = health.settle(Event::Source(event));
+            },
+        )
+        .map_err(|source| StartError::System { what: "the source can't be watched".into(), source })
+}
+
+/// Where log bytes of agents go.
+#[derive(Debug, Clone)]
+struct Sink {
+    store: Store,
+    logs: LogStore,
+}
+
+impl LogSink for Sink {
+    async fn may_append(&self, agent: &AgentName, header: &LogHeader) -> bool {
+        self.store.run(header.run).ok().flatten().is_some_and(|row| {
+            row.run.status.agent.as_ref() == Some(agent)
+                && row.run.status.epoch == Some(header.epoch)
+                && row.run.spec.key() == header.pipeline
+        })
+    }
+
+    async fn append(&self, run: RunName, offset: u64, bytes: Bytes) -> io::Result<()> {
+        self.logs.append(run, offset, bytes).await.map(drop).map_err(io::Error::other)
+    }
+
+    async fn sync(&self, run: RunName) -> io::Result<u64> {
+        self.logs.sync(run).await.map_err(io::Error::other)
+    }
+}
+
+/// Reads the admin's token from its file, or makes one.
+fn admin_token(data: &Path) -> Result<String, StartError> {
+    let path = data.join("admin.token");
+    let file = |source| StartError::System { what: path.display().to_string(), source };
+    match fs::read_to_string(&path) {
+        Ok(token) if !token.trim().is_empty() => Ok(token.trim().to_owned()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(file(error)),
+        Ok(_) | Err(_) => {
+            let token = format!("xene-admin.{}", hex(&random_bytes()?));
+            write_private(data, "admin.token", &format!("{token}\n")).map_err(file)?;
+            Ok(token)
+        }
+    }
+}
+
+/// Reads what hook tokens are derived from, or makes it.
+fn hook_secret(data: &Path) -> Result<[u8; 32], StartError> {
+    let path = data.join("hooks.key");
+    let file = |source| StartError::System { what: path.display().to_string(), source };
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(*blake3::hash(text.trim().as_bytes()).as_bytes()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(file(error)),
+        Err(_) => {
+            let text = hex(&random_bytes()?);
+            write_private(data, "hooks.key", &format!("{text}\n")).map_err(file)?;
+            Ok(*blake3::hash(text.as_bytes()).as_bytes())
+        }
+    }
+}
+
+fn random_bytes() -> Result<[u8; 32], StartError> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| StartError::System { what: "no random bytes".into(), source: error.into() })?;
+    Ok(bytes)
+}
+
+fn random() -> Result<u64, StartError> {
+    getrandom::u64().map_err(|error| StartError::System { what: "no random bytes".into(), source: error.into() })
+}

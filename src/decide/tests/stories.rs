@@ -1,0 +1,404 @@
+//! The protocol, story by story.
+
+use std::time::Duration;
+
+use xene_agent::decide::event::{Event as AgentEvent, Recovered};
+use xene_schemas::{
+    meta::RunName,
+    phase::{AgentPhase, Reason, RunPhase},
+    source::ConditionStatus,
+};
+
+use super::world::{MINUTE, World, key};
+use crate::decide::event::{Command, Refusal};
+
+const EVERY_MINUTE: &str = r#""schedule":"* * * * *""#;
+/// `autonomy: 1m` may start until 0.95·60 − 10 = 47 s after a renewal, and moves 1.05·60 + 60 = 123 s after one.
+const SHORT: &str = r#","autonomy":"1m""#;
+
+fn phase(world: &World, run: RunName) -> (RunPhase, Option<Reason>) {
+    let status = &world.run(run).status;
+    (status.phase, status.reason.clone())
+}
+
+#[test]
+fn a_commit_reaches_an_agent_and_its_cron_fires_on_time() {
+    let mut world = World::new(&["a"]);
+    world.commit("w", "", Some(EVERY_MINUTE));
+    world.pass(5 * MINUTE);
+    assert_eq!(world.started("a"), [1020, 1080, 1140, 1200, 1260], "at each full minute, not a second late");
+    assert!(world.store.runs.values().all(|row| row.run.status.phase == RunPhase::Success));
+    assert_eq!(world.store.runs.len(), 5);
+    assert!(world.nodes["a"].journal.runs.is_empty(), "acknowledged runs leave the journal");
+    let agent = world.controller.as_ref().unwrap().agent(world.now(), &"a".parse().unwrap()).unwrap();
+    assert_eq!((agent.status.phase, agent.status.pipelines), (AgentPhase::Connected, vec![key("w/p")]));
+    let ready = &world.store.loaded.source.as_ref().unwrap().conditions[0];
+    assert_eq!((ready.kind.as_str(), ready.status), ("Ready", ConditionStatus::True));
+}
+
+#[test]
+fn a_manual_run_starts_at_once_and_the_same_name_is_the_same_run() {
+    let mut world = World::new(&["a"]);
+    world.commit("w", "", None);
+    let run = world.start("w/p", 1).unwrap();
+    assert_eq!(phase(&world, run), (RunPhase::Success, None));
+    assert_eq!(world.start("w/p", 1).unwrap(), run);
+    assert_eq!(world.starts.len(), 1);
+    assert!(matches!(world.start("nobody/p", 2), Err(Refusal::NotFound { kind: "pipeline", .. })));
+    assert_eq!(world.ask(Command::CancelRun { run, by: "me".into() }), Err(Refusal::Ended(run)));
+}
+
+#[test]
+fn a_cut_off_owner_fires_for_its_lease_and_then_another_takes_over() {
+    let mut world = World::new(&["a", "b"]);
+    world.commit("w", SHORT, Some(EVERY_MINUTE));
+    assert_eq!(world.owner("w/p").as_deref(), Some("a"));
+    world.pass(Duration::from_secs(75));
+    world.cut("a");
+    world.pass(Duration::from_secs(400));
+    assert_eq!(world.started("a"), [1020, 1080], "1080 comes alone; by 1140 its lease is over");
+    assert_eq!(world.owner("w/p").as_deref(), Some("b"));
+    let first = world.started("b")[0];
+    // Renewed last between 1065 and 1075, so b may have it from 1188 to 1198 on, and its first slot is 1200.
+    assert_eq!(first, 1200);
+    world.heal("a");
+    world.pass(2 * MINUTE);
+    assert_eq!(world.started("a").len(), 2, "the old owner is told no");
+    assert_eq!(world.store.runs.len(), world.starts.len(), "what it did alone is in the history");
+    assert!(world.store.runs.values().all(|row| row.run.status.phase == RunPhase::Success));
+}
+
+#[test]
+fn an_owner_that_nobody_can_replace_goes_on_when_it_is_back() {
+    let mut world = World::new(&["a"]);
+    world.commit("w", SHORT, Some(EVERY_MINUTE));
+    world.pass(MINUTE);
+    let epoch = world.store.owners[&key("w/p")].epoch;
+    world.cut("a");
+    world.pass(10 * MINUTE);
+    assert_eq!(world.store.owners[&key("w/p")].reason, Some(Reason::OWNER_SILENT));
+    let before = world.starts.len();
+    world.heal("a");
+    world.settle();
+    let row = &world.store.owners[&key("w/p")];
+    assert_eq!((row.reason.clone(), row.epoch), (None, epoch), "the same ownership");
+    assert_eq!(world.starts.len(), before + 1, "catchUp: Latest starts the newest missed slot, and only that");
+    let coalesced = world.store.ledger.iter().filter(|row| row.reason == Reason::COALESCED).count();
+    assert_eq!(coalesced, 8, "the other missed slots are on record: {:?}", world.store.ledger);
+}
+
+#[test]
+fn a_drain_moves_everything_at_once_and_loses_no_slot() {
+    let mut world = World::new(&["a", "b"]);
+    world.commit("w", "", Some(EVERY_MINUTE));
+    world.pass(MINUTE);
+    world.ask(Command::Drain("a".parse().unwrap())).unwrap();
+    assert_eq!(world.owner("w/p").as_deref(), Some("b"), "no second has passed");
+    world.pass(2 * MINUTE);
+    world.ask(Command::Drain("b".parse().unwrap())).unwrap();
+    let row = &world.store.owners[&key("w/p")];
+    assert_eq!((row.owner.clone(), row.reason.clone()), (None, Some(Reason::NO_AGENT_AVAILABLE)));
+    assert!(row.message.contains("a (draining), b (draining)"), "{}", row.message);
+    world.ask(Command::Undrain("a".parse().unwrap())).unwrap();
+    world.pass(MINUTE);
+    assert_eq!(world.started("a"), [1020, 1200]);
+    assert_eq!(world.started("b"), [1080, 1140]);
+}
+
+#[test]
+fn a_run_in_flight_stays_where_it_is_when_its_pipeline_moves() {
+    let mut world = World::new(&["a", "b"]);
+    world.commit("w", r#","concurrency":{"max":2}"#, None);
+    world.slow = true;
+    let run = world.start("w/p", 1).unwrap();
+    world.ask(Command::Drain("a".parse().unwrap())).unwrap();
+    assert_eq!(world.owner("w/p").as_deref(), Some("b"));
+    assert_eq!(phase(&world, run).0, RunPhase::Running);
+    world.end_steps("a");
+    world.settle();
+    assert_eq!(phase(&world, run), (RunPhase::Success, None));
+    assert_eq!(world.run(run).status.agent, Some("a".parse().unwrap()));
+}
+
+#[test]
+fn a_run_that_waits_its_turn_goes_to_the_next_owner() {
+    let mut world = World::new(&["a", "b"]);
+    world.commit("w", "", None);
+    world.slow = true;
+    let first = world.start("w/p", 1).unwrap();
+    let second = world.start("w/p", 2).unwrap();
+    assert_eq!(phase(&world, second), (RunPhase::StartingUp, Some(Reason::QUEUED)));
+    world.ask(Command::Drain("a".parse().unwrap())).unwrap();
+    assert_eq!(world.started("b").len(), 1, "b begins what a never began");
+    for agent in ["a", "b"] {
+        world.end_steps(agent);
+    }
+    world.settle();
+    assert_eq!((phase(&world, first).0, phase(&world, second).0), (RunPhase::Success, RunPhase::Success));
+}
+
+#[test]
+fn a_new_spec_keeps_the_epoch_and_never_fires_the_past() {
+    let mut world = World::new(&["a"]);
+    world.commit("w", "", Some(r#""schedule":"0 0 1 1 *""#));
+    let epoch = world.store.owners[&key("w/p")].epoch;
+    world.pass(5 * MINUTE);
+    world.commit("w", "", Some(EVERY_MINUTE));
+    assert!(world.starts.is_empty(), "nothing that the new schedule would have fired before it was there");
+    world.pass(MINUTE);
+    assert_eq!(world.started("a"), [1320]);
+    let row = &world.store.owners[&key("w/p")];
+    assert_eq!((row.epoch, row.revision.0.as_str()), (epoch, "r2"));
+    assert_eq!(world.nodes["a"].journal.specs.len(), 1, "the old spec is gone");
+}
+
+#[test]
+fn a_removed_pipeline_stops_and_its_run_ends_by_itself() {
+    let mut world = World::new(&["a"]);
+    world.commit("w", "", Some(EVERY_MINUTE));
+    world.slow = true;
+    let running = world.start("w/p", 1).unwrap();
+    let waiting = world.start("w/p", 2).unwrap();
+    world.remove("w");
+    assert_eq!(phase(&world, running).0, RunPhase::Running);
+    assert_eq!(phase(&world, waiting), (RunPhase::Error, Some(Reason::PIPELINE_REMOVED)));
+    world.end_steps("a");
+    world.pass(3 * MINUTE);
+    assert_eq!((phase(&world, running).0, world.starts.len()), (RunPhase::Success, 1));
+    let old = world.store.owners[&key("w/p")].epoch;
+    assert!(world.nodes["a"].journal.specs.is_empty());
+    world.commit("w", "", Some(EVERY_MINUTE));
+    world.pass(MINUTE);
+    assert!(world.store.owners[&key("w/p")].epoch > old, "its epochs go on");
+    assert_eq!(world.starts.len(), 2, "what was due while it was gone is not caught up");
+}
+
+#[test]
+fn the_controller_may_restart_and_waits_before_it_judges() {
+    let mut world = World::new(&["a", "b"]);
+    world.commit("w", SHORT, Some(EVERY_MINUTE));
+    world.slow = true;
+    world.pass(MINUTE);
+    world.stop_controller();
+    world.pass(MINUTE);
+    world.end_steps("a");
+    world.nodes.get_mut("a").unwrap().reachable = false;
+    world.start_controller();
+    world.pass(2 * MINUTE);
+    assert_eq!(world.owner("w/p").as_deref(), Some("a"), "123 s have not passed since the start");
+    world.heal("a");
+    world.pass(5 * MINUTE);
+    assert_eq!(world.owner("w/p").as_deref(), Some("a"));
+    assert_eq!(world.store.loaded.controller.as_ref().unwrap().incarnation, 2);
+}
+
+#[test]
+fn an_agent_that_restarts_ends_its_runs_and_starts_nothing_before_a_renewal() {
+    let mut world = World::new(&["a"]);
+    world.commit("w", "", Some(EVERY_MINUTE));
+    world.slow = true;
+    world.pass(MINUTE);
+    let run = world.starts[0].run;
+    world.crash("a");
+    world.nodes.get_mut("a").unwrap().reachable = false;
+    world.start_agent("a");
+    world.pass(2 * MINUTE);
+    assert_eq!(world.starts.len(), 1);
+    world.slow = false;
+    world.heal("a");
+    assert_eq!(phase(&world, run), (RunPhase::Error, Some(Reason::AGENT_RESTARTED)));
+    assert_eq!(world.starts.len(), 2, "the newest of what was missed");
+}
+
+#[test]
+fn a_claim_without_end_fires_after_a_reboot_without_any_controller() {
+    let mut world = World::new(&["a", "b"]);
+    world.commit("w", r#","autonomy":"Forever""#, Some(EVERY_MINUTE));
+    world.commit("v", "", Some(EVERY_MINUTE));
+    world.pass(MINUTE);
+    world.stop_controller();
+    world.crash("a");
+    world.nodes.get_mut("a").unwrap().boot_id = "boot-2".into();
+    world.start_agent("a");
+    world.pass(60 * MINUTE);
+    assert_eq!(world.started("a").len(), 61);
+    world.start_controller();
+    world.cut("a");
+    world.pass(60 * MINUTE);
+    assert_eq!(world.owner("w/p").as_deref(), Some("a"), "it never moves by itself");
+    world.crash("a");
+    world.ask(Command::Forget("a".parse().unwrap())).unwrap();
+    assert_eq!(world.owner("w/p").as_deref(), Some("b"), "a person said so");
+}
+
+#[test]
+fn an_agent_without_its_journal_is_waited_out() {
+    let mut world = World::new(&["a", "b"]);
+    world.commit("w", SHORT, Some(EVERY_MINUTE));
+    world.pass(MINUTE);
+    world.crash("a");
+    world.nodes.get_mut("a").unwrap().journal = Recovered::default();
+    world.start_agent("a");
+    assert!(world.store.owners[&key("w/p")].void);
+    world.pass(MINUTE);
+    assert_eq!(world.starts.len(), 1, "nobody knows what it had started");
+    world.pass(3 * MINUTE);
+    assert!(!world.store.owners[&key("w/p")].void);
+    assert!(world.starts.len() >= 2, "{:?}", world.starts);
+}
+
+#[test]
+fn answers_that_get_lost_end_the_lease_on_both_sides() {
+    let mut world = World::new(&["a", "b"]);
+    world.commit("w", SHORT, Some(EVERY_MINUTE));
+    world.pass(MINUTE);
+    world.nodes.get_mut("a").unwrap().deaf = true;
+    world.pass(5 * MINUTE);
+    assert_eq!(world.owner("w/p").as_deref(), Some("b"));
+    assert_eq!(world.started("a"), [1020, 1080], "the last answer came up to 10 s before 1060: 47 s from there");
+    world.heal("a");
+    world.pass(MINUTE);
+    assert_eq!(world.owner("w/p").as_deref(), Some("b"), "an owner stays where it is");
+}
+
+#[test]
+fn runs_of_a_lost_agent_are_unknown_until_it_reports_or_is_given_up() {
+    for comes_back in [true, false] {
+        let mut world = World::new(&["a", "b"]);
+        world.commit("w", SHORT, None);
+        world.slow = true;
+        let run = world.start("w/p", 1).unwrap();
+        world.cut("a");
+        world.pass(5 * MINUTE);
+        assert_eq!(phase(&world, run), (RunPhase::Unknown, Some(Reason::AGENT_LOST)));
+        world.end_steps("a");
+        if comes_back {
+            world.heal("a");
+            assert_eq!(phase(&world, run), (RunPhase::Success, None));
+        } else {
+            world.pass(7 * 60 * MINUTE);
+            assert_eq!(phase(&world, run), (RunPhase::Error, Some(Reason::AGENT_LOST)));
+            world.heal("a");
+            assert_eq!(phase(&world, run), (RunPhase::Error, Some(Reason::AGENT_LOST)), "an end is final");
+            assert!(world.nodes["a"].journal.runs.is_empty(), "and the agent need not keep it");
+        }
+        assert_eq!(world.starts.len(), 1, "nobody else started it");
+    }
+}
+
+#[test]
+fn labels_decide_and_the_reason_says_so() {
+    let mut world = World::new(&["a", "b"]);
+    world.commit("w", r#","agents":{"labels":{"gpu":"yes"}}"#, None);
+    let row = &world.store.owners[&key("w/p")];
+    assert_eq!(row.reason, Some(Reason::NO_MATCHING_AGENT));
+    assert_eq!(row.message, "no agent has the labels gpu=yes");
+    let run = world.start("w/p", 1).unwrap();
+    assert_eq!(phase(&world, run), (RunPhase::StartingUp, Some(Reason::WAITING_FOR_AGENT)));
+    world.label("b", "gpu", "yes");
+    assert_eq!(world.owner("w/p").as_deref(), Some("b"));
+    assert_eq!(phase(&world, run).0, RunPhase::Success, "what waited begins");
+    world.label("b", "gpu", "no");
+    assert_eq!(world.owner("w/p"), None, "it gave it back");
+}
+
+#[test]
+fn an_agent_that_stops_gives_everything_back_first() {
+    let mut world = World::new(&["a", "b"]);
+    world.commit("w", "", None);
+    world.slow = true;
+    let run = world.start("w/p", 1).unwrap();
+    world.tell_agent("a", AgentEvent::DrainRequested);
+    world.settle();
+    assert_eq!(world.owner("w/p").as_deref(), Some("b"));
+    assert!(!world.nodes["a"].exited, "a run is in flight");
+    world.end_steps("a");
+    world.settle();
+    assert!(world.nodes["a"].exited);
+    assert_eq!(phase(&world, run).0, RunPhase::Success);
+}
+
+#[test]
+fn ticks_of_a_busy_pipeline_coalesce() {
+    let mut world = World::new(&["a"]);
+    world.commit("w", "", Some(EVERY_MINUTE));
+    world.slow = true;
+    world.pass(4 * MINUTE);
+    assert_eq!(world.starts.len(), 1);
+    world.slow = false;
+    world.end_steps("a");
+    world.settle();
+    assert_eq!(world.starts.len(), 2, "the newest tick only");
+    let reasons: Vec<&str> = world.store.ledger.iter().map(|row| row.reason.as_str()).collect();
+    assert_eq!(reasons, ["Coalesced", "Coalesced"]);
+}
+
+#[test]
+fn suspended_triggers_leave_their_due_times_on_record() {
+    let mut world = World::new(&["a"]);
+    world.commit("w", r#","suspend":true"#, Some(EVERY_MINUTE));
+    world.pass(2 * MINUTE);
+    assert!(world.starts.is_empty());
+    assert!(world.store.ledger.iter().all(|row| row.reason == Reason::SUSPENDED) && world.store.ledger.len() == 2);
+    assert_eq!(world.start("w/p", 1), Err(Refusal::Suspended(key("w/p"))));
+    world.commit("w", "", Some(EVERY_MINUTE));
+    assert!(world.starts.is_empty(), "what passed while it was suspended stays passed");
+}
+
+#[test]
+fn a_cancelled_run_ends_wherever_it_is() {
+    let mut world = World::new(&["a"]);
+    world.commit("w", "", None);
+    world.slow = true;
+    let running = world.start("w/p", 1).unwrap();
+    let waiting = world.start("w/p", 2).unwrap();
+    for run in [waiting, running] {
+        world.ask(Command::CancelRun { run, by: "me".into() }).unwrap();
+        assert_eq!(phase(&world, run), (RunPhase::Error, Some(Reason::CANCELLED)));
+    }
+    world.commit("v", r#","agents":{"labels":{"no":"one"}}"#, None);
+    let run = world.start("v/p", 3).unwrap();
+    world.ask(Command::CancelRun { run, by: "me".into() }).unwrap();
+    assert_eq!(phase(&world, run), (RunPhase::Error, Some(Reason::CANCELLED)), "nobody had it");
+}
+
+#[test]
+fn a_revoked_agent_is_closed_and_waited_out() {
+    let mut world = World::new(&["a", "b"]);
+    world.commit("w", SHORT, Some(EVERY_MINUTE));
+    world.ask(Command::Revoke("a".parse().unwrap())).unwrap();
+    world.heal("a");
+    assert!(world.nodes["a"].session.is_none(), "and refused when it comes again");
+    world.pass(5 * MINUTE);
+    assert_eq!(world.owner("w/p").as_deref(), Some("b"));
+}
+
+#[test]
+fn a_shorter_autonomy_counts_only_after_the_longer_one() {
+    let mut world = World::new(&["a", "b"]);
+    world.commit("w", r#","autonomy":"10m""#, Some(EVERY_MINUTE));
+    world.pass(MINUTE);
+    world.commit("w", SHORT, Some(EVERY_MINUTE));
+    world.cut("a");
+    world.pass(10 * MINUTE);
+    assert_eq!(world.owner("w/p").as_deref(), Some("a"), "a may not have heard of it");
+    world.pass(2 * MINUTE);
+    assert_eq!(world.owner("w/p").as_deref(), Some("b"));
+}
+
+#[test]
+fn a_run_that_waits_keeps_the_spec_that_it_was_made_for() {
+    let mut world = World::new(&["a"]);
+    world.commit("w", "", None);
+    world.slow = true;
+    let first = world.start("w/p", 1).unwrap();
+    let second = world.start("w/p", 2).unwrap();
+    world.commit("w", r#","description":"another""#, None);
+    assert_ne!(world.run(second).spec.spec_hash, world.store.owners[&key("w/p")].spec_hash);
+    for run in [first, second] {
+        world.end_steps("a");
+        world.settle();
+        assert_eq!(phase(&world, run).0, RunPhase::Success);
+    }
+    assert_eq!(world.nodes["a"].journal.specs.len(), 1, "and then lets it go");
+}

@@ -1,0 +1,636 @@
+//! The world: stores and journals that keep what was committed, links that can be cut, processes that end when told.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use indexmap::IndexMap;
+use jiff::Timestamp;
+use xene_agent::decide::{
+    self as agent,
+    event::{ExitStatus, JournalChange, Recovered, StepExit, StepId},
+    time::{BootTime, Now, after},
+};
+use xene_schemas::{
+    meta::{AgentName, Name, ObjectMeta, PipelineKey, Revision, RunName, SpecHash},
+    pipeline::{CompiledPipeline, PipelineSpec},
+    run::{Run, RunTrigger, TriggerType},
+    source::SourceKind,
+    trigger::Trigger,
+    wire::control::{AgentMessage, ControllerMessage, Specs},
+    workflow::WorkflowSpec,
+};
+
+use crate::decide::{
+    Config, Controller,
+    desired::{Desired, DesiredWorkflow, SourceOrigin, WorkflowBody},
+    event::{Answer, Command, Effect, Effects, Event, Refusal, RequestId, SessionId},
+    rows::{AgentRow, Batch, Change, LedgerRow, Loaded, OwnerRow, RunRow},
+};
+
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
+
+/// A start that happened: when, where, of what run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Start {
+    pub(super) at: u64,
+    pub(super) agent: String,
+    pub(super) run: RunName,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Store {
+    pub(super) loaded: Loaded,
+    pub(super) owners: BTreeMap<PipelineKey, OwnerRow>,
+    pub(super) agents: BTreeMap<AgentName, AgentRow>,
+    pub(super) runs: BTreeMap<RunName, RunRow>,
+    pub(super) specs: BTreeMap<SpecHash, Arc<[u8]>>,
+    pub(super) ledger: Vec<LedgerRow>,
+    workflows: BTreeMap<Name, crate::decide::rows::WorkflowRow>,
+    pipelines: BTreeMap<PipelineKey, crate::decide::rows::PipelineRow>,
+}
+
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) machine: Option<agent::Agent>,
+    pub(super) journal: Recovered,
+    pub(super) session: Option<SessionId>,
+    pub(super) reachable: bool,
+    /// Messages from the controller are lost.
+    pub(super) deaf: bool,
+    pub(super) boot_id: String,
+    pub(super) exited: bool,
+    running: BTreeSet<StepId>,
+    labels: IndexMap<String, String>,
+}
+
+#[derive(Debug)]
+enum Wire {
+    ToController(SessionId, AgentMessage),
+    ToAgent(SessionId, ControllerMessage),
+}
+
+#[derive(Debug)]
+pub(super) struct World {
+    pub(super) seconds: u64,
+    nanos: u64,
+    pub(super) controller: Option<Controller>,
+    pub(super) store: Store,
+    pub(super) nodes: BTreeMap<String, Node>,
+    pub(super) starts: Vec<Start>,
+    started_runs: BTreeSet<RunName>,
+    /// Steps do not end by themselves.
+    pub(super) slow: bool,
+    pub(super) alerts: Vec<String>,
+    pub(super) replies: BTreeMap<RequestId, Result<Answer, Refusal>>,
+    wire: VecDeque<Wire>,
+    /// What happens on an agent once it has done what it is at.
+    local: VecDeque<(String, agent::event::Event)>,
+    sessions: u64,
+    requests: u64,
+    workflows: BTreeMap<Name, Arc<WorkflowBody>>,
+    revision: u64,
+    #[cfg(feature = "mutants")]
+    pub(super) mutant: Option<agent::mutant::Mutant>,
+}
+
+pub(super) fn key(text: &str) -> PipelineKey {
+    text.parse().unwrap()
+}
+
+impl World {
+    pub(super) fn new(agents: &[&str]) -> Self {
+        let mut world = Self::empty();
+        agents.iter().for_each(|agent| world.add(agent));
+        world
+    }
+
+    /// A controller with a new store, and nobody else.
+    pub(super) fn empty() -> Self {
+        let mut world = Self {
+            seconds: 1_000,
+            nanos: 0,
+            controller: None,
+            store: Store::default(),
+            nodes: BTreeMap::new(),
+            starts: Vec::new(),
+            started_runs: BTreeSet::new(),
+            slow: false,
+            alerts: Vec::new(),
+            replies: BTreeMap::new(),
+            wire: VecDeque::new(),
+            local: VecDeque::new(),
+            sessions: 0,
+            requests: 0,
+            workflows: BTreeMap::new(),
+            revision: 0,
+            #[cfg(feature = "mutants")]
+            mutant: None,
+        };
+        world.start_controller();
+        world
+    }
+
+    pub(super) fn now(&self) -> Now {
+        let boot = self.seconds * 1_000_000_000 + self.nanos;
+        let wall = after(Timestamp::from_second(1_800_000_000).unwrap(), Duration::from_nanos(boot));
+        Now { boot: BootTime::from_nanos(boot), wall }
+    }
+
+    pub(super) fn start_controller(&mut self) {
+        let config = Config {
+            pause_margin: MINUTE,
+            min_autonomy: Duration::from_secs(30),
+            nonce: self.seconds,
+            software: "test".into(),
+            store_id: "store".into(),
+            source: SourceOrigin { kind: SourceKind::Git, url: "here".into(), branch: None, path: String::new() },
+            #[cfg(feature = "mutants")]
+            mutant: self.mutant,
+        };
+        let mut loaded = self.store.loaded.clone();
+        loaded.owners = self.store.owners.clone().into_iter().collect();
+        loaded.agents = self.store.agents.values().cloned().collect();
+        loaded.workflows = self.store.workflows.values().cloned().collect();
+        loaded.pipelines = self.store.pipelines.values().cloned().collect();
+        let active = self.store.runs.values().filter(|row| !row.run.status.phase.is_final());
+        loaded.active_runs = active.cloned().collect();
+        for row in self.store.runs.values().filter(|row| row.run.status.phase.is_final()) {
+            loaded.ended_runs.entry(row.run.spec.key()).or_default().push(crate::decide::rows::EndedRun {
+                name: row.run.metadata.name,
+                finished_at: row.run.status.finished_at.unwrap().as_second(),
+                success: row.run.status.phase == xene_schemas::phase::RunPhase::Success,
+            });
+        }
+        let (controller, fx) = Controller::new(self.now(), config, loaded);
+        self.controller = Some(controller);
+        self.carry_out(fx);
+        for name in self.names() {
+            self.connect(&name);
+        }
+        self.settle();
+    }
+
+    pub(super) fn stop_controller(&mut self) {
+        self.controller = None;
+        for name in self.names() {
+            self.hang_up(&name);
+        }
+        self.settle();
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.nodes.keys().cloned().collect()
+    }
+
+    pub(super) fn add(&mut self, name: &str) {
+        let id = format!("token-{name}");
+        let expires_at = after(self.now().wall, MINUTE);
+        let token = Command::CreateJoinToken {
+            id: id.clone(),
+            secret_hash: "hash".into(),
+            expires_at,
+            uses: 1,
+            labels: None,
+            name: None,
+        };
+        self.ask(token).unwrap();
+        let labels: IndexMap<String, String> = [("os".to_owned(), "linux".to_owned())].into_iter().collect();
+        let enrol =
+            Command::Enrol { id, secret_hash: "hash".into(), name: name.parse().unwrap(), labels: labels.clone() };
+        assert_eq!(self.ask(enrol).unwrap(), Answer::Enrolled(name.parse().unwrap()));
+        let node = Node {
+            machine: None,
+            journal: Recovered::default(),
+            session: None,
+            reachable: true,
+            deaf: false,
+            boot_id: "boot-1".into(),
+            exited: false,
+            running: BTreeSet::new(),
+            labels,
+        };
+        self.nodes.insert(name.to_owned(), node);
+        self.start_agent(name);
+    }
+
+    pub(super) fn label(&mut self, name: &str, label: &str, value: &str) {
+        self.nodes.get_mut(name).unwrap().labels.insert(label.into(), value.into());
+        self.crash(name);
+        self.start_agent(name);
+    }
+
+    pub(super) fn start_agent(&mut self, name: &str) {
+        let node = &self.nodes[name];
+        let config = agent::Config {
+            name: name.parse().unwrap(),
+            labels: node.labels.clone(),
+            slots: 4,
+            software: "test".into(),
+            instance: self.seconds,
+            boot_id: node.boot_id.clone(),
+            seed: 7,
+            #[cfg(feature = "mutants")]
+            mutant: self.mutant,
+        };
+        let (machine, fx) = agent::Agent::new(self.now(), config, node.journal.clone());
+        self.nodes.get_mut(name).unwrap().machine = Some(machine);
+        self.carry_out_at(name, fx);
+        self.connect(name);
+        self.settle();
+    }
+
+    pub(super) fn crash(&mut self, name: &str) {
+        let node = self.nodes.get_mut(name).unwrap();
+        node.machine = None;
+        node.running.clear();
+        self.local.retain(|(of, _)| of != name);
+        self.hang_up(name);
+        self.settle();
+    }
+
+    pub(super) fn cut(&mut self, name: &str) {
+        self.nodes.get_mut(name).unwrap().reachable = false;
+        self.hang_up(name);
+        self.settle();
+    }
+
+    pub(super) fn heal(&mut self, name: &str) {
+        let node = self.nodes.get_mut(name).unwrap();
+        (node.reachable, node.deaf) = (true, false);
+        self.hang_up(name);
+        self.connect(name);
+        self.settle();
+    }
+
+    fn connect(&mut self, name: &str) {
+        let node = self.nodes.get_mut(name).unwrap();
+        if self.controller.is_none() || node.machine.is_none() || !node.reachable || node.session.is_some() {
+            return;
+        }
+        self.sessions += 1;
+        node.session = Some(SessionId(self.sessions));
+        self.tell_agent(name, agent::event::Event::Connected);
+        let ended: Vec<RunName> = self.nodes[name].journal.runs.keys().copied().collect();
+        for run in ended {
+            self.tell_agent(name, agent::event::Event::LogDelivered(run));
+        }
+    }
+
+    fn hang_up(&mut self, name: &str) {
+        let Some(session) = self.nodes.get_mut(name).and_then(|node| node.session.take()) else { return };
+        self.wire.retain(|wire| !matches!(wire, Wire::ToController(s, _) | Wire::ToAgent(s, _) if *s == session));
+        if self.nodes[name].machine.is_some() {
+            self.tell_agent(name, agent::event::Event::Disconnected);
+        }
+        if self.controller.is_some() {
+            self.tell(Event::SessionClosed(session));
+        }
+    }
+
+    pub(super) fn tell(&mut self, event: Event) {
+        let now = self.now();
+        if let Some(controller) = &mut self.controller {
+            let fx = controller.handle(now, event);
+            self.carry_out(fx);
+        }
+    }
+
+    pub(super) fn tell_agent(&mut self, name: &str, event: agent::event::Event) {
+        let now = self.now();
+        if let Some(machine) = self.nodes.get_mut(name).and_then(|node| node.machine.as_mut()) {
+            let fx = machine.handle(now, event);
+            self.carry_out_at(name, fx);
+        }
+    }
+
+    pub(super) fn ask(&mut self, command: Command) -> Result<Answer, Refusal> {
+        self.requests += 1;
+        let request = RequestId(self.requests);
+        self.tell(Event::Asked { request, command });
+        self.settle();
+        self.replies.remove(&request).expect("a reply")
+    }
+
+    pub(super) fn start(&mut self, pipeline: &str, n: u128) -> Result<RunName, Refusal> {
+        let pipeline = key(pipeline);
+        let spec_hash = self.store.pipelines.get(&pipeline).map_or(SpecHash([0; 32]), |row| row.spec_hash);
+        let trigger = RunTrigger { kind: TriggerType::Manual, name: None, scheduled_time: None, by: None };
+        let run = RunName::new(Timestamp::from_second(1_800_000_000).unwrap(), n);
+        let params = IndexMap::new();
+        let command = Command::StartRun {
+            pipeline,
+            spec_hash,
+            run,
+            trigger,
+            params,
+            payload: None,
+            delivery: None,
+            force: false,
+        };
+        self.ask(command).map(|_| run)
+    }
+
+    /// Commits a workflow with one pipeline `p`: extra fields of the pipeline and, if given, a cron trigger.
+    pub(super) fn commit(&mut self, workflow: &str, pipeline: &str, cron: Option<&str>) {
+        let name: Name = workflow.parse().unwrap();
+        let triggers = if cron.is_some() { r#","triggers":["tick"]"# } else { "" };
+        let text = format!(r#"{{"tasks":{{"t":{{"steps":["true"]}}}}{triggers}{pipeline}}}"#);
+        let spec: PipelineSpec = serde_json::from_str(&text).unwrap();
+        let cron = cron.map(|cron| {
+            let trigger: Trigger = serde_json::from_str(&format!(r#"{{"type":"cron",{cron}}}"#)).unwrap();
+            ("tick".parse::<Name>().unwrap(), trigger)
+        });
+        let p: Name = "p".parse().unwrap();
+        let compiled = CompiledPipeline {
+            key: PipelineKey { workflow: name.clone(), pipeline: p.clone() },
+            suspend: spec.suspend,
+            env: Default::default(),
+            params: Default::default(),
+            triggers: cron.into_iter().collect(),
+            spec: spec.clone(),
+        };
+        let body = WorkflowBody {
+            metadata: ObjectMeta {
+                name: name.clone(),
+                description: None,
+                labels: Default::default(),
+                annotations: Default::default(),
+            },
+            spec: WorkflowSpec {
+                suspend: false,
+                env: Default::default(),
+                params: Default::default(),
+                files: Vec::new(),
+                triggers: compiled.triggers.clone(),
+                pipelines: [(p.clone(), spec)].into_iter().collect(),
+            },
+            pipelines: [(p, compiled)].into(),
+        };
+        self.workflows.insert(name, Arc::new(body));
+        self.sync();
+    }
+
+    pub(super) fn remove(&mut self, workflow: &str) {
+        self.workflows.remove(workflow);
+        self.sync();
+    }
+
+    fn sync(&mut self) {
+        self.revision += 1;
+        let workflows = self.workflows.iter().map(|(name, body)| {
+            let hash = SpecHash::of(&serde_json::to_vec(&body.spec).unwrap());
+            let path = format!("{name}.yaml");
+            (name.clone(), DesiredWorkflow { hash, path, line: 1, valid: true, body: Some(body.clone()) })
+        });
+        let desired = Desired {
+            revision: Revision(format!("r{}", self.revision)),
+            author: None,
+            subject: None,
+            workflows: workflows.collect(),
+            complete: true,
+            files: BTreeMap::new(),
+            problems: Vec::new(),
+            ignored: 0,
+        };
+        self.tell(Event::Compiled(Box::new(desired)));
+        self.settle();
+    }
+
+    /// Lets the time pass; everything that is due on the way happens at its time.
+    pub(super) fn pass(&mut self, time: Duration) {
+        let end = self.now().boot + time;
+        for round in 0.. {
+            assert!(round < 1_000_000, "timers for ever");
+            self.settle();
+            let controller = self.controller.as_ref().and_then(Controller::next_timeout);
+            let nodes = self.nodes.values().filter_map(|node| node.machine.as_ref()?.next_timeout());
+            let next = nodes.chain(controller).min().filter(|next| *next <= end);
+            let at = next.unwrap_or(end).max(self.now().boot);
+            (self.seconds, self.nanos) = (at.as_nanos() / 1_000_000_000, at.as_nanos() % 1_000_000_000);
+            let Some(_) = next else { break };
+            let now = self.now();
+            if let Some(controller) = self.controller.as_mut()
+                && controller.next_timeout().is_some_and(|due| due <= now.boot)
+            {
+                let fx = controller.handle_timeout(now);
+                self.carry_out(fx);
+            }
+            for name in self.names() {
+                if let Some(machine) = self.nodes.get_mut(&name).unwrap().machine.as_mut()
+                    && machine.next_timeout().is_some_and(|due| due <= now.boot)
+                {
+                    let fx = machine.handle_timeout(now);
+                    assert!(machine.next_timeout().is_none_or(|due| due > now.boot), "a timer that never ends");
+                    self.carry_out_at(&name, fx);
+                }
+            }
+            self.check();
+        }
+        self.check();
+    }
+
+    /// Delivers what is on the wire, and what agents have still to hear of themselves.
+    pub(super) fn settle(&mut self) {
+        for round in 0.. {
+            assert!(round < 100_000, "they talk for ever: {:?}", self.wire.front());
+            if let Some((name, event)) = self.local.pop_front() {
+                self.tell_agent(&name, event);
+                continue;
+            }
+            let Some(wire) = self.wire.pop_front() else { break };
+            match wire {
+                Wire::ToController(session, AgentMessage::Hello(hello)) => {
+                    let Some(name) = self.name_of(session) else { continue };
+                    self.tell(Event::SessionOpened {
+                        session,
+                        agent: name.parse().unwrap(),
+                        fingerprint: String::new(),
+                        address: "here".into(),
+                        hello: Box::new(hello),
+                    });
+                }
+                Wire::ToController(session, message) => self.tell(Event::Message { session, message }),
+                Wire::ToAgent(session, message) => {
+                    let Some(name) = self.name_of(session).filter(|name| !self.nodes[name].deaf) else { continue };
+                    self.tell_agent(&name, agent::event::Event::Message(message));
+                }
+            }
+        }
+        self.check();
+    }
+
+    fn name_of(&self, session: SessionId) -> Option<String> {
+        self.nodes.iter().find(|(_, node)| node.session == Some(session)).map(|(name, _)| name.clone())
+    }
+
+    fn carry_out(&mut self, fx: Effects) {
+        fx.now.into_iter().for_each(|effect| self.effect(effect));
+        self.store.apply(fx.commit);
+        fx.then.into_iter().for_each(|effect| self.effect(effect));
+    }
+
+    fn effect(&mut self, effect: Effect) {
+        match effect {
+            Effect::Send { session, message } => self.wire.push_back(Wire::ToAgent(session, message)),
+            Effect::SendSpecs { session, hashes } => {
+                let specs = hashes.iter().map(|hash| self.store.specs[hash].to_vec()).collect();
+                self.wire.push_back(Wire::ToAgent(session, ControllerMessage::Specs(Specs { specs })));
+            }
+            Effect::Close { session, .. } => {
+                if let Some(name) = self.name_of(session) {
+                    self.hang_up(&name);
+                }
+            }
+            Effect::Reply { request, result } => _ = self.replies.insert(request, *result),
+            Effect::Alert(alert) => self.alerts.push(alert),
+            Effect::DeleteLogs(_) | Effect::SignCertificate { .. } => {}
+        }
+    }
+
+    fn carry_out_at(&mut self, name: &str, fx: agent::event::Effects) {
+        fx.now.into_iter().for_each(|effect| self.agent_effect(name, effect));
+        apply(&mut self.nodes.get_mut(name).unwrap().journal, fx.commit);
+        fx.then.into_iter().for_each(|effect| self.agent_effect(name, effect));
+    }
+
+    fn agent_effect(&mut self, name: &str, effect: agent::event::Effect) {
+        use agent::event::{Effect, Event};
+        let seconds = self.seconds;
+        let node = self.nodes.get_mut(name).unwrap();
+        match effect {
+            Effect::Send(message) => {
+                if let Some(session) = node.session {
+                    self.wire.push_back(Wire::ToController(session, message));
+                }
+            }
+            Effect::Disconnect => self.hang_up(name),
+            Effect::ConfirmIntent(run) => self.local.push_back((name.to_owned(), Event::IntentDurable(run))),
+            Effect::SpawnStep(command) => {
+                assert!(self.started_runs.insert(command.id.run), "I2: {} starts twice", command.id.run);
+                self.starts.push(Start { at: seconds, agent: name.to_owned(), run: command.id.run });
+                node.running.insert(command.id);
+                if !self.slow {
+                    self.end_steps(name);
+                }
+            }
+            Effect::SignalStep { id, .. } => {
+                if node.running.remove(&id) {
+                    let exit = StepExit { status: ExitStatus::Signal(15), outputs: Ok(vec![]), leftovers: vec![] };
+                    self.local.push_back((name.to_owned(), Event::StepExited { id, exit }));
+                }
+            }
+            Effect::FinishRun { run, .. } => {
+                if node.session.is_some() {
+                    self.local.push_back((name.to_owned(), Event::LogDelivered(run)));
+                }
+            }
+            Effect::Exit => node.exited = true,
+            Effect::Alert(alert) => self.alerts.push(alert),
+            Effect::LogNote { .. }
+            | Effect::ForgetRun(_)
+            | Effect::InstallCertificate(_)
+            | Effect::LogAcknowledged { .. } => {}
+        }
+    }
+
+    pub(super) fn end_steps(&mut self, name: &str) {
+        for id in std::mem::take(&mut self.nodes.get_mut(name).unwrap().running) {
+            let exit = StepExit { status: ExitStatus::Code(0), outputs: Ok(vec![]), leftovers: vec![] };
+            self.local.push_back((name.to_owned(), agent::event::Event::StepExited { id, exit }));
+        }
+    }
+
+    /// I1 after every step; I2 is asserted where steps start, I3 and I10 where rows are applied.
+    fn check(&self) {
+        let now = self.now();
+        for key in self.store.owners.keys() {
+            let able: Vec<&String> = self
+                .nodes
+                .iter()
+                .filter(|(_, node)| node.machine.as_ref().is_some_and(|machine| machine.may_start(now, key)))
+                .map(|(name, _)| name)
+                .collect();
+            assert!(able.len() <= 1, "I1: {able:?} may start {key}");
+        }
+    }
+
+    pub(super) fn run(&self, run: RunName) -> &Run {
+        &self.store.runs[&run].run
+    }
+
+    pub(super) fn owner(&self, pipeline: &str) -> Option<String> {
+        self.store.owners.get(&key(pipeline))?.owner.as_ref().map(ToString::to_string)
+    }
+
+    /// When runs started on an agent, in seconds of the world.
+    pub(super) fn started(&self, agent: &str) -> Vec<u64> {
+        self.starts.iter().filter(|start| start.agent == agent).map(|start| start.at).collect()
+    }
+}
+
+impl Store {
+    fn apply(&mut self, batch: Batch) {
+        for change in batch {
+            match change {
+                Change::PutWorkflow(row) => _ = self.workflows.insert(row.metadata.name.clone(), *row),
+                Change::DeleteWorkflow(name) => _ = self.workflows.remove(&name),
+                Change::PutPipeline(row) => _ = self.pipelines.insert(row.key.clone(), *row),
+                Change::DeletePipeline(key) => _ = self.pipelines.remove(&key),
+                Change::PutSpec(hash, bytes) => _ = self.specs.insert(hash, bytes),
+                Change::PutOwner(key, row) => {
+                    if let Some(old) = self.owners.get(&key) {
+                        assert!(old.epoch <= row.epoch, "I3: the epoch of {key} fell");
+                        assert!(old.watermark <= row.watermark, "I10: the watermark of {key} fell");
+                    }
+                    self.owners.insert(key, row);
+                }
+                Change::PutAgent(row) => _ = self.agents.insert(row.name.clone(), *row),
+                Change::DeleteAgent(name) => _ = self.agents.remove(&name),
+                Change::PutRun(row) => _ = self.runs.insert(row.run.metadata.name, *row),
+                Change::DeleteRun(run) => _ = self.runs.remove(&run),
+                Change::PutSource(status) => self.loaded.source = Some(*status),
+                Change::PutLedger(row) => self.ledger.push(row),
+                Change::PutController(row) => self.loaded.controller = Some(row),
+                Change::AddEvent(_)
+                | Change::PutFile(..)
+                | Change::PutJoinToken(_)
+                | Change::DeleteJoinToken(_)
+                | Change::PutDelivery(..) => {}
+            }
+        }
+    }
+}
+
+fn apply(journal: &mut Recovered, changes: Vec<JournalChange>) {
+    for change in changes {
+        match change {
+            JournalChange::PutClaim(key, row) => {
+                if let Some(old) = journal.claims.get(&key) {
+                    assert!(old.epoch <= row.epoch && old.watermark <= row.watermark, "I3, I10: {key}");
+                }
+                journal.claims.insert(key, row);
+            }
+            JournalChange::PutRun(run, row) => {
+                if let Some(facts) = journal.facts.get_mut(&run) {
+                    facts.retain(|index, _| *index >= row.acknowledged);
+                }
+                journal.runs.insert(run, row);
+            }
+            JournalChange::PutFact(run, index, event) => {
+                journal.facts.entry(run).or_default().insert(index, event);
+            }
+            JournalChange::DeleteRun(run) => {
+                journal.runs.remove(&run);
+                journal.facts.remove(&run);
+            }
+            JournalChange::PutSpec(hash, bytes) => _ = journal.specs.insert(hash, bytes),
+            JournalChange::DeleteSpec(hash) => _ = journal.specs.remove(&hash),
+            JournalChange::PutStore(store) => journal.store = Some(store),
+            JournalChange::PutBoot(boot) => journal.boot_id = Some(boot),
+            JournalChange::PutName(name) => journal.name = Some(name),
+        }
+    }
+}

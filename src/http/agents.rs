@@ -1,0 +1,114 @@
+//! Join tokens, and the life of an agent.
+
+use std::sync::Arc;
+
+use axum::{
+    body::Bytes,
+    extract::{Path, State, rejection::BytesRejection},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use xene_agent::clock;
+use xene_schemas::{
+    duration::Duration,
+    meta::{AgentName, Labels},
+    run::millis,
+};
+
+use super::{
+    Api,
+    lists::absent,
+    objects::{Object, json},
+    problem::Problem,
+    runs::{body_of, parse_json},
+};
+use crate::decide::event::Command;
+
+/// A join token lives no longer.
+const MAX_TTL: Duration = Duration::from_secs(30 * 86_400);
+
+/// The body of `POST /api/v1/agents/tokens`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct TokenBody {
+    #[serde(default = "hour")]
+    ttl: Duration,
+    #[serde(default = "one")]
+    uses: u32,
+    #[serde(default)]
+    labels: Option<Labels>,
+    #[serde(default)]
+    name: Option<AgentName>,
+}
+
+fn hour() -> Duration {
+    Duration::from_secs(3600)
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// A new join token: the only time that its secret is shown.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct NewToken {
+    token: String,
+    id: String,
+    #[serde(with = "millis")]
+    expires_at: Timestamp,
+}
+
+pub(super) async fn create_token(
+    State(api): State<Arc<Api>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let body = body_of(body)?;
+    let TokenBody { ttl, uses, labels, name } = parse_json(if body.is_empty() { b"{}" } else { &body })?;
+    if uses == 0 || ttl.as_millis() == 0 || ttl > MAX_TTL {
+        return Err(Problem::bad_request("a token has at least one use, and lives longer than 0 and at most 30d"));
+    }
+    let (mut id, mut secret) = ([0; 8], [0; 32]);
+    getrandom::fill(&mut id)
+        .and_then(|()| getrandom::fill(&mut secret))
+        .map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the system gives no random bytes"))?;
+    let (id, secret) = (hex(&id), hex(&secret));
+    let ttl = std::time::Duration::from_millis(ttl.as_millis());
+    let expires_at =
+        clock::now().wall.checked_add(ttl).map_err(|_| Problem::bad_request("the token would outlive the calendar"))?;
+    let secret_hash = blake3::hash(secret.as_bytes()).to_hex().to_string();
+    let command = Command::CreateJoinToken { id: id.clone(), secret_hash, expires_at, uses, labels, name };
+    api.handle.ask(command).await??;
+    let token = format!("xene-join.{}.{id}.{secret}", api.config.ca_fingerprint);
+    Ok(json(StatusCode::CREATED, &Object::new("JoinToken", NewToken { token, id, expires_at })))
+}
+
+pub(super) async fn act(
+    State(api): State<Arc<Api>>,
+    Path((name, action)): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    let agent: AgentName = name.parse().map_err(|_| absent("agent", &name))?;
+    let command = match action.as_str() {
+        "drain" => Command::Drain(agent.clone()),
+        "undrain" => Command::Undrain(agent.clone()),
+        "revoke" => Command::Revoke(agent.clone()),
+        "forget" => Command::Forget(agent.clone()),
+        _ => return Err(Problem::not_found("an agent can be told drain, undrain, revoke or forget")),
+    };
+    api.handle.ask(command).await??;
+    let now = api.handle.view(move |controller, now| controller.agent(now, &agent)).await?;
+    Ok(match now {
+        Some(agent) => Object::new("Agent", agent).into_response(),
+        None => StatusCode::NO_CONTENT.into_response(),
+    })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .filter_map(|digit| char::from_digit(digit.into(), 16))
+        .collect()
+}

@@ -1,0 +1,162 @@
+//! Who may ask: the admin token, pipelines' hook tokens, and the server's own names.
+
+use std::{fmt, net::IpAddr, sync::Arc};
+
+use axum::{
+    extract::{Request, State},
+    http::{HeaderMap, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use subtle::ConstantTimeEq as _;
+use xene_schemas::meta::PipelineKey;
+
+use super::{Api, problem::Problem};
+
+/// The token that may do everything; kept as its hash.
+#[derive(Clone)]
+pub struct AdminToken([u8; 32]);
+
+impl AdminToken {
+    /// From its text.
+    pub fn new(token: &str) -> Self {
+        Self(*blake3::hash(token.as_bytes()).as_bytes())
+    }
+
+    fn is(&self, shown: &str) -> bool {
+        // Of hashes, so that not even the length can be timed.
+        blake3::hash(shown.as_bytes()).as_bytes().ct_eq(&self.0).into()
+    }
+}
+
+impl fmt::Debug for AdminToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AdminToken")
+    }
+}
+
+/// What hook tokens are derived from: random, for the life of the store.
+#[derive(Clone)]
+pub struct HookSecret(pub [u8; 32]);
+
+impl HookSecret {
+    /// The token that starts one pipeline by its webhook, and nothing else.
+    pub fn token(&self, key: &PipelineKey) -> String {
+        blake3::keyed_hash(&self.0, key.to_string().as_bytes()).to_hex().to_string()
+    }
+
+    fn is(&self, key: &PipelineKey, shown: &str) -> bool {
+        self.token(key).as_bytes().ct_eq(shown.as_bytes()).into()
+    }
+}
+
+impl fmt::Debug for HookSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HookSecret")
+    }
+}
+
+/// What a request shows to prove that it may start pipelines by webhook.
+pub(super) enum HookProof<'a> {
+    Admin,
+    Token(&'a str),
+}
+
+impl HookProof<'_> {
+    /// True if it is good for this pipeline.
+    pub(super) fn is_for(&self, api: &Api, key: &PipelineKey) -> bool {
+        match self {
+            Self::Admin => true,
+            Self::Token(token) => api.config.hooks.is(key, token),
+        }
+    }
+}
+
+/// The token that a webhook's sender shows: as bearer, or as `X-Xene-Token` where a sender can't set the former.
+pub(super) fn hook_proof<'a>(api: &Api, headers: &'a HeaderMap) -> Result<HookProof<'a>, Problem> {
+    let token = bearer(headers).or_else(|| headers.get("x-xene-token")?.to_str().ok());
+    match token {
+        Some(token) if api.config.admin.is(token) => Ok(HookProof::Admin),
+        Some(token) => Ok(HookProof::Token(token)),
+        None => Err(hook_refused()),
+    }
+}
+
+/// A wrong token, and a pipeline that is not there, are answered alike.
+pub(super) fn hook_refused() -> Problem {
+    Problem::new(StatusCode::UNAUTHORIZED, "a valid hook token is needed")
+        .hint("`xene get pipeline WORKFLOW/PIPELINE -o json` shows it as status.webhookToken")
+}
+
+/// Lets only the admin pass.
+pub(super) async fn require_admin(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    match bearer(request.headers()) {
+        Some(token) if api.config.admin.is(token) => next.run(request).await,
+        Some(_) => Problem::new(StatusCode::UNAUTHORIZED, "this token is not valid").into_response(),
+        None => Problem::new(StatusCode::UNAUTHORIZED, "a bearer token is needed")
+            .hint("the controller's token is in the file admin.token of its data folder")
+            .into_response(),
+    }
+}
+
+/// Refuses requests that a browser was led to make by a foreign name (DNS rebinding). A literal address can't be
+/// rebound, so it passes.
+pub(super) async fn require_own_host(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    let authority = request.uri().authority().map(|authority| authority.as_str());
+    let shown = authority.or_else(|| request.headers().get(header::HOST)?.to_str().ok());
+    match shown.map(host_of) {
+        Some(host) if is_own(&api.config.hosts, host) => next.run(request).await,
+        _ => Problem::new(StatusCode::MISDIRECTED_REQUEST, "this server does not answer to that name").into_response(),
+    }
+}
+
+fn is_own(hosts: &[String], host: &str) -> bool {
+    let literal = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    literal.parse::<IpAddr>().is_ok()
+        || host.eq_ignore_ascii_case("localhost")
+        || hosts.iter().any(|own| own.eq_ignore_ascii_case(host))
+}
+
+/// Without the port.
+fn host_of(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => authority,
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_own_names_and_literal_addresses_are_hosts() {
+        let hosts = ["xene.example".to_owned()];
+        let passes = |authority: &str| is_own(&hosts, host_of(authority));
+        for own in
+            ["localhost", "LOCALHOST:7420", "127.0.0.1:7420", "[::1]:7420", "[::1]", "10.0.0.1", "xene.example:1"]
+        {
+            assert!(passes(own), "{own}");
+        }
+        for foreign in
+            ["", "evil.example", "localhost.evil.example:7420", "127.0.0.1.evil.example", "xene.example.", "[x]"]
+        {
+            assert!(!passes(foreign), "{foreign}");
+        }
+    }
+
+    #[test]
+    fn a_hook_token_is_good_for_its_pipeline_alone() {
+        let secret = HookSecret([7; 32]);
+        let (one, other): (PipelineKey, PipelineKey) = ("a/b".parse().unwrap(), "a/c".parse().unwrap());
+        assert!(secret.is(&one, &secret.token(&one)));
+        assert!(!secret.is(&other, &secret.token(&one)));
+        assert!(!secret.is(&one, ""));
+        assert!(!HookSecret([8; 32]).is(&one, &secret.token(&one)));
+    }
+}

@@ -1,0 +1,125 @@
+//! Webhooks: a request starts a pipeline, once for each delivery id, and is answered when the run is durable.
+
+use std::sync::Arc;
+
+use axum::{
+    body::Bytes,
+    extract::{Path, State, rejection::BytesRejection},
+    http::{HeaderMap, StatusCode},
+    response::Response,
+};
+use indexmap::IndexMap;
+use serde::Serialize;
+use xene_schemas::{
+    meta::{Name, PipelineKey, RunName},
+    run::{RunTrigger, TriggerType},
+    trigger::{Trigger, Webhook},
+    workflow::WorkflowSpec,
+};
+
+use super::{
+    Api,
+    auth::{hook_proof, hook_refused},
+    objects::json,
+    problem::Problem,
+    runs::{Start, body_of, delivery_id},
+};
+
+/// Where senders put the id of a delivery, which stays when they try again.
+const DELIVERY_HEADERS: &[&str] = &["x-delivery-id", "x-github-delivery", "idempotency-key"];
+
+/// What a sender is answered.
+#[derive(Serialize)]
+struct Accepted {
+    run: RunName,
+    /// All of them, where a trigger starts several pipelines.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    runs: Vec<RunName>,
+}
+
+/// A pipeline's own webhook.
+pub(super) async fn pipeline(
+    State(api): State<Arc<Api>>,
+    Path((workflow, pipeline)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let proof = hook_proof(&api, &headers)?;
+    let key: PipelineKey = format!("{workflow}/{pipeline}").parse().map_err(|_| hook_refused())?;
+    if !proof.is_for(&api, &key) {
+        return Err(hook_refused());
+    }
+    start(&api, &headers, &body_of(body)?, None, vec![key]).await
+}
+
+/// A webhook trigger: starts the pipelines that name it, as far as the token is good for them.
+pub(super) async fn trigger(
+    State(api): State<Arc<Api>>,
+    Path((workflow, trigger)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let proof = hook_proof(&api, &headers)?;
+    let (Ok(workflow), Ok(trigger)) = (workflow.parse::<Name>(), trigger.parse::<Name>()) else {
+        return Err(hook_refused());
+    };
+    let row = api.handle.store().workflow(&workflow)?.ok_or_else(hook_refused)?;
+    let mut keys = pipelines_of(&row.spec, &workflow, &trigger);
+    keys.retain(|key| proof.is_for(&api, key));
+    let Some(Trigger::Webhook(webhook)) = row.spec.triggers.get(&trigger).filter(|_| !keys.is_empty()) else {
+        return Err(hook_refused());
+    };
+    refuse_unsupported(webhook, &trigger)?;
+    start(&api, &headers, &body_of(body)?, Some(trigger), keys).await
+}
+
+fn pipelines_of(spec: &WorkflowSpec, workflow: &Name, trigger: &Name) -> Vec<PipelineKey> {
+    let named = spec.pipelines.iter().filter(|(_, pipeline)| pipeline.triggers.0.contains(trigger));
+    named.map(|(name, _)| PipelineKey { workflow: workflow.clone(), pipeline: name.clone() }).collect()
+}
+
+/// What a trigger asks for and this version can't do must not be passed over: least of all proof.
+fn refuse_unsupported(webhook: &Webhook, trigger: &Name) -> Result<(), Problem> {
+    if webhook.suspend {
+        return Err(Problem::new(StatusCode::CONFLICT, format!("trigger {trigger} is suspended")));
+    }
+    if webhook.auth.is_some() || webhook.when.is_some() || !webhook.params.is_empty() {
+        return Err(Problem::new(
+            StatusCode::NOT_IMPLEMENTED,
+            format!("trigger {trigger} has auth, when or params, which this version can't evaluate"),
+        ));
+    }
+    Ok(())
+}
+
+async fn start(
+    api: &Api,
+    headers: &HeaderMap,
+    body: &Bytes,
+    trigger: Option<Name>,
+    keys: Vec<PipelineKey>,
+) -> Result<Response, Problem> {
+    let delivery = delivery_id(headers, DELIVERY_HEADERS)?;
+    let mut runs = Vec::with_capacity(keys.len());
+    for key in keys {
+        let wish = Start {
+            key,
+            trigger: RunTrigger {
+                kind: TriggerType::Webhook,
+                name: trigger.clone(),
+                scheduled_time: None,
+                by: Some("webhook".to_owned()),
+            },
+            given: IndexMap::new(),
+            payload: Some(body.to_vec()),
+            delivery: delivery.clone(),
+            force: false,
+        };
+        runs.push(wish.carry_out(api).await?.name());
+    }
+    let Some(run) = runs.first().copied() else { return Err(hook_refused()) };
+    if runs.len() == 1 {
+        runs.clear();
+    }
+    Ok(json(StatusCode::ACCEPTED, &Accepted { run, runs }))
+}

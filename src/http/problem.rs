@@ -1,0 +1,114 @@
+//! Errors as RFC 9457 problem documents: a title, a sentence, where it helps a hint.
+
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde_json::json;
+
+use crate::{
+    decide::event::Refusal,
+    driver::Closed,
+    store::{StoreError, logs::LogError},
+};
+
+/// Of a problem document.
+pub(super) const CONTENT_TYPE: &str = "application/problem+json";
+
+/// An error, as a client gets it.
+#[derive(Debug)]
+pub(super) struct Problem {
+    status: StatusCode,
+    detail: String,
+    hint: Option<&'static str>,
+}
+
+impl Problem {
+    pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self { status, detail: detail.into(), hint: None }
+    }
+
+    /// One for which only the status is known.
+    pub(super) fn of_status(status: StatusCode) -> Self {
+        Self::new(
+            status,
+            match status {
+                StatusCode::METHOD_NOT_ALLOWED => "this address does not take that method",
+                StatusCode::PAYLOAD_TOO_LARGE => "the body is above the limit of 1 MiB",
+                _ => status.canonical_reason().unwrap_or("the request failed"),
+            },
+        )
+    }
+
+    pub(super) fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, detail)
+    }
+
+    pub(super) fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, detail)
+    }
+
+    pub(super) fn hint(self, hint: &'static str) -> Self {
+        Self { hint: Some(hint), ..self }
+    }
+
+    /// Something is wrong here that the client can't mend: told in full only to the log.
+    fn internal(what: &'static str, error: &dyn std::fmt::Display) -> Self {
+        tracing::error!(%error, "{what}");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, what)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut body = json!({
+            "type": "about:blank",
+            "title": self.status.canonical_reason().unwrap_or("Error"),
+            "status": self.status.as_u16(),
+            "detail": self.detail,
+        });
+        if let Some(hint) = self.hint {
+            body["hint"] = hint.into();
+        }
+        let kind = (header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
+        let mut response = (self.status, [kind], format!("{body}\n")).into_response();
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl From<Closed> for Problem {
+    fn from(closed: Closed) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, closed.to_string())
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        Self::internal("the store can't be read", &error)
+    }
+}
+
+impl From<LogError> for Problem {
+    fn from(error: LogError) -> Self {
+        match error {
+            LogError::Deleted => Self::not_found("the log was removed"),
+            error => Self::internal("the log can't be read", &error),
+        }
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let status = match refusal {
+            Refusal::NotFound { .. } => StatusCode::NOT_FOUND,
+            Refusal::Token => StatusCode::FORBIDDEN,
+            Refusal::SpecChanged | Refusal::Suspended(_) | Refusal::NameTaken(_) | Refusal::Ended(_) => {
+                StatusCode::CONFLICT
+            }
+        };
+        Self::new(status, refusal.to_string())
+    }
+}

@@ -1,0 +1,194 @@
+//! Starting and ending runs.
+
+use std::sync::Arc;
+
+use axum::{
+    body::Bytes,
+    extract::{Path, State, rejection::BytesRejection},
+    http::{HeaderMap, StatusCode},
+    response::Response,
+};
+use indexmap::IndexMap;
+use serde::{Deserialize, de::DeserializeOwned};
+use xene_agent::clock;
+use xene_schemas::{
+    env::Scalar,
+    meta::{Name, PipelineKey, RunName},
+    pipeline::CompiledPipeline,
+    run::{Run, RunTrigger, TriggerType},
+};
+
+use super::{
+    Api,
+    lists::{absent, find_run},
+    objects::{Object, json},
+    problem::Problem,
+};
+use crate::{
+    compile::params,
+    decide::event::{Answer, Command, Refusal},
+};
+
+/// A spec that changes between check and start is looked at again, so often.
+const TRIES: usize = 3;
+/// The longest delivery id, in bytes.
+const MAX_DELIVERY: usize = 512;
+
+/// The body of `POST /api/v1/runs`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct StartBody {
+    workflow: Name,
+    pipeline: Name,
+    #[serde(default)]
+    params: IndexMap<String, Scalar>,
+    /// Start it even if suspended.
+    #[serde(default)]
+    force: bool,
+}
+
+/// A wish for a run.
+#[derive(Debug)]
+pub(super) struct Start {
+    pub(super) key: PipelineKey,
+    pub(super) trigger: RunTrigger,
+    pub(super) given: IndexMap<String, String>,
+    pub(super) payload: Option<Vec<u8>>,
+    pub(super) delivery: Option<String>,
+    pub(super) force: bool,
+}
+
+pub(super) async fn start(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let StartBody { workflow, pipeline, params, force } = parse_json(&body_of(body)?)?;
+    let wish = Start {
+        key: PipelineKey { workflow, pipeline },
+        trigger: RunTrigger {
+            kind: TriggerType::Manual,
+            name: None,
+            scheduled_time: None,
+            by: Some("admin".to_owned()),
+        },
+        given: params.into_iter().map(|(name, value)| (name, value.to_string())).collect(),
+        payload: None,
+        delivery: delivery_id(&headers, &["idempotency-key"])?,
+        force,
+    };
+    match wish.carry_out(&api).await? {
+        Started::Run(run) => Ok(json(StatusCode::CREATED, &Object::new("Run", *run))),
+        Started::Gone(name) => Err(Problem::new(
+            StatusCode::GONE,
+            format!("this Idempotency-Key started run {name}, which is past its retention"),
+        )),
+    }
+}
+
+pub(super) async fn cancel(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Response, Problem> {
+    let run = name.parse::<RunName>().map_err(|_| absent("run", &name))?;
+    api.handle.ask(Command::CancelRun { run, by: "admin".to_owned() }).await??;
+    Ok(json(StatusCode::ACCEPTED, &Object::new("Run", find_run(&api, &name)?.run)))
+}
+
+/// What came of a [`Start`].
+#[derive(Debug)]
+pub(super) enum Started {
+    /// The run, new or of an equal delivery before.
+    Run(Box<Run>),
+    /// An equal delivery made this run, of which nothing is kept any more.
+    Gone(RunName),
+}
+
+impl Started {
+    pub(super) fn name(&self) -> RunName {
+        match self {
+            Self::Run(run) => run.metadata.name,
+            Self::Gone(name) => *name,
+        }
+    }
+}
+
+impl Start {
+    /// Starts a run, or finds the one that an equal delivery made; it is durable then.
+    pub(super) async fn carry_out(self, api: &Api) -> Result<Started, Problem> {
+        let Some(delivery) = &self.delivery else { return self.start(api).await };
+        let place = blake3::hash(format!("{}/{delivery}", self.key).as_bytes()).as_bytes()[0];
+        let _only_one = api.deliveries[usize::from(place) % api.deliveries.len()].lock().await;
+        match api.handle.store().delivery(&self.key, delivery)? {
+            Some(name) => Ok(match api.handle.store().run(name)? {
+                Some(row) => Started::Run(Box::new(row.run)),
+                None => Started::Gone(name),
+            }),
+            None => self.start(api).await,
+        }
+    }
+
+    async fn start(self, api: &Api) -> Result<Started, Problem> {
+        for _ in 0..TRIES {
+            match api.handle.ask(self.command(api)?).await? {
+                Ok(Answer::Run(run)) => return Ok(Started::Run(run)),
+                Ok(Answer::Done | Answer::Enrolled(_)) => break,
+                Err(Refusal::SpecChanged) => {}
+                Err(refusal) => return Err(refusal.into()),
+            }
+        }
+        Err(Refusal::SpecChanged.into())
+    }
+
+    /// Checks the params against the spec that is in effect now.
+    fn command(&self, api: &Api) -> Result<Command, Problem> {
+        let store = api.handle.store();
+        let row = store.pipeline(&self.key)?.ok_or_else(|| absent("pipeline", &self.key.to_string()))?;
+        let compiled = store.spec(&row.spec_hash)?.and_then(|bytes| CompiledPipeline::decode(&bytes).ok());
+        let Some(compiled) = compiled else {
+            return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the pipeline's spec can't be read"));
+        };
+        let params = params::resolve(&compiled.params, &self.given).map_err(|errors| {
+            let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, errors.join("; "))
+        })?;
+        let now = clock::now().wall;
+        let run = match &self.delivery {
+            Some(delivery) => RunName::of_delivery(&self.key, delivery, now),
+            None => RunName::new(now, random_bits()?),
+        };
+        Ok(Command::StartRun {
+            pipeline: self.key.clone(),
+            spec_hash: row.spec_hash,
+            run,
+            trigger: self.trigger.clone(),
+            params,
+            payload: self.payload.clone(),
+            delivery: self.delivery.clone(),
+            force: self.force,
+        })
+    }
+}
+
+fn random_bits() -> Result<u128, Problem> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes)
+        .map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the system gives no random bytes"))?;
+    Ok(u128::from_le_bytes(bytes))
+}
+
+/// The first of these headers that is there.
+pub(super) fn delivery_id(headers: &HeaderMap, names: &[&'static str]) -> Result<Option<String>, Problem> {
+    let Some((name, value)) = names.iter().find_map(|name| Some((name, headers.get(*name)?))) else { return Ok(None) };
+    match value.to_str() {
+        Ok(id) if (1..=MAX_DELIVERY).contains(&id.len()) => Ok(Some(id.to_owned())),
+        _ => Err(Problem::bad_request(format!("{name} takes 1 to {MAX_DELIVERY} plain characters"))),
+    }
+}
+
+/// The body, if it could be read.
+pub(super) fn body_of(body: Result<Bytes, BytesRejection>) -> Result<Bytes, Problem> {
+    body.map_err(|rejection| Problem::of_status(rejection.status()))
+}
+
+/// A body of JSON.
+pub(super) fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(body).map_err(|error| Problem::bad_request(format!("the body can't be read: {error}")))
+}

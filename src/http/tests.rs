@@ -1,0 +1,527 @@
+//! The router without sockets, over a real store and a machine that only starts runs; and one look through a socket.
+
+use std::{
+    collections::HashSet,
+    sync::{Mutex as StdMutex, mpsc::channel},
+};
+
+use axum::body::{Body, Bytes, HttpBody};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    sync::watch::Sender,
+};
+use tower::ServiceExt as _;
+use xene_schemas::{
+    event::EventType,
+    meta::{Generation, PipelineKey, Revision, RunName},
+    phase::RunPhase,
+    pipeline::CompiledPipeline,
+    run::{Run, RunSpec},
+    wire::logs::{RecordKind, record_head},
+};
+
+use super::*;
+use crate::{
+    decide::{
+        event::{Answer, Command, Refusal},
+        rows::{Batch, Change, NewEvent, PipelineRow, RunRow, WorkflowRow},
+    },
+    store::{Store, logs::LogStore},
+};
+
+const ADMIN: &str = "s3cret";
+const DEADLINE: Duration = Duration::from_secs(10);
+
+struct World {
+    router: Router,
+    store: Store,
+    logs: LogStore,
+    asked: Arc<StdMutex<Vec<Command>>>,
+    stop: Sender<bool>,
+    _data: TempDir,
+}
+
+fn commit(store: &Store, batch: Batch) {
+    let (done, wait) = channel();
+    store.commit(batch, move |result| done.send(result).unwrap());
+    wait.recv().unwrap().unwrap();
+}
+
+/// A row of a run, as a machine would make it.
+fn row(key: &PipelineKey, name: RunName, command: Option<&Command>, phase: RunPhase) -> RunRow {
+    let (trigger, params) = match command {
+        Some(Command::StartRun { trigger, params, .. }) => (json!(trigger), json!(params)),
+        _ => (json!({"type": "manual"}), json!({})),
+    };
+    let spec: RunSpec = serde_json::from_value(json!({
+        "workflow": key.workflow, "pipeline": key.pipeline, "trigger": trigger, "params": params, "revision": "r1",
+        "specHash": "00".repeat(32),
+    }))
+    .unwrap();
+    let mut run = Run::new(name, Timestamp::from_second(5).unwrap(), spec);
+    run.status.phase = phase;
+    RunRow { run, facts: 0, from_controller: true, cancel_by: None, payload: None, give_up_at: None }
+}
+
+/// A workflow with two pipelines, of which only `slow` is started by the trigger `push`.
+fn seed(store: &Store, workflow: &str) {
+    let spec = json!({
+        "triggers": {"push": {"type": "webhook"}},
+        "pipelines": {
+            "build": {"labels": {"tier": "fast"}, "tasks": {"t": {"steps": ["true"]}}},
+            "slow": {"triggers": ["push"], "tasks": {"t": {"steps": ["true"]}},
+                     "params": {"level": {"type": "integer", "default": 3}}},
+        },
+    });
+    let row: WorkflowRow = WorkflowRow {
+        metadata: serde_json::from_value(json!({"name": workflow, "labels": {"team": "a"}})).unwrap(),
+        spec: serde_json::from_value(spec).unwrap(),
+        revision: Revision("r1".to_owned()),
+        path: "w.yaml".to_owned(),
+        line: 1,
+        generation: Generation(1),
+        hash: xene_schemas::meta::SpecHash([1; 32]),
+        valid: true,
+        held: None,
+    };
+    let mut batch = Vec::new();
+    for (name, spec) in &row.spec.pipelines {
+        let compiled = CompiledPipeline {
+            key: PipelineKey { workflow: row.metadata.name.clone(), pipeline: name.clone() },
+            suspend: false,
+            env: row.spec.env.clone(),
+            params: spec.params.clone(),
+            triggers: row.spec.triggers.clone(),
+            spec: spec.clone(),
+        };
+        let (spec_hash, bytes) = compiled.encode();
+        batch.push(Change::PutSpec(spec_hash, bytes.into()));
+        batch.push(Change::PutPipeline(Box::new(PipelineRow {
+            key: compiled.key,
+            spec: spec.clone(),
+            spec_hash,
+            revision: Revision("r1".to_owned()),
+            suspend: false,
+        })));
+    }
+    batch.push(Change::PutWorkflow(Box::new(row)));
+    commit(store, batch);
+}
+
+impl World {
+    fn new() -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let store = Store::open(data.path()).unwrap();
+        let logs = LogStore::open(&data.path().join("logs")).unwrap();
+        seed(&store, "w");
+        let asked = Arc::new(StdMutex::new(Vec::new()));
+        let (machine, seen) = (store.clone(), asked.clone());
+        let handle = Handle::for_tests(store.clone(), logs.clone(), move |command| {
+            seen.lock().unwrap().push(command.clone());
+            let Command::StartRun { pipeline, run, delivery, .. } = &command else {
+                return match command {
+                    Command::CancelRun { run, .. } => Err(Refusal::Ended(run)),
+                    _ => Ok(Answer::Done),
+                };
+            };
+            let row = row(pipeline, *run, Some(&command), RunPhase::StartingUp);
+            let answer = Answer::Run(Box::new(row.run.clone()));
+            let delivery = delivery.clone().map(|id| Change::PutDelivery(pipeline.clone(), id, *run));
+            commit(&machine, [Change::PutRun(Box::new(row))].into_iter().chain(delivery).collect());
+            Ok(answer)
+        });
+        let (stop, stopping) = tokio_watch::channel(false);
+        let config = Config {
+            admin: AdminToken::new(ADMIN),
+            hooks: HookSecret([7; 32]),
+            hosts: vec!["xene.example".to_owned()],
+            ca_fingerprint: "ab".repeat(32),
+            sync: Arc::new(|| Box::pin(async { Err("the source is gone".to_owned()) })),
+            stopping,
+        };
+        Self { router: router(handle, config), store, logs, asked, stop, _data: data }
+    }
+
+    async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Response {
+        let mut request = Request::builder().method(method).uri(path);
+        if !headers.iter().any(|(name, _)| *name == "host") {
+            request = request.header("host", "localhost:7420");
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.router.clone().oneshot(request.body(body.into()).unwrap()).await.unwrap()
+    }
+
+    async fn get(&self, path: &str) -> Response {
+        self.ask("GET", path, &[("authorization", "Bearer s3cret")], "").await
+    }
+
+    async fn items(&self, path: &str) -> Vec<String> {
+        let (status, list) = read(self.get(path).await).await;
+        assert_eq!(status, 200, "{path}: {list}");
+        assert_eq!((&list["apiVersion"], &list["kind"]), (&json!("xene/v1"), &json!("List")));
+        let name = |item: &Value| {
+            item.pointer("/metadata/name")
+                .map_or_else(|| item["id"].to_string(), |name| name.as_str().unwrap().to_owned())
+        };
+        list["items"].as_array().unwrap().iter().map(name).collect()
+    }
+
+    async fn start(&self, headers: &[(&str, &str)], body: &Value) -> (u16, Value) {
+        let headers = [&[("authorization", "Bearer s3cret")], headers].concat();
+        read(self.ask("POST", "/api/v1/runs", &headers, body.to_string()).await).await
+    }
+}
+
+async fn read(response: Response) -> (u16, Value) {
+    let status = response.status().as_u16();
+    let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+    (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+}
+
+async fn text(response: Response) -> String {
+    assert_eq!(response.status(), 200);
+    let bytes = timeout(DEADLINE, axum::body::to_bytes(response.into_body(), usize::MAX)).await.unwrap().unwrap();
+    String::from_utf8(bytes.into()).unwrap()
+}
+
+/// The next chunk of an answer without end; `None` at its end.
+async fn chunk(body: &mut Body) -> Option<Bytes> {
+    let frame = std::future::poll_fn(|context| Pin::new(&mut *body).poll_frame(context));
+    timeout(DEADLINE, frame).await.unwrap().map(|frame| frame.unwrap().into_data().unwrap())
+}
+
+fn assert_no_nulls(value: &Value) {
+    match value {
+        Value::Null => panic!("null"),
+        Value::Array(items) => items.iter().for_each(assert_no_nulls),
+        Value::Object(fields) => fields.values().for_each(assert_no_nulls),
+        _ => {}
+    }
+}
+
+/// Method, path, headers, body, expected status.
+type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a str, u16);
+
+fn run_name(n: u128) -> RunName {
+    RunName::new(Timestamp::from_second(1_700_000_000).unwrap(), n)
+}
+
+#[tokio::test]
+async fn every_error_is_a_problem_with_safe_headers() {
+    let world = World::new();
+    let auth = ("authorization", "Bearer s3cret");
+    let big = "x".repeat(MAX_BODY + 1);
+    let cases: [Case<'_>; 15] = [
+        ("GET", "/api/v1/runs", &[], "", 401),
+        ("GET", "/api/v1/runs", &[("authorization", "Bearer wrong")], "", 401),
+        ("GET", "/api/v1/nothing", &[], "", 401),
+        ("GET", "/api/v1/nothing", &[auth], "", 404),
+        ("GET", "/nothing", &[], "", 404),
+        ("DELETE", "/api/v1/workflows/w", &[auth], "", 405),
+        ("PUT", "/api/v1/workflows", &[auth], "{}", 405),
+        ("GET", "/api/v1/workflows/absent", &[auth], "", 404),
+        ("GET", "/api/v1/workflows/..%2Fw", &[auth], "", 404),
+        ("GET", "/api/v1/runs/%FF", &[auth], "", 400),
+        ("GET", "/api/v1/runs?limit=0", &[auth], "", 400),
+        ("GET", "/api/v1/runs?color=red", &[auth], "", 400),
+        ("POST", "/api/v1/runs", &[auth], &big, 413),
+        ("POST", "/api/v1/sync", &[auth], "", 502),
+        ("GET", "/healthz", &[("host", "evil.example:7420")], "", 421),
+    ];
+    for (method, path, headers, body, expected) in cases {
+        let response = world.ask(method, path, headers, body.to_owned()).await;
+        assert_eq!(response.headers()["content-type"], "application/problem+json", "{method} {path}");
+        assert_eq!(response.headers()["x-content-type-options"], "nosniff");
+        assert!(!response.headers().contains_key("access-control-allow-origin"));
+        assert_eq!(response.headers().contains_key("www-authenticate"), expected == 401, "{method} {path}");
+        let (status, problem) = read(response).await;
+        assert_eq!((status, &problem["status"]), (expected, &json!(expected)), "{method} {path}: {problem}");
+        assert!(problem["detail"].as_str().unwrap().len() > 5, "{problem}");
+    }
+    let healthy = world.ask("GET", "/healthz", &[("host", "XENE.example")], "").await;
+    assert_eq!(
+        (healthy.status().as_u16(), &healthy.headers()["x-content-type-options"]),
+        (200, &"nosniff".parse().unwrap())
+    );
+}
+
+#[tokio::test]
+async fn lists_are_paged_filtered_and_without_nulls() {
+    let world = World::new();
+    seed(&world.store, "v");
+    let (build, slow): (PipelineKey, PipelineKey) = ("w/build".parse().unwrap(), "v/slow".parse().unwrap());
+    let event = |n: i64, regarding: &str| {
+        Change::AddEvent(NewEvent {
+            at: Timestamp::from_second(n).unwrap(),
+            kind: EventType::Normal,
+            reason: "Created".to_owned(),
+            message: "it is new".to_owned(),
+            regarding: regarding.to_owned(),
+        })
+    };
+    let mut batch = vec![event(1, "workflow/w"), event(2, "source"), event(3, "workflow/w")];
+    for n in 0..5 {
+        let (key, phase) = if n % 2 == 0 { (&build, RunPhase::Success) } else { (&slow, RunPhase::Running) };
+        batch.push(Change::PutRun(Box::new(row(key, run_name(n), None, phase))));
+    }
+    commit(&world.store, batch);
+
+    assert_eq!(world.items("/api/v1/workflows").await, ["v", "w"]);
+    assert_eq!(world.items("/api/v1/workflows?limit=1&after=v").await, ["w"]);
+    assert_eq!(world.items("/api/v1/workflows?phase=Invalid").await, [""; 0]);
+    assert_eq!(world.items("/api/v1/workflows?labels=team%3Da").await.len(), 2);
+    assert_eq!(world.items("/api/v1/workflows?labels=team%3Db").await.len(), 0);
+    assert_eq!(world.items("/api/v1/pipelines").await, ["v/build", "v/slow", "w/build", "w/slow"]);
+    assert_eq!(world.items("/api/v1/pipelines?limit=2&after=v/build").await, ["v/slow", "w/build"]);
+    assert_eq!(world.items("/api/v1/pipelines?workflow=w&labels=tier=fast").await, ["w/build"]);
+    assert_eq!(world.items("/api/v1/pipelines?phase=NotScheduled&pipeline=slow").await, ["v/slow", "w/slow"]);
+    assert_eq!(world.items("/api/v1/pipelines?phase=Scheduled&limit=1").await, [""; 0]);
+    let names = |ns: &[u128]| ns.iter().map(|n| run_name(*n).to_string()).collect::<Vec<_>>();
+    assert_eq!(world.items("/api/v1/runs?limit=3").await, names(&[4, 3, 2]));
+    assert_eq!(world.items(&format!("/api/v1/runs?after={}", run_name(2))).await, names(&[1, 0]));
+    assert_eq!(world.items("/api/v1/runs?pipeline=w/build").await, names(&[4, 2, 0]));
+    assert_eq!(world.items("/api/v1/runs?active=true&workflow=v").await, names(&[3, 1]));
+    assert_eq!(world.items("/api/v1/runs?labels=tier=fast&phase=Success").await, names(&[4, 2, 0]));
+    assert_eq!(world.items("/api/v1/runs?since=2099-01-01T00:00:00Z").await, [""; 0]);
+    assert_eq!(world.items("/api/v1/events?regarding=workflow/w").await, ["3", "1"]);
+    assert_eq!(world.items("/api/v1/events?after=3&limit=1").await, ["2"]);
+
+    let (_, pipeline) = read(world.get("/api/v1/pipelines/w/build").await).await;
+    assert_eq!((&pipeline["apiVersion"], &pipeline["kind"]), (&json!("xene/v1"), &json!("Pipeline")));
+    assert_eq!(pipeline["metadata"], json!({"name": "w/build"}));
+    assert_eq!(pipeline["status"]["phase"], "NotScheduled");
+    assert_eq!(pipeline["status"]["lastRun"], json!({"name": run_name(4), "phase": "Success"}));
+    assert_eq!(pipeline["status"]["webhook"], "/hooks/w/pipelines/build");
+    let (_, run) = read(world.get(&format!("/api/v1/runs/{}", run_name(1))).await).await;
+    assert_eq!(run["metadata"]["createdAt"], "1970-01-01T00:00:05.000Z");
+    let (_, event) = read(world.get("/api/v1/events/2").await).await;
+    assert_eq!((&event["kind"], &event["regarding"]), (&json!("Event"), &json!("source")));
+    for object in [pipeline, run, event, read(world.get("/api/v1/workflows/w").await).await.1] {
+        assert_no_nulls(&object);
+    }
+}
+
+#[tokio::test]
+async fn a_run_starts_with_checked_params_once_for_each_key() {
+    let world = World::new();
+    let body = json!({"workflow": "w", "pipeline": "slow", "params": {"level": 7}});
+    let (status, run) = world.start(&[], &body).await;
+    assert_eq!((status, &run["kind"], &run["spec"]["params"]), (201, &json!("Run"), &json!({"level": "7"})));
+    assert_eq!(run["spec"]["trigger"], json!({"type": "manual", "by": "admin"}));
+
+    let (status, problem) =
+        world.start(&[], &json!({"workflow": "w", "pipeline": "slow", "params": {"level": "x"}})).await;
+    assert_eq!((status, &problem["detail"]), (422, &json!("param level takes a whole number, not \"x\"")));
+    for (body, expected) in [
+        (json!({"workflow": "w", "pipeline": "absent"}), 404),
+        (json!({"workflow": "w"}), 400),
+        (json!({"workflow": "w", "pipeline": "slow", "extra": 1}), 400),
+    ] {
+        assert_eq!(world.start(&[], &body).await.0, expected, "{body}");
+    }
+
+    let key = [("idempotency-key", "k1")];
+    let (first, second) = tokio::join!(world.start(&key, &body), world.start(&key, &body));
+    assert_eq!((first.0, second.0), (201, 201));
+    assert_eq!(first.1["metadata"]["name"], second.1["metadata"]["name"]);
+    assert_eq!(world.asked.lock().unwrap().len(), 2, "one without a key, one for two with it");
+
+    let path = format!("/api/v1/runs/{}/cancel", run_name(1));
+    let (status, problem) = read(world.ask("POST", &path, &[("authorization", "Bearer s3cret")], "").await).await;
+    assert_eq!((status, problem["detail"].as_str()), (409, Some(&*format!("run {} has ended", run_name(1)))));
+}
+
+#[tokio::test]
+async fn webhooks_need_their_own_token_and_take_each_delivery_once() {
+    let world = World::new();
+    let (_, pipeline) = read(world.get("/api/v1/pipelines/w/slow").await).await;
+    let token = pipeline["status"]["webhookToken"].as_str().unwrap();
+    let bearer = format!("Bearer {token}");
+    let before = world.store.revision().unwrap();
+    for (path, headers) in [
+        ("/hooks/w/pipelines/slow", vec![]),
+        ("/hooks/w/pipelines/slow", vec![("x-xene-token", "wrong")]),
+        ("/hooks/w/pipelines/build", vec![("x-xene-token", token)]),
+        ("/hooks/w/pipelines/absent", vec![("x-xene-token", token)]),
+        ("/hooks/w/triggers/absent", vec![("x-xene-token", token)]),
+        ("/hooks/absent/triggers/push", vec![("x-xene-token", token)]),
+    ] {
+        let (status, problem) = read(world.ask("POST", path, &headers, "{}").await).await;
+        assert_eq!((status, &problem["detail"]), (401, &json!("a valid hook token is needed")), "{path}");
+    }
+    assert_eq!(world.store.revision().unwrap(), before, "nothing was written");
+
+    let mut runs = HashSet::new();
+    for (path, headers) in [
+        ("/hooks/w/pipelines/slow", [("authorization", &*bearer), ("x-github-delivery", "d1")]),
+        ("/hooks/w/pipelines/slow", [("x-xene-token", token), ("x-delivery-id", "d1")]),
+        ("/hooks/w/triggers/push", [("x-xene-token", token), ("x-delivery-id", "d1")]),
+        ("/hooks/w/triggers/push", [("authorization", "Bearer s3cret"), ("x-delivery-id", "d2")]),
+    ] {
+        let (status, answer) = read(world.ask("POST", path, &headers, "\0payload").await).await;
+        assert_eq!(status, 202, "{path}: {answer}");
+        let run: RunName = answer["run"].as_str().unwrap().parse().unwrap();
+        assert!(world.store.run(run).unwrap().is_some(), "durable when answered");
+        runs.insert(run);
+    }
+    assert_eq!(runs.len(), 2);
+    let asked = world.asked.lock().unwrap();
+    let [Command::StartRun { payload, trigger, .. }, Command::StartRun { trigger: by_trigger, .. }] = &asked[..] else {
+        panic!("{asked:?}");
+    };
+    assert_eq!((payload.as_deref(), trigger.name.as_ref()), (Some(&b"\0payload"[..]), None));
+    assert_eq!(by_trigger.name.as_ref().map(|name| name.as_str()), Some("push"));
+}
+
+#[tokio::test]
+async fn a_join_token_is_shown_once_and_kept_as_a_hash() {
+    let world = World::new();
+    let auth = [("authorization", "Bearer s3cret")];
+    let body = json!({"ttl": "10m", "uses": 2, "labels": {"zone": "a"}, "name": "box"}).to_string();
+    let (status, answer) = read(world.ask("POST", "/api/v1/agents/tokens", &auth, body).await).await;
+    assert_eq!(status, 201, "{answer}");
+    let parts: Vec<_> = answer["token"].as_str().unwrap().split('.').collect();
+    assert_eq!((parts.len(), parts[0], parts[1]), (4, "xene-join", &*"ab".repeat(32)));
+    let asked = world.asked.lock().unwrap().clone();
+    let [Command::CreateJoinToken { id, secret_hash, uses: 2, labels: Some(_), name: Some(_), .. }] = &asked[..] else {
+        panic!("{asked:?}");
+    };
+    assert_eq!((id.as_str(), secret_hash.as_str()), (parts[2], &*blake3::hash(parts[3].as_bytes()).to_hex()));
+    for refused in [r#"{"ttl": "0s"}"#, r#"{"ttl": "31d"}"#, r#"{"uses": 0}"#, r#"{"use": 1}"#, "nonsense"] {
+        assert_eq!(world.ask("POST", "/api/v1/agents/tokens", &auth, refused).await.status(), 400, "{refused}");
+    }
+    assert_eq!(world.ask("POST", "/api/v1/agents/box/dance", &auth, "").await.status(), 404);
+}
+
+fn record(kind: RecordKind, step: u16, micros: u64, data: &[u8]) -> Vec<u8> {
+    [&record_head(kind, step, micros, data.len())[..], data].concat()
+}
+
+fn a_log() -> Vec<u8> {
+    [
+        record(RecordKind::Step, 1, 0, br#"{"task": "a", "step": "one", "attempt": 1}"#),
+        record(RecordKind::Step, 2, 0, br#"{"task": "b", "step": "two", "attempt": 2}"#),
+        record(RecordKind::Stdout, 1, 1_000_000, b"hello\nwor"),
+        record(RecordKind::Stderr, 1, 2_000_000, b"ld\n"),
+        record(RecordKind::Stdout, 2, 3_000_000, b"\xff\xfe\nhalf"),
+        record(RecordKind::Note, 0, 4_000_000, b"the agent stopped"),
+    ]
+    .concat()
+}
+
+#[tokio::test]
+async fn logs_read_as_text_and_as_lines_of_json() {
+    let world = World::new();
+    let name = run_name(1);
+    let run = row(&"w/build".parse().unwrap(), name, None, RunPhase::Success);
+    commit(&world.store, vec![Change::PutRun(Box::new(run))]);
+    world.logs.append(name, 0, a_log().into()).await.unwrap();
+    let path = |query: &str| format!("/api/v1/runs/{name}/logs?{query}");
+    let raw = world.get(&path("")).await;
+    let raw = axum::body::to_bytes(raw.into_body(), usize::MAX).await.unwrap();
+    assert_eq!(&raw[..], b"hello\nworld\n\xff\xfe\nhalf\nxene: the agent stopped\n");
+    assert_eq!(text(world.get(&path("task=a")).await).await, "hello\nworld\n");
+    assert_eq!(text(world.get(&path("step=two&tail=1")).await).await, "half");
+    assert_eq!(text(world.get(&path("tail=2")).await).await, "half\nxene: the agent stopped\n");
+    assert_eq!(
+        text(world.get(&path("task=a&step=one&timestamps=true")).await).await,
+        "1970-01-01T00:00:01.000Z hello\n1970-01-01T00:00:01.000Z world\n"
+    );
+    let lines = text(world.get(&path("format=ndjson")).await).await;
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let line = |second: u32, task: &str, step: &str, attempt: u32, stream: &str, text: &str| {
+        json!({"time": format!("1970-01-01T00:00:0{second}.000Z"), "task": task, "step": step, "attempt": attempt,
+               "stream": stream, "text": text})
+    };
+    assert_eq!(
+        lines,
+        [
+            line(1, "a", "one", 1, "stdout", "hello\n"),
+            line(1, "a", "one", 1, "stdout", "wor"),
+            line(2, "a", "one", 1, "stderr", "ld\n"),
+            json!({"time": "1970-01-01T00:00:03.000Z", "task": "b", "step": "two", "attempt": 2, "stream": "stdout",
+               "base64": "//4K"}),
+            line(3, "b", "two", 2, "stdout", "half"),
+            json!({"time": "1970-01-01T00:00:04.000Z", "stream": "note", "text": "the agent stopped"}),
+        ]
+    );
+    for (query, status) in [("format=xml", 400), ("tail=-1", 400), ("lines=1", 400)] {
+        assert_eq!(world.get(&path(query)).await.status(), status, "{query}");
+    }
+    assert_eq!(world.get(&format!("/api/v1/runs/{}/logs", run_name(9))).await.status(), 404);
+}
+
+#[tokio::test]
+async fn a_followed_log_comes_line_by_line_and_ends_with_its_run() {
+    let world = World::new();
+    let name = run_name(1);
+    let run = row(&"w/build".parse().unwrap(), name, None, RunPhase::Running);
+    commit(&world.store, vec![Change::PutRun(Box::new(run))]);
+    let mut body = world.get(&format!("/api/v1/runs/{name}/logs?follow=true")).await.into_body();
+    let mut offset = 0;
+    for line in ["one\n", "two\n"] {
+        let bytes = record(RecordKind::Stdout, 1, 0, line.as_bytes());
+        // Cut in the middle of a record: nothing is printed before it is whole.
+        let (first, second) = bytes.split_at(9);
+        world.logs.append(name, offset, first.to_vec().into()).await.unwrap();
+        offset = world.logs.append(name, offset + 9, second.to_vec().into()).await.unwrap();
+        assert_eq!(chunk(&mut body).await.unwrap(), line);
+    }
+    world.logs.append(name, offset, record(RecordKind::End, 0, 0, b"").into()).await.unwrap();
+    assert_eq!(chunk(&mut body).await, None);
+}
+
+#[tokio::test]
+async fn watchers_see_what_is_committed_and_end_with_the_process() {
+    let world = World::new();
+    let response = world.ask(
+        "GET",
+        "/api/v1/watch?kinds=run,pipelines",
+        &[("authorization", "Bearer s3cret"), ("last-event-id", "0")],
+        "",
+    );
+    let mut body = response.await.into_body();
+    let hello = chunk(&mut body).await.unwrap();
+    assert_eq!(hello, ": changes from here on\n\nevent: resync\ndata: {\"revision\":1}\n\n");
+    let run = row(&"w/build".parse().unwrap(), run_name(1), None, RunPhase::Running);
+    commit(
+        &world.store,
+        vec![
+            Change::DeleteWorkflow("w".parse().unwrap()),
+            Change::PutRun(Box::new(run)),
+            Change::DeletePipeline("w/build".parse().unwrap()),
+        ],
+    );
+    let seen = String::from_utf8(chunk(&mut body).await.unwrap().to_vec()).unwrap();
+    let [run, pipeline] = seen.trim_end().split("\n\n").collect::<Vec<_>>()[..] else { panic!("{seen}") };
+    let data = run.strip_prefix("event: run\ndata: ").unwrap();
+    let object: Value = serde_json::from_str(data).unwrap();
+    assert_eq!((&object["kind"], &object["metadata"]["name"]), (&json!("Run"), &json!(run_name(1))));
+    assert_eq!(pipeline, "event: pipeline\ndata: {\"deleted\":\"w/build\"}\nid: 2");
+    world.stop.send(true).unwrap();
+    assert_eq!(chunk(&mut body).await, None);
+    assert_eq!(world.get("/api/v1/watch?kinds=cats").await.status(), 400);
+}
+
+#[tokio::test]
+async fn serves_a_socket_until_told_to_stop() {
+    let world = World::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = tokio::spawn(serve(listener, None, world.router.clone(), world.stop.subscribe()));
+    let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
+    client.write_all(format!("GET /healthz HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes()).await.unwrap();
+    let mut answer = [0; 15];
+    client.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200 OK");
+    world.stop.send(true).unwrap();
+    timeout(DEADLINE, server).await.unwrap().unwrap().unwrap();
+    let mut rest = Vec::new();
+    timeout(DEADLINE, client.read_to_end(&mut rest)).await.unwrap().unwrap();
+    assert!(tokio::net::TcpStream::connect(address).await.is_err());
+}

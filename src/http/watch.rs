@@ -1,0 +1,150 @@
+//! Changes as they are committed, as server-sent events.
+//!
+//! Each event's type is the kind of an object; its data the object as it is now, or `{"deleted": NAME}`. The id is the
+//! store's revision. Nothing is replayed: who comes back with an older id, or falls behind, gets an event `resync` and
+//! reads the lists anew.
+
+use std::{collections::BTreeSet, fmt::Write as _, sync::Arc, time::Duration};
+
+use axum::{body::Bytes, extract::State, http::HeaderMap, response::Response};
+use serde::Serialize;
+use serde_json::json;
+use tokio::sync::broadcast::error::RecvError;
+use xene_schemas::{
+    event::Event,
+    meta::{AgentName, PipelineKey},
+    source::Source,
+};
+
+use super::{
+    Api,
+    lists::pipeline_object,
+    objects::{self, Object},
+    problem::Problem,
+    query::Query,
+    stopped,
+    stream::stream,
+};
+use crate::{decide::rows::Change, store::Committed};
+
+/// A client hears at least a comment this often, so that it can tell a quiet controller from a dead connection.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+
+const KINDS: &[&str] = &["workflow", "pipeline", "run", "agent", "source", "event"];
+
+pub(super) async fn watch(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+    mut query: Query,
+) -> Result<Response, Problem> {
+    let kinds = parse_kinds(query.take("kinds").as_deref())?;
+    query.finish()?;
+    let mut committed = api.handle.watch();
+    // Read after subscribing: what is committed in between is seen twice rather than not at all.
+    let revision = api.handle.store().revision()?;
+    let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse::<u64>().ok());
+    let mut text = ": changes from here on\n\n".to_owned();
+    if last.is_some_and(|last| last != revision) {
+        write_event(&mut text, "resync", &json!({"revision": revision}));
+    }
+    Ok(stream("text/event-stream", move |sink| async move {
+        loop {
+            if !text.is_empty() && sink.send(Bytes::from(std::mem::take(&mut text))).await.is_err() {
+                return;
+            }
+            let next = tokio::select! {
+                next = committed.recv() => next,
+                () = tokio::time::sleep(KEEP_ALIVE) => {
+                    text.push_str(":\n\n");
+                    continue;
+                }
+                () = sink.closed() => return,
+                () = stopped(api.config.stopping.clone()) => return,
+            };
+            match next {
+                Ok(group) => write_group(&api, &kinds, &group, &mut text).await,
+                Err(RecvError::Lagged(_)) => {
+                    committed = committed.resubscribe();
+                    let revision = api.handle.store().revision().unwrap_or_default();
+                    write_event(&mut text, "resync", &json!({"revision": revision}));
+                }
+                Err(RecvError::Closed) => return,
+            }
+        }
+    }))
+}
+
+/// Of all, or of those that are named, in singular or plural.
+fn parse_kinds(kinds: Option<&str>) -> Result<BTreeSet<&'static str>, Problem> {
+    let Some(kinds) = kinds else { return Ok(KINDS.iter().copied().collect()) };
+    let parse = |word: &str| {
+        let found = KINDS.iter().copied().find(|kind| word == *kind || word.strip_suffix('s') == Some(kind));
+        found.ok_or_else(|| Problem::bad_request(format!("kinds takes {}, not {word:?}", KINDS.join(", "))))
+    };
+    kinds.split(',').map(parse).collect()
+}
+
+/// One commit: an event for each object that it changed.
+async fn write_group(api: &Api, kinds: &BTreeSet<&'static str>, group: &Committed, text: &mut String) {
+    let start = text.len();
+    let (mut pipelines, mut agents) = (BTreeSet::<&PipelineKey>::new(), BTreeSet::<&AgentName>::new());
+    let mut event_id = group.first_event;
+    for change in &group.changes {
+        let takes = |kind| kinds.contains(kind);
+        match &**change {
+            Change::PutWorkflow(row) if takes("workflow") => {
+                write_event(text, "workflow", &Object::new("Workflow", objects::workflow((**row).clone())));
+            }
+            Change::DeleteWorkflow(name) if takes("workflow") => write_deleted(text, "workflow", name),
+            Change::PutPipeline(row) if takes("pipeline") => drop(pipelines.insert(&row.key)),
+            Change::PutOwner(key, _) if takes("pipeline") => drop(pipelines.insert(key)),
+            Change::DeletePipeline(key) if takes("pipeline") => write_deleted(text, "pipeline", key),
+            Change::PutRun(row) if takes("run") => write_event(text, "run", &Object::new("Run", &row.run)),
+            Change::DeleteRun(name) if takes("run") => write_deleted(text, "run", name),
+            Change::PutAgent(row) if takes("agent") => drop(agents.insert(&row.name)),
+            Change::DeleteAgent(name) if takes("agent") => write_deleted(text, "agent", name),
+            Change::PutSource(status) if takes("source") => {
+                write_event(text, "source", &Object::new("Source", Source { status: (**status).clone() }));
+            }
+            Change::AddEvent(event) => {
+                if takes("event") {
+                    let crate::decide::rows::NewEvent { at, kind, reason, message, regarding } = event.clone();
+                    let event = Event { id: event_id, at, kind, reason, message, regarding };
+                    write_event(text, "event", &Object::new("Event", event));
+                }
+                event_id += 1;
+            }
+            _ => {}
+        }
+    }
+    for key in pipelines {
+        // One that a later commit removed has its own event coming.
+        if let Ok(Some(object)) = pipeline_object(api, key) {
+            write_event(text, "pipeline", &object);
+        }
+    }
+    for name in agents {
+        let name = name.clone();
+        if let Ok(Some(agent)) = api.handle.view(move |controller, now| controller.agent(now, &name)).await {
+            write_event(text, "agent", &Object::new("Agent", agent));
+        }
+    }
+    if text.len() > start {
+        // Only the last one has it: a client that was cut off within the commit has not seen all of it.
+        text.truncate(text.len() - 1);
+        // Writing to a String can't fail.
+        let _ = write!(text, "id: {}\n\n", group.revision);
+    }
+}
+
+fn write_deleted(text: &mut String, kind: &str, name: &impl std::fmt::Display) {
+    write_event(text, kind, &json!({"deleted": name.to_string()}));
+}
+
+fn write_event(text: &mut String, kind: &str, data: &impl Serialize) {
+    match serde_json::to_string(data) {
+        // JSON on one line has no line feed.
+        Ok(data) => text.extend(["event: ", kind, "\ndata: ", &data, "\n\n"]),
+        Err(error) => tracing::error!(%error, kind, "a change can't be told"),
+    }
+}

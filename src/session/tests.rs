@@ -1,0 +1,366 @@
+//! Both ends against each other, over loopback.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use jiff::{Timestamp, ToSpan};
+use quinn::{Connection, Endpoint, crypto::rustls::QuicClientConfig};
+use rcgen::{CertificateParams, KeyPair};
+use rustls::{RootCertStore, pki_types::PrivateKeyDer};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::timeout,
+};
+use xene_agent::{
+    clock,
+    session::{
+        ClientConfig, ClientEvent, Identity, IdentityError, JoinToken, LogSource, Uploads, run,
+        tls::{self, SERVER_NAME, provider},
+        transport::Liveness,
+    },
+};
+use xene_schemas::{
+    meta::{Epoch, Labels, Name},
+    wire::{
+        ALPN, Message,
+        control::{AgentMessage, Certificate, Hello, Refused, Renew, SetWanted, StoreSeen, Welcome},
+    },
+};
+
+use super::*;
+
+mod conversation;
+mod enrolment;
+mod logs;
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    timeout(DEADLINE, what).await.expect("in time")
+}
+
+fn now() -> Timestamp {
+    clock::now().wall
+}
+
+/// A machine that lets in whoever shows a token that it knows, once.
+#[derive(Clone)]
+struct FakeDriver {
+    events: mpsc::Sender<Event>,
+    tokens: Arc<Mutex<HashMap<String, String>>>,
+}
+
+impl Driver for FakeDriver {
+    async fn tell(&self, event: Event) -> Result<(), Closed> {
+        self.events.send(event).await.map_err(|_| Closed)
+    }
+
+    async fn ask(&self, command: Command) -> Result<Result<Answer, Refusal>, Closed> {
+        let Command::Enrol { id, secret_hash, name, .. } = command else { panic!("{command:?}") };
+        let mut tokens = self.tokens.lock().unwrap();
+        Ok(if tokens.get(&id) == Some(&secret_hash) {
+            tokens.remove(&id);
+            Ok(Answer::Enrolled(name))
+        } else {
+            Err(Refusal::Token)
+        })
+    }
+}
+
+#[derive(Clone, Default)]
+struct FakeLogs {
+    logs: Arc<Mutex<HashMap<RunName, Vec<u8>>>>,
+    /// How often a run is still unknown.
+    refusals: Arc<Mutex<u32>>,
+    syncs: Arc<Mutex<u32>>,
+}
+
+impl LogSink for FakeLogs {
+    async fn may_append(&self, agent: &AgentName, header: &LogHeader) -> bool {
+        let mut refusals = self.refusals.lock().unwrap();
+        let known = *refusals == 0;
+        *refusals = refusals.saturating_sub(1);
+        known && agent.as_str() == "alpha" && header.epoch == Epoch(7)
+    }
+
+    async fn append(&self, run: RunName, offset: u64, bytes: Bytes) -> io::Result<()> {
+        let mut logs = self.logs.lock().unwrap();
+        let log = logs.entry(run).or_default();
+        let known = usize::try_from(log.len() as u64 - offset).expect("no gap");
+        log.extend_from_slice(bytes.get(known..).unwrap_or_default());
+        Ok(())
+    }
+
+    async fn sync(&self, run: RunName) -> io::Result<u64> {
+        *self.syncs.lock().unwrap() += 1;
+        Ok(self.logs.lock().unwrap().get(&run).map_or(0, Vec::len) as u64)
+    }
+}
+
+/// A log in memory that grows as a test says.
+#[derive(Debug, Clone)]
+struct FakeSource(watch::Sender<(Vec<u8>, bool)>);
+
+impl FakeSource {
+    fn new() -> Self {
+        Self(watch::Sender::new((Vec::new(), false)))
+    }
+
+    fn write(&self, bytes: &[u8]) {
+        self.0.send_modify(|(log, _)| log.extend_from_slice(bytes));
+    }
+
+    fn seal(&self) {
+        self.0.send_modify(|(_, sealed)| *sealed = true);
+    }
+}
+
+impl LogSource for FakeSource {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let log = self.0.borrow();
+        let rest = log.0.get(usize::try_from(offset).unwrap()..).unwrap_or_default();
+        let length = rest.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&rest[..length]);
+        Ok(length)
+    }
+
+    async fn wait_for(&self, offset: u64) {
+        let _ = self.0.subscribe().wait_for(|(log, sealed)| *sealed || log.len() as u64 > offset).await;
+    }
+
+    fn is_sealed(&self) -> bool {
+        self.0.borrow().1
+    }
+}
+
+struct Controller {
+    folder: PathBuf,
+    pki: Arc<Pki>,
+    driver: FakeDriver,
+    logs: FakeLogs,
+    sessions: Sessions,
+    events: mpsc::Receiver<Event>,
+    listener: Option<Listener>,
+    liveness: Liveness,
+    address: SocketAddr,
+}
+
+impl Controller {
+    fn start(folder: &Path) -> Self {
+        Self::start_at(folder, now(), pki::AGENT_LIFE)
+    }
+
+    fn start_at(folder: &Path, at: Timestamp, life: Duration) -> Self {
+        let pki = Arc::new(Pki::open(&folder.join("pki"), at, life).unwrap());
+        let (events_in, events) = mpsc::channel(64);
+        let driver = FakeDriver { events: events_in, tokens: Arc::default() };
+        let mut controller = Self {
+            folder: folder.into(),
+            pki,
+            driver,
+            logs: FakeLogs::default(),
+            sessions: Sessions::default(),
+            events,
+            listener: None,
+            liveness: Liveness::default(),
+            address: "127.0.0.1:0".parse().unwrap(),
+        };
+        controller.listen();
+        controller
+    }
+
+    fn listen(&mut self) {
+        let listener = self.bind().unwrap();
+        self.address = listener.local_addr().unwrap();
+        self.listener = Some(listener);
+    }
+
+    fn bind(&self) -> Result<Listener, ListenerError> {
+        let config = ListenerConfig { liveness: self.liveness, ..ListenerConfig::new(self.address) };
+        let (pki, driver, logs) = (self.pki.clone(), self.driver.clone(), self.logs.clone());
+        Listener::bind(&config, pki, driver, logs, self.sessions.clone())
+    }
+
+    async fn restart(&mut self) {
+        soon(self.listener.take().unwrap().shutdown()).await;
+        // The port is free once the old listener's last task has ended.
+        let again = async {
+            loop {
+                match self.bind() {
+                    Ok(listener) => break listener,
+                    Err(_) => tokio::task::yield_now().await,
+                }
+            }
+        };
+        self.listener = Some(soon(again).await);
+    }
+
+    fn token(&self) -> JoinToken {
+        let token = JoinToken::generate(&self.pki.ca_fingerprint()).unwrap();
+        self.driver.tokens.lock().unwrap().insert(token.id.clone(), token.secret_hash());
+        token
+    }
+
+    async fn enrol(&self, token: &JoinToken, name: &str) -> Result<Identity, IdentityError> {
+        let folder = self.folder.join(name);
+        soon(Identity::enrol(&self.address.to_string(), token, name.parse().unwrap(), Labels::new(), &folder)).await
+    }
+
+    async fn next(&mut self) -> Event {
+        soon(self.events.recv()).await.expect("an event")
+    }
+
+    /// Enrols an agent, and passes over the machine's event of it.
+    async fn enrolled(&mut self, name: &str) -> Arc<Identity> {
+        let identity = self.enrol(&self.token(), name).await.unwrap();
+        assert!(matches!(self.next().await, Event::CertificateIssued { .. }));
+        Arc::new(identity)
+    }
+
+    /// The next session, welcomed.
+    async fn opened(&mut self) -> SessionId {
+        loop {
+            if let Event::SessionOpened { session, agent, .. } = self.next().await {
+                self.sessions.send(session, &ControllerMessage::Welcome(welcome(&agent)));
+                return session;
+            }
+        }
+    }
+}
+
+fn welcome(name: &AgentName) -> Welcome {
+    Welcome {
+        version: 1,
+        software: "test".into(),
+        store: StoreSeen { store_id: "s".into(), generation: 1, incarnation: 1 },
+        nonce: 1,
+        pause_margin_ms: 1,
+        reconnect_span_ms: 1,
+        name: name.clone(),
+    }
+}
+
+fn hello(version: u16) -> AgentMessage {
+    AgentMessage::Hello(Hello {
+        version,
+        software: "test".into(),
+        instance: 1,
+        boot_id: "b".into(),
+        labels: Labels::new(),
+        slots: 1,
+        claims: vec![],
+        wall: now(),
+        store: None,
+        runs: vec![],
+    })
+}
+
+/// An agent's session end, and what it hears.
+struct Agent {
+    events: mpsc::Receiver<ClientEvent>,
+    uploads: Uploads<FakeSource>,
+    task: JoinHandle<()>,
+}
+
+impl Agent {
+    fn start(controller: SocketAddr, identity: Arc<Identity>) -> Self {
+        let (events_in, events) = mpsc::channel(64);
+        let uploads = Uploads::default();
+        let config = ClientConfig::new(controller.to_string());
+        let task = tokio::spawn(run(config, identity, uploads.clone(), events_in));
+        Self { events, uploads, task }
+    }
+
+    async fn next(&mut self) -> ClientEvent {
+        soon(self.events.recv()).await.expect("an event")
+    }
+
+    /// The next session, with Hello said.
+    async fn connected(&mut self) -> Outgoing<AgentMessage> {
+        loop {
+            if let ClientEvent::Connected(outgoing) = self.next().await {
+                outgoing.send(&hello(1)).unwrap();
+                return outgoing;
+            }
+        }
+    }
+
+    async fn message(&mut self) -> ControllerMessage {
+        match self.next().await {
+            ClientEvent::Message(message) => message,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn disconnected(&mut self) -> String {
+        loop {
+            if let ClientEvent::Disconnected(reason) = self.next().await {
+                return reason;
+            }
+        }
+    }
+
+    /// Ends as a process does: nobody listens any more.
+    async fn stop(self) {
+        drop(self.events);
+        soon(self.task).await.unwrap();
+    }
+}
+
+/// Dials with the ALPN of sessions, and a certificate of that authority or none, then says `bytes`; returns the
+/// connection as it then is.
+async fn rogue(controller: &Controller, certificate: Option<(&Pki, &str)>, bytes: &[u8]) -> Connection {
+    let mut endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    endpoint.set_default_client_config(rogue_config(controller, certificate));
+    let connection = soon(endpoint.connect(controller.address, SERVER_NAME).unwrap()).await.unwrap();
+    if let Ok((mut send, _unread)) = connection.open_bi().await {
+        // The controller may have closed already.
+        let _ = send.write_all(bytes).await;
+        let _ = send.finish();
+    }
+    connection
+}
+
+fn rogue_config(controller: &Controller, certificate: Option<(&Pki, &str)>) -> quinn::ClientConfig {
+    let mut roots = RootCertStore::empty();
+    roots.add(tls::certificates(controller.pki.ca_pem()).unwrap().swap_remove(0)).unwrap();
+    let config = rustls::ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots);
+    let mut config = match certificate {
+        None => config.with_no_client_auth(),
+        Some((pki, name)) => {
+            let key = KeyPair::generate().unwrap();
+            let csr = CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+            let signed = pki.sign(&csr, &name.parse().unwrap(), now()).unwrap();
+            let chain = tls::certificates(&signed.chain).unwrap();
+            config.with_client_auth_cert(chain, PrivateKeyDer::Pkcs8(key.serialize_der().into())).unwrap()
+        }
+    };
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).unwrap()))
+}
+
+fn frame(message: &AgentMessage) -> Vec<u8> {
+    let mut frame = Vec::new();
+    message.encode(&mut frame);
+    frame
+}
+
+fn renew(seq: u64) -> AgentMessage {
+    AgentMessage::Renew(Renew {
+        seq,
+        nonce: 1,
+        answered: 0,
+        claims_version: 0,
+        claims: None,
+        busy: 0,
+        wall: Timestamp::UNIX_EPOCH,
+    })
+}

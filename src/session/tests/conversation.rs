@@ -1,0 +1,225 @@
+//! What is said in sessions, how they end, and how agents come back.
+
+use super::*;
+
+#[tokio::test]
+async fn enrols_connects_and_talks() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut controller = Controller::start(folder.path());
+    let identity = controller.enrol(&controller.token(), "alpha").await.unwrap();
+    let Event::CertificateIssued { agent, fingerprint: issued } = controller.next().await else { panic!() };
+    assert_eq!((agent, identity.name()), ("alpha".parse().unwrap(), "alpha".parse().unwrap()));
+    drop(identity);
+    // As a new process finds it.
+    let identity = Arc::new(Identity::load(&folder.path().join("alpha")).unwrap().unwrap());
+    assert_eq!(identity.controller(), controller.address.to_string());
+    let mut agent = Agent::start(controller.address, identity);
+    let outgoing = agent.connected().await;
+    let Event::SessionOpened { session, agent: name, fingerprint, address, hello } = controller.next().await else {
+        panic!()
+    };
+    assert_eq!((name.as_str(), &fingerprint, &*address, hello.slots), ("alpha", &issued, "127.0.0.1", 1));
+    let welcome = ControllerMessage::Welcome(welcome(&name));
+    controller.sessions.send(session, &welcome);
+    assert_eq!(agent.message().await, welcome);
+    let message = AgentMessage::SetWanted(SetWanted { have: 3 });
+    outgoing.send(&message).unwrap();
+    assert_eq!(controller.next().await, Event::Message { session, message });
+    outgoing.close("done");
+    assert_eq!(controller.next().await, Event::SessionClosed(session));
+    assert_eq!(agent.disconnected().await, "done");
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_no_conversation_ends_the_session() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut controller = Controller::start(folder.path());
+    let pki = controller.pki.clone();
+    for (bytes, reason) in [
+        (vec![0xff; 64], "is outside 2 to"),
+        (frame(&renew(1)), "the first message was not Hello"),
+        (vec![], "the first message was not Hello"),
+        (frame(&hello(1))[..9].to_vec(), "the stream ended within a frame"),
+        ([&[3, 0, 0, 0, 1, 0, 0xc1][..], &frame(&hello(1))].concat(), "can't be read"),
+    ] {
+        let connection = rogue(&controller, Some((&pki, "alpha")), &bytes).await;
+        let error = soon(connection.closed()).await.to_string();
+        assert!(error.contains(reason), "{error}");
+    }
+    assert!(controller.events.try_recv().is_err(), "the machine heard of it");
+    let bytes = [frame(&hello(1)), vec![9, 0, 0, 0, 2, 0, 0, 0]].concat();
+    let connection = rogue(&controller, Some((&pki, "alpha")), &bytes).await;
+    let session = controller.opened().await;
+    assert_eq!(controller.next().await, Event::SessionClosed(session));
+    soon(connection.closed()).await;
+}
+
+#[tokio::test]
+async fn a_session_that_is_closed_ends_within_five_seconds_even_if_its_agent_does_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut controller = Controller::start(folder.path());
+    let identity = controller.enrolled("alpha").await;
+    // An agent that is stuck: its session's events are never taken.
+    let (events_in, mut events) = mpsc::channel(1);
+    let config = ClientConfig::new(controller.address.to_string());
+    let agent = tokio::spawn(run(config, identity, Uploads::<FakeSource>::default(), events_in));
+    let Some(ClientEvent::Connected(outgoing)) = soon(events.recv()).await else { panic!() };
+    outgoing.send(&hello(1)).unwrap();
+    let session = controller.opened().await;
+    let message = Certificate { chain: "x".repeat(1 << 20) };
+    for _ in 0..6 {
+        controller.sessions.send(session, &ControllerMessage::Certificate(message.clone()));
+    }
+    controller.sessions.close(session, "revoked");
+    let closed = timeout(Duration::from_secs(5), controller.events.recv()).await.expect("within five seconds");
+    assert_eq!(closed, Some(Event::SessionClosed(session)));
+    drop(events);
+    soon(agent).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_herd_gets_in() {
+    const HERD: usize = 80;
+    let folder = tempfile::tempdir().unwrap();
+    let mut controller = Controller::start(folder.path());
+    let config = rogue_config(&controller, Some((&controller.pki, "alpha")));
+    let mut endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    endpoint.set_default_client_config(config);
+    // All at once: more than may be under way without showing that they receive where they send from.
+    let dialing: Vec<_> = (0..HERD).map(|_| endpoint.connect(controller.address, SERVER_NAME).unwrap()).collect();
+    let mut connections = Vec::new();
+    for connecting in dialing {
+        let connection = soon(connecting).await.unwrap();
+        let (mut send, recv) = connection.open_bi().await.unwrap();
+        send.write_all(&frame(&hello(1))).await.unwrap();
+        connections.push((connection, send, recv));
+    }
+    for _ in 0..HERD {
+        controller.opened().await;
+    }
+}
+
+/// Forwards datagrams between one agent and the controller, until it is told to lose them.
+async fn relay(controller: SocketAddr, lossy: watch::Receiver<bool>) -> (SocketAddr, JoinHandle<()>) {
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    let task = tokio::spawn(async move {
+        let (mut agent, mut buffer) = (None, [0; 2048]);
+        loop {
+            let Ok((length, from)) = socket.recv_from(&mut buffer).await else { continue };
+            if from != controller {
+                agent = Some(from);
+            }
+            let to = if from == controller { agent } else { Some(controller) };
+            let to = to.filter(|_| !*lossy.borrow());
+            if let Some(to) = to {
+                socket.send_to(&buffer[..length], to).await.unwrap();
+            }
+        }
+    });
+    (address, task)
+}
+
+#[tokio::test]
+async fn a_cut_is_noticed_by_both_ends_and_healed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut controller = Controller::start(folder.path());
+    let identity = controller.enrolled("alpha").await;
+    // The smaller of both ends' spans counts.
+    controller.liveness = Liveness { keep_alive: Duration::from_millis(300), idle_timeout: Duration::from_secs(2) };
+    controller.restart().await;
+    let lossy = watch::Sender::new(false);
+    let (address, relay) = relay(controller.address, lossy.subscribe()).await;
+    let mut agent = Agent::start(address, identity);
+    agent.connected().await;
+    let session = controller.opened().await;
+    lossy.send_replace(true);
+    assert_eq!(controller.next().await, Event::SessionClosed(session));
+    assert_eq!(agent.disconnected().await, "the controller does not answer any more");
+    lossy.send_replace(false);
+    agent.connected().await;
+    controller.opened().await;
+    agent.stop().await;
+    relay.abort();
+}
+
+#[tokio::test]
+async fn an_agent_without_a_common_version_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut controller = Controller::start(folder.path());
+    let identity = controller.enrolled("alpha").await;
+    let mut agent = Agent::start(controller.address, identity);
+    let ClientEvent::Connected(outgoing) = agent.next().await else { panic!() };
+    outgoing.send(&hello(0)).unwrap();
+    let ControllerMessage::Refused(Refused { reason, retry, .. }) = agent.message().await else { panic!() };
+    assert_eq!((&*reason, retry), ("Version", false));
+    let reason = agent.disconnected().await;
+    assert!(reason.starts_with("the controller refused this agent: agent test speaks version 0"), "{reason}");
+    assert!(controller.events.try_recv().is_err(), "the machine heard of it");
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn comes_back_after_the_controller_was_restarted() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut controller = Controller::start(folder.path());
+    let identity = controller.enrolled("alpha").await;
+    let mut agent = Agent::start(controller.address, identity);
+    let stale = agent.connected().await;
+    controller.opened().await;
+    agent.message().await;
+    controller.restart().await;
+    assert_eq!(agent.disconnected().await, "the controller ended the session");
+    assert!(stale.send(&hello(1)).is_err(), "an ended session takes nothing");
+    agent.connected().await;
+    controller.opened().await;
+    assert!(matches!(agent.message().await, ControllerMessage::Welcome(_)));
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let controller = Controller::start(folder.path());
+    let error = controller.bind().unwrap_err().to_string();
+    assert!(error.contains(&format!("can't listen on UDP {}", controller.address)), "{error}");
+}
+
+#[tokio::test]
+async fn a_burst_before_the_end_arrives_whole_in_both_directions() {
+    const BURST: u64 = 20_000;
+    let folder = tempfile::tempdir().unwrap();
+    let mut controller = Controller::start(folder.path());
+    let identity = controller.enrolled("alpha").await;
+    let mut agent = Agent::start(controller.address, identity);
+    let outgoing = agent.connected().await;
+    controller.opened().await;
+    agent.message().await;
+    for seq in 0..BURST {
+        outgoing.send(&renew(seq)).unwrap();
+    }
+    outgoing.close("test");
+    for expected in 0..BURST {
+        let Event::Message { message: AgentMessage::Renew(renew), .. } = controller.next().await else { panic!() };
+        assert_eq!(renew.seq, expected);
+    }
+    assert!(matches!(controller.next().await, Event::SessionClosed(_)));
+
+    agent.connected().await;
+    let session = controller.opened().await;
+    agent.message().await;
+    let acknowledged = |offset| {
+        let run = RunName::new(Timestamp::UNIX_EPOCH, 1);
+        ControllerMessage::LogAcknowledged(xene_schemas::wire::control::LogAcknowledged { run, offset })
+    };
+    for offset in 0..BURST {
+        controller.sessions.send(session, &acknowledged(offset));
+    }
+    controller.sessions.close(session, "test");
+    for offset in 0..BURST {
+        assert_eq!(agent.message().await, acknowledged(offset));
+    }
+    agent.disconnected().await;
+    agent.stop().await;
+}

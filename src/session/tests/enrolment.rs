@@ -1,0 +1,155 @@
+//! Who gets in, and what those who do not are told.
+
+use super::*;
+
+#[tokio::test]
+async fn a_token_buys_one_identity_and_only_the_right_secret_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let controller = Controller::start(folder.path());
+    let token = controller.token();
+    let wrong = JoinToken { secret: "0".repeat(64), ..token.clone() };
+    let error = controller.enrol(&wrong, "alpha").await.unwrap_err().to_string();
+    assert!(error.contains("not valid"), "{error}");
+    controller.enrol(&token, "alpha").await.unwrap();
+    let spent = controller.enrol(&token, "beta").await.unwrap_err().to_string();
+    assert_eq!(spent, error, "spent and wrong are answered alike");
+    let again = controller.enrol(&controller.token(), "alpha").await.unwrap_err();
+    assert!(matches!(again, IdentityError::Exists { .. }), "{again}");
+    assert!(Identity::load(&folder.path().join("beta")).unwrap().is_none());
+}
+
+#[tokio::test]
+async fn an_agent_enrols_with_no_other_controller_than_its_tokens() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (controller, other) = (Controller::start(folder.path()), Controller::start(other.path()));
+    let token = other.token();
+    let error = controller.enrol(&token, "alpha").await.unwrap_err().to_string();
+    assert!(error.contains("made by another controller"), "{error}");
+    assert_eq!(other.driver.tokens.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn refused_enrolments_from_one_address_are_bounded() {
+    let folder = tempfile::tempdir().unwrap();
+    let controller = Controller::start(folder.path());
+    let wrong = JoinToken { secret: "0".repeat(64), ..controller.token() };
+    let mut errors = Vec::new();
+    for _ in 0..12 {
+        errors.push(controller.enrol(&wrong, "alpha").await.unwrap_err().to_string());
+    }
+    assert!(errors[9].contains("not valid"), "{errors:?}");
+    assert!(errors[10].contains("too many refused enrolments"), "{errors:?}");
+    assert!(controller.enrol(&controller.token(), "alpha").await.is_err(), "the right token must wait, too");
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_refused_in_a_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut controller = Controller::start(folder.path());
+    let identity = controller.enrolled("alpha").await;
+    let csr = identity.certificate_request().unwrap();
+    let old = controller.pki.sign(&csr, &identity.name(), now() - 25.hours()).unwrap();
+    identity.install(&old.chain).unwrap();
+    let mut agent = Agent::start(controller.address, identity.clone());
+    let reason = agent.disconnected().await;
+    let until = identity.certified().borrow().facts.not_after;
+    assert!(reason.contains(&format!("refused this agent's certificate: it expired at {until}")), "{reason}");
+    assert!(reason.contains("xene agents token create"), "{reason}");
+    assert!(controller.events.try_recv().is_err(), "the machine heard of it");
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_controller_is_refused_by_both_ends() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut controller = Controller::start(folder.path());
+    let mut other = Controller::start(other.path());
+    let foreign = other.enrolled("alpha").await;
+    let mut agent = Agent::start(controller.address, foreign.clone());
+    let reason = agent.disconnected().await;
+    assert!(reason.contains("not the one that this agent enrolled with"), "{reason}");
+    agent.stop().await;
+
+    // An agent that does not care whom it speaks to.
+    let connection = rogue(&controller, Some((&other.pki, "alpha")), &frame(&hello(1))).await;
+    let error = soon(connection.closed()).await.to_string();
+    assert!(error.contains("error 48"), "{error}");
+    assert!(controller.events.try_recv().is_err(), "the machine heard of it");
+}
+
+#[tokio::test]
+async fn a_session_without_a_certificate_is_closed_before_it_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut controller = Controller::start(folder.path());
+    let connection = rogue(&controller, None, &frame(&hello(1))).await;
+    let error = soon(connection.closed()).await.to_string();
+    assert!(error.contains("needs a certificate"), "{error}");
+    assert!(controller.events.try_recv().is_err(), "the machine heard of it");
+}
+
+#[tokio::test]
+async fn an_expired_identity_is_enrolled_anew_in_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut controller = Controller::start(folder.path());
+    let identity = controller.enrolled("alpha").await;
+    let csr = identity.certificate_request().unwrap();
+    let old = controller.pki.sign(&csr, &identity.name(), now() - 25.hours()).unwrap();
+    identity.install(&old.chain).unwrap();
+    let fresh = controller.enrol(&controller.token(), "alpha").await.unwrap();
+    assert!(fresh.certified().borrow().facts.not_after > now());
+    assert_ne!(fresh.certified().borrow().chain, identity.certified().borrow().chain);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_behind_gets_a_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    // The controller's clock is days ahead of this machine's.
+    let controller = Controller::start_at(folder.path(), now() + 72.hours(), pki::AGENT_LIFE);
+    let error = controller.enrol(&controller.token(), "alpha").await.unwrap_err().to_string();
+    assert!(error.contains("check the clocks of both"), "{error}");
+}
+
+#[tokio::test]
+async fn certificates_are_renewed_over_the_session_and_used_in_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    // Certificates begin an hour back, so with 30 s to go it is long past two thirds of its life.
+    let mut controller = Controller::start_at(folder.path(), now(), Duration::from_secs(30));
+    let identity = controller.enrolled("alpha").await;
+    let mut agent = Agent::start(controller.address, identity.clone());
+    agent.connected().await;
+    let session = controller.opened().await;
+    agent.message().await;
+    let Event::Message { message: AgentMessage::CertificateWanted(wanted), .. } = controller.next().await else {
+        panic!()
+    };
+    let signed = controller.pki.sign(&wanted.csr, &identity.name(), now()).unwrap();
+    let chain = signed.chain.clone();
+    controller.sessions.send(session, &ControllerMessage::Certificate(Certificate { chain }));
+    let ControllerMessage::Certificate(certificate) = agent.message().await else { panic!() };
+    let other = controller.pki.sign(&wanted.csr, &"beta".parse().unwrap(), now()).unwrap();
+    assert!(identity.install(&other.chain).is_err(), "of another agent");
+    identity.install(&certificate.chain).unwrap();
+    let kept = Identity::load(&folder.path().join("alpha")).unwrap().unwrap();
+    assert_eq!(*kept.certified().borrow(), *identity.certified().borrow());
+    controller.sessions.close(session, "test");
+    agent.connected().await;
+    loop {
+        if let Event::SessionOpened { fingerprint, .. } = controller.next().await {
+            assert_eq!(fingerprint, signed.fingerprint);
+            break;
+        }
+    }
+    agent.stop().await;
+}
+
+#[test]
+fn names_of_any_shape_survive_the_certificate() {
+    let folder = tempfile::tempdir().unwrap();
+    let pki = Pki::open(folder.path(), now(), pki::AGENT_LIFE).unwrap();
+    let csr = CertificateParams::default().serialize_request(&KeyPair::generate().unwrap()).unwrap().pem().unwrap();
+    for name in ["a", "Build_Host-1.example", &"Z".repeat(63)] {
+        let name: Name = name.parse().unwrap();
+        let signed = pki.sign(&csr, &name, now()).unwrap();
+        assert_eq!(tls::facts(&tls::certificates(&signed.chain).unwrap()[0]).unwrap().agent, Some(name));
+    }
+}

@@ -1,0 +1,235 @@
+//! Real servers on loopback: `git daemon`, smart HTTP around `git http-backend`, sshd, and one that says nothing.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use xene_agent::clock;
+
+use super::kit::{DEADLINE, git};
+
+/// A child that ends with the test.
+pub(super) struct Server {
+    child: Child,
+    pub port: u16,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Server {
+    /// Starts `command(port)` and waits until it listens.
+    fn start(mut command: impl FnMut(u16) -> Command) -> Self {
+        for _ in 0..5 {
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let mut child =
+                command(port).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            let deadline = clock::now().boot + DEADLINE;
+            while child.try_wait().unwrap().is_none() && clock::now().boot < deadline {
+                if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                    return Self { child, port };
+                }
+                thread::sleep(Duration::from_millis(10));
+            }
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        panic!("the server does not start");
+    }
+}
+
+/// `git daemon` over everything in `root`.
+pub(super) fn git_daemon(root: &Path) -> Server {
+    let program = PathBuf::from(git(root, &["--exec-path"])).join("git-daemon");
+    Server::start(|port| {
+        let mut command = Command::new(&program);
+        command.args(["--export-all", "--reuseaddr", "--listen=127.0.0.1", &format!("--port={port}")]);
+        command.arg(format!("--base-path={}", root.display())).arg(root);
+        command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
+        command
+    })
+}
+
+/// sshd with one user key and one host key; `None` where there is no sshd.
+pub(super) fn sshd(dir: &Path) -> Option<Server> {
+    let program = Path::new("/usr/sbin/sshd");
+    if !program.exists() {
+        return None;
+    }
+    if rustix::process::geteuid().is_root() {
+        let _ = fs::create_dir_all("/run/sshd");
+    }
+    keygen(&dir.join("host"));
+    keygen(&dir.join("user"));
+    fs::copy(dir.join("user.pub"), dir.join("authorized")).unwrap();
+    let text = format!(
+        "HostKey \"{0}/host\"\nAuthorizedKeysFile \"{0}/authorized\"\nPidFile none\nUsePAM no\nStrictModes no\n\
+         PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\n",
+        dir.display()
+    );
+    fs::write(dir.join("sshd_config"), text).unwrap();
+    let server = Server::start(|port| {
+        let mut command = Command::new(program);
+        command.args(["-D", "-q", "-o", &format!("ListenAddress=127.0.0.1:{port}"), "-f"]).arg(dir.join("sshd_config"));
+        command
+    });
+    let host = fs::read_to_string(dir.join("host.pub")).unwrap();
+    fs::write(dir.join("known_hosts"), format!("[127.0.0.1]:{} {host}", server.port)).unwrap();
+    Some(server)
+}
+
+/// A new key pair at `path`.
+pub(super) fn keygen(path: &Path) {
+    let status = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(path).status().unwrap();
+    assert!(status.success());
+}
+
+/// A TCP server in threads of its own; it ends with this value.
+pub(super) struct Listener {
+    pub address: SocketAddr,
+    pub requests: Arc<AtomicUsize>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Listener {
+    fn start(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, requests) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let thread = thread::spawn({
+            let (stop, requests, serve) = (stop.clone(), requests.clone(), Arc::new(serve));
+            move || {
+                for stream in listener.incoming().map_while(Result::ok) {
+                    if stop.load(Ordering::Acquire) {
+                        return;
+                    }
+                    requests.fetch_add(1, Ordering::AcqRel);
+                    let serve = serve.clone();
+                    thread::spawn(move || serve(stream));
+                }
+            }
+        });
+        Self { address, requests, stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        let _ = TcpStream::connect(self.address);
+        let _ = self.thread.take().unwrap().join();
+    }
+}
+
+/// Accepts, and says nothing until the client goes.
+pub(super) fn silent() -> Listener {
+    Listener::start(|mut stream| {
+        let _ = std::io::copy(&mut stream, &mut std::io::sink());
+    })
+}
+
+/// Sends every client elsewhere.
+pub(super) fn redirecting(to: String) -> Listener {
+    Listener::start(move |mut stream| {
+        let path = read_head(&mut BufReader::new(&stream)).0;
+        let _ = write!(
+            stream,
+            "HTTP/1.1 302 Found\r\nLocation: {to}{path}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        );
+    })
+}
+
+/// Smart HTTP over everything in `root`, for those who send `user:password`.
+pub(super) fn smart_http(root: &Path, user_and_password: Arc<Mutex<String>>) -> Listener {
+    let root = root.to_owned();
+    Listener::start(move |stream| {
+        let expected = format!("Basic {}", base64(user_and_password.lock().unwrap().as_bytes()));
+        serve_http(stream, &root, &expected);
+    })
+}
+
+/// The target and the headers of a request.
+fn read_head(reader: &mut impl BufRead) -> (String, String, Vec<(String, String)>) {
+    let mut line = String::new();
+    let _ = reader.read_line(&mut line);
+    let mut words = line.split(' ');
+    let method = words.next().unwrap_or_default().to_owned();
+    let target = words.next().unwrap_or_default().to_owned();
+    let mut headers = Vec::new();
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line).unwrap_or(0) == 0 || line.trim().is_empty() {
+            return (target, method, headers);
+        }
+        if let Some((name, value)) = line.split_once(':') {
+            headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+        }
+    }
+}
+
+fn serve_http(mut stream: TcpStream, root: &Path, expected: &str) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let (target, method, headers) = read_head(&mut reader);
+    let header = |name: &str| headers.iter().find(|(found, _)| found == name).map_or("", |(_, value)| value.as_str());
+    if header("authorization") != expected {
+        let _ = write!(
+            stream,
+            "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"flows\"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        );
+        return;
+    }
+    let mut body = vec![0; header("content-length").parse().unwrap_or(0)];
+    reader.read_exact(&mut body).unwrap();
+    let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+    let mut child = Command::new("git")
+        .arg("http-backend")
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_PROJECT_ROOT", root)
+        .env("GIT_HTTP_EXPORT_ALL", "1")
+        .env("PATH_INFO", path)
+        .env("QUERY_STRING", query)
+        .env("REQUEST_METHOD", method)
+        .env("CONTENT_TYPE", header("content-type"))
+        .env("HTTP_CONTENT_ENCODING", header("content-encoding"))
+        .env("GIT_PROTOCOL", header("git-protocol"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(&body).unwrap();
+    let output = child.wait_with_output().unwrap().stdout;
+    let split = output.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+    let head = String::from_utf8_lossy(&output[..split]).into_owned();
+    let status = head.lines().find_map(|line| line.strip_prefix("Status: ")).unwrap_or("200 OK");
+    let _ = write!(stream, "HTTP/1.1 {status}\r\nConnection: close\r\n{head}\r\n\r\n");
+    let _ = stream.write_all(&output[split + 4..]);
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let number = (0..3).fold(0_u32, |number, at| number << 8 | u32::from(*chunk.get(at).unwrap_or(&0)));
+        for at in 0..4 {
+            let digit = DIGITS[(number >> (18 - 6 * at) & 63) as usize];
+            text.push(if at <= chunk.len() { digit.into() } else { '=' });
+        }
+    }
+    text
+}

@@ -1,0 +1,331 @@
+//! What is asked of the store: single objects, and pages of lists by key cursor.
+
+use std::{collections::BTreeSet, ops::Bound};
+
+use heed::types::{Bytes, DecodeIgnore};
+use jiff::Timestamp;
+use xene_agent::lmdb::ReadTxn;
+use xene_schemas::{
+    event::Event,
+    meta::{AgentName, Name, PipelineKey, RunName, SpecHash},
+    phase::RunPhase,
+    source::SourceStatus,
+};
+
+use super::{
+    Store, StoreError,
+    keys::{pipeline_prefix, workflow_prefix},
+    values,
+};
+use crate::decide::rows::{AgentRow, LedgerRow, OwnerRow, PipelineRow, RunRow, WorkflowRow};
+
+/// Which runs are asked for; all conditions must hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RunFilter {
+    /// Of this workflow.
+    pub workflow: Option<Name>,
+    /// Of a pipeline with this name.
+    pub pipeline: Option<Name>,
+    /// In this phase.
+    pub phase: Option<RunPhase>,
+    /// Not ended.
+    pub active: bool,
+    /// Whose name's time is not before this: due, or made by hand, since then.
+    pub since: Option<Timestamp>,
+    /// Of one of these pipelines.
+    pub among: Option<BTreeSet<PipelineKey>>,
+}
+
+impl RunFilter {
+    fn matches(&self, row: &RunRow) -> bool {
+        let (spec, status) = (&row.run.spec, &row.run.status);
+        self.workflow.as_ref().is_none_or(|workflow| *workflow == spec.workflow)
+            && self.pipeline.as_ref().is_none_or(|pipeline| *pipeline == spec.pipeline)
+            && self.phase.is_none_or(|phase| phase == status.phase)
+            && !(self.active && status.phase.is_final())
+            && self.among.as_ref().is_none_or(|among| among.contains(&spec.key()))
+    }
+
+    /// True if only active runs can match.
+    fn is_active(&self) -> bool {
+        self.active || self.phase.is_some_and(|phase| !phase.is_final())
+    }
+}
+
+impl Store {
+    /// One workflow.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    pub fn workflow(&self, name: &Name) -> Result<Option<WorkflowRow>, StoreError> {
+        self.env.read(|txn| Ok(self.tables.workflows.get(txn, name)?))
+    }
+
+    /// Workflows by name, from after `after` on, that `keep` lets pass, at most `limit`.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    pub fn workflows(
+        &self,
+        after: Option<&Name>,
+        limit: usize,
+        mut keep: impl FnMut(&WorkflowRow) -> bool,
+    ) -> Result<Vec<WorkflowRow>, StoreError> {
+        self.env.read(|txn| {
+            let rows = self.tables.workflows.range(txn, &(from(after), Bound::Unbounded))?;
+            page(rows, limit, |row| keep(row))
+        })
+    }
+
+    /// One pipeline.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    pub fn pipeline(&self, key: &PipelineKey) -> Result<Option<PipelineRow>, StoreError> {
+        self.env.read(|txn| Ok(self.tables.pipelines.get(txn, key)?))
+    }
+
+    /// Pipelines by key, of one workflow or of all, from after `after` on, that `keep` lets pass, at most `limit`.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    pub fn pipelines(
+        &self,
+        workflow: Option<&Name>,
+        after: Option<&PipelineKey>,
+        limit: usize,
+        mut keep: impl FnMut(&PipelineRow) -> bool,
+    ) -> Result<Vec<PipelineRow>, StoreError> {
+        self.env.read(|txn| {
+            let table = self.tables.pipelines;
+            let Some(workflow) = workflow else {
+                return page(table.range(txn, &(from(after), Bound::Unbounded))?, limit, |row| keep(row));
+            };
+            let prefix = workflow_prefix(workflow);
+            let start = after.map(|key| pipeline_prefix(key, 0)).filter(|start| *start >= prefix);
+            let start = start.as_ref().map_or(Bound::Included(&prefix[..]), |start| Bound::Excluded(&start[..]));
+            let rows = table.remap_key_type::<Bytes>().range(txn, &(start, Bound::Unbounded))?;
+            let rows = rows.take_while(|entry| !matches!(entry, Ok((key, _)) if !key.starts_with(&prefix)));
+            page(rows, limit, |row| keep(row))
+        })
+    }
+
+    /// Who owns a pipeline.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    pub fn owner(&self, key: &PipelineKey) -> Result<Option<OwnerRow>, StoreError> {
+        self.env.read(|txn| Ok(self.tables.owners.get(txn, key)?))
+    }
+
+    /// A compiled spec.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    pub fn spec(&self, hash: &SpecHash) -> Result<Option<Vec<u8>>, StoreError> {
+        self.env.read(|txn| Ok(self.tables.specs.get(txn, hash)?.map(<[u8]>::to_vec)))
+    }
+
+    /// All agents by name.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    pub fn agents(&self) -> Result<Vec<AgentRow>, StoreError> {
+        self.env.read(|txn| Ok(values(self.tables.agents.iter(txn)?)?))
+    }
+
+    /// One agent.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    pub fn agent(&self, name: &AgentName) -> Result<Option<AgentRow>, StoreError> {
+        self.env.read(|txn| Ok(self.tables.agents.get(txn, name)?))
+    }
+
+    /// How the source goes.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    pub fn source(&self) -> Result<Option<SourceStatus>, StoreError> {
+        self.env.read(|txn| Ok(self.tables.source(txn)?))
+    }
+
+    /// Events newest first, from older than number `after` on, that `keep` lets pass, at most `limit`.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    pub fn events(
+        &self,
+        after: Option<u64>,
+        limit: usize,
+        mut keep: impl FnMut(&Event) -> bool,
+    ) -> Result<Vec<Event>, StoreError> {
+        self.env.read(|txn| {
+            let below = after.map_or(Bound::Unbounded, Bound::Excluded);
+            let rows = self.tables.events.rev_range(txn, &(Bound::Unbounded, below))?;
+            page(rows, limit, |row| keep(row))
+        })
+    }
+
+    /// The due times of a pipeline that have no run, newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    pub fn ledger(&self, key: &PipelineKey, limit: usize) -> Result<Vec<LedgerRow>, StoreError> {
+        self.env.read(|txn| {
+            let rows = self.tables.ledger.remap_key_type::<Bytes>();
+            page(rows.rev_prefix_iter(txn, &pipeline_prefix(key, 0))?, limit, |_| true)
+        })
+    }
+
+    /// The run that a webhook delivery made.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    pub fn delivery(&self, key: &PipelineKey, id: &str) -> Result<Option<RunName>, StoreError> {
+        self.env.read(|txn| Ok(self.tables.deliveries.get(txn, &(key, id))?))
+    }
+
+    /// One run.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    pub fn run(&self, name: RunName) -> Result<Option<RunRow>, StoreError> {
+        self.env.read(|txn| Ok(self.tables.runs.get(txn, &name)?))
+    }
+
+    /// The newest run of a pipeline.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    pub fn last_run(&self, key: &PipelineKey) -> Result<Option<RunRow>, StoreError> {
+        self.env.read(|txn| match self.newest_below(txn, key, None)? {
+            Some(name) => Ok(self.tables.runs.get(txn, &name)?),
+            None => Ok(None),
+        })
+    }
+
+    /// Runs newest first, from older than `after` on, at most `limit`. Reads only what the index leaves: a list of
+    /// one workflow, of one pipeline or of active runs does not look at the others.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    pub fn runs(&self, filter: &RunFilter, after: Option<RunName>, limit: usize) -> Result<Vec<RunRow>, StoreError> {
+        let below = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let since = filter.since.map(|since| RunName::new(since, 0));
+        let since = since.map_or(Bound::Unbounded, Bound::Included);
+        if limit == 0 || matches!((since, below), (Bound::Included(s), Bound::Excluded(b)) if s >= b) {
+            return Ok(Vec::new());
+        }
+        self.env.read(|txn| {
+            if filter.is_active() {
+                let names = self.tables.active_runs.rev_range(txn, &(since, below))?;
+                return self.matching(txn, names.map(|entry| entry.map(|(name, ())| name)), filter, limit);
+            }
+            let Some(workflow) = &filter.workflow else {
+                let rows = self.tables.runs.rev_range(txn, &(since, below))?;
+                return page(rows, limit, |row| filter.matches(row));
+            };
+            let mut newest = Vec::new();
+            for key in self.pipelines_with_runs(txn, workflow, filter.pipeline.as_ref())? {
+                newest.extend(self.newest_below(txn, &key, after)?.map(|name| (name, key)));
+            }
+            let names = std::iter::from_fn(|| {
+                // A workflow has few pipelines: looking at all of them for the newest run costs less than a heap.
+                let (at, (name, key)) = newest.iter().enumerate().max_by_key(|(_, (name, _))| *name)?;
+                let name = *name;
+                if matches!(since, Bound::Included(since) if name < since) {
+                    return None;
+                }
+                match self.newest_below(txn, key, Some(name)) {
+                    Ok(Some(next)) => newest[at].0 = next,
+                    Ok(None) => drop(newest.swap_remove(at)),
+                    Err(error) => return Some(Err(error)),
+                }
+                Some(Ok(name))
+            });
+            self.matching(txn, names, filter, limit)
+        })
+    }
+
+    fn matching(
+        &self,
+        txn: &ReadTxn<'_>,
+        names: impl Iterator<Item = Result<RunName, heed::Error>>,
+        filter: &RunFilter,
+        limit: usize,
+    ) -> Result<Vec<RunRow>, StoreError> {
+        let rows = names.filter_map(|name| match name {
+            Ok(name) => self.tables.runs.get(txn, &name).transpose().map(|row| row.map(|row| (name, row))),
+            Err(error) => Some(Err(error)),
+        });
+        page(rows, limit, |row| filter.matches(row))
+    }
+
+    /// The newest run of a pipeline whose name is below `below`.
+    fn newest_below(
+        &self,
+        txn: &ReadTxn<'_>,
+        key: &PipelineKey,
+        below: Option<RunName>,
+    ) -> Result<Option<RunName>, heed::Error> {
+        let mut end = pipeline_prefix(key, 17);
+        let prefix = end.len();
+        match below {
+            Some(below) => end.extend_from_slice(&below.to_bytes()),
+            // Longer than every name, so above all of them.
+            None => end.extend_from_slice(&[0xff; 17]),
+        }
+        let index = self.tables.runs_by_pipeline.remap_types::<Bytes, DecodeIgnore>();
+        let found = index.get_lower_than(txn, &end)?;
+        Ok(found.and_then(|(found, ())| {
+            let name = found.strip_prefix(&end[..prefix])?;
+            Some(RunName::from_bytes(name.try_into().ok()?))
+        }))
+    }
+
+    /// The pipelines of a workflow that have runs, removed ones included: one seek for each.
+    fn pipelines_with_runs(
+        &self,
+        txn: &ReadTxn<'_>,
+        workflow: &Name,
+        pipeline: Option<&Name>,
+    ) -> Result<Vec<PipelineKey>, heed::Error> {
+        if let Some(pipeline) = pipeline {
+            return Ok(vec![PipelineKey { workflow: workflow.clone(), pipeline: pipeline.clone() }]);
+        }
+        let (mut keys, mut seek) = (Vec::new(), workflow_prefix(workflow));
+        let raw = self.tables.runs_by_pipeline.remap_key_type::<Bytes>();
+        while let Some((found, ())) = raw.get_greater_than_or_equal_to(txn, &seek)? {
+            let (key, _) = self.decode_pipeline_run(found)?;
+            if key.workflow != *workflow {
+                break;
+            }
+            seek = pipeline_prefix(&key, 17);
+            seek.extend_from_slice(&[0xff; 17]);
+            keys.push(key);
+        }
+        Ok(keys)
+    }
+
+    fn decode_pipeline_run(&self, bytes: &[u8]) -> Result<(PipelineKey, RunName), heed::Error> {
+        use heed::BytesDecode as _;
+        super::keys::ByPipelineRun::bytes_decode(bytes).map_err(heed::Error::Decoding)
+    }
+}
+
+fn from<T>(after: Option<&T>) -> Bound<&T> {
+    after.map_or(Bound::Unbounded, Bound::Excluded)
+}
+
+fn page<K, V>(
+    entries: impl Iterator<Item = Result<(K, V), heed::Error>>,
+    limit: usize,
+    mut keep: impl FnMut(&V) -> bool,
+) -> Result<Vec<V>, StoreError> {
+    let rows = entries.filter_map(|entry| match entry {
+        Ok((_, row)) => keep(&row).then_some(Ok(row)),
+        Err(error) => Some(Err(error)),
+    });
+    Ok(rows.take(limit).collect::<Result<_, _>>()?)
+}

@@ -1,0 +1,125 @@
+//! What nobody needs any more: specs that nothing refers to, old deliveries, old due times without a run.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use heed::{
+    RwTxn,
+    types::{Bytes, DecodeIgnore},
+};
+use jiff::Timestamp;
+use xene_schemas::meta::SpecHash;
+
+use super::{Job, Store, StoreError, keys::ByRun, tables::Tables};
+
+/// What a sweep dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Swept {
+    /// Compiled specs.
+    pub specs: usize,
+    /// Webhook deliveries.
+    pub deliveries: usize,
+    /// Due times without a run.
+    pub ledger: usize,
+}
+
+/// What is to be dropped, found by reading; looked at again in the transaction that drops it.
+#[derive(Debug)]
+pub(super) struct Sweep {
+    specs: Vec<SpecHash>,
+    deliveries: Vec<Vec<u8>>,
+    ledger: Vec<Vec<u8>>,
+    dropped_specs: Arc<AtomicUsize>,
+}
+
+impl Store {
+    /// Drops specs that no pipeline, owner or run refers to, and deliveries and due times from before `before`.
+    /// Reads every run: for once a day, on a thread that may block.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    pub fn sweep(
+        &self,
+        before: Timestamp,
+        done: impl FnOnce(Result<Swept, StoreError>) + Send + 'static,
+    ) -> Result<(), StoreError> {
+        let sweep = self.env.read(|txn| {
+            let tables = &self.tables;
+            let mut used = in_use(tables, txn)?;
+            for entry in tables.runs.iter(txn)? {
+                used.insert(entry?.1.run.spec.spec_hash);
+            }
+            let specs = tables.specs.remap_data_type::<DecodeIgnore>().iter(txn)?;
+            let specs = specs.map(|entry| entry.map(|(hash, ())| hash));
+            let deliveries = tables.deliveries.remap_types::<Bytes, ByRun>().iter(txn)?;
+            let deliveries = deliveries.filter_map(|entry| match entry {
+                Ok((key, run)) => (run.at() < before).then(|| Ok(key.to_vec())),
+                Err(error) => Some(Err(error)),
+            });
+            let ledger = tables.ledger.remap_key_type::<Bytes>().iter(txn)?;
+            let ledger = ledger.filter_map(|entry| match entry {
+                Ok((key, row)) => (row.slot < before).then(|| Ok(key.to_vec())),
+                Err(error) => Some(Err(error)),
+            });
+            let sweep = Sweep {
+                specs: specs
+                    .filter(|hash| !matches!(hash, Ok(hash) if used.contains(hash)))
+                    .collect::<Result<_, _>>()?,
+                deliveries: deliveries.collect::<Result<_, heed::Error>>()?,
+                ledger: ledger.collect::<Result<_, heed::Error>>()?,
+                dropped_specs: Arc::default(),
+            };
+            self.release_map();
+            Ok::<_, StoreError>(sweep)
+        })?;
+        let (deliveries, ledger, specs) = (sweep.deliveries.len(), sweep.ledger.len(), sweep.dropped_specs.clone());
+        let done = move |result: Result<(), _>| {
+            let swept = Swept { specs: specs.load(Ordering::Relaxed), deliveries, ledger };
+            done(result.map(|()| swept).map_err(StoreError::Commit));
+        };
+        self.writer.submit(Job::Sweep(sweep), Box::new(done));
+        Ok(())
+    }
+}
+
+impl Sweep {
+    pub(super) fn apply(&self, tables: &Tables, txn: &mut RwTxn<'_>) -> Result<(), heed::Error> {
+        let mut dropped = 0;
+        if !self.specs.is_empty() {
+            // A commit since the reading may have brought one back, as a revert does: then a pipeline or an active
+            // run refers to it.
+            let used = in_use(tables, txn)?;
+            for hash in self.specs.iter().filter(|hash| !used.contains(*hash)) {
+                dropped += usize::from(tables.specs.delete(txn, hash)?);
+            }
+        }
+        for key in &self.deliveries {
+            tables.deliveries.remap_key_type::<Bytes>().delete(txn, key)?;
+        }
+        for key in &self.ledger {
+            tables.ledger.remap_key_type::<Bytes>().delete(txn, key)?;
+        }
+        self.dropped_specs.store(dropped, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// The specs that pipelines, owners and active runs refer to.
+fn in_use(tables: &Tables, txn: &heed::RoTxn<'_>) -> Result<HashSet<SpecHash>, heed::Error> {
+    let mut used = HashSet::new();
+    for entry in tables.pipelines.iter(txn)? {
+        used.insert(entry?.1.spec_hash);
+    }
+    for entry in tables.owners.iter(txn)? {
+        used.insert(entry?.1.spec_hash);
+    }
+    for entry in tables.active_runs.iter(txn)? {
+        used.extend(tables.runs.get(txn, &entry?.0)?.map(|row| row.run.spec.spec_hash));
+    }
+    Ok(used)
+}

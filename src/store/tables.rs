@@ -1,0 +1,207 @@
+//! The tables: what is kept under which key, and how one change alters them.
+
+use heed::{
+    Database, RwTxn, WithoutTls,
+    byteorder::BE,
+    types::{Bytes, Str, U64, Unit},
+};
+use serde::{Deserialize, Serialize};
+use xene_schemas::{event::Event, meta::RunName, source::SourceStatus};
+
+use super::keys::{ByDelivery, ByHash, ByPipeline, ByPipelineRun, ByRun, BySlot, ByText, NameKey, Row};
+use crate::decide::rows::{
+    AgentRow, Change, ControllerRow, FileRow, JoinTokenRow, LedgerRow, NewEvent, OwnerRow, PipelineRow, RunRow,
+    WorkflowRow,
+};
+
+/// How many tables there are.
+pub(super) const COUNT: u32 = 14;
+
+/// Events beyond the newest so many are dropped, so many at a time.
+const EVENTS_KEPT: u64 = 100_000;
+const EVENTS_DROPPED_AT_ONCE: u64 = 1_000;
+
+mod table_name {
+    pub(super) const META: &str = "meta";
+    pub(super) const WORKFLOWS: &str = "workflows";
+    pub(super) const PIPELINES: &str = "pipelines";
+    pub(super) const SPECS: &str = "specs";
+    pub(super) const OWNERS: &str = "owners";
+    pub(super) const AGENTS: &str = "agents";
+    pub(super) const RUNS: &str = "runs";
+    pub(super) const RUNS_BY_PIPELINE: &str = "runs-by-pipeline";
+    pub(super) const ACTIVE_RUNS: &str = "active-runs";
+    pub(super) const EVENTS: &str = "events";
+    pub(super) const FILES: &str = "files";
+    pub(super) const JOIN_TOKENS: &str = "join-tokens";
+    pub(super) const LEDGER: &str = "ledger";
+    pub(super) const DELIVERIES: &str = "deliveries";
+}
+
+mod meta_key {
+    pub(super) const SCHEMA: &str = "schema";
+    pub(super) const REVISION: &str = "revision";
+    pub(super) const CONTROLLER: &str = "controller";
+    pub(super) const SOURCE: &str = "source";
+}
+
+/// All tables of the environment. Each method takes the transaction that it works in.
+#[derive(Debug, Clone)]
+pub(super) struct Tables {
+    /// Single rows by name; the typed views below are the way in.
+    meta: Database<Str, Bytes>,
+    pub(super) workflows: Database<NameKey, Row<WorkflowRow>>,
+    pub(super) pipelines: Database<ByPipeline, Row<PipelineRow>>,
+    pub(super) specs: Database<ByHash, Bytes>,
+    pub(super) owners: Database<ByPipeline, Row<OwnerRow>>,
+    pub(super) agents: Database<NameKey, Row<AgentRow>>,
+    pub(super) runs: Database<ByRun, Row<RunRow>>,
+    /// An index: every run, under its pipeline.
+    pub(super) runs_by_pipeline: Database<ByPipelineRun, Unit>,
+    /// An index: the runs whose phase is not final.
+    pub(super) active_runs: Database<ByRun, Unit>,
+    pub(super) events: Database<U64<BE>, Row<Event>>,
+    pub(super) files: Database<ByText, Row<FileRecord>>,
+    pub(super) join_tokens: Database<ByText, Row<JoinTokenRow>>,
+    pub(super) ledger: Database<BySlot, Row<LedgerRow>>,
+    /// The value is the run's name, in the bytes of its key.
+    pub(super) deliveries: Database<ByDelivery, ByRun>,
+}
+
+/// A file's row beside its path, which a key can't always hold.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct FileRecord {
+    pub(super) path: String,
+    pub(super) row: FileRow,
+}
+
+impl Tables {
+    /// Opens all tables, making those that are missing.
+    pub(super) fn create(env: &heed::Env<WithoutTls>, txn: &mut RwTxn<'_>) -> Result<Self, heed::Error> {
+        Ok(Self {
+            meta: env.create_database(txn, Some(table_name::META))?,
+            workflows: env.create_database(txn, Some(table_name::WORKFLOWS))?,
+            pipelines: env.create_database(txn, Some(table_name::PIPELINES))?,
+            specs: env.create_database(txn, Some(table_name::SPECS))?,
+            owners: env.create_database(txn, Some(table_name::OWNERS))?,
+            agents: env.create_database(txn, Some(table_name::AGENTS))?,
+            runs: env.create_database(txn, Some(table_name::RUNS))?,
+            runs_by_pipeline: env.create_database(txn, Some(table_name::RUNS_BY_PIPELINE))?,
+            active_runs: env.create_database(txn, Some(table_name::ACTIVE_RUNS))?,
+            events: env.create_database(txn, Some(table_name::EVENTS))?,
+            files: env.create_database(txn, Some(table_name::FILES))?,
+            join_tokens: env.create_database(txn, Some(table_name::JOIN_TOKENS))?,
+            ledger: env.create_database(txn, Some(table_name::LEDGER))?,
+            deliveries: env.create_database(txn, Some(table_name::DELIVERIES))?,
+        })
+    }
+
+    /// The version that the tables are written in; absent in a new environment.
+    pub(super) fn schema(&self) -> Database<Str, U64<BE>> {
+        self.meta.remap_data_type()
+    }
+
+    fn revisions(&self) -> Database<Str, U64<BE>> {
+        self.meta.remap_data_type()
+    }
+
+    fn controllers(&self) -> Database<Str, Row<ControllerRow>> {
+        self.meta.remap_data_type()
+    }
+
+    fn sources(&self) -> Database<Str, Row<SourceStatus>> {
+        self.meta.remap_data_type()
+    }
+
+    /// The version that the tables are written in.
+    pub(super) fn schema_version(&self, txn: &heed::RoTxn<'_>) -> Result<Option<u64>, heed::Error> {
+        self.schema().get(txn, meta_key::SCHEMA)
+    }
+
+    /// Sets the version that the tables are written in.
+    pub(super) fn set_schema_version(&self, txn: &mut RwTxn<'_>, version: u64) -> Result<(), heed::Error> {
+        self.schema().put(txn, meta_key::SCHEMA, &version)
+    }
+
+    /// How many batches have been committed.
+    pub(super) fn revision(&self, txn: &heed::RoTxn<'_>) -> Result<u64, heed::Error> {
+        Ok(self.revisions().get(txn, meta_key::REVISION)?.unwrap_or(0))
+    }
+
+    /// Counts one more batch.
+    pub(super) fn next_revision(&self, txn: &mut RwTxn<'_>) -> Result<u64, heed::Error> {
+        let revision = self.revision(txn)? + 1;
+        self.revisions().put(txn, meta_key::REVISION, &revision)?;
+        Ok(revision)
+    }
+
+    /// The controller's counters.
+    pub(super) fn controller(&self, txn: &heed::RoTxn<'_>) -> Result<Option<ControllerRow>, heed::Error> {
+        self.controllers().get(txn, meta_key::CONTROLLER)
+    }
+
+    /// How the source goes.
+    pub(super) fn source(&self, txn: &heed::RoTxn<'_>) -> Result<Option<SourceStatus>, heed::Error> {
+        self.sources().get(txn, meta_key::SOURCE)
+    }
+
+    /// The number of the next event.
+    pub(super) fn next_event(&self, txn: &heed::RoTxn<'_>) -> Result<u64, heed::Error> {
+        Ok(self.events.remap_data_type::<heed::types::DecodeIgnore>().last(txn)?.map_or(1, |(id, ())| id + 1))
+    }
+
+    /// Carries out one change.
+    pub(super) fn apply(&self, txn: &mut RwTxn<'_>, change: &Change) -> Result<(), heed::Error> {
+        match change {
+            Change::PutWorkflow(row) => self.workflows.put(txn, &row.metadata.name, row),
+            Change::DeleteWorkflow(name) => self.workflows.delete(txn, name).map(drop),
+            Change::PutPipeline(row) => self.pipelines.put(txn, &row.key, row),
+            Change::DeletePipeline(key) => self.pipelines.delete(txn, key).map(drop),
+            Change::PutSpec(hash, bytes) => self.specs.put(txn, hash, bytes),
+            Change::PutOwner(key, row) => self.owners.put(txn, key, row),
+            Change::PutAgent(row) => self.agents.put(txn, &row.name, row),
+            Change::DeleteAgent(name) => self.agents.delete(txn, name).map(drop),
+            Change::PutRun(row) => self.put_run(txn, row),
+            Change::DeleteRun(name) => self.delete_run(txn, *name),
+            Change::AddEvent(event) => self.add_event(txn, event),
+            Change::PutSource(status) => self.sources().put(txn, meta_key::SOURCE, status),
+            Change::PutFile(path, Some(row)) => {
+                self.files.put(txn, path, &FileRecord { path: path.clone(), row: FileRow::clone(row) })
+            }
+            Change::PutFile(path, None) => self.files.delete(txn, path).map(drop),
+            Change::PutJoinToken(row) => self.join_tokens.put(txn, &row.id, row),
+            Change::DeleteJoinToken(id) => self.join_tokens.delete(txn, id).map(drop),
+            Change::PutLedger(row) => self.ledger.put(txn, &(&row.pipeline, row.slot, &row.trigger), row),
+            Change::PutDelivery(key, delivery, run) => self.deliveries.put(txn, &(key, delivery), run),
+            Change::PutController(row) => self.controllers().put(txn, meta_key::CONTROLLER, row),
+        }
+    }
+
+    fn put_run(&self, txn: &mut RwTxn<'_>, row: &RunRow) -> Result<(), heed::Error> {
+        let name = row.run.metadata.name;
+        self.runs.put(txn, &name, row)?;
+        self.runs_by_pipeline.put(txn, &(&row.run.spec.key(), name), &())?;
+        if row.run.status.phase.is_final() {
+            self.active_runs.delete(txn, &name).map(drop)
+        } else {
+            self.active_runs.put(txn, &name, &())
+        }
+    }
+
+    fn delete_run(&self, txn: &mut RwTxn<'_>, name: RunName) -> Result<(), heed::Error> {
+        let Some(row) = self.runs.get(txn, &name)? else { return Ok(()) };
+        self.runs.delete(txn, &name)?;
+        self.runs_by_pipeline.delete(txn, &(&row.run.spec.key(), name))?;
+        self.active_runs.delete(txn, &name).map(drop)
+    }
+
+    fn add_event(&self, txn: &mut RwTxn<'_>, event: &NewEvent) -> Result<(), heed::Error> {
+        let NewEvent { at, kind, reason, message, regarding } = event.clone();
+        let id = self.next_event(txn)?;
+        self.events.put(txn, &id, &Event { id, at, kind, reason, message, regarding })?;
+        if id % EVENTS_DROPPED_AT_ONCE == 0 && id > EVENTS_KEPT {
+            self.events.delete_range(txn, &(..id - EVENTS_KEPT))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,397 @@
+//! The store against a model in memory, over random batches and reopening.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::mpsc::channel,
+};
+
+use jiff::Timestamp;
+use proptest::prelude::*;
+use xene_schemas::{
+    event::{Event, EventType},
+    map::UniqueMap,
+    meta::{Epoch, Generation, Labels, Name, ObjectMeta, PipelineKey, Revision, RunName, SpecHash},
+    phase::{Reason, RunPhase},
+    pipeline::Autonomy,
+    run::{Run, RunSpec, RunTrigger, TriggerType},
+    workflow::WorkflowSpec,
+};
+
+use super::*;
+use crate::decide::rows::{
+    AgentRow, ControllerRow, FileRow, JoinTokenRow, LedgerRow, NewEvent, OwnerRow, PipelineRow, RunRow, WorkflowRow,
+};
+
+pub(super) fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn key(n: u8) -> PipelineKey {
+    // Two workflows of which one's name begins with the other's.
+    PipelineKey {
+        workflow: name(["a", "a-b"][usize::from(n / 2 % 2)]),
+        pipeline: name(["p", "pq"][usize::from(n % 2)]),
+    }
+}
+
+fn workflow(n: u8, version: u64) -> WorkflowRow {
+    let spec = r#"{"triggers": {"t": {"type": "cron", "schedule": "0 3 * * *"}},
+                   "pipelines": {"p": {"tasks": {"x": {"steps": ["true"]}}}}}"#;
+    WorkflowRow {
+        metadata: ObjectMeta {
+            name: key(n).workflow,
+            description: (version.is_multiple_of(2)).then(|| "even".to_owned()),
+            labels: UniqueMap::default(),
+            annotations: UniqueMap::default(),
+        },
+        spec: serde_json::from_str::<WorkflowSpec>(spec).unwrap(),
+        revision: Revision(format!("r{version}")),
+        path: "a.yaml".to_owned(),
+        line: 1,
+        generation: Generation(version),
+        hash: SpecHash::of(&version.to_le_bytes()),
+        valid: true,
+        held: None,
+    }
+}
+
+fn pipeline(n: u8, version: u64) -> PipelineRow {
+    PipelineRow {
+        key: key(n),
+        spec: workflow(n, version).spec.pipelines[0].clone(),
+        spec_hash: SpecHash::of(&version.to_le_bytes()),
+        revision: Revision(format!("r{version}")),
+        suspend: false,
+    }
+}
+
+fn owner(version: u64) -> OwnerRow {
+    OwnerRow {
+        owner: (!version.is_multiple_of(3)).then(|| name("agent")),
+        epoch: Epoch(version),
+        autonomy: if version.is_multiple_of(2) { Autonomy::Forever } else { Autonomy::DEFAULT },
+        longer_until: None,
+        not_before: at(1),
+        watermark: Timestamp::MIN,
+        clean: true,
+        revoking: false,
+        spec_hash: SpecHash::of(&version.to_le_bytes()),
+        revision: Revision("r".to_owned()),
+        message: "least loaded".to_owned(),
+        reason: Some(Reason::MOVING),
+    }
+}
+
+fn agent(n: u8, version: u64) -> AgentRow {
+    AgentRow {
+        name: name(["one", "two"][usize::from(n % 2)]),
+        labels: Labels::from_iter([("os".to_owned(), "linux".to_owned())]),
+        labels_fixed: false,
+        slots: 4,
+        version: version.to_string(),
+        draining: false,
+        revoked: false,
+        last_seen: Some(at(7)),
+        certificates: vec!["ab".to_owned()],
+        enrolled_at: at(5),
+    }
+}
+
+pub(super) fn run_name(n: u8) -> RunName {
+    RunName::new(at(1_000 + i64::from(n)), u128::from(n))
+}
+
+pub(super) fn run_row(n: u8, phase: RunPhase) -> RunRow {
+    let PipelineKey { workflow, pipeline } = key(n);
+    let spec = RunSpec {
+        workflow,
+        pipeline,
+        trigger: RunTrigger { kind: TriggerType::Manual, name: None, scheduled_time: None, by: Some("me".to_owned()) },
+        params: [("x".to_owned(), "1".to_owned())].into_iter().collect(),
+        revision: Revision("r".to_owned()),
+        spec_hash: SpecHash::of(&u64::from(n % 8).to_le_bytes()),
+    };
+    let mut run = Run::new(run_name(n), at(1_000), spec);
+    run.status.phase = phase;
+    RunRow { run, facts: 3, from_controller: true, cancel_by: None, payload: Some(vec![0, 255]), give_up_at: None }
+}
+
+fn changes() -> impl Strategy<Value = Change> {
+    let phases = prop::sample::select(RunPhase::ALL);
+    (0..19u8, 0..12u8, 1..9u64, phases).prop_map(|(kind, n, version, phase)| match kind {
+        0 => Change::PutWorkflow(Box::new(workflow(n, version))),
+        1 => Change::DeleteWorkflow(key(n).workflow),
+        2 => Change::PutPipeline(Box::new(pipeline(n, version))),
+        3 => Change::DeletePipeline(key(n)),
+        4 => Change::PutSpec(SpecHash::of(&version.to_le_bytes()), vec![n; 100].into()),
+        5 => Change::PutOwner(key(n), owner(version)),
+        6 => Change::PutAgent(Box::new(agent(n, version))),
+        7 => Change::DeleteAgent(agent(n, 0).name),
+        8..=10 => Change::PutRun(Box::new(run_row(n, phase))),
+        11 => Change::DeleteRun(run_name(n)),
+        12 => Change::AddEvent(NewEvent {
+            at: at(9),
+            kind: EventType::Warning,
+            reason: "Because".to_owned(),
+            message: version.to_string(),
+            regarding: "source".to_owned(),
+        }),
+        13 => Change::PutFile("x".repeat(usize::from(n) * 50), None),
+        14 => Change::PutFile(
+            "x".repeat(usize::from(n) * 50),
+            Some(Box::new(FileRow { content: version.to_string(), workflows: vec![], ignored: 1, problems: vec![] })),
+        ),
+        15 => Change::PutJoinToken(JoinTokenRow {
+            id: n.to_string(),
+            secret_hash: "00".to_owned(),
+            expires_at: at(4),
+            uses_left: 1,
+            labels: None,
+            name: None,
+        }),
+        16 => Change::DeleteJoinToken(n.to_string()),
+        17 => Change::PutLedger(LedgerRow {
+            pipeline: key(n),
+            trigger: name("t"),
+            slot: at(i64::try_from(version).unwrap()),
+            reason: Reason::TOO_LATE,
+        }),
+        _ if n.is_multiple_of(2) => Change::PutDelivery(key(n), version.to_string(), run_name(n)),
+        _ => Change::PutController(ControllerRow {
+            store_id: "id".to_owned(),
+            generation: 1,
+            incarnation: version,
+            wall_high: at(3),
+        }),
+    })
+}
+
+#[derive(Default)]
+struct Model {
+    controller: Option<ControllerRow>,
+    workflows: BTreeMap<Name, WorkflowRow>,
+    pipelines: BTreeMap<PipelineKey, PipelineRow>,
+    specs: BTreeMap<SpecHash, Vec<u8>>,
+    owners: BTreeMap<PipelineKey, OwnerRow>,
+    agents: BTreeMap<Name, AgentRow>,
+    runs: BTreeMap<RunName, RunRow>,
+    events: Vec<Event>,
+    files: BTreeMap<String, FileRow>,
+    tokens: BTreeMap<String, JoinTokenRow>,
+    ledger: BTreeMap<(PipelineKey, Timestamp), LedgerRow>,
+    deliveries: HashMap<(PipelineKey, String), RunName>,
+}
+
+impl Model {
+    fn apply(&mut self, change: Change) {
+        match change {
+            Change::PutWorkflow(row) => drop(self.workflows.insert(row.metadata.name.clone(), *row)),
+            Change::DeleteWorkflow(name) => drop(self.workflows.remove(&name)),
+            Change::PutPipeline(row) => drop(self.pipelines.insert(row.key.clone(), *row)),
+            Change::DeletePipeline(key) => drop(self.pipelines.remove(&key)),
+            Change::PutSpec(hash, bytes) => drop(self.specs.insert(hash, bytes.to_vec())),
+            Change::PutOwner(key, row) => drop(self.owners.insert(key, row)),
+            Change::PutAgent(row) => drop(self.agents.insert(row.name.clone(), *row)),
+            Change::DeleteAgent(name) => drop(self.agents.remove(&name)),
+            Change::PutRun(row) => drop(self.runs.insert(row.run.metadata.name, *row)),
+            Change::DeleteRun(name) => drop(self.runs.remove(&name)),
+            Change::AddEvent(NewEvent { at, kind, reason, message, regarding }) => {
+                let id = self.events.len() as u64 + 1;
+                self.events.push(Event { id, at, kind, reason, message, regarding });
+            }
+            Change::PutSource(_) => {}
+            Change::PutFile(path, Some(row)) => drop(self.files.insert(path, *row)),
+            Change::PutFile(path, None) => drop(self.files.remove(&path)),
+            Change::PutJoinToken(row) => drop(self.tokens.insert(row.id.clone(), row)),
+            Change::DeleteJoinToken(id) => drop(self.tokens.remove(&id)),
+            Change::PutLedger(row) => drop(self.ledger.insert((row.pipeline.clone(), row.slot), row)),
+            Change::PutDelivery(key, id, run) => drop(self.deliveries.insert((key, id), run)),
+            Change::PutController(row) => self.controller = Some(row),
+        }
+    }
+
+    fn assert_equals(&self, store: &Store) {
+        let mut loaded = store.load().unwrap();
+        loaded.files.sort_by(|a, b| a.0.cmp(&b.0));
+        let mut tokens: Vec<_> = self.tokens.values().cloned().collect();
+        tokens.sort_by(|a, b| format!("{}\0", a.id).cmp(&format!("{}\0", b.id)));
+        assert_eq!(loaded.controller, self.controller);
+        assert_eq!(loaded.workflows, self.workflows.values().cloned().collect::<Vec<_>>());
+        assert_eq!(loaded.pipelines, self.pipelines.values().cloned().collect::<Vec<_>>());
+        assert_eq!(loaded.owners, self.owners.clone().into_iter().collect::<Vec<_>>());
+        assert_eq!(loaded.agents, self.agents.values().cloned().collect::<Vec<_>>());
+        assert_eq!(loaded.files, self.files.clone().into_iter().collect::<Vec<_>>());
+        assert_eq!(loaded.join_tokens, tokens);
+        let active: Vec<_> = self.runs.values().filter(|row| !row.run.status.phase.is_final()).cloned().collect();
+        assert_eq!(loaded.active_runs, active);
+        for n in 0..4 {
+            let key = key(n);
+            let newest = self.runs.values().rev().find(|row| row.run.spec.key() == key).cloned();
+            assert_eq!(store.last_run(&key).unwrap(), newest);
+            let slots: Vec<_> =
+                self.ledger.iter().rev().filter(|((k, _), _)| *k == key).map(|(_, row)| row.clone()).collect();
+            assert_eq!(store.ledger(&key, 100).unwrap(), slots);
+            let of_workflow: Vec<_> =
+                self.pipelines.values().filter(|row| row.key.workflow == key.workflow).cloned().collect();
+            assert_eq!(store.pipelines(Some(&key.workflow), None, 100, |_| true).unwrap(), of_workflow);
+        }
+        for (hash, bytes) in &self.specs {
+            assert_eq!(store.spec(hash).unwrap().as_ref(), Some(bytes));
+        }
+        for ((key, id), run) in &self.deliveries {
+            assert_eq!(store.delivery(key, id).unwrap(), Some(*run));
+        }
+        let events: Vec<_> = self.events.iter().rev().cloned().collect();
+        assert_eq!(store.events(None, 1_000, |_| true).unwrap(), events);
+    }
+
+    fn assert_lists(&self, store: &Store, filter: &RunFilter, size: usize) {
+        let expected: Vec<_> = self
+            .runs
+            .values()
+            .rev()
+            .filter(|row| {
+                let (spec, phase) = (&row.run.spec, row.run.status.phase);
+                filter.workflow.as_ref().is_none_or(|workflow| *workflow == spec.workflow)
+                    && filter.pipeline.as_ref().is_none_or(|pipeline| *pipeline == spec.pipeline)
+                    && filter.phase.is_none_or(|wanted| wanted == phase)
+                    && !(filter.active && phase.is_final())
+                    && filter.since.is_none_or(|since| row.run.metadata.name.at() >= since)
+            })
+            .cloned()
+            .collect();
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let page = store.runs(filter, after, size).unwrap();
+            assert!(page.len() <= size);
+            let Some(last) = page.last() else { break };
+            after = Some(last.run.metadata.name);
+            found.extend(page);
+        }
+        assert_eq!(found, expected, "{filter:?}, {size} at once");
+    }
+}
+
+fn filters() -> impl Strategy<Value = RunFilter> {
+    let workflows = prop::option::of(prop::sample::select(vec!["a", "a-b", "c"]));
+    let pipelines = prop::option::of(prop::sample::select(vec!["p", "pq"]));
+    let phases = prop::option::weighted(0.3, prop::sample::select(RunPhase::ALL));
+    (workflows, pipelines, phases, any::<bool>(), prop::option::of(998..1_012i64)).prop_map(
+        |(workflow, pipeline, phase, active, since)| RunFilter {
+            workflow: workflow.map(name),
+            pipeline: pipeline.map(name),
+            phase,
+            active,
+            since: since.map(at),
+            among: None,
+        },
+    )
+}
+
+pub(super) fn commit(store: &Store, batch: Batch) {
+    let (done, wait) = channel();
+    store.commit(batch, move |result| done.send(result).unwrap());
+    wait.recv().unwrap().unwrap();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn store_is_its_model_over_batches_and_reopening(
+        batches in prop::collection::vec((prop::collection::vec(changes(), 0..30), prop::bool::weighted(0.2)), 1..6),
+        filters in prop::collection::vec((filters(), 1..5usize), 8),
+    ) {
+        let temp = tempfile::tempdir().unwrap();
+        let (mut store, mut model) = (Store::open(temp.path()).unwrap(), Model::default());
+        for (i, (batch, reopen)) in batches.into_iter().enumerate() {
+            commit(&store, batch.clone());
+            batch.into_iter().for_each(|change| model.apply(change));
+            if reopen {
+                drop(store);
+                store = Store::open(temp.path()).unwrap();
+            }
+            prop_assert_eq!(store.revision().unwrap(), i as u64 + 1);
+            model.assert_equals(&store);
+        }
+        for (filter, size) in filters {
+            model.assert_lists(&store, &filter, size);
+        }
+    }
+}
+
+#[test]
+fn watchers_get_what_was_committed_and_the_numbers_of_its_events() {
+    let temp = tempfile::tempdir().unwrap();
+    let store = Store::open(temp.path()).unwrap();
+    let event = || {
+        let (kind, text) = (EventType::Normal, String::new);
+        Change::AddEvent(NewEvent { at: at(1), kind, reason: text(), message: text(), regarding: text() })
+    };
+    commit(&store, vec![event(), event()]);
+    let mut watch = store.committed().subscribe();
+    commit(&store, vec![Change::DeleteRun(run_name(1)), event()]);
+    let seen = watch.try_recv().unwrap();
+    assert_eq!((seen.revision, seen.first_event, seen.changes.len()), (2, 3, 2));
+}
+
+#[test]
+fn sweep_drops_what_nobody_refers_to() {
+    let temp = tempfile::tempdir().unwrap();
+    let store = Store::open(temp.path()).unwrap();
+    let spec = |version: u64| Change::PutSpec(SpecHash::of(&version.to_le_bytes()), vec![1].into());
+    let run = run_row(3, RunPhase::Success);
+    let pinned = [1, 2, 3].map(|version: u64| SpecHash::of(&version.to_le_bytes()));
+    commit(
+        &store,
+        vec![
+            spec(1),
+            spec(2),
+            spec(3),
+            spec(4),
+            Change::PutPipeline(Box::new(pipeline(0, 1))),
+            Change::PutOwner(key(0), owner(2)),
+            Change::PutRun(Box::new(run)),
+            Change::PutDelivery(key(0), "old".to_owned(), run_name(0)),
+            Change::PutDelivery(key(0), "new".to_owned(), run_name(9)),
+        ],
+    );
+    let (done, wait) = channel();
+    store.sweep(at(1_005), move |result| done.send(result.unwrap()).unwrap()).unwrap();
+    assert_eq!(wait.recv().unwrap(), Swept { specs: 1, deliveries: 1, ledger: 0 });
+    assert!(pinned.iter().all(|hash| store.spec(hash).unwrap().is_some()));
+    assert_eq!(store.spec(&SpecHash::of(&4u64.to_le_bytes())).unwrap(), None);
+    assert_eq!(store.delivery(&key(0), "old").unwrap(), None);
+    assert_eq!(store.delivery(&key(0), "new").unwrap(), Some(run_name(9)));
+}
+
+#[test]
+fn loading_does_not_keep_the_map_in_memory() {
+    let temp = tempfile::tempdir().unwrap();
+    let store = Store::open(temp.path()).unwrap();
+    let file = |n: u32| {
+        let row = FileRow { content: "x".repeat(2_000), workflows: vec![], ignored: 0, problems: vec![] };
+        Change::PutFile(n.to_string(), Some(Box::new(row)))
+    };
+    commit(&store, (0..1_000).map(file).collect());
+    let resident = || {
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let path = temp.path().canonicalize().unwrap().join("store/data.mdb");
+        let mut lines = maps.lines().skip_while(|line| !line.ends_with(path.to_str().unwrap()));
+        let line = lines.find_map(|line| line.strip_prefix("Rss:")).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().trim().parse::<u64>().unwrap()
+    };
+    store
+        .env
+        .read(|txn| {
+            Ok::<_, StoreError>(values(store.tables.files.remap_key_type::<heed::types::DecodeIgnore>().iter(txn)?)?)
+        })
+        .unwrap();
+    assert!(resident() > 2_000, "{} kB", resident());
+    assert_eq!(store.load().unwrap().files.len(), 1_000);
+    assert!(resident() < 200, "{} kB", resident());
+}

@@ -1,0 +1,204 @@
+//! Agents: labels, draining, loss, life without a controller.
+
+use std::fs;
+
+use xene_test_support::{cluster::Cluster, eventually, process::run};
+
+const TWO_PLACES: &str = r#"
+apiVersion: xene/v1
+kind: Workflow
+metadata: {name: places}
+spec:
+  pipelines:
+    red:
+      agents: {labels: {colour: red}}
+      tasks: {say: {steps: ['echo "$XENE_AGENT"']}}
+    blue:
+      agents: {labels: {colour: blue}}
+      tasks: {say: {steps: ['echo "$XENE_AGENT"']}}
+    any:
+      tasks: {say: {steps: ['echo "$XENE_AGENT"']}}
+"#;
+
+/// Short times, so that a takeover takes seconds: L may be 2 s and processes pause for at most 1 s.
+const SHORT: &[&str] = &["--min-autonomy", "2s", "--pause-margin", "1s"];
+
+fn ticking(autonomy: &str, file: &str) -> String {
+    format!(
+        r#"
+apiVersion: xene/v1
+kind: Workflow
+metadata: {{name: clock}}
+spec:
+  triggers: {{second: {{type: cron, schedule: "* * * * * *", catchUp: Skip}}}}
+  pipelines:
+    tick:
+      triggers: second
+      autonomy: {autonomy}
+      concurrency: {{max: 5}}
+      tasks: {{note: {{steps: ['echo "$XENE_SCHEDULED_TIME $XENE_AGENT $XENE_EPOCH" >> {file}']}}}}
+"#
+    )
+}
+
+/// The lines that steps wrote: slot, agent, epoch.
+fn ticks(file: &std::path::Path) -> Vec<(String, String, u64)> {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let mut lines = Vec::new();
+    for line in text.lines() {
+        let words: Vec<_> = line.split(' ').collect();
+        if let [slot, agent, epoch] = words[..] {
+            lines.push((slot.to_owned(), agent.to_owned(), epoch.parse().unwrap()));
+        }
+    }
+    lines
+}
+
+fn assert_no_slot_twice(ticks: &[(String, String, u64)]) {
+    let mut slots: Vec<_> = ticks.iter().map(|tick| &tick.0).collect();
+    slots.sort();
+    let all = slots.len();
+    slots.dedup();
+    assert_eq!(slots.len(), all, "a slot was started twice: {ticks:?}");
+}
+
+#[test]
+fn pipelines_land_by_label_and_move_when_drained() {
+    let mut cluster = Cluster::start(&[]);
+    cluster.start_agent("r1", &["--label", "colour=red"]);
+    cluster.repository.write("xene.d/places.yaml", TWO_PLACES);
+    cluster.commit("places");
+    assert_eq!(cluster.scheduled("places/red")["status"]["agent"], "r1");
+    let blue = cluster.json(&["get", "pipelines", "places/blue"]);
+    assert_eq!(blue["status"]["phase"], "NotScheduled", "{blue:#}");
+    assert_eq!(blue["status"]["reason"], "NoMatchingAgent", "{blue:#}");
+    assert!(blue["status"]["message"].as_str().unwrap_or_default().contains("colour=blue"), "{blue:#}");
+
+    cluster.start_agent("b1", &["--label", "colour=blue"]);
+    assert_eq!(
+        cluster.scheduled("places/blue")["status"]["agent"],
+        "b1",
+        "an agent that joins gets what waited for it"
+    );
+    let any = cluster.json(&["get", "pipelines", "places/any"]);
+    assert_eq!(any["status"]["agent"], "r1", "an assignment stays put");
+
+    cluster.run(&["agents", "drain", "r1"]).expect(0);
+    cluster.until("any moves", &["get", "pipelines", "places/any"], |p| p["status"]["agent"] == "b1");
+    cluster.until("red has no agent", &["get", "pipelines", "places/red"], |p| p["status"]["phase"] == "NotScheduled");
+    assert_eq!(cluster.json(&["get", "agents", "r1"])["status"]["phase"], "Draining");
+    cluster.run(&["agents", "undrain", "r1"]).expect(0);
+    cluster.until("red comes back", &["get", "pipelines", "places/red"], |p| p["status"]["agent"] == "r1");
+
+    let started = cluster.run(&["trigger", "places/any", "--wait"]).expect(0);
+    assert_eq!(cluster.run(&["logs", started.stdout.trim()]).stdout, "b1\n");
+}
+
+#[test]
+fn losing_an_agent_moves_its_pipelines_after_w_and_no_slot_fires_twice() {
+    let mut cluster = Cluster::start(SHORT);
+    cluster.start_agent("a", &[]);
+    let file = cluster.folder().join("ticks");
+    cluster.repository.write("xene.d/clock.yaml", &ticking("2s", &file.display().to_string()));
+    cluster.commit("tick");
+    assert_eq!(cluster.scheduled("clock/tick")["status"]["agent"], "a");
+    cluster.start_agent("b", &[]);
+    eventually("it ticks on a", || if ticks(&file).len() >= 2 { Ok(()) } else { Err(format!("{:?}", ticks(&file))) });
+    cluster.kill_agent("a");
+    cluster.until("b takes over", &["get", "pipelines", "clock/tick"], |p| p["status"]["agent"] == "b");
+    eventually("it ticks on b", || {
+        let ticks = ticks(&file);
+        if ticks.iter().filter(|t| t.1 == "b").count() >= 2 { Ok(()) } else { Err(format!("{ticks:?}")) }
+    });
+    let ticks = ticks(&file);
+    assert_no_slot_twice(&ticks);
+    let last_of_a = ticks.iter().filter(|t| t.1 == "a").map(|t| t.2).max().unwrap();
+    let first_of_b = ticks.iter().filter(|t| t.1 == "b").map(|t| t.2).min().unwrap();
+    assert!(first_of_b > last_of_a, "the epoch rises: {ticks:?}");
+}
+
+#[test]
+fn a_forever_pipeline_goes_on_while_the_controller_is_down() {
+    let mut cluster = Cluster::start(SHORT);
+    cluster.start_agent("a", &[]);
+    let file = cluster.folder().join("ticks");
+    cluster.repository.write("xene.d/clock.yaml", &ticking("Forever", &file.display().to_string()));
+    cluster.commit("tick");
+    cluster.scheduled("clock/tick");
+    eventually("it ticks", || if ticks(&file).is_empty() { Err("no tick yet".into()) } else { Ok(()) });
+    cluster.kill_controller();
+    let before = ticks(&file).len();
+    eventually("it goes on", || {
+        let now = ticks(&file).len();
+        if now >= before + 6 { Ok(()) } else { Err(format!("{before} then {now}")) }
+    });
+    cluster.start_controller();
+    let recorded = ticks(&file);
+    assert_no_slot_twice(&recorded);
+    cluster.until("every run is at the controller", &["get", "runs", "--limit", "500"], |list| {
+        let runs = list["items"].as_array().cloned().unwrap_or_default();
+        let slots: Vec<_> = runs.iter().filter_map(|r| r["spec"]["trigger"]["scheduledTime"].as_str()).collect();
+        recorded.iter().all(|(slot, ..)| {
+            let slot: jiff::Timestamp = slot.parse().unwrap();
+            slots.iter().any(|s| s.parse::<jiff::Timestamp>().unwrap() == slot)
+        })
+    });
+}
+
+#[test]
+fn an_agent_that_is_revoked_or_forgotten_is_refused() {
+    let mut cluster = Cluster::start(SHORT);
+    cluster.start_agent("a", &[]);
+    cluster.run(&["agents", "revoke", "a"]).expect(0);
+    cluster.until("a is revoked", &["get", "agents", "a"], |a| a["status"]["phase"] == "Revoked");
+    let mut agent = cluster.agents.remove("a").unwrap();
+    let status = agent.wait();
+    assert_eq!(status.code(), Some(5), "{}", agent.output());
+    assert!(agent.output().contains("revoked"), "{}", agent.output());
+    cluster.run(&["agents", "forget", "a"]).expect(0);
+    cluster.run(&["get", "agents", "a"]).expect(4);
+    let again = run(cluster.agent_command("a", &[]), &[] as &[&str]);
+    assert_eq!(again.code, 5, "{again:?}");
+}
+
+#[test]
+fn a_token_lets_in_as_many_as_it_says_and_fixes_labels() {
+    let mut cluster = Cluster::start(&[]);
+    let token = cluster.join_token(&["--label", "zone=inner"]);
+    cluster.restart_agent("a", &["--token", &token, "--label", "zone=outer"]);
+    let agent = cluster.json(&["get", "agents", "a"]);
+    assert_eq!(agent["metadata"]["labels"]["zone"], "inner", "an agent can't label itself past its token: {agent:#}");
+    let spent = run(cluster.agent_command("b", &["--token", &token]), &[] as &[&str]);
+    assert_eq!(spent.code, 5, "{spent:?}");
+    assert!(spent.stderr.contains("token"), "{spent:?}");
+    // The stored identity serves from now on.
+    cluster.agents.get_mut("a").unwrap().terminate();
+    cluster.until("a has gone", &["get", "agents", "a"], |a| a["status"]["phase"] == "Disconnected");
+    cluster.restart_agent("a", &[]);
+}
+
+#[test]
+fn sigterm_gives_everything_back_and_waits_for_what_runs() {
+    let mut cluster = Cluster::start(SHORT);
+    cluster.start_agent("a", &[]);
+    let gate = cluster.folder().join("gate");
+    let text = format!(
+        "apiVersion: xene/v1\nkind: Workflow\nmetadata: {{name: w}}\nspec:\n  pipelines:\n    p:\n      tasks:\n        t:\n          steps: ['while [ ! -e {} ]; do sleep 0.05; done; echo done']\n",
+        gate.display()
+    );
+    cluster.repository.write("xene.d/w.yaml", &text);
+    cluster.commit("w");
+    cluster.scheduled("w/p");
+    cluster.start_agent("b", &[]);
+    let name = cluster.run(&["trigger", "w/p"]).expect(0).stdout.trim().to_owned();
+    cluster.until("it runs", &["get", "runs", &name], |r| r["status"]["phase"] == "Running");
+    let mut a = cluster.agents.remove("a").unwrap();
+    a.signal(rustix::process::Signal::TERM);
+    cluster.until("its pipeline moves at once", &["get", "pipelines", "w/p"], |p| p["status"]["agent"] == "b");
+    assert_eq!(cluster.json(&["get", "runs", &name])["status"]["phase"], "Running", "the run goes on");
+    fs::write(&gate, "").unwrap();
+    assert!(a.wait().success(), "{}", a.output());
+    let ended = cluster.until("it ended", &["get", "runs", &name], |r| r["status"]["finishedAt"].is_string());
+    assert_eq!(ended["status"]["phase"], "Success");
+    assert_eq!(cluster.run(&["logs", &name]).stdout, "done\n");
+}
