@@ -332,6 +332,11 @@ impl Agent {
         });
     }
 
+    /// True if the pipeline is claimed under this epoch.
+    pub(super) fn is_claimed(&self, key: &PipelineKey, epoch: Epoch) -> bool {
+        self.claims.get(key).is_some_and(|claim| claim.row.claimed && claim.row.epoch == epoch)
+    }
+
     /// The claim is not ours any more, under this epoch or whatever it is.
     pub(super) fn drop_claim(&mut self, key: &PipelineKey, epoch: Option<Epoch>, fx: &mut Effects) {
         let Some(claim) = self.claims.get(key) else { return };
