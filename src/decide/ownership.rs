@@ -107,6 +107,7 @@ impl Controller {
         if let (Some(owned), Some(_)) = (owned, &owner)
             && self.expires(owned).is_none_or(|expires| expires > now.boot)
         {
+            self.arm_lease(key);
             return;
         }
         let gives_back = owned.is_some_and(|owned| owned.row.revoking || owned.row.void);
@@ -376,9 +377,10 @@ impl Controller {
     pub(super) fn heard_again(&mut self, agent: &AgentName, fx: &mut Effects) {
         let Some(state) = self.agents.get_mut(agent).filter(|state| state.silent) else { return };
         state.silent = false;
-        for key in &state.owned {
+        let (owned, mut still) = (state.owned.clone(), false);
+        for key in &owned {
             let Some(owned) = self.owners.get_mut(key) else { continue };
-            state.silent |= !owned.claimed;
+            still |= !owned.claimed;
             if owned.claimed && owned.row.reason == Some(Reason::OWNER_SILENT) {
                 owned.row.reason = None;
                 owned.row.message = format!("{agent} is back");
@@ -388,18 +390,26 @@ impl Controller {
                 self.waiting.remove(key);
             }
         }
+        if let Some(state) = self.agents.get_mut(agent) {
+            state.silent = still;
+        }
+        // It was judged, and so its timer is gone.
+        for key in &owned {
+            self.arm_lease(key);
+        }
     }
 
     /// The owner came back without its journal: what it may have started, it does not know.
     pub(super) fn void_claims(&mut self, agent: &AgentName, fx: &mut Effects) {
         let Some(state) = self.agents.get(agent) else { return };
         let mut count = 0;
-        for key in &state.owned {
-            let Some(owned) = self.owners.get_mut(key).filter(|owned| !owned.row.void) else { continue };
+        for key in state.owned.clone() {
+            let Some(owned) = self.owners.get_mut(&key).filter(|owned| !owned.row.void) else { continue };
             owned.row.void = true;
             owned.row.reason = Some(Reason::OWNER_SILENT);
             owned.row.message = format!("{agent} came back without its journal: its old claim is waited out");
             fx.commit.push(Change::PutOwner(key.clone(), owned.row.clone()));
+            self.arm_lease(&key);
             count += 1;
         }
         if count > 0 {

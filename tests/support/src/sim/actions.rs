@@ -82,7 +82,7 @@ impl World {
             Action::CrashController => self.crash_controller(),
             Action::PauseAgent => {
                 let node = &mut self.agents[agent];
-                if node.starting.is_none() {
+                if node.machine.is_some() && node.starting.is_none() {
                     node.paused = self.at + outage;
                     let process = node.process;
                     self.history.note(self.at, &node.name, || "stands still".into());
@@ -91,8 +91,10 @@ impl World {
                 Ok(())
             }
             Action::PauseController => {
-                self.controller.paused = self.at + outage;
-                self.history.note(self.at, "controller", || "stands still".into());
+                if self.controller.machine.is_some() {
+                    self.controller.paused = self.at + outage;
+                    self.history.note(self.at, "controller", || "stands still".into());
+                }
                 Ok(())
             }
             Action::StepClock => {
