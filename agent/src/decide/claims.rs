@@ -155,17 +155,18 @@ impl Agent {
         if let Some(scheduled) = before.as_ref().and_then(|claim| claim.scheduled) {
             self.due.remove(&(scheduled, key.clone()));
         }
-        let mut watermark = below(assignment.not_before);
-        if let Some(before) = before.as_ref().filter(|_| !self.mutants.is(Mutant::WatermarksNotMerged)) {
-            watermark = watermark.max(before.row.watermark);
-        }
+        let given = below(assignment.not_before);
+        let watermark = match before.as_ref().map(|before| before.row.watermark) {
+            Some(own) if self.mutants.is(Mutant::WatermarksNotMerged) => own,
+            own => given.max(own.unwrap_or(given)),
+        };
         self.claims_version += 1;
         let row = ClaimRow {
             epoch: assignment.epoch,
             claimed: takes,
             autonomy: assignment.autonomy,
             watermark,
-            slots_after: watermark,
+            slots_after: watermark.max(given),
             spec_hash: assignment.spec_hash,
             revision: assignment.revision.clone(),
             confirmed: false,

@@ -18,12 +18,19 @@ pub enum Payload {
 }
 
 impl Payload {
-    /// Part of how a connection is made: it can be late, but not be missing while the session stands.
-    fn is_handshake(&self) -> bool {
-        matches!(
-            self,
-            Self::Up(AgentMessage::Hello(_)) | Self::Down(ControllerMessage::Welcome(_) | ControllerMessage::Refused(_))
-        )
+    /// What a hostile network, too, only delays: how a connection is made, and orders to start a run.
+    fn is_safe(&self) -> bool {
+        match self {
+            Self::Up(message) => matches!(message, AgentMessage::Hello(_)),
+            Self::Down(message) => matches!(
+                message,
+                ControllerMessage::Welcome(_) | ControllerMessage::Refused(_) | ControllerMessage::StartRun(_)
+            ),
+        }
+    }
+
+    fn is_acknowledgement(&self) -> bool {
+        matches!(self, Self::Down(ControllerMessage::Acknowledged(_)))
     }
 }
 
@@ -65,7 +72,7 @@ impl Link {
             Payload::Up(_) => &mut self.up,
             Payload::Down(_) => &mut self.down,
         };
-        let fragile = setup.hostile && !payload.is_handshake();
+        let fragile = setup.hostile && !payload.is_safe();
         if direction.cut {
             // A stream sends it again once that has a chance.
             if !fragile {
@@ -82,6 +89,9 @@ impl Link {
             direction.last = first.max(direction.last + 1);
             return [Some(direction.last), None];
         }
+        // That a run is acknowledged to its end comes after the order to start it: an agent that has forgotten the run
+        // has nothing but this order in the stream to know an old order by.
+        let first = if payload.is_acknowledgement() { first.max(direction.last + 1) } else { first };
         [Some(first).filter(|_| !random.chance(50)), Some(second).filter(|_| random.chance(80))]
     }
 
