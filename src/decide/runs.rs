@@ -212,7 +212,11 @@ impl Controller {
             let run = fact.run;
             // A run that is not known, and not from its first fact: only a whole report says that the facts before
             // are not on their way, so that the run was known once.
-            if fact.index > 0 && !report.whole && !self.runs.contains_key(&run) && self.ended_run(&fact.pipeline, run).is_none() {
+            if fact.index > 0
+                && !report.whole
+                && !self.runs.contains_key(&run)
+                && self.ended_run(&fact.pipeline, run).is_none()
+            {
                 continue;
             }
             let count = match self.fold(now, agent, fact, fx) {

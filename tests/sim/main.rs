@@ -3,4 +3,5 @@
 //! `XENE_WORLDS=1000000 cargo test --test sim` looks at a million; `XENE_SEED=N` tells the history of one.
 
 mod mutants;
+mod stories;
 mod worlds;

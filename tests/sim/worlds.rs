@@ -11,7 +11,6 @@ fn asked(variable: &str) -> Option<u64> {
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "a person asked for the history")]
 fn laws_hold_in_random_worlds() {
     if let Some(seed) = asked("XENE_SEED") {
         println!("{}", tell(Setup::ordinary, seed, usize::MAX));

@@ -67,10 +67,7 @@ impl World {
             Action::Reboot => {
                 self.crash_agent(agent)?;
                 self.later(outage, What::StartAgent { agent });
-                let node = &mut self.agents[agent];
-                node.boots += 1;
-                node.clock.reboot(self.at);
-                self.history.note(self.at, &node.name, || "its host reboots".into());
+                self.reboot(agent);
                 Ok(())
             }
             Action::Wipe => {
@@ -81,17 +78,11 @@ impl World {
             }
             Action::CrashController => self.crash_controller(),
             Action::PauseAgent => {
-                let node = &mut self.agents[agent];
-                if node.machine.is_some() && node.starting.is_none() {
-                    node.paused = self.at + outage;
-                    let process = node.process;
-                    self.history.note(self.at, &node.name, || "stands still".into());
-                    self.later(outage, What::Resume { agent, process });
-                }
+                self.pause_agent(agent, outage);
                 Ok(())
             }
             Action::PauseController => {
-                if self.controller.machine.is_some() {
+                if self.controller.machine.is_some() && self.controller.paused <= self.at {
                     self.controller.paused = self.at + outage;
                     self.history.note(self.at, "controller", || "stands still".into());
                 }
@@ -123,6 +114,24 @@ impl World {
                 }
                 self.agent_takes(agent, Event::JournalFailed)
             }
+        }
+    }
+
+    /// The host of an agent that is down has a new boot.
+    pub(super) fn reboot(&mut self, agent: usize) {
+        let node = &mut self.agents[agent];
+        node.boots += 1;
+        node.clock.reboot(self.at);
+        self.history.mark(self.at, &node.name, || "its host reboots".into());
+    }
+
+    pub(super) fn pause_agent(&mut self, agent: usize, outage: u64) {
+        let node = &mut self.agents[agent];
+        if node.machine.is_some() && node.paused <= self.at {
+            node.paused = self.at + outage;
+            let process = node.process;
+            self.history.mark(self.at, &node.name, || "stands still".into());
+            self.later(outage, What::Resume { agent, process });
         }
     }
 
@@ -169,14 +178,16 @@ impl World {
         self.later(second, What::ControllerClosed { session });
     }
 
-    fn drain(&mut self, agent: usize) -> Result<(), Violation> {
+    /// A person drains an agent, or takes that back.
+    pub(super) fn drain(&mut self, agent: usize) -> Result<(), Violation> {
         if self.controller.machine.is_none() || self.controller.paused > self.at {
             return Ok(());
         }
         let node = &mut self.agents[agent];
         node.drained = !node.drained;
-        let name = node.name.clone();
-        self.ask(if self.agents[agent].drained { Command::Drain(name) } else { Command::Undrain(name) })
+        let (name, drained) = (node.name.clone(), node.drained);
+        self.history.mark(self.at, &name, || (if drained { "is drained" } else { "is undrained" }).into());
+        self.ask(if drained { Command::Drain(name) } else { Command::Undrain(name) })
     }
 
     /// A person says that a host will not come back. Without end, a claim is freed by that word, which must be true.

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use xene::decide::event::{Command, Effect, Effects, Event};
+use xene::decide::{
+    event::{Command, Effect, Effects, Event},
+    rows::Change,
+};
 use xene_agent::decide::event::{Effect as AgentEffect, Effects as AgentEffects, Event as AgentEvent};
 use xene_schemas::wire::control::{AgentMessage, ControllerMessage};
 
@@ -11,43 +14,90 @@ use super::{clock::Instant, node::AgentNode};
 /// The lines.
 #[derive(Debug, Default)]
 pub struct History {
-    lines: Option<Vec<String>>,
+    lines: Vec<String>,
+    keep: Keep,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    #[default]
+    Nothing,
+    Marks,
+    Everything,
 }
 
 impl History {
-    /// One that keeps its lines, or not.
+    /// One that keeps every event, or nothing.
     pub fn new(keep: bool) -> Self {
-        Self { lines: keep.then(Vec::new) }
+        Self { lines: Vec::new(), keep: if keep { Keep::Everything } else { Keep::Nothing } }
     }
 
-    /// Adds a line; `what` is looked at only if it is kept.
+    /// One that keeps only what [`Self::mark`] is told, for a story.
+    pub fn of_marks() -> Self {
+        Self { lines: Vec::new(), keep: Keep::Marks }
+    }
+
+    /// Adds an event; `what` is looked at only if it is kept.
     pub fn note(&mut self, at: Instant, who: impl fmt::Display, what: impl FnOnce() -> String) {
-        if let Some(lines) = &mut self.lines {
-            lines.push(format!("{:>9} {who:<10} {}", at.to_string(), what()));
+        if self.keep == Keep::Everything {
+            self.lines.push(format!("{:>9} {who:<10} {}", at.to_string(), what()));
         }
     }
 
-    /// True if lines are kept.
+    /// Adds something that a story tells.
+    pub fn mark(&mut self, at: Instant, who: impl fmt::Display, what: impl FnOnce() -> String) {
+        match self.keep {
+            Keep::Nothing => {}
+            Keep::Marks => self.lines.push(format!("{} {who:<10} {}", time_of_day(at.wall()), what())),
+            Keep::Everything => self.note(at, who, what),
+        }
+    }
+
+    /// Adds what a story tells of the store.
+    pub fn store(&mut self, at: Instant, change: &Change) {
+        match change {
+            Change::PutOwner(key, row) => self.mark(at, "store", || {
+                let reason = row.reason.as_ref().map(|reason| format!(", {reason}")).unwrap_or_default();
+                let slots = time_of_day(row.not_before);
+                match &row.owner {
+                    Some(owner) => {
+                        format!("{key} is {owner}'s under epoch {}, slots from {slots}{reason}", n(row.epoch.0))
+                    }
+                    None => format!("{key} is nobody's{reason}"),
+                }
+            }),
+            Change::PutLedger(row) => {
+                self.mark(at, "store", || {
+                    format!("no run of {} at {}: {}", row.pipeline, time_of_day(row.slot), row.reason)
+                });
+            }
+            _ => {}
+        }
+    }
+
+    /// True if every event is kept.
     pub fn is_kept(&self) -> bool {
-        self.lines.is_some()
+        self.keep == Keep::Everything
     }
 
     /// All lines.
     pub fn lines(&self) -> &[String] {
-        self.lines.as_deref().unwrap_or_default()
+        &self.lines
     }
 }
 
 /// What an agent says, in short.
-pub fn agent_says(message: &AgentMessage) -> String {
+pub(super) fn agent_says(message: &AgentMessage) -> String {
     match message {
         AgentMessage::Hello(hello) => {
-            let claims: Vec<String> = hello.claims.iter().map(|claim| format!("{}@{}", claim.pipeline, n(claim.epoch.0))).collect();
+            let claims: Vec<String> =
+                hello.claims.iter().map(|claim| format!("{}@{}", claim.pipeline, n(claim.epoch.0))).collect();
             format!("Hello [{}]", claims.join(" "))
         }
         AgentMessage::Renew(renew) => match &renew.claims {
             Some(claims) => {
-                let claims: Vec<String> = claims.iter().map(|claim| format!("{}@{}", claim.pipeline, n(claim.epoch.0))).collect();
+                let claims: Vec<String> =
+                    claims.iter().map(|claim| format!("{}@{}", claim.pipeline, n(claim.epoch.0))).collect();
                 format!("Renew {} v{} [{}]", renew.seq, renew.claims_version, claims.join(" "))
             }
             None => format!("Renew {} v{}", renew.seq, renew.claims_version),
@@ -73,7 +123,7 @@ pub fn agent_says(message: &AgentMessage) -> String {
 }
 
 /// What a controller says, in short.
-pub fn controller_says(message: &ControllerMessage) -> String {
+pub(super) fn controller_says(message: &ControllerMessage) -> String {
     match message {
         ControllerMessage::Welcome(_) => "Welcome".into(),
         ControllerMessage::Refused(refused) => format!("Refused {}", refused.reason),
@@ -88,13 +138,17 @@ pub fn controller_says(message: &ControllerMessage) -> String {
             format!("{kind} [{}]", entries.join(", "))
         }
         ControllerMessage::Renewed(renewed) => {
-            let nacks: Vec<String> = renewed.nacks.iter().map(|(key, epoch)| format!(" no {key}@{}", n(epoch.0))).collect();
+            let nacks: Vec<String> =
+                renewed.nacks.iter().map(|(key, epoch)| format!(" no {key}@{}", n(epoch.0))).collect();
             format!("Renewed {} v{}{}", renewed.seq, renewed.claims_version, nacks.concat())
         }
-        ControllerMessage::StartRun(start) => format!("StartRun {} of {}@{}", tail(&start.run), start.spec.key(), n(start.epoch.0)),
+        ControllerMessage::StartRun(start) => {
+            format!("StartRun {} of {}@{}", tail(&start.run), start.spec.key(), n(start.epoch.0))
+        }
         ControllerMessage::CancelRun(cancel) => format!("CancelRun {}", tail(&cancel.run)),
         ControllerMessage::Acknowledged(acknowledged) => {
-            let runs: Vec<String> = acknowledged.runs.iter().map(|(run, count)| format!("{}<{count}", tail(run))).collect();
+            let runs: Vec<String> =
+                acknowledged.runs.iter().map(|(run, count)| format!("{}<{count}", tail(run))).collect();
             format!("Acknowledged {}", runs.join(", "))
         }
         ControllerMessage::LogAcknowledged(_) => "LogAcknowledged".into(),
@@ -104,7 +158,7 @@ pub fn controller_says(message: &ControllerMessage) -> String {
 }
 
 /// What happens to a controller, in short.
-pub fn controller_hears(event: &Event, agents: &[AgentNode], sessions: &BTreeMap<u64, usize>) -> String {
+pub(super) fn controller_hears(event: &Event, agents: &[AgentNode], sessions: &BTreeMap<u64, usize>) -> String {
     let who = |session: u64| sessions.get(&session).map_or("?", |agent| agents[*agent].name.as_str());
     match event {
         Event::Compiled(desired) => format!("compiled {}", desired.revision),
@@ -124,7 +178,7 @@ pub fn controller_hears(event: &Event, agents: &[AgentNode], sessions: &BTreeMap
 }
 
 /// What happens to an agent, in short.
-pub fn agent_hears(event: &AgentEvent) -> String {
+pub(super) fn agent_hears(event: &AgentEvent) -> String {
     match event {
         AgentEvent::Connected => "connected".into(),
         AgentEvent::Disconnected => "disconnected".into(),
@@ -139,7 +193,7 @@ pub fn agent_hears(event: &AgentEvent) -> String {
 }
 
 /// What a controller does about an event, in short.
-pub fn controller_does(fx: &Effects) -> String {
+pub(super) fn controller_does(fx: &Effects) -> String {
     let does = |effect: &Effect| match effect {
         Effect::Send { session, message } => format!("{} to s{}", controller_says(message), session.0),
         Effect::Close { session, .. } => format!("close s{}", session.0),
@@ -155,11 +209,13 @@ pub fn controller_does(fx: &Effects) -> String {
 }
 
 /// What an agent does about an event, in short.
-pub fn agent_does(fx: &AgentEffects) -> String {
+pub(super) fn agent_does(fx: &AgentEffects) -> String {
     let does = |effect: &AgentEffect| match effect {
         AgentEffect::Send(message) => agent_says(message),
         AgentEffect::ConfirmIntent(run) => format!("confirm {}", tail(run)),
-        AgentEffect::SpawnStep(command) => format!("START {} of {} step {}", tail(&command.id.run), command.pipeline, command.id.step),
+        AgentEffect::SpawnStep(command) => {
+            format!("START {} of {} step {}", tail(&command.id.run), command.pipeline, command.id.step)
+        }
         AgentEffect::SignalStep { id, signal } => format!("{signal:?} {}", tail(&id.run)),
         AgentEffect::FinishRun { run, .. } => format!("finish {}", tail(run)),
         AgentEffect::ForgetRun(run) => format!("forget {}", tail(run)),
@@ -181,13 +237,18 @@ fn summary(now: impl Iterator<Item = String>, commit: usize, then: impl Iterator
     if parts.is_empty() { String::new() } else { format!(" → {}", parts.join("; ")) }
 }
 
+/// `08:01:40`
+pub(super) fn time_of_day(at: jiff::Timestamp) -> String {
+    at.strftime("%H:%M:%S").to_string()
+}
+
 /// The low bits of an epoch, which people count by.
-pub fn n(epoch: u64) -> u64 {
+pub(super) fn n(epoch: u64) -> u64 {
     epoch & 0xF_FFFF
 }
 
 /// The end of a run's name.
-pub fn tail(run: &xene_schemas::meta::RunName) -> String {
+pub(super) fn tail(run: &xene_schemas::meta::RunName) -> String {
     run.to_string()[22..].to_owned()
 }
 

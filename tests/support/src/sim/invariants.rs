@@ -37,7 +37,10 @@ impl Violation {
         watermark: (Timestamp, Timestamp),
     ) -> Result<(), Self> {
         if epoch.1 < epoch.0 {
-            return Self::of("I3 epochs never fall", format!("{place}: {key} from {} to {}", n(epoch.0.0), n(epoch.1.0)));
+            return Self::of(
+                "I3 epochs never fall",
+                format!("{place}: {key} from {} to {}", n(epoch.0.0), n(epoch.1.0)),
+            );
         }
         if watermark.1 < watermark.0 {
             let what = format!("{place}: {key} from {} to {}", watermark.0, watermark.1);

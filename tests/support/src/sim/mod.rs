@@ -4,7 +4,9 @@
 //! all must be as desired. A world that breaks a law is lived again from its seed, with its history written.
 
 mod actions;
+mod agent;
 pub mod clock;
+mod controller;
 pub mod explore;
 pub mod history;
 pub mod invariants;
@@ -15,6 +17,7 @@ mod settle;
 mod setup;
 mod source;
 mod store;
+pub mod story;
 mod world;
 
 pub use self::{

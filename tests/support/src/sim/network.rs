@@ -10,7 +10,7 @@ use super::{
 
 /// Something under way, with the session that it belongs to.
 #[derive(Debug, Clone)]
-pub enum Payload {
+pub(super) enum Payload {
     /// To the controller.
     Up(AgentMessage),
     /// To the agent.
@@ -36,9 +36,9 @@ impl Payload {
 
 /// One direction between an agent and the controller.
 #[derive(Debug, Default)]
-pub struct Direction {
+pub(super) struct Direction {
     /// Nothing passes.
-    pub cut: bool,
+    pub(super) cut: bool,
     /// When the last message of a stream arrives.
     last: Instant,
     held: Vec<(u64, Payload)>,
@@ -46,21 +46,21 @@ pub struct Direction {
 
 /// The way between an agent and the controller.
 #[derive(Debug, Default)]
-pub struct Link {
+pub(super) struct Link {
     /// To the controller.
-    pub up: Direction,
+    pub(super) up: Direction,
     /// To the agent.
-    pub down: Direction,
+    pub(super) down: Direction,
 }
 
 impl Link {
     /// True if a connection can be made.
-    pub fn is_whole(&self) -> bool {
+    pub(super) fn is_whole(&self) -> bool {
         !self.up.cut && !self.down.cut
     }
 
     /// When copies of this message arrive: none, one or two times.
-    pub fn arrivals(
+    pub(super) fn arrivals(
         &mut self,
         at: Instant,
         setup: &Setup,
@@ -96,7 +96,7 @@ impl Link {
     }
 
     /// The cut is over: what a stream held is on its way again.
-    pub fn heal(&mut self) -> Vec<(u64, Payload)> {
+    pub(super) fn heal(&mut self) -> Vec<(u64, Payload)> {
         (self.up.cut, self.down.cut) = (false, false);
         let mut held = std::mem::take(&mut self.up.held);
         held.append(&mut self.down.held);
@@ -104,7 +104,7 @@ impl Link {
     }
 
     /// When the end of the stream from the controller arrives, behind all that was said.
-    pub fn end(&self, at: Instant) -> Instant {
+    pub(super) fn end(&self, at: Instant) -> Instant {
         self.down.last.max(at) + MILLISECOND
     }
 }

@@ -17,7 +17,7 @@ use super::{
 
 /// Commits that are on their way to the disk, in order.
 #[derive(Debug)]
-pub struct Commits<C, E> {
+pub(super) struct Commits<C, E> {
     queue: VecDeque<(u64, Vec<C>, Vec<E>)>,
     numbers: u64,
     last: Instant,
@@ -31,7 +31,7 @@ impl<C, E> Default for Commits<C, E> {
 
 impl<C, E> Commits<C, E> {
     /// One more: its number, and when it is durable at the earliest.
-    pub fn push(&mut self, at: Instant, changes: Vec<C>, then: Vec<E>) -> (u64, Instant) {
+    pub(super) fn push(&mut self, at: Instant, changes: Vec<C>, then: Vec<E>) -> (u64, Instant) {
         self.numbers += 1;
         self.last = self.last.max(at);
         self.queue.push_back((self.numbers, changes, then));
@@ -39,7 +39,7 @@ impl<C, E> Commits<C, E> {
     }
 
     /// Takes the next of those up to `number`.
-    pub fn durable(&mut self, number: u64) -> Option<(Vec<C>, Vec<E>)> {
+    pub(super) fn durable(&mut self, number: u64) -> Option<(Vec<C>, Vec<E>)> {
         let (first, ..) = self.queue.front()?;
         if *first > number {
             return None;
@@ -48,12 +48,12 @@ impl<C, E> Commits<C, E> {
     }
 
     /// True if nothing is on its way.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
 
     /// The process dies: some of the first are on the disk although nobody heard of it, the others never were.
-    pub fn lose(&mut self, random: &mut Random) -> Vec<C> {
+    pub(super) fn lose(&mut self, random: &mut Random) -> Vec<C> {
         let kept = random.index(self.queue.len() + 1);
         std::mem::take(&mut self.queue).into_iter().take(kept).flat_map(|(_, changes, _)| changes).collect()
     }
@@ -61,7 +61,7 @@ impl<C, E> Commits<C, E> {
 
 /// The next thing that an agent's process does.
 #[derive(Debug)]
-pub enum Todo {
+pub(super) enum Todo {
     /// Carry this out.
     Effect(agent::Effect),
     /// Hand this to the journal.
@@ -70,42 +70,42 @@ pub enum Todo {
 
 /// A host with an agent.
 #[derive(Debug)]
-pub struct AgentNode {
+pub(super) struct AgentNode {
     /// Its name.
-    pub name: AgentName,
+    pub(super) name: AgentName,
     /// Its clocks.
-    pub clock: Clock,
+    pub(super) clock: Clock,
     /// How often the host has booted.
-    pub boots: u32,
+    pub(super) boots: u32,
     /// Which process this is: things that happen to an earlier one do not matter.
-    pub process: u64,
+    pub(super) process: u64,
     /// The process, if it is up.
-    pub machine: Option<Agent>,
+    pub(super) machine: Option<Agent>,
     /// On disk.
-    pub journal: Recovered,
+    pub(super) journal: Recovered,
     /// On its way there.
-    pub commits: Commits<JournalChange, agent::Effect>,
+    pub(super) commits: Commits<JournalChange, agent::Effect>,
     /// What it is about to do.
-    pub todo: VecDeque<Todo>,
+    pub(super) todo: VecDeque<Todo>,
     /// It stands still until then.
-    pub paused: Instant,
+    pub(super) paused: Instant,
     /// It has checked that it may start a run of this pipeline, and stands still before it does.
-    pub starting: Option<PipelineKey>,
+    pub(super) starting: Option<PipelineKey>,
     /// When its timer fires.
-    pub wake: Instant,
+    pub(super) wake: Instant,
     /// Its end of a session.
-    pub session: Option<u64>,
+    pub(super) session: Option<u64>,
     /// Steps that run.
-    pub running: BTreeSet<StepId>,
+    pub(super) running: BTreeSet<StepId>,
     /// A person forgot it.
-    pub forgotten: bool,
+    pub(super) forgotten: bool,
     /// A person drained it.
-    pub drained: bool,
+    pub(super) drained: bool,
 }
 
 impl AgentNode {
     /// A host whose agent was not started yet.
-    pub fn new(name: AgentName, clock: Clock) -> Self {
+    pub(super) fn new(name: AgentName, clock: Clock) -> Self {
         Self {
             name,
             clock,
@@ -126,7 +126,7 @@ impl AgentNode {
     }
 
     /// True if it may start a run of this pipeline at this true time, or has checked that and is about to.
-    pub fn may_start(&self, at: Instant, key: &PipelineKey) -> bool {
+    pub(super) fn may_start(&self, at: Instant, key: &PipelineKey) -> bool {
         let live = |machine: &Agent| machine.may_start(self.clock.now(at), key);
         self.machine.as_ref().is_some_and(live) || self.starting.as_ref() == Some(key)
     }
@@ -134,28 +134,28 @@ impl AgentNode {
 
 /// The host with the controller.
 #[derive(Debug)]
-pub struct ControllerNode {
+pub(super) struct ControllerNode {
     /// Its clocks.
-    pub clock: Clock,
+    pub(super) clock: Clock,
     /// Which process this is.
-    pub process: u64,
+    pub(super) process: u64,
     /// The process, if it is up.
-    pub machine: Option<Controller>,
+    pub(super) machine: Option<Controller>,
     /// On disk.
-    pub store: Store,
+    pub(super) store: Store,
     /// On its way there.
-    pub commits: Commits<Change, controller::Effect>,
+    pub(super) commits: Commits<Change, controller::Effect>,
     /// It stands still until then.
-    pub paused: Instant,
+    pub(super) paused: Instant,
     /// When its timer fires.
-    pub wake: Instant,
+    pub(super) wake: Instant,
     /// Its ends of sessions, by which agent has the other.
-    pub sessions: BTreeMap<u64, usize>,
+    pub(super) sessions: BTreeMap<u64, usize>,
 }
 
 impl ControllerNode {
     /// A host whose controller was not started yet.
-    pub fn new(clock: Clock) -> Self {
+    pub(super) fn new(clock: Clock) -> Self {
         Self {
             clock,
             process: 0,

@@ -3,12 +3,7 @@
 use xene::decide::event::Command;
 use xene_schemas::{meta::PipelineKey, phase::RunPhase, pipeline::Autonomy};
 
-use super::{
-    clock::SECOND,
-    history::tail,
-    invariants::Violation,
-    world::World,
-};
+use super::{clock::SECOND, history::tail, invariants::Violation, world::World};
 
 /// The largest L of any setup that has an end.
 const LONGEST: u64 = 120;
@@ -20,6 +15,7 @@ impl World {
     /// With the first law that is broken.
     pub fn live(&mut self) -> Result<super::Outcome, Violation> {
         self.begin()?;
+        self.start_agents();
         self.acting = true;
         self.later(10 * SECOND, super::world::What::Act);
         self.run_until(self.at + self.setup.horizon * SECOND)?;

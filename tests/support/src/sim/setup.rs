@@ -56,6 +56,8 @@ pub struct Setup {
     pub autonomies: &'static [&'static str],
     /// How many of a thousand workflows want an agent of zone a.
     pub zoned: u64,
+    /// How fast elapsed time of a host runs, in thousandths.
+    pub rates: &'static [u64],
     /// True: messages are lost, doubled and overtake each other. False: sessions are ordered streams that break.
     pub hostile: bool,
     /// The longest ordinary delay of a message, in nanoseconds.
@@ -87,6 +89,30 @@ const SHORT: &[&str] = &["30s", "30s", "60s"];
 const ANY: &[&str] = &["30s", "60s", "2m", "Forever"];
 
 impl Setup {
+    /// A world in which nothing happens by itself.
+    pub fn calm(agents: usize) -> Self {
+        Self {
+            mutant: None,
+            agents,
+            workflows: 1,
+            schedules: QUICK,
+            autonomies: SHORT,
+            zoned: 0,
+            rates: &[1000],
+            hostile: false,
+            delay: SECOND / 100,
+            slow: 0,
+            long_delay: 0,
+            pause_margin: 60,
+            pauses: 0,
+            crashes: 0,
+            horizon: 0,
+            calm: 0,
+            outage: 0,
+            actions: Vec::new(),
+        }
+    }
+
     /// A world like those that people run, with more bad luck.
     pub fn ordinary(random: &mut Random) -> Self {
         use Action::{
@@ -120,6 +146,7 @@ impl Setup {
             schedules: random.pick(&[QUICK, RARE, MIXED]),
             autonomies: random.pick(&[SHORT, ANY]),
             zoned: random.pick(&[0, 0, 300]),
+            rates: &[950, 970, 1000, 1000, 1030, 1050],
             hostile: random.chance(400),
             delay: random.pick(&[SECOND / 100, SECOND / 4, 2 * SECOND]),
             slow: random.pick(&[0, 10, 50]),

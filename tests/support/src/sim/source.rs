@@ -29,19 +29,26 @@ type Tree = BTreeMap<usize, Text>;
 
 /// The repository.
 #[derive(Debug, Default)]
-pub struct Source {
+pub(super) struct Source {
     commits: Vec<Tree>,
 }
 
 impl Source {
     /// The first commit.
-    pub fn begin(&mut self, setup: &Setup, random: &mut Random) {
+    pub(super) fn begin(&mut self, setup: &Setup, random: &mut Random) {
         let tree = (0..setup.workflows).map(|at| (at, draw(setup, random))).collect();
         self.commits.push(tree);
     }
 
+    /// The first commit, of one pipeline `w0/p0`.
+    pub(super) fn begin_with(&mut self, schedule: &'static str, autonomy: &'static str) {
+        let (catch_up, policy) = ("Latest", "Queue");
+        let text = Text { pipelines: 1, schedule, catch_up, autonomy, policy, zone: None, steps: 1, suspend: false };
+        self.commits = vec![Tree::from([(0, text)])];
+    }
+
     /// One more commit: a change, a removal, or an earlier tree again. Says what it does.
-    pub fn commit(&mut self, setup: &Setup, random: &mut Random) -> String {
+    pub(super) fn commit(&mut self, setup: &Setup, random: &mut Random) -> String {
         let mut tree = self.commits.last().cloned().unwrap_or_default();
         let which = random.index(setup.workflows);
         let said = match random.between(0, 9) {
@@ -64,14 +71,14 @@ impl Source {
     }
 
     /// The last commit: nothing fires any more.
-    pub fn suspend(&mut self) {
+    pub(super) fn suspend(&mut self) {
         let mut tree = self.commits.last().cloned().unwrap_or_default();
         tree.values_mut().for_each(|text| text.suspend = true);
         self.commits.push(tree);
     }
 
     /// What the newest commit asks for.
-    pub fn desired(&self) -> Desired {
+    pub(super) fn desired(&self) -> Desired {
         let revision = Revision(format!("r{}", self.commits.len().saturating_sub(1)));
         let tree = self.commits.last();
         Desired {

@@ -19,29 +19,29 @@ use super::invariants::Violation;
 
 /// The controller's store.
 #[derive(Debug, Default)]
-pub struct Store {
+pub(super) struct Store {
     controller: Option<ControllerRow>,
     /// Workflows in effect.
-    pub workflows: BTreeMap<Name, WorkflowRow>,
+    pub(super) workflows: BTreeMap<Name, WorkflowRow>,
     /// Pipelines in effect.
-    pub pipelines: BTreeMap<PipelineKey, PipelineRow>,
+    pub(super) pipelines: BTreeMap<PipelineKey, PipelineRow>,
     /// Compiled specs.
-    pub specs: BTreeMap<SpecHash, Arc<[u8]>>,
+    pub(super) specs: BTreeMap<SpecHash, Arc<[u8]>>,
     /// Who owns what.
-    pub owners: BTreeMap<PipelineKey, OwnerRow>,
+    pub(super) owners: BTreeMap<PipelineKey, OwnerRow>,
     /// Who is enrolled.
-    pub agents: BTreeMap<AgentName, AgentRow>,
+    pub(super) agents: BTreeMap<AgentName, AgentRow>,
     /// All runs that are kept.
-    pub runs: BTreeMap<RunName, RunRow>,
+    pub(super) runs: BTreeMap<RunName, RunRow>,
     /// Runs that retention took.
-    pub retired: BTreeSet<RunName>,
+    pub(super) retired: BTreeSet<RunName>,
     tokens: BTreeMap<String, JoinTokenRow>,
     source: Option<SourceStatus>,
 }
 
 impl Store {
     /// Applies one change; epochs and watermarks may not fall (I3, I10).
-    pub fn apply(&mut self, change: Change) -> Result<(), Violation> {
+    pub(super) fn apply(&mut self, change: Change) -> Result<(), Violation> {
         match change {
             Change::PutController(row) => self.controller = Some(row),
             Change::PutWorkflow(row) => _ = self.workflows.insert(row.metadata.name.clone(), *row),
@@ -71,7 +71,7 @@ impl Store {
     }
 
     /// What a controller that starts finds.
-    pub fn load(&self) -> Loaded {
+    pub(super) fn load(&self) -> Loaded {
         let (mut active_runs, mut ended_runs) = (Vec::new(), BTreeMap::<PipelineKey, Vec<EndedRun>>::new());
         for row in self.runs.values() {
             let status = &row.run.status;
@@ -102,7 +102,7 @@ impl Store {
 }
 
 /// Applies one change to an agent's journal; epochs and watermarks may not fall (I3, I10).
-pub fn apply_to_journal(journal: &mut Recovered, agent: &Name, change: JournalChange) -> Result<(), Violation> {
+pub(super) fn apply_to_journal(journal: &mut Recovered, agent: &Name, change: JournalChange) -> Result<(), Violation> {
     match change {
         JournalChange::PutClaim(key, row) => {
             if let Some(old) = journal.claims.get(&key) {
