@@ -39,6 +39,8 @@ pub(super) struct Owned {
     pub(super) base: BootTime,
     /// True if the list of claims that its agent renews has it.
     pub(super) claimed: bool,
+    /// The L that its agent goes by, as that list says.
+    pub(super) told: Option<Autonomy>,
     /// True until it is granted by this process; only mutants look.
     loaded: bool,
     /// Until when `row.longer` is waited for.
@@ -58,7 +60,7 @@ impl Controller {
         } else if self.pipelines.contains_key(&key) {
             self.waiting.insert(key.clone());
         }
-        self.owners.insert(key, Owned { row, base, claimed: false, loaded: true, longer_until });
+        self.owners.insert(key, Owned { row, base, claimed: false, told: None, loaded: true, longer_until });
     }
 
     /// When the owner's lease has surely run out; `None` with `Forever`, until its agent is forgotten.
@@ -69,7 +71,7 @@ impl Controller {
             return Some(BootTime::default());
         }
         let base = owned.base.max(renewed.unwrap_or_default()).max(self.floor);
-        match owned.row.autonomy {
+        match owned.row.autonomy.max(owned.told.filter(|_| owned.claimed).unwrap_or(owned.row.autonomy)) {
             Autonomy::For(l) => {
                 let wait = Duration::from(l) * 21 / 20 + self.config.pause_margin;
                 Some((base + wait).max(owned.longer_until.unwrap_or_default()))
@@ -191,7 +193,7 @@ impl Controller {
         };
         fx.commit.push(Change::PutOwner(key.clone(), row.clone()));
         self.owners
-            .insert(key.clone(), Owned { row, base: now.boot, claimed: false, loaded: false, longer_until: None });
+            .insert(key.clone(), Owned { row, base: now.boot, claimed: false, told: None, loaded: false, longer_until: None });
         self.waiting.remove(key);
         if let Some(state) = self.agents.get_mut(&agent) {
             state.owned.insert(key.clone());
@@ -253,7 +255,8 @@ impl Controller {
         let Some(pipeline) = self.pipelines.get(key) else { return };
         let Some(owned) = self.owners.get_mut(key) else { return };
         let row = &mut owned.row;
-        if owned.longer_until.is_some_and(|until| until <= now.boot) {
+        let heard = owned.told.is_none_or(|told| told <= row.autonomy);
+        if heard && owned.longer_until.is_some_and(|until| until <= now.boot) {
             (owned.longer_until, row.longer) = (None, None);
         }
         let mut given_back = false;
@@ -436,7 +439,7 @@ impl Owned {
             message: String::new(),
             reason: None,
         };
-        Self { row, base: BootTime::default(), claimed: false, loaded: false, longer_until: None }
+        Self { row, base: BootTime::default(), claimed: false, told: None, loaded: false, longer_until: None }
     }
 }
 

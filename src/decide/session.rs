@@ -180,7 +180,7 @@ impl Controller {
                 let ours =
                     |owned: &&mut Owned| owned.row.owner.as_ref() == Some(agent) && owned.row.epoch == claim.epoch;
                 match self.owners.get_mut(&claim.pipeline).filter(ours) {
-                    Some(owned) => owned.claimed = true,
+                    Some(owned) => (owned.claimed, owned.told) = (true, claim.autonomy),
                     None => _ = session.stale.insert((claim.pipeline, claim.epoch)),
                 }
             }

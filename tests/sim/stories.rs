@@ -40,19 +40,20 @@ fn a_drained_agent_hands_over_at_once() {
     check(
         story,
         &expect![[r#"
-        08:01:40 controller starts
-        08:01:40 a          starts
-        08:01:40 store      w0/p0 is nobody's, NoAgentAvailable
-        08:01:40 store      w0/p0 is a's under epoch 1, slots from 08:01:40
-        08:01:42 b          starts
-        08:02:00 a          starts the run of w0/p0 that is due 08:02:00
-        08:02:14 store      w0/p0 is a's under epoch 1, slots from 08:01:40, Moving
-        08:02:14 store      w0/p0 is nobody's, Moving
-        08:02:14 store      w0/p0 is b's under epoch 2, slots from 08:02:00
-        08:02:20 b          starts the run of w0/p0 that is due 08:02:20
-        08:02:40 b          starts the run of w0/p0 that is due 08:02:40
-        08:03:00 b          starts the run of w0/p0 that is due 08:03:00
-    "#]],
+            08:01:40 controller starts
+            08:01:40 a          starts
+            08:01:40 store      w0/p0 is nobody's, NoAgentAvailable
+            08:01:40 store      w0/p0 is a's under epoch 1, slots from 08:01:40
+            08:01:42 b          starts
+            08:02:00 a          starts the run of w0/p0 that is due 08:02:00
+            08:02:14 a          is drained
+            08:02:14 store      w0/p0 is a's under epoch 1, slots from 08:01:40, Moving
+            08:02:14 store      w0/p0 is nobody's, Moving
+            08:02:14 store      w0/p0 is b's under epoch 2, slots from 08:02:00
+            08:02:20 b          starts the run of w0/p0 that is due 08:02:20
+            08:02:40 b          starts the run of w0/p0 that is due 08:02:40
+            08:03:00 b          starts the run of w0/p0 that is due 08:03:00
+        "#]],
     );
 }
 
@@ -127,21 +128,23 @@ fn a_grant_that_comes_late_starts_nothing() {
     check(
         story,
         &expect![[r#"
-        08:01:40 controller starts
-        08:01:40 a          starts
-        08:01:40 store      w0/p0 is nobody's, NoAgentAvailable
-        08:01:40 store      w0/p0 is a's under epoch 1, slots from 08:01:40
-        08:01:42 b          starts
-        08:02:00 a          starts the run of w0/p0 that is due 08:02:00
-        08:02:14 b          stands still
-        08:02:14 store      w0/p0 is a's under epoch 1, slots from 08:01:40, Moving
-        08:02:14 store      w0/p0 is nobody's, Moving
-        08:02:14 store      w0/p0 is b's under epoch 2, slots from 08:02:00
-        08:04:17 store      w0/p0 is a's under epoch 3, slots from 08:04:17
-        08:05:00 a          starts the run of w0/p0 that is due 08:05:00
-        08:06:00 a          starts the run of w0/p0 that is due 08:06:00
-        08:06:14 b          goes on
-        08:07:00 a          starts the run of w0/p0 that is due 08:07:00
-    "#]],
+            08:01:40 controller starts
+            08:01:40 a          starts
+            08:01:40 store      w0/p0 is nobody's, NoAgentAvailable
+            08:01:40 store      w0/p0 is a's under epoch 1, slots from 08:01:40
+            08:01:42 b          starts
+            08:02:00 a          starts the run of w0/p0 that is due 08:02:00
+            08:02:14 b          stands still
+            08:02:14 a          is drained
+            08:02:14 store      w0/p0 is a's under epoch 1, slots from 08:01:40, Moving
+            08:02:14 store      w0/p0 is nobody's, Moving
+            08:02:14 store      w0/p0 is b's under epoch 2, slots from 08:02:00
+            08:02:24 a          is undrained
+            08:04:17 store      w0/p0 is a's under epoch 3, slots from 08:04:17
+            08:05:00 a          starts the run of w0/p0 that is due 08:05:00
+            08:06:00 a          starts the run of w0/p0 that is due 08:06:00
+            08:06:14 b          goes on
+            08:07:00 a          starts the run of w0/p0 that is due 08:07:00
+        "#]],
     );
 }

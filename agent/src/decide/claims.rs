@@ -138,9 +138,11 @@ impl Agent {
             self.release(now, &key, fx);
             return;
         }
-        let longer = claim.row.autonomy != assignment.autonomy;
+        let changed = claim.row.autonomy != assignment.autonomy;
         claim.row.autonomy = assignment.autonomy;
-        if longer {
+        if changed {
+            self.claims_version += 1;
+            self.renew_soon = true;
             fx.commit.push(JournalChange::PutClaim(key.clone(), claim.row.clone()));
             self.unconfirmed.insert(key.clone());
         }

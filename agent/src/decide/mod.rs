@@ -426,6 +426,7 @@ impl Agent {
             epoch: claim.row.epoch,
             watermark: claim.row.watermark,
             live: self.is_live(now, claim),
+            autonomy: Some(claim.row.autonomy),
         };
         claimed.map(message).collect()
     }

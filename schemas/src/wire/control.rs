@@ -108,6 +108,9 @@ pub struct Claim {
     pub watermark: Timestamp,
     /// True while its lease runs.
     pub live: bool,
+    /// The L that the agent goes by: until it has heard of another, that one counts.
+    #[serde(default)]
+    pub autonomy: Option<Autonomy>,
 }
 
 /// The heartbeat.
