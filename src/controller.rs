@@ -43,7 +43,10 @@ use crate::{
         pki::{AGENT_LIFE, Pki, PkiError},
     },
     source::{Resume, Source, SourceConfig, SourceError, SourceHandle},
-    store::{Store, StoreError, logs::{LogError, LogStore}},
+    store::{
+        Store, StoreError,
+        logs::{LogError, LogStore},
+    },
 };
 
 /// What an operator sets.
@@ -146,8 +149,8 @@ impl Controller {
     pub async fn start(options: Options) -> Result<Self, StartError> {
         let source = Source::open(options.source.clone())?;
         let lock = DataLock::acquire(&options.data_dir)?;
-        let socket = TcpListener::bind(options.http)
-            .map_err(|source| StartError::Http { address: options.http, source })?;
+        let socket =
+            TcpListener::bind(options.http).map_err(|source| StartError::Http { address: options.http, source })?;
         let tls = options.tls.as_ref().map(|(chain, key)| http::tls::config(chain, key)).transpose()?;
         let admin_token = admin_token(&options.data_dir)?;
         let store = Store::open(&options.data_dir)?;
@@ -191,17 +194,20 @@ impl Controller {
         let http = socket.local_addr().map_err(|source| StartError::Http { address: options.http, source })?;
         let syncing = worker.clone();
         let (stop_http, stopping) = watch::channel(false);
-        let router = http::router(handle.clone(), http::Config {
-            admin: AdminToken::new(&admin_token),
-            hooks: HookSecret(hook_secret(&options.data_dir)?),
-            hosts: options.hosts,
-            ca_fingerprint: pki.ca_fingerprint(),
-            sync: Arc::new(move || {
-                let syncing = syncing.clone();
-                Box::pin(async move { syncing.sync().await.map(drop).map_err(|failure| failure.to_string()) })
-            }),
-            stopping: stopping.clone(),
-        });
+        let router = http::router(
+            handle.clone(),
+            http::Config {
+                admin: AdminToken::new(&admin_token),
+                hooks: HookSecret(hook_secret(&options.data_dir)?),
+                hosts: options.hosts,
+                ca_fingerprint: pki.ca_fingerprint(),
+                sync: Arc::new(move || {
+                    let syncing = syncing.clone();
+                    Box::pin(async move { syncing.sync().await.map(drop).map_err(|failure| failure.to_string()) })
+                }),
+                stopping: stopping.clone(),
+            },
+        );
         let server = tokio::spawn(http::serve(socket, tls, router, stopping));
         Ok(Self {
             handle,

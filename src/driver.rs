@@ -50,7 +50,6 @@ pub struct Closed;
 
 type View = Box<dyn FnOnce(&Controller, Now) + Send>;
 
-#[expect(clippy::large_enum_variant, reason = "an input is moved a few times and never kept")]
 enum Input {
     Event(Event, Option<oneshot::Sender<()>>),
     Ask(RequestId, Command, oneshot::Sender<Result<Answer, Refusal>>),
@@ -156,6 +155,7 @@ pub struct Driver {
 
 /// What follows a commit.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "most are effects, and few wait at a time")]
 enum Then {
     CarryOut(Effect),
     Settled(oneshot::Sender<()>),
@@ -172,12 +172,8 @@ impl Driver {
     pub fn new(shells: Shells, config: Config, loaded: Loaded) -> Result<(Self, Handle), DriverError> {
         let (controller, effects) = Controller::new(clock::now(), config, loaded);
         let (sender, inputs) = mpsc::channel(INPUTS);
-        let handle = Handle {
-            inputs: sender,
-            requests: Arc::default(),
-            store: shells.store.clone(),
-            logs: shells.logs.clone(),
-        };
+        let handle =
+            Handle { inputs: sender, requests: Arc::default(), store: shells.store.clone(), logs: shells.logs.clone() };
         let mut driver = Self {
             controller,
             shells,
@@ -290,16 +286,18 @@ impl Driver {
                 }
                 self.shells.sessions.send(session, &ControllerMessage::Specs(Specs { specs }));
             }
-            Effect::SignCertificate { session, agent, csr } => match self.shells.pki.sign(&csr, &agent, clock::now().wall) {
-                Ok(issued) => {
-                    let certificate = Certificate { chain: issued.chain };
-                    self.shells.sessions.send(session, &ControllerMessage::Certificate(certificate));
-                    let event = Event::CertificateIssued { agent, fingerprint: issued.fingerprint };
-                    let effects = self.controller.handle(clock::now(), event);
-                    self.carry_out(effects);
+            Effect::SignCertificate { session, agent, csr } => {
+                match self.shells.pki.sign(&csr, &agent, clock::now().wall) {
+                    Ok(issued) => {
+                        let certificate = Certificate { chain: issued.chain };
+                        self.shells.sessions.send(session, &ControllerMessage::Certificate(certificate));
+                        let event = Event::CertificateIssued { agent, fingerprint: issued.fingerprint };
+                        let effects = self.controller.handle(clock::now(), event);
+                        self.carry_out(effects);
+                    }
+                    Err(error) => tracing::warn!(%agent, %error, "a certificate request was refused"),
                 }
-                Err(error) => tracing::warn!(%agent, %error, "a certificate request was refused"),
-            },
+            }
             Effect::Reply { request, result } => {
                 if let Some(reply) = self.replies.remove(&request) {
                     // Who asked may have gone away.

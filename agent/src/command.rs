@@ -73,7 +73,9 @@ impl Args {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let name = match &self.name {
             Some(name) => name.clone(),
-            None => host.parse().map_err(|error| format!("the host's name can't be the agent's: {error}; give --name"))?,
+            None => {
+                host.parse().map_err(|error| format!("the host's name can't be the agent's: {error}; give --name"))?
+            }
         };
         let cpus = || std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
         Ok(Options {
@@ -185,7 +187,8 @@ struct Cli {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     init_logging(cli.quiet, cli.verbose);
-    let home = std::env::home_dir().map_or_else(|| PathBuf::from("/var/lib/xene"), |home| home.join(".local/share/xene"));
+    let home =
+        std::env::home_dir().map_or_else(|| PathBuf::from("/var/lib/xene"), |home| home.join(".local/share/xene"));
     let options = match cli.args.options(home.join("agent")) {
         Ok(options) => options,
         Err(message) => {

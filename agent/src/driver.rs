@@ -1,6 +1,6 @@
 //! The loop between the agent's machine and its shells: event in, commit, then effects out.
 
-use std::{collections::HashMap, io, path::PathBuf, sync::Arc};
+use std::{collections::HashMap, io, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::sync::{mpsc, watch};
 use xene_schemas::{
@@ -34,6 +34,9 @@ use crate::{
 /// Facts of the session and of processes wait here while the machine is busy: a controller that says more slows down
 /// by flow control, and a process that ends waits to be noticed.
 const EVENTS: usize = 256;
+
+/// How long processes may take to end after SIGKILL; longer ones are stuck in the kernel.
+const KILLED_WITHIN: Duration = Duration::from_secs(10);
 
 /// What an operator sets.
 #[derive(Debug, Clone)]
@@ -226,8 +229,8 @@ impl Driver {
         let mut told = Ending::No;
         loop {
             self.speak();
-            if let Some(message) = self.refused {
-                self.exec.kill_all();
+            if let Some(message) = self.refused.take() {
+                self.end_steps().await;
                 return Err(AgentError::Refused(message));
             }
             if self.exit {
@@ -238,7 +241,7 @@ impl Driver {
                 biased;
                 Some((number, result)) = self.committed.1.recv() => {
                     if let Err(error) = result {
-                        self.exec.kill_all();
+                        self.end_steps().await;
                         return Err(error.into());
                     }
                     self.commits.durable(number);
@@ -275,9 +278,18 @@ impl Driver {
                     }
                 }
             };
-            drop(tokio::time::timeout(std::time::Duration::from_secs(3), ended).await);
+            drop(tokio::time::timeout(Duration::from_secs(3), ended).await);
         }
         Ok(())
+    }
+
+    /// Kills every step, and waits until their trees are gone.
+    async fn end_steps(&mut self) {
+        self.exec.kill_all();
+        let ended = async { while self.exec.running() > 0 && self.processes.recv().await.is_some() {} };
+        if tokio::time::timeout(KILLED_WITHIN, ended).await.is_err() {
+            tracing::error!("processes of steps do not end");
+        }
     }
 
     fn session_event(&mut self, event: ClientEvent) -> Option<Event> {

@@ -158,7 +158,10 @@ fn greet(controller: &Controller, args: &Args) -> Result<(), Error> {
     writeln!(err, "  watches  {}", described(controller))?;
     writeln!(err, "  HTTP     http://{}", controller.http)?;
     writeln!(err, "  state    {}", args.data_dir().display())?;
-    writeln!(err, "In another terminal, in this folder: `xene status`, `xene get pipelines`, `xene trigger W/P --follow`.")?;
+    writeln!(
+        err,
+        "In another terminal, in this folder: `xene status`, `xene get pipelines`, `xene trigger W/P --follow`."
+    )?;
     writeln!(err, "Ctrl-C ends it.")?;
     Ok(())
 }
@@ -176,6 +179,7 @@ fn keep_out_of_git(data: &Path) -> Result<(), Error> {
 /// Tells what takes effect and what runs, line by line.
 async fn tell(handle: Handle, quiet: bool) {
     let mut watch = handle.watch();
+    let mut told = Vec::new();
     loop {
         let committed = match watch.recv().await {
             Ok(committed) => committed,
@@ -188,15 +192,21 @@ async fn tell(handle: Handle, quiet: bool) {
                 Change::PutWorkflow(row) if row.valid => {
                     Some(format!("{} is in effect, generation {}", row.metadata.name, row.generation.0))
                 }
-                Change::PutSource(status) => {
-                    let lines: Vec<_> = status.problems.iter().map(ToString::to_string).collect();
-                    (!lines.is_empty()).then(|| lines.join("\n"))
+                Change::PutSource(status) if status.problems != told => {
+                    told.clone_from(&status.problems);
+                    let lines: Vec<_> = told.iter().map(ToString::to_string).collect();
+                    Some(if lines.is_empty() { "all files are fine again".into() } else { lines.join("\n") })
                 }
                 Change::DeleteWorkflow(name) => Some(format!("{name} is gone")),
                 Change::PutRun(row) if row.run.status.phase.is_final() => {
                     let status = &row.run.status;
                     let message = status.message.as_deref().map_or(String::new(), |message| format!(": {message}"));
-                    Some(format!("run {} of {} ended: {}{message}", row.run.metadata.name, row.run.spec.key(), status.phase))
+                    Some(format!(
+                        "run {} of {} ended: {}{message}",
+                        row.run.metadata.name,
+                        row.run.spec.key(),
+                        status.phase
+                    ))
                 }
                 _ => None,
             };

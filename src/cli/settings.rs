@@ -193,7 +193,7 @@ mod tests {
         let labels = "controller: c:7421\nlabel: {team: data, disk: ssd}\n";
         fs::write(&path, labels).unwrap();
         match parse_text(&format!("xene agent --config {}", path.display())).unwrap().command {
-            super::super::Command::Agent(args) => assert_eq!(args.labels().len(), 2),
+            super::super::Command::Agent(args) => assert_eq!(args.agent.label.len(), 2),
             other => panic!("{other:?}"),
         }
     }

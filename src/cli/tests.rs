@@ -110,8 +110,8 @@ fn global_flags_may_stand_before_and_after_the_command() {
 fn an_agents_token_is_its_join_token() {
     match cli("xene agent --controller c:7421 --token join --label a=b,c=d").command {
         Command::Agent(args) => {
-            assert_eq!(args.token.as_deref(), Some("join"));
-            assert_eq!(args.labels().len(), 2);
+            assert_eq!(args.agent.token.as_deref(), Some("join"));
+            assert_eq!(args.agent.label.len(), 2);
         }
         other => panic!("{other:?}"),
     }

@@ -35,7 +35,7 @@ pub(super) fn parse(path: &str, bytes: &[u8], limits: Limits) -> Parsed {
         diagnostic(path, rule, Position { line, column: u32::from(line > 0) }, message, hint.map(Into::into))
     };
     if bytes.len() > MAX_FILE_BYTES {
-        let message = format!("this file has {} bytes; at most {MAX_FILE_BYTES} are read", bytes.len());
+        let message = format!("this file has {} bytes; at most 1 MiB is read", bytes.len());
         parsed.problems.push(whole(&file::TOO_LARGE, 0, message, None));
         return parsed;
     }

@@ -13,10 +13,10 @@ mod problem;
 mod query;
 mod runs;
 mod serve;
-pub mod tls;
 mod stream;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 mod watch;
 
 use std::{fmt, pin::Pin, sync::Arc, time::Duration};

@@ -77,6 +77,7 @@ fn owner(version: u64) -> OwnerRow {
         longer_until: None,
         not_before: at(1),
         watermark: Timestamp::MIN,
+        void: false,
         clean: true,
         revoking: false,
         spec_hash: SpecHash::of(&version.to_le_bytes()),

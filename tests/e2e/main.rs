@@ -1,5 +1,7 @@
 //! End to end: real processes, a real repository, real QUIC.
 
+#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may fail, and has a clock of its own")]
+
 mod agents;
 mod bad_input;
 mod crashes;

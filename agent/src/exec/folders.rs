@@ -226,7 +226,7 @@ mod tests {
         let locked = folders.workspace.join("locked");
         fs::create_dir(&locked).unwrap();
         fs::write(locked.join("file"), "").unwrap();
-        fs::set_permissions(&locked, Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&locked, Permissions::from_mode(0o0)).unwrap();
         // Deeper than a path may be long.
         let mut top = folders.workspace.join("deep");
         fs::create_dir(&top).unwrap();

@@ -122,9 +122,15 @@ impl Exec {
 
     /// Kills every process of every step, in the background; their ends are told as always.
     pub fn kill_all(&self) {
-        for running in self.lock().values().cloned() {
+        for running in self.lock().values() {
+            let running = running.clone();
             self.shared.runtime.spawn_blocking(move || running.signal(Signal::Kill));
         }
+    }
+
+    /// How many steps run.
+    pub fn running(&self) -> usize {
+        self.lock().len()
     }
 
     /// Removes a run's folder in the background, or keeps it for good. None of its steps may run any more.

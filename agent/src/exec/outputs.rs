@@ -147,10 +147,9 @@ mod tests {
         fn reads_back_blocks_and_lines(pairs in prop::collection::btree_map("[a-z]{1,5}", "[ -~\n]{0,30}", 0..6)) {
             let mut text = String::new();
             for (name, value) in &pairs {
-                text += &match value.contains('\n') {
-                    true => format!("{name}<<__END__\n{value}\n__END__\n"),
-                    false => format!("{name}={value}\n"),
-                };
+                let block = value.contains('\n');
+                let parts = if block { [name, "<<__END__\n", value, "\n__END__\n"] } else { [name, "=", value, "\n"] };
+                text.push_str(&parts.concat());
             }
             prop_assert_eq!(parse(&text), Ok(pairs.into_iter().collect()));
         }

@@ -27,6 +27,7 @@ fn claim(epoch: u64) -> ClaimRow {
         claimed: true,
         autonomy: Autonomy::Forever,
         watermark: at(9),
+        slots_after: at(8),
         spec_hash: SpecHash::of(b"spec"),
         revision: Revision("abc".into()),
         confirmed: true,

@@ -101,7 +101,7 @@ impl Bench {
 
     fn restart(&mut self) {
         let stored: Vec<WorkflowRow> = self.in_effect.values().cloned().collect();
-        self.catalog = Catalog::recover(self.rows.clone().into_iter().collect(), &stored);
+        self.catalog = Catalog::recover(self.rows.clone().into_iter().collect(), &stored, Limits::default());
     }
 }
 

@@ -32,7 +32,7 @@ fn check_pipeline(report: &mut Report, limits: Limits, at: &Path<'_>, pipeline: 
     if let Some(Autonomy::For(duration)) = pipeline.autonomy
         && !(limits.min_autonomy..=MAX_AUTONOMY).contains(&duration)
     {
-        let message = format!("autonomy is from {} to {MAX_AUTONOMY}, or Forever, not {duration}", limits.min_autonomy);
+        let message = format!("autonomy is from {} to 24h, or Forever, not {duration}", limits.min_autonomy);
         report.add(&OUT_OF_RANGE, &at.key("autonomy"), message);
     }
     if pipeline.concurrency.max == 0 {

@@ -26,7 +26,7 @@ fn files_above_a_mebibyte() {
     refuse(
         vec![b'a'; 10 << 20],
         expect![[r#"
-        a.yaml:0:0: error[XE0002]: this file has 10485760 bytes; at most 1048576 are read
+        a.yaml:0:0: error[XE0002]: this file has 10485760 bytes; at most 1 MiB is read
     "#]],
     );
 }
