@@ -192,8 +192,10 @@ impl Controller {
             reason: None,
         };
         fx.commit.push(Change::PutOwner(key.clone(), row.clone()));
-        self.owners
-            .insert(key.clone(), Owned { row, base: now.boot, claimed: false, told: None, loaded: false, longer_until: None });
+        self.owners.insert(
+            key.clone(),
+            Owned { row, base: now.boot, claimed: false, told: None, loaded: false, longer_until: None },
+        );
         self.waiting.remove(key);
         if let Some(state) = self.agents.get_mut(&agent) {
             state.owned.insert(key.clone());

@@ -28,7 +28,14 @@ impl Wall {
     /// From a reading and the durable mark, which lies at most `ahead` above what was given.
     pub(super) fn new(now: Now, high: Timestamp, ahead: Duration) -> Self {
         let wall = if now.wall >= before(high, ahead) { now.wall } else { high };
-        Self { base: Now { boot: now.boot, wall }, given: wall, given_at: now.boot, high, ahead, leapt: wall != now.wall }
+        Self {
+            base: Now { boot: now.boot, wall },
+            given: wall,
+            given_at: now.boot,
+            high,
+            ahead,
+            leapt: wall != now.wall,
+        }
     }
 
     /// The time now, and whether the clock has just begun to leap.
