@@ -91,7 +91,8 @@ impl Link {
         }
         // That a run is acknowledged to its end comes after the order to start it: an agent that has forgotten the run
         // has nothing but this order in the stream to know an old order by.
-        let first = if payload.is_acknowledgement() { first.max(direction.last + 1) } else { first };
+        let earliest = if payload.is_acknowledgement() { direction.last + 1 } else { at };
+        let (first, second) = (first.max(earliest), second.max(earliest));
         [Some(first).filter(|_| !random.chance(50)), Some(second).filter(|_| random.chance(80))]
     }
 
