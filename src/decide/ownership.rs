@@ -39,17 +39,18 @@ pub(super) struct Owned {
     pub(super) base: BootTime,
     /// True if the list of claims that its agent renews has it.
     pub(super) claimed: bool,
+    /// The L that its agent goes by, as that list says.
+    pub(super) told: Option<Autonomy>,
     /// True until it is granted by this process; only mutants look.
     loaded: bool,
-    /// `row.longer_until` by elapsed time.
+    /// Until when `row.longer` is waited for.
     longer_until: Option<BootTime>,
 }
 
 impl Controller {
     pub(super) fn load_owner(&mut self, now: Now, key: PipelineKey, row: OwnerRow) {
-        let longer_until = row
-            .longer_until
-            .map(|until| now.boot + Duration::try_from(until.duration_since(now.wall)).unwrap_or_default());
+        // Wall time says nothing about a time when this process was not there: the whole wait again.
+        let longer_until = row.longer.map(|l| now.boot + Duration::from(l) * 21 / 20 + self.config.pause_margin);
         let base = self.floor;
         if let Some(owner) = &row.owner {
             let agent = self.agents.entry(owner.clone()).or_insert_with(|| AgentState::new(None));
@@ -59,7 +60,7 @@ impl Controller {
         } else if self.pipelines.contains_key(&key) {
             self.waiting.insert(key.clone());
         }
-        self.owners.insert(key, Owned { row, base, claimed: false, loaded: true, longer_until });
+        self.owners.insert(key, Owned { row, base, claimed: false, told: None, loaded: true, longer_until });
     }
 
     /// When the owner's lease has surely run out; `None` with `Forever`, until its agent is forgotten.
@@ -70,7 +71,7 @@ impl Controller {
             return Some(BootTime::default());
         }
         let base = owned.base.max(renewed.unwrap_or_default()).max(self.floor);
-        match owned.row.autonomy {
+        match owned.row.autonomy.max(owned.told.filter(|_| owned.claimed).unwrap_or(owned.row.autonomy)) {
             Autonomy::For(l) => {
                 let wait = Duration::from(l) * 21 / 20 + self.config.pause_margin;
                 Some((base + wait).max(owned.longer_until.unwrap_or_default()))
@@ -108,6 +109,7 @@ impl Controller {
         if let (Some(owned), Some(_)) = (owned, &owner)
             && self.expires(owned).is_none_or(|expires| expires > now.boot)
         {
+            self.arm_lease(key);
             return;
         }
         let gives_back = owned.is_some_and(|owned| owned.row.revoking || owned.row.void);
@@ -178,7 +180,7 @@ impl Controller {
             owner: Some(agent.clone()),
             epoch: old_epoch.next(generation),
             autonomy,
-            longer_until: None,
+            longer: None,
             not_before,
             watermark: watermark.max(below(not_before)),
             clean: false,
@@ -190,8 +192,10 @@ impl Controller {
             reason: None,
         };
         fx.commit.push(Change::PutOwner(key.clone(), row.clone()));
-        self.owners
-            .insert(key.clone(), Owned { row, base: now.boot, claimed: false, loaded: false, longer_until: None });
+        self.owners.insert(
+            key.clone(),
+            Owned { row, base: now.boot, claimed: false, told: None, loaded: false, longer_until: None },
+        );
         self.waiting.remove(key);
         if let Some(state) = self.agents.get_mut(&agent) {
             state.owned.insert(key.clone());
@@ -249,18 +253,21 @@ impl Controller {
     /// The spec of an owned pipeline changed: same epoch, new entry. A shorter L counts for the controller only once
     /// the limit that was given under the longer one has passed.
     pub(super) fn respec(&mut self, now: Now, key: &PipelineKey, fx: &mut Effects) {
-        let slot_now = self.slot_now(now, fx);
         let margin = self.config.pause_margin + COMMIT;
         let Some(pipeline) = self.pipelines.get(key) else { return };
         let Some(owned) = self.owners.get_mut(key) else { return };
         let row = &mut owned.row;
+        let heard = owned.told.is_none_or(|told| told <= row.autonomy);
+        if heard && owned.longer_until.is_some_and(|until| until <= now.boot) {
+            (owned.longer_until, row.longer) = (None, None);
+        }
         let mut given_back = false;
         match (row.autonomy, pipeline.autonomy) {
             // No wait is long enough for a claim without end: only its owner's word ends it.
             (Autonomy::Forever, Autonomy::For(_)) if row.owner.is_some() => given_back = true,
             (Autonomy::For(old), Autonomy::For(new)) if old > new => {
                 let wait = Duration::from(old) * 21 / 20 + margin;
-                row.longer_until = row.longer_until.max(Some(after(slot_now, wait)));
+                row.longer = row.longer.max(Some(old));
                 owned.longer_until = owned.longer_until.max(Some(now.boot + wait));
             }
             _ => {}
@@ -325,7 +332,7 @@ impl Controller {
         (row.reason, row.message) = (Some(Reason::MOVING), format!("{agent} gave it back"));
         let (claimed, epoch) = (std::mem::take(&mut owned.claimed), row.epoch);
         owned.longer_until = None;
-        row.longer_until = None;
+        row.longer = None;
         fx.commit.push(Change::PutOwner(key.clone(), row.clone()));
         if let Some(state) = self.agents.get_mut(agent) {
             state.owned.remove(key);
@@ -375,9 +382,10 @@ impl Controller {
     pub(super) fn heard_again(&mut self, agent: &AgentName, fx: &mut Effects) {
         let Some(state) = self.agents.get_mut(agent).filter(|state| state.silent) else { return };
         state.silent = false;
-        for key in &state.owned {
+        let (owned, mut still) = (state.owned.clone(), false);
+        for key in &owned {
             let Some(owned) = self.owners.get_mut(key) else { continue };
-            state.silent |= !owned.claimed;
+            still |= !owned.claimed;
             if owned.claimed && owned.row.reason == Some(Reason::OWNER_SILENT) {
                 owned.row.reason = None;
                 owned.row.message = format!("{agent} is back");
@@ -387,18 +395,26 @@ impl Controller {
                 self.waiting.remove(key);
             }
         }
+        if let Some(state) = self.agents.get_mut(agent) {
+            state.silent = still;
+        }
+        // It was judged, and so its timer is gone.
+        for key in &owned {
+            self.arm_lease(key);
+        }
     }
 
     /// The owner came back without its journal: what it may have started, it does not know.
     pub(super) fn void_claims(&mut self, agent: &AgentName, fx: &mut Effects) {
         let Some(state) = self.agents.get(agent) else { return };
         let mut count = 0;
-        for key in &state.owned {
-            let Some(owned) = self.owners.get_mut(key).filter(|owned| !owned.row.void) else { continue };
+        for key in state.owned.clone() {
+            let Some(owned) = self.owners.get_mut(&key).filter(|owned| !owned.row.void) else { continue };
             owned.row.void = true;
             owned.row.reason = Some(Reason::OWNER_SILENT);
             owned.row.message = format!("{agent} came back without its journal: its old claim is waited out");
             fx.commit.push(Change::PutOwner(key.clone(), owned.row.clone()));
+            self.arm_lease(&key);
             count += 1;
         }
         if count > 0 {
@@ -414,7 +430,7 @@ impl Owned {
             owner: None,
             epoch: Epoch::default(),
             autonomy: pipeline.autonomy,
-            longer_until: None,
+            longer: None,
             not_before: after(watermark, TICK),
             watermark,
             clean: true,
@@ -425,7 +441,7 @@ impl Owned {
             message: String::new(),
             reason: None,
         };
-        Self { row, base: BootTime::default(), claimed: false, loaded: false, longer_until: None }
+        Self { row, base: BootTime::default(), claimed: false, told: None, loaded: false, longer_until: None }
     }
 }
 

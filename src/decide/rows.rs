@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use xene_schemas::{
     diagnostic::Diagnostic,
+    duration::Duration,
     event::EventType,
     meta::{AgentName, Epoch, Generation, Labels, Name, ObjectMeta, PipelineKey, Revision, RunName, SpecHash},
     phase::Reason,
@@ -119,8 +120,9 @@ pub struct OwnerRow {
     pub epoch: Epoch,
     /// L as granted.
     pub autonomy: Autonomy,
-    /// The longest wait that an earlier, longer L still asks for: until this wall time at the latest.
-    pub longer_until: Option<Timestamp>,
+    /// An earlier, longer L of this epoch, which its owner may still go by.
+    #[serde(default)]
+    pub longer: Option<Duration>,
     /// The first slot of the owner.
     pub not_before: Timestamp,
     /// The highest slot known started or given away. Never falls.

@@ -36,7 +36,7 @@ pub(super) struct Order {
 
 /// What the agent of a run is told until its first fact has come.
 pub(super) fn start_message(row: &RunRow) -> Option<StartRun> {
-    if !row.from_controller || row.facts > 0 {
+    if !row.from_controller || row.facts > 0 || row.run.status.phase == RunPhase::Unknown {
         return None;
     }
     Some(StartRun {
@@ -153,7 +153,14 @@ impl Controller {
         for run in self.active.get(key).cloned().unwrap_or_default() {
             let Some(row) = self.runs.get_mut(&run) else { continue };
             let status = &mut row.run.status;
-            if row.facts > 0 || !row.from_controller || status.agent.as_ref() != Some(old) || running.contains(&run) {
+            // Of a lost run nobody can say that it never began.
+            let lost = status.phase == RunPhase::Unknown;
+            if lost
+                || row.facts > 0
+                || !row.from_controller
+                || status.agent.as_ref() != Some(old)
+                || running.contains(&run)
+            {
                 continue;
             }
             (status.agent, status.epoch) = (None, None);
@@ -210,6 +217,15 @@ impl Controller {
         let mut changed: BTreeMap<RunName, ()> = BTreeMap::new();
         for fact in report.facts {
             let run = fact.run;
+            // A run that is not known, and not from its first fact: only a whole report says that the facts before
+            // are not on their way, so that the run was known once.
+            if fact.index > 0
+                && !report.whole
+                && !self.runs.contains_key(&run)
+                && self.ended_run(&fact.pipeline, run).is_none()
+            {
+                continue;
+            }
             let count = match self.fold(now, agent, fact, fx) {
                 Folded::Changed(count) => {
                     changed.insert(run, ());

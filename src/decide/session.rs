@@ -16,7 +16,7 @@ use xene_schemas::{
 
 use super::{
     Controller,
-    agents::{AgentState, SessionState},
+    agents::{AgentState, SKEW_LIMIT, SessionState},
     event::{Effect, Effects, SessionId},
     ownership::Owned,
     rows::{Change, LedgerRow},
@@ -163,7 +163,9 @@ impl Controller {
         let Some(state) = self.agents.get_mut(agent) else { return };
         let renewed_before = state.renewed_at;
         state.busy = renew.busy;
+        let was_wrong = state.skew > SKEW_LIMIT;
         state.note_skew(renew.wall, now, agent, fx);
+        let mended = was_wrong && state.skew <= SKEW_LIMIT;
         let Some(session) = state.session.as_mut().filter(|session| session.id == id) else { return };
         if let Some(claims) = renew.claims.filter(|_| renew.claims_version >= session.claims_version) {
             session.claims_version = renew.claims_version;
@@ -178,7 +180,7 @@ impl Controller {
                 let ours =
                     |owned: &&mut Owned| owned.row.owner.as_ref() == Some(agent) && owned.row.epoch == claim.epoch;
                 match self.owners.get_mut(&claim.pipeline).filter(ours) {
-                    Some(owned) => owned.claimed = true,
+                    Some(owned) => (owned.claimed, owned.told) = (true, claim.autonomy),
                     None => _ = session.stale.insert((claim.pipeline, claim.epoch)),
                 }
             }
@@ -197,6 +199,9 @@ impl Controller {
         let wall = self.slot_now(now, fx);
         let renewed = Renewed { seq: renew.seq, wall, claims_version, nacks };
         fx.now.push(Effect::Send { session: id, message: ControllerMessage::Renewed(renewed) });
+        if mended {
+            self.place_waiting(now, fx);
+        }
     }
 
     /// Only specs that the agent has a use for.

@@ -1,9 +1,10 @@
-//! The controller's wall clock as agents get it: never back, and not following a leap that nobody confirmed.
+//! The controller's wall clock as agents get it: never back nor standing still, and not following a leap that nobody
+//! confirmed.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
-use xene_agent::decide::time::{Now, after, before};
+use xene_agent::decide::time::{BootTime, Now, after, before};
 
 /// A step of the wall clock against elapsed time above this is not followed.
 const LEAP: Duration = Duration::from_secs(60);
@@ -13,7 +14,9 @@ const LEAP: Duration = Duration::from_secs(60);
 pub(super) struct Wall {
     /// The last reading that was believed.
     base: Now,
+    /// What was given last, and when.
     given: Timestamp,
+    given_at: BootTime,
     /// Nothing above this may be given before a higher mark is durable.
     high: Timestamp,
     /// By how much the mark is ahead when it is written.
@@ -25,7 +28,14 @@ impl Wall {
     /// From a reading and the durable mark, which lies at most `ahead` above what was given.
     pub(super) fn new(now: Now, high: Timestamp, ahead: Duration) -> Self {
         let wall = if now.wall >= before(high, ahead) { now.wall } else { high };
-        Self { base: Now { boot: now.boot, wall }, given: wall, high, ahead, leapt: wall != now.wall }
+        Self {
+            base: Now { boot: now.boot, wall },
+            given: wall,
+            given_at: now.boot,
+            high,
+            ahead,
+            leapt: wall != now.wall,
+        }
     }
 
     /// The time now, and whether the clock has just begun to leap.
@@ -37,7 +47,11 @@ impl Wall {
         if !leaps {
             self.base = now;
         }
-        self.given = self.given.max(if leaps { carried } else { now.wall });
+        // An agent carries what it was given forward by itself. Who takes over from it must find the slots behind
+        // that it may have fired: so a clock that was set back is waited for by going slower, never by standing.
+        let slowly = after(self.given, now.boot.since(self.given_at) * 19 / 20);
+        self.given = slowly.max(if leaps { carried } else { now.wall });
+        self.given_at = now.boot;
         (self.given, began)
     }
 
@@ -53,8 +67,6 @@ impl Wall {
 
 #[cfg(test)]
 mod tests {
-    use xene_agent::decide::time::BootTime;
-
     use super::*;
 
     fn at(boot: u64, wall: i64) -> Now {
@@ -72,13 +84,13 @@ mod tests {
     fn never_goes_back_and_does_not_follow_a_leap() {
         let mut wall = Wall::new(at(0, 0), Timestamp::UNIX_EPOCH, Duration::from_secs(60));
         assert_eq!(second(wall.read(at(10, 10)).0), 10);
-        assert_eq!(second(wall.read(at(11, 5)).0), 10, "stands still until the clock has caught up");
-        assert_eq!(second(wall.read(at(17, 11)).0), 11);
-        let (leapt, began) = wall.read(at(20, 3614));
+        assert_eq!(second(wall.read(at(30, 25)).0), 29, "slowly, until the clock has caught up");
+        assert_eq!(second(wall.read(at(130, 125)).0), 125);
+        let (leapt, began) = wall.read(at(140, 3735));
         assert!(began);
-        assert_eq!(second(leapt), 14, "an hour ahead: carried by elapsed time");
-        assert_eq!((second(wall.read(at(30, 3624)).0), wall.read(at(30, 3624)).1), (24, false), "told once");
-        assert_eq!(second(wall.read(at(40, 34)).0), 34, "the clock is right again");
+        assert_eq!(second(leapt), 135, "an hour ahead: carried by elapsed time");
+        assert_eq!((second(wall.read(at(150, 3745)).0), wall.read(at(150, 3745)).1), (145, false), "told once");
+        assert_eq!(second(wall.read(at(160, 155)).0), 155, "the clock is right again");
     }
 
     #[test]

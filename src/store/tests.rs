@@ -74,7 +74,7 @@ fn owner(version: u64) -> OwnerRow {
         owner: (!version.is_multiple_of(3)).then(|| name("agent")),
         epoch: Epoch(version),
         autonomy: if version.is_multiple_of(2) { Autonomy::Forever } else { Autonomy::DEFAULT },
-        longer_until: None,
+        longer: None,
         not_before: at(1),
         watermark: Timestamp::MIN,
         void: false,

@@ -15,7 +15,7 @@ use super::{
     event::{ClaimRow, Effect, Effects, JournalChange},
     lease::below,
     mutant::Mutant,
-    runs::Waiting,
+    runs::{RunEntry, Waiting},
     time::{BootTime, Now},
     triggers::{Come, Hosted, Slot, host, same_triggers},
 };
@@ -138,9 +138,11 @@ impl Agent {
             self.release(now, &key, fx);
             return;
         }
-        let longer = claim.row.autonomy != assignment.autonomy;
+        let changed = claim.row.autonomy != assignment.autonomy;
         claim.row.autonomy = assignment.autonomy;
-        if longer {
+        if changed {
+            self.claims_version += 1;
+            self.renew_soon = true;
             fx.commit.push(JournalChange::PutClaim(key.clone(), claim.row.clone()));
             self.unconfirmed.insert(key.clone());
         }
@@ -155,17 +157,18 @@ impl Agent {
         if let Some(scheduled) = before.as_ref().and_then(|claim| claim.scheduled) {
             self.due.remove(&(scheduled, key.clone()));
         }
-        let mut watermark = below(assignment.not_before);
-        if let Some(before) = before.as_ref().filter(|_| !self.mutants.is(Mutant::WatermarksNotMerged)) {
-            watermark = watermark.max(before.row.watermark);
-        }
+        let given = below(assignment.not_before);
+        let watermark = match before.as_ref().map(|before| before.row.watermark) {
+            Some(own) if self.mutants.is(Mutant::WatermarksNotMerged) => own,
+            own => given.max(own.unwrap_or(given)),
+        };
         self.claims_version += 1;
         let row = ClaimRow {
             epoch: assignment.epoch,
             claimed: takes,
             autonomy: assignment.autonomy,
             watermark,
-            slots_after: watermark,
+            slots_after: watermark.max(given),
             spec_hash: assignment.spec_hash,
             revision: assignment.revision.clone(),
             confirmed: false,
@@ -332,6 +335,11 @@ impl Agent {
         });
     }
 
+    /// True if the pipeline is claimed under this epoch.
+    pub(super) fn is_claimed(&self, key: &PipelineKey, epoch: Epoch) -> bool {
+        self.claims.get(key).is_some_and(|claim| claim.row.claimed && claim.row.epoch == epoch)
+    }
+
     /// The claim is not ours any more, under this epoch or whatever it is.
     pub(super) fn drop_claim(&mut self, key: &PipelineKey, epoch: Option<Epoch>, fx: &mut Effects) {
         let Some(claim) = self.claims.get(key) else { return };
@@ -366,7 +374,9 @@ impl Agent {
     fn release(&mut self, _now: Now, key: &PipelineKey, fx: &mut Effects) {
         self.unclaim(key, fx);
         let Some(claim) = self.claims.get(key) else { return };
-        let running = self.runs.iter().filter(|(_, run)| run.key == *key && run.is_running()).map(|(run, _)| *run);
+        // Ended ones too: the controller may not have heard yet that they began.
+        let begun = |run: &RunEntry| run.key == *key && !run.is_intent();
+        let running = self.runs.iter().filter(|(_, run)| begun(run)).map(|(run, _)| *run);
         fx.then.push(Effect::Send(AgentMessage::Released(Released {
             pipeline: key.clone(),
             epoch: claim.row.epoch,

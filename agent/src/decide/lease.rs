@@ -79,9 +79,9 @@ impl Lease {
 
     /// Takes an answer. Returns the version of the claims that it renews, or `None` if it renews nothing.
     pub(super) fn renewed(&mut self, now: Now, answer: &Renewed, mutants: Mutants) -> Option<u64> {
+        self.answered = self.answered.max(answer.seq);
         let at = self.sent.iter().position(|sent| sent.seq == answer.seq)?;
         let sent = self.sent.drain(..=at).next_back()?;
-        self.answered = answer.seq;
         // The controller read its clock between sending and receiving: the middle is wrong by half of that at most.
         let middle = sent.at + now.boot.since(sent.at) / 2;
         self.clock = Some((middle, answer.wall));
@@ -96,9 +96,9 @@ impl Lease {
         Some(sent.version)
     }
 
-    /// True if the controller holds another list of claims than `version`.
+    /// True if the controller holds another list of claims than `version`, and no renewal is on its way that tells.
     pub(super) fn wants_list(&self, version: u64) -> bool {
-        self.held.is_some_and(|held| held != version)
+        self.sent.is_empty() && self.held.is_some_and(|held| held != version)
     }
 
     /// No start until the next answer: the host stood still, or its clock was moved.

@@ -137,6 +137,7 @@ pub struct Agent {
     skipped: Vec<SkippedSlot>,
     // What one call gathers, and `flush` sends.
     outgoing: Vec<RunFact>,
+    outgoing_whole: bool,
     wanted: BTreeSet<SpecHash>,
     renew_soon: bool,
 }
@@ -178,6 +179,7 @@ impl Agent {
             journal_failed: false,
             skipped: Vec::new(),
             outgoing: Vec::new(),
+            outgoing_whole: false,
             wanted: BTreeSet::new(),
             renew_soon: false,
             config,
@@ -363,6 +365,7 @@ impl Agent {
         let facts: Vec<RunFact> =
             self.runs.iter().flat_map(|(run, entry)| entry.outbox.facts(*run, &entry.key, &entry.row)).collect();
         self.outgoing = facts;
+        self.outgoing_whole = true;
         self.renew_soon = true;
         self.wanted.extend(self.claims.values().flat_map(Claim::lacks));
         self.send_renew(now, |fx, message| fx.then.push(Effect::Send(message)), fx);
@@ -423,6 +426,7 @@ impl Agent {
             epoch: claim.row.epoch,
             watermark: claim.row.watermark,
             live: self.is_live(now, claim),
+            autonomy: Some(claim.row.autonomy),
         };
         claimed.map(message).collect()
     }
@@ -462,6 +466,7 @@ impl Agent {
     /// Sends what one call gathered; all of it follows the commit.
     fn flush(&mut self, now: Now, fx: &mut Effects) {
         let facts = std::mem::take(&mut self.outgoing);
+        let whole = std::mem::take(&mut self.outgoing_whole);
         let mut wanted = std::mem::take(&mut self.wanted);
         wanted.retain(|hash| !self.specs.contains_key(hash));
         if self.session == Session::Up {
@@ -469,7 +474,7 @@ impl Agent {
                 self.send_renew(now, |fx, message| fx.then.push(Effect::Send(message)), fx);
             }
             if !facts.is_empty() {
-                fx.then.push(Effect::Send(AgentMessage::Report(Report { facts })));
+                fx.then.push(Effect::Send(AgentMessage::Report(Report { facts, whole })));
             }
             if !self.skipped.is_empty() {
                 let rows = std::mem::take(&mut self.skipped);

@@ -145,9 +145,10 @@ impl Agent {
             }
             return;
         }
+        let (epoch, from_controller) = (row.epoch, row.from_controller);
         let outbox = Outbox::recovered(row.acknowledged, facts);
         let entry = RunEntry {
-            key,
+            key: key.clone(),
             row,
             outbox,
             spec,
@@ -159,6 +160,10 @@ impl Agent {
         };
         self.runs.insert(run, entry);
         match state {
+            // Given back before it could start, so that the controller has it again.
+            RunState::Intent if from_controller && !self.is_claimed(&key, epoch) => {
+                self.abandon(now, run, Reason::LEASE_EXPIRED, fx);
+            }
             RunState::Intent => {
                 let message = "the agent ended between the intent to start it and the record that it started";
                 self.end_unstarted(now, run, Reason::START_UNCERTAIN, message, fx);
@@ -329,12 +334,13 @@ impl Agent {
     /// Rule 7, second half: the lease is checked now, and nothing lies between this and the start.
     pub(super) fn intent_durable(&mut self, now: Now, run: RunName, fx: &mut Effects) {
         let Some(entry) = self.runs.get_mut(&run).filter(|entry| entry.is_intent()) else { return };
-        if let Some(by) = entry.cancelled_by.take() {
+        let (key, epoch, cancelled_by) = (entry.key.clone(), entry.row.epoch, entry.cancelled_by.take());
+        let claimed = self.is_claimed(&key, epoch);
+        // Given back meanwhile: also its end is the next owner's to tell.
+        if let Some(by) = cancelled_by.filter(|_| claimed) {
             self.end_unstarted(now, run, Reason::CANCELLED, &by, fx);
             return;
         }
-        let claimed = self.claims.get(&entry.key).is_some_and(|claim| claim.row.epoch == entry.row.epoch);
-        let key = entry.key.clone();
         if !claimed || !self.may_start(now, &key) {
             self.abandon(now, run, Reason::LEASE_EXPIRED, fx);
             return;

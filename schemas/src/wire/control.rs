@@ -108,6 +108,9 @@ pub struct Claim {
     pub watermark: Timestamp,
     /// True while its lease runs.
     pub live: bool,
+    /// The L that the agent goes by: until it has heard of another, that one counts.
+    #[serde(default)]
+    pub autonomy: Option<Autonomy>,
 }
 
 /// The heartbeat.
@@ -138,7 +141,7 @@ pub struct Released {
     pub epoch: Epoch,
     /// The highest slot started or given away.
     pub watermark: Timestamp,
-    /// Runs that go on to their end.
+    /// Its runs that have begun and are not acknowledged to their end.
     pub running: Vec<RunName>,
     /// True if the agent is about to stop and wants nothing new.
     #[serde(default)]
@@ -150,6 +153,10 @@ pub struct Released {
 pub struct Report {
     /// The facts.
     pub facts: Vec<RunFact>,
+    /// True if of each run that it names it begins with the oldest fact that is not acknowledged: then a run that
+    /// the controller does not know, and that does not begin with its first fact, ended long since.
+    #[serde(default)]
+    pub whole: bool,
 }
 
 /// One fact about one run.

@@ -3,6 +3,7 @@
 pub mod cluster;
 pub mod process;
 pub mod repository;
+pub mod sim;
 
 use std::{
     thread,

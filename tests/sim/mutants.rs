@@ -1,0 +1,42 @@
+//! A rule that is left out is noticed: some world breaks a law, and with the rule the same worlds do not.
+
+use xene_agent::decide::mutant::Mutant;
+use xene_test_support::sim::{Random, Setup, explore};
+
+/// Each mutant is found within as many worlds.
+const WORLDS: u64 = 2_000;
+/// With the rule, so many of the same worlds hold, and at least all that it took to find the mutant.
+const HOLD: u64 = 100;
+
+macro_rules! noticed {
+    ($($test:ident: $mutant:ident,)+) => {$(
+        #[test]
+        fn $test() {
+            fn without(random: &mut Random) -> Setup {
+                Setup::without(Mutant::$mutant, random)
+            }
+            fn with(random: &mut Random) -> Setup {
+                Setup { mutant: None, ..Setup::without(Mutant::$mutant, random) }
+            }
+            let found = match explore(without, 1, WORLDS) {
+                Ok(_) => panic!("{WORLDS} worlds hold without the rule"),
+                Err(found) => found,
+            };
+            if let Err(found) = explore(with, 1, HOLD.max(found.after + 1)) {
+                panic!("with the rule:\n{}", found.tell(with));
+            }
+            println!("{:?} after {} worlds: {}", Mutant::$mutant, found.after, found.violation);
+        }
+    )+};
+}
+
+noticed! {
+    a_lease_from_receipt_is_noticed: LeaseFromReceipt,
+    a_grant_that_starts_a_lease_is_noticed: GrantStartsLease,
+    a_restart_without_waiting_is_noticed: RestartWithoutWaiting,
+    a_lease_kept_over_a_reboot_is_noticed: LeaseKeptOverReboot,
+    catching_up_after_a_takeover_is_noticed: CatchUpAfterTakeover,
+    an_intent_written_after_the_start_is_noticed: IntentAfterStart,
+    no_check_of_the_highest_epoch_is_noticed: NoHighestEpoch,
+    watermarks_that_are_not_merged_are_noticed: WatermarksNotMerged,
+}

@@ -1,0 +1,208 @@
+//! What happens to a world from outside: people, commits, power, cables, clocks.
+
+use indexmap::IndexMap;
+use xene::decide::event::Command;
+use xene_agent::decide::event::Event;
+use xene_schemas::{
+    meta::RunName,
+    pipeline::Autonomy,
+    run::{RunTrigger, TriggerType},
+};
+
+use super::{
+    clock::{MILLISECOND, SECOND},
+    invariants::Violation,
+    setup::Action,
+    world::{What, World},
+};
+
+impl World {
+    /// Something happens, and something more later.
+    pub(super) fn act(&mut self) -> Result<(), Violation> {
+        let wait = self.random.between(SECOND / 5, self.setup.calm * SECOND);
+        self.later(wait, What::Act);
+        let all: u64 = self.setup.actions.iter().map(|(_, weight)| weight).sum();
+        let mut at = self.random.between(0, all.saturating_sub(1));
+        let chosen = self.setup.actions.iter().find(|(_, weight)| {
+            let chosen = at < *weight;
+            at = at.saturating_sub(*weight);
+            chosen
+        });
+        match chosen {
+            Some((action, _)) => self.perform(*action),
+            None => Ok(()),
+        }
+    }
+
+    fn perform(&mut self, action: Action) -> Result<(), Violation> {
+        let agent = self.random.index(self.agents.len());
+        let outage = self.random.between(SECOND / 2, self.setup.outage * SECOND);
+        match action {
+            Action::Commit => {
+                let said = self.source.commit(&self.setup, &mut self.random);
+                self.history.note(self.at, "source", || said);
+                self.compile()
+            }
+            Action::Trigger => self.trigger(),
+            Action::Cancel => {
+                let runs: Vec<RunName> = self.witness.starts.keys().rev().take(5).copied().collect();
+                if runs.is_empty() {
+                    return Ok(());
+                }
+                let run = self.random.pick(&runs);
+                self.ask(Command::CancelRun { run, by: "me".into() })
+            }
+            Action::Cut => {
+                self.cut(agent, outage);
+                Ok(())
+            }
+            Action::Break => {
+                self.break_session(agent, SECOND);
+                Ok(())
+            }
+            Action::CrashAgent => {
+                self.later(outage.min(5 * SECOND), What::StartAgent { agent });
+                self.crash_agent(agent)
+            }
+            Action::Reboot => {
+                self.crash_agent(agent)?;
+                self.later(outage, What::StartAgent { agent });
+                self.reboot(agent);
+                Ok(())
+            }
+            Action::Wipe => {
+                self.wipe(agent)?;
+                self.history.note(self.at, &self.agents[agent].name, || "loses its data folder".into());
+                self.later(outage, What::StartAgent { agent });
+                Ok(())
+            }
+            Action::CrashController => self.crash_controller(),
+            Action::PauseAgent => {
+                self.pause_agent(agent, outage);
+                Ok(())
+            }
+            Action::PauseController => {
+                if self.controller.machine.is_some() && self.controller.paused <= self.at {
+                    self.controller.paused = self.at + outage;
+                    self.history.note(self.at, "controller", || "stands still".into());
+                }
+                Ok(())
+            }
+            Action::StepClock => {
+                let step = self.random.pick(&[2, 7, 30, 3600]) * SECOND as i64;
+                let step = if self.random.chance(500) { step } else { -step };
+                let node = &mut self.agents[agent];
+                let (clock, name) = match self.random.chance(300) {
+                    true => (&mut self.controller.clock, "controller"),
+                    false => (&mut node.clock, node.name.as_str()),
+                };
+                clock.set_offset(step);
+                self.history.note(self.at, name, || format!("its clock is {} s off", step / SECOND as i64));
+                Ok(())
+            }
+            Action::Drain => self.drain(agent),
+            Action::Terminate => {
+                if self.agents[agent].paused > self.at {
+                    return Ok(());
+                }
+                self.agent_takes(agent, Event::DrainRequested)
+            }
+            Action::Forget => self.forget(agent),
+            Action::JournalFails => {
+                if self.agents[agent].paused > self.at {
+                    return Ok(());
+                }
+                self.agent_takes(agent, Event::JournalFailed)
+            }
+        }
+    }
+
+    /// The host of an agent that is down has a new boot.
+    pub(super) fn reboot(&mut self, agent: usize) {
+        let node = &mut self.agents[agent];
+        node.boots += 1;
+        node.clock.reboot(self.at);
+        self.history.mark(self.at, &node.name, || "its host reboots".into());
+    }
+
+    pub(super) fn pause_agent(&mut self, agent: usize, outage: u64) {
+        let node = &mut self.agents[agent];
+        if node.machine.is_some() && node.paused <= self.at {
+            node.paused = self.at + outage;
+            let process = node.process;
+            self.history.mark(self.at, &node.name, || "stands still".into());
+            self.later(outage, What::Resume { agent, process });
+        }
+    }
+
+    fn trigger(&mut self) -> Result<(), Violation> {
+        let known: Vec<_> = self.controller.store.pipelines.values().collect();
+        if known.is_empty() {
+            return Ok(());
+        }
+        let row = known[self.random.index(known.len())];
+        let (pipeline, spec_hash) = (row.key.clone(), row.spec_hash);
+        let run = RunName::new(self.at.wall(), u128::from(self.random.draw()));
+        let force = self.random.chance(200);
+        self.ask(Command::StartRun {
+            pipeline,
+            spec_hash,
+            run,
+            trigger: RunTrigger { kind: TriggerType::Manual, name: None, scheduled_time: None, by: Some("me".into()) },
+            params: IndexMap::new(),
+            payload: None,
+            delivery: None,
+            force,
+        })
+    }
+
+    /// Cuts one direction or both; the session may break of it, noticed at each end for itself.
+    pub(super) fn cut(&mut self, agent: usize, outage: u64) {
+        let link = &mut self.links[agent];
+        let which = self.random.between(0, 4);
+        (link.up.cut, link.down.cut) = (which != 0, which != 1);
+        self.history.note(self.at, &self.agents[agent].name, || {
+            format!("cut off{}", ["", " from there", ""][usize::from(which < 2) + usize::from(which == 1)])
+        });
+        self.later(outage, What::Heal { agent });
+        if self.random.chance(600) {
+            self.break_session(agent, outage);
+        }
+    }
+
+    /// Both ends of a session end within a time, each when it likes.
+    pub(super) fn break_session(&mut self, agent: usize, within: u64) {
+        let Some(session) = self.agents[agent].session else { return };
+        let (first, second) = (self.random.between(MILLISECOND, within), self.random.between(MILLISECOND, within));
+        self.later(first, What::AgentClosed { agent, session });
+        self.later(second, What::ControllerClosed { session });
+    }
+
+    /// A person drains an agent, or takes that back.
+    pub(super) fn drain(&mut self, agent: usize) -> Result<(), Violation> {
+        if self.controller.machine.is_none() || self.controller.paused > self.at {
+            return Ok(());
+        }
+        let node = &mut self.agents[agent];
+        node.drained = !node.drained;
+        let (name, drained) = (node.name.clone(), node.drained);
+        self.history.mark(self.at, &name, || (if drained { "is drained" } else { "is undrained" }).into());
+        self.ask(if drained { Command::Drain(name) } else { Command::Undrain(name) })
+    }
+
+    /// A person says that a host will not come back. Without end, a claim is freed by that word, which must be true.
+    fn forget(&mut self, agent: usize) -> Result<(), Violation> {
+        let left = self.agents.iter().filter(|node| !node.forgotten).count();
+        let node = &self.agents[agent];
+        if left < 3 || node.forgotten || self.controller.machine.is_none() || self.controller.paused > self.at {
+            return Ok(());
+        }
+        let name = node.name.clone();
+        let endless = self.controller.store.owners.values().any(|row| row.autonomy == Autonomy::Forever);
+        if endless || self.random.chance(500) {
+            self.crash_agent(agent)?;
+        }
+        self.agents[agent].forgotten = true;
+        self.ask(Command::Forget(name))
+    }
+}

@@ -1,0 +1,229 @@
+//! The controller's process: what its machine is told, and how what it wants is carried out.
+
+use xene::decide::{
+    Config, Controller,
+    desired::SourceOrigin,
+    event::{Answer, Command, Effect, Effects, Event, RequestId},
+    rows::Change,
+};
+use xene_schemas::{
+    meta::{Epoch, PipelineKey, RunName},
+    source::SourceKind,
+    wire::control::{AgentMessage, ControllerMessage, Specs},
+};
+
+use super::{
+    clock::{Instant, MILLISECOND, SECOND},
+    history::{self, tail},
+    invariants::Violation,
+    network::Payload,
+    world::{What, World},
+};
+
+impl World {
+    pub(super) fn start_controller(&mut self) -> Result<(), Violation> {
+        let node = &mut self.controller;
+        if node.machine.is_some() {
+            return Ok(());
+        }
+        node.process += 1;
+        let config = Config {
+            pause_margin: std::time::Duration::from_secs(self.setup.pause_margin),
+            min_autonomy: std::time::Duration::from_secs(30),
+            nonce: self.random.draw(),
+            software: String::new(),
+            store_id: "store".into(),
+            source: SourceOrigin { kind: SourceKind::Git, url: "repository".into(), branch: None, path: String::new() },
+            mutant: self.setup.mutant,
+        };
+        let (machine, fx) = Controller::new(node.clock.now(self.at), config, node.store.load());
+        node.machine = Some(machine);
+        let does = if self.history.is_kept() { history::controller_does(&fx) } else { String::new() };
+        self.history.mark(self.at, "controller", || format!("starts{does}"));
+        self.controller_does(fx)?;
+        let wait = self.random.between(MILLISECOND, 100 * MILLISECOND);
+        self.later(wait, What::Compile { process: self.controller.process });
+        Ok(())
+    }
+
+    /// The process ends, at once, and is started again.
+    pub(super) fn crash_controller(&mut self) -> Result<(), Violation> {
+        if self.controller.machine.is_some() {
+            let wait = self.random.between(MILLISECOND, self.setup.outage * SECOND);
+            self.later(wait, What::StartController);
+        }
+        self.stop_controller()
+    }
+
+    pub(super) fn stop_controller(&mut self) -> Result<(), Violation> {
+        let node = &mut self.controller;
+        if node.machine.take().is_none() {
+            return Ok(());
+        }
+        node.process += 1;
+        (node.wake, node.paused) = (Instant(u64::MAX), Instant::default());
+        let kept = node.commits.lose(&mut self.random);
+        node.sessions.clear();
+        self.dead_sessions = self.sessions;
+        self.history.mark(self.at, "controller", || format!("dies, {} changes get to the disk", kept.len()));
+        self.write_store(kept)?;
+        for agent in 0..self.agents.len() {
+            let Some(session) = self.agents[agent].session else { continue };
+            let wait = self.random.pick(&[10 * MILLISECOND, SECOND, 30 * SECOND]);
+            self.later(wait, What::AgentClosed { agent, session });
+        }
+        Ok(())
+    }
+
+    pub(super) fn ask(&mut self, command: Command) -> Result<(), Violation> {
+        if self.controller.paused > self.at {
+            // Whoever asks gives up before there is an answer.
+            return Ok(());
+        }
+        self.requests += 1;
+        self.controller_takes(Event::Asked { request: RequestId(self.requests), command })
+    }
+
+    pub(super) fn compile(&mut self) -> Result<(), Violation> {
+        if self.controller.paused > self.at {
+            self.later(0, What::Compile { process: self.controller.process });
+            return Ok(());
+        }
+        let desired = Box::new(self.source.desired());
+        self.controller_takes(Event::Compiled(desired))
+    }
+
+    pub(super) fn controller_takes(&mut self, event: Event) -> Result<(), Violation> {
+        let node = &mut self.controller;
+        let Some(machine) = &mut node.machine else { return Ok(()) };
+        self.outcome.events += 1;
+        let stale = stale_claims(machine, &event);
+        let said = self.history.is_kept().then(|| history::controller_hears(&event, &self.agents, &node.sessions));
+        let fx = machine.handle(node.clock.now(self.at), event);
+        self.history.note(self.at, "controller", || said.unwrap_or_default() + &history::controller_does(&fx));
+        // I4: what was said under an epoch that is over changes nothing under the one that is not.
+        for change in &fx.commit {
+            if let Change::PutOwner(key, row) = change
+                && stale.iter().any(|(of, current)| of == key && *current == row.epoch)
+            {
+                return Violation::of("I4 a stale epoch changes no current state", format!("controller: {key}"));
+            }
+        }
+        self.controller_does(fx)
+    }
+
+    pub(super) fn wake_controller(&mut self) -> Result<(), Violation> {
+        let node = &mut self.controller;
+        node.wake = Instant(u64::MAX);
+        let Some(machine) = &mut node.machine else { return Ok(()) };
+        self.outcome.events += 1;
+        let fx = machine.handle_timeout(node.clock.now(self.at));
+        self.history.note(self.at, "controller", || format!("timer{}", history::controller_does(&fx)));
+        self.controller_does(fx)
+    }
+
+    pub(super) fn controller_does(&mut self, fx: Effects) -> Result<(), Violation> {
+        for effect in fx.now {
+            self.controller_effect(effect)?;
+            if self.random.chance(self.setup.crashes.min(2)) {
+                return self.crash_controller();
+            }
+        }
+        let node = &mut self.controller;
+        if let Some(machine) = &node.machine {
+            node.wake = machine.next_timeout().map_or(Instant(u64::MAX), |boot| node.clock.when(boot).max(self.at));
+        }
+        if fx.commit.is_empty() && fx.then.is_empty() {
+            return Ok(());
+        }
+        self.outcome.grants += fx.commit.iter().filter(|change| matches!(change, Change::PutOwner(_, row) if row.owner.is_some() && row.reason.is_none() && !row.revoking)).count() as u64;
+        if fx.commit.is_empty() && node.commits.is_empty() {
+            for effect in fx.then {
+                self.controller_effect(effect)?;
+            }
+            return Ok(());
+        }
+        let sync = if fx.commit.is_empty() { 0 } else { self.random.between(MILLISECOND / 5, 10 * MILLISECOND) };
+        let (number, at) = node.commits.push(self.at + sync, fx.commit, fx.then);
+        let process = node.process;
+        self.schedule(at, What::ControllerDurable { process, number });
+        Ok(())
+    }
+
+    pub(super) fn write_store(&mut self, changes: Vec<Change>) -> Result<(), Violation> {
+        for change in changes {
+            self.history.store(self.at, &change);
+            self.controller.store.apply(change)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn controller_effect(&mut self, effect: Effect) -> Result<(), Violation> {
+        match effect {
+            Effect::Send { session, message } => self.tell(session.0, message),
+            Effect::Close { session, .. } => {
+                if let Some(agent) = self.controller.sessions.get(&session.0).copied() {
+                    let at = self.links[agent].end(self.at);
+                    self.schedule(at, What::AgentClosed { agent, session: session.0 });
+                    self.later(MILLISECOND, What::ControllerClosed { session: session.0 });
+                }
+                Ok(())
+            }
+            Effect::SendSpecs { session, hashes } => {
+                let found = hashes.iter().filter_map(|hash| self.controller.store.specs.get(hash));
+                let specs = found.map(|spec| spec.to_vec()).collect();
+                self.tell(session.0, ControllerMessage::Specs(Specs { specs }))
+            }
+            Effect::Reply { result, .. } => match *result {
+                Ok(Answer::Run(run)) => self.kept(run.metadata.name, 0),
+                _ => Ok(()),
+            },
+            Effect::SignCertificate { .. } | Effect::DeleteLogs(_) | Effect::Alert(_) => Ok(()),
+        }
+    }
+
+    fn tell(&mut self, session: u64, message: ControllerMessage) -> Result<(), Violation> {
+        if let ControllerMessage::Acknowledged(acknowledged) = &message {
+            for (run, count) in &acknowledged.runs {
+                self.kept(*run, *count)?;
+            }
+        }
+        if let Some(agent) = self.controller.sessions.get(&session).copied() {
+            self.post(agent, session, Payload::Down(message));
+        }
+        Ok(())
+    }
+
+    /// I5: what the controller acknowledges is durable by then.
+    fn kept(&self, run: RunName, count: u64) -> Result<(), Violation> {
+        let store = &self.controller.store;
+        let kept = match store.runs.get(&run) {
+            Some(row) => row.facts >= count || row.run.status.phase.is_final(),
+            None => store.retired.contains(&run),
+        };
+        if kept {
+            return Ok(());
+        }
+        Violation::of("I5 what is acknowledged is durable", format!("run {}: {count} facts", tail(&run)))
+    }
+}
+
+/// Pipelines of which a message speaks under an epoch that is over, with the epoch that is not.
+fn stale_claims(machine: &Controller, event: &Event) -> Vec<(PipelineKey, Epoch)> {
+    let Event::Message { message, .. } = event else { return Vec::new() };
+    let stale = |key: &PipelineKey, epoch: Epoch| {
+        let current = machine.owner(key)?.epoch;
+        (epoch < current).then(|| (key.clone(), current))
+    };
+    match message {
+        AgentMessage::Released(released) => stale(&released.pipeline, released.epoch).into_iter().collect(),
+        AgentMessage::Report(report) => {
+            report.facts.iter().filter_map(|fact| stale(&fact.pipeline, fact.epoch)).collect()
+        }
+        AgentMessage::Renew(renew) => {
+            let claims = renew.claims.iter().flatten();
+            claims.filter_map(|claim| stale(&claim.pipeline, claim.epoch)).collect()
+        }
+        _ => Vec::new(),
+    }
+}

@@ -1,0 +1,93 @@
+//! The laws of ownership, as functions; each names the invariant of the design that it checks.
+
+use std::{collections::BTreeMap, fmt};
+
+use jiff::Timestamp;
+use xene_agent::decide::event::StepId;
+use xene_schemas::meta::{Epoch, PipelineKey, RunName};
+
+use super::history::{n, tail};
+
+/// A law that was broken, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Which one: `I1` …
+    pub law: &'static str,
+    /// What was seen.
+    pub what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.law, self.what)
+    }
+}
+
+impl Violation {
+    /// A violation of `law`, as an error.
+    pub fn of<T>(law: &'static str, what: impl Into<String>) -> Result<T, Self> {
+        Err(Self { law, what: what.into() })
+    }
+
+    /// I3 and I10: of one pipeline, epoch and watermark never fall in what is durable.
+    pub fn if_falls(
+        place: &str,
+        key: &PipelineKey,
+        epoch: (Epoch, Epoch),
+        watermark: (Timestamp, Timestamp),
+    ) -> Result<(), Self> {
+        if epoch.1 < epoch.0 {
+            return Self::of(
+                "I3 epochs never fall",
+                format!("{place}: {key} from {} to {}", n(epoch.0.0), n(epoch.1.0)),
+            );
+        }
+        if watermark.1 < watermark.0 {
+            let what = format!("{place}: {key} from {} to {}", watermark.0, watermark.1);
+            return Self::of("I10 watermarks never fall", what);
+        }
+        Ok(())
+    }
+}
+
+/// A process that was started, as nobody but the world knows it.
+#[derive(Debug, Clone)]
+pub struct Start {
+    /// By which agent.
+    pub agent: usize,
+    /// Of which pipeline.
+    pub pipeline: PipelineKey,
+    /// False once nothing can report it any more: its agent lost its data folder.
+    pub reportable: bool,
+}
+
+/// What the world has seen, outside of every machine.
+#[derive(Debug, Default)]
+pub struct Witness {
+    /// Every step that was started.
+    steps: BTreeMap<StepId, usize>,
+    /// Every run that was started.
+    pub starts: BTreeMap<RunName, Start>,
+}
+
+impl Witness {
+    /// I2: no run, so no slot, starts twice, on one agent or on two. Also no later step of it.
+    pub fn started(&mut self, id: &StepId, agent: usize, pipeline: &PipelineKey) -> Result<(), Violation> {
+        if let Some(before) = self.steps.insert(id.clone(), agent) {
+            let what = format!("run {} of {pipeline} by agent {before} and again by agent {agent}", tail(&id.run));
+            return Violation::of("I2 a slot starts at most once", what);
+        }
+        let start = Start { agent, pipeline: pipeline.clone(), reportable: true };
+        let first = self.starts.entry(id.run).or_insert(start);
+        if first.agent != agent {
+            let what = format!("run {} of {pipeline} by agent {} and agent {agent}", tail(&id.run), first.agent);
+            return Violation::of("I2 a slot starts at most once", what);
+        }
+        Ok(())
+    }
+
+    /// An agent lost its data folder: nobody will report what it started.
+    pub fn wiped(&mut self, agent: usize) {
+        self.starts.values_mut().filter(|start| start.agent == agent).for_each(|start| start.reportable = false);
+    }
+}

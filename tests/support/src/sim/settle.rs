@@ -1,0 +1,160 @@
+//! The end of a world: everything is mended, time passes, and then all must be as desired (I5, I6, I7, I13).
+
+use xene::decide::event::Command;
+use xene_schemas::{meta::PipelineKey, phase::RunPhase, pipeline::Autonomy};
+
+use super::{clock::SECOND, history::tail, invariants::Violation, world::World};
+
+/// The largest L of any setup that has an end.
+const LONGEST: u64 = 120;
+
+impl World {
+    /// The whole life of a world.
+    ///
+    /// # Errors
+    /// With the first law that is broken.
+    pub fn live(&mut self) -> Result<super::Outcome, Violation> {
+        self.begin()?;
+        self.start_agents();
+        self.acting = true;
+        self.later(10 * SECOND, super::world::What::Act);
+        self.run_until(self.at + self.setup.horizon * SECOND)?;
+        self.acting = false;
+        // What came in while a process stood still waits in its queue: it goes on by itself.
+        let still = self.agents.iter().map(|node| node.paused).chain([self.controller.paused]).max();
+        self.run_until(self.at.max(still.unwrap_or_default()))?;
+        self.mend()?;
+        // W, by a clock that is slow; a longer L that was shortened; a link that breaks once more.
+        let wait = (LONGEST * 105 / 100 + self.setup.pause_margin + 10) * 100 / 95 + 60;
+        self.run_until(self.at + wait * SECOND)?;
+        self.check_settled()?;
+        // A commit on a quiet system is everywhere within a second or two; then runs end.
+        self.source.suspend();
+        self.compile()?;
+        let quick = 12 * self.setup.delay + 2 * SECOND;
+        self.run_until(self.at + quick)?;
+        self.check_settled()?;
+        self.run_until(self.at + 120 * SECOND)?;
+        self.check_runs()?;
+        self.outcome.starts = self.witness.starts.len() as u64;
+        Ok(self.outcome)
+    }
+
+    /// Faults stop: all links whole, all clocks right, all processes up, no agent drained.
+    pub(super) fn mend(&mut self) -> Result<(), Violation> {
+        self.history.note(self.at, "world", || "is mended".into());
+        (self.setup.crashes, self.setup.pauses, self.setup.slow) = (0, 0, 0);
+        let was_hostile = std::mem::take(&mut self.setup.hostile);
+        self.controller.clock.set_offset(0);
+        self.start_controller()?;
+        for agent in 0..self.agents.len() {
+            self.agents[agent].clock.set_offset(0);
+            self.heal(agent);
+            self.start_agent(agent)?;
+            if self.agents[agent].drained && !self.agents[agent].forgotten {
+                self.agents[agent].drained = false;
+                self.ask(Command::Undrain(self.agents[agent].name.clone()))?;
+            }
+            if was_hostile {
+                self.break_session(agent, SECOND);
+            }
+        }
+        Ok(())
+    }
+
+    /// I7 and I13: what is in effect is what the newest commit asks for; each pipeline has an owner if any agent may
+    /// have it; each agent hosts just what it should, with the spec in effect, and its lease runs.
+    fn check_settled(&self) -> Result<(), Violation> {
+        let (law, store) = ("I13 what is desired is in effect", &self.controller.store);
+        let Some(controller) = &self.controller.machine else {
+            return Violation::of(law, "the controller is down");
+        };
+        let desired = self.source.desired();
+        let bodies = desired.workflows.values().filter_map(|workflow| workflow.body.as_ref());
+        let wanted: Vec<_> = bodies.flat_map(|body| body.pipelines.values()).collect();
+        if store.pipelines.len() != wanted.len() || store.workflows.len() != desired.workflows.len() {
+            return Violation::of(law, format!("{} pipelines instead of {}", store.pipelines.len(), wanted.len()));
+        }
+        for pipeline in wanted {
+            let key = &pipeline.key;
+            let hash = pipeline.encode().0;
+            if store.pipelines.get(key).is_none_or(|row| row.spec_hash != hash) {
+                return Violation::of(law, format!("the store has another spec of {key}"));
+            }
+            if self.waits_for_a_person(key) {
+                continue;
+            }
+            let labels = &pipeline.spec.agents.labels;
+            let fits = |at: usize| labels.is_empty() || at.is_multiple_of(2);
+            let nobody = !(self.agents.iter().enumerate()).any(|(at, node)| !node.forgotten && fits(at));
+            let owner = store.owners.get(key).and_then(|row| row.owner.as_ref());
+            match owner.and_then(|owner| self.agents.iter().find(|node| node.name == *owner)) {
+                None if nobody => {}
+                None => {
+                    let why = store.owners.get(key).map(|row| row.message.clone());
+                    return Violation::of("I7 a pipeline has an owner", format!("{key} has none: {why:?}"));
+                }
+                Some(node) => {
+                    let row = node.machine.as_ref().and_then(|agent| agent.claims().find(|(of, _)| *of == key));
+                    let Some((_, row)) = row.filter(|(_, row)| row.claimed) else {
+                        let row = store.owners.get(key);
+                        return Violation::of(law, format!("{} does not host {key}: {row:?}", node.name));
+                    };
+                    if row.spec_hash != hash || controller.owner(key).is_none_or(|owned| owned.epoch != row.epoch) {
+                        return Violation::of(law, format!("{} hosts another {key}", node.name));
+                    }
+                    if !node.may_start(self.at, key) {
+                        return Violation::of("I7 an owner is alive", format!("{} may not start {key}", node.name));
+                    }
+                }
+            }
+        }
+        self.check_nothing_else_is_hosted()
+    }
+
+    /// A claim without end whose journal is lost: only a person's word frees it.
+    fn waits_for_a_person(&self, key: &PipelineKey) -> bool {
+        let row = self.controller.store.owners.get(key);
+        row.is_some_and(|row| row.void && row.autonomy == Autonomy::Forever)
+    }
+
+    fn check_nothing_else_is_hosted(&self) -> Result<(), Violation> {
+        let law = "I13 what is desired is in effect";
+        for node in self.agents.iter().filter(|node| !node.forgotten) {
+            let Some(machine) = &node.machine else {
+                return Violation::of(law, format!("{} is down", node.name));
+            };
+            let owned = |key: &PipelineKey| {
+                let row = self.controller.store.owners.get(key);
+                row.is_some_and(|row| row.owner.as_ref() == Some(&node.name))
+            };
+            if let Some((key, _)) = machine.claims().find(|(key, row)| row.claimed && !owned(key)) {
+                return Violation::of(law, format!("{} still hosts {key}", node.name));
+            }
+        }
+        Ok(())
+    }
+
+    /// I6: every run has ended, or its agent is lost and a time is set; I5: every start is on record.
+    fn check_runs(&self) -> Result<(), Violation> {
+        let store = &self.controller.store;
+        for (run, row) in &store.runs {
+            let status = &row.run.status;
+            let ended = status.phase.is_final() || (status.phase == RunPhase::Unknown && row.give_up_at.is_some());
+            let key = row.run.spec.key();
+            let waits = status.agent.is_none() && store.owners.get(&key).is_some_and(|row| row.owner.is_none());
+            if !ended && !waits && !self.waits_for_a_person(&key) {
+                let what = format!("{} of {} is {} on {:?}", tail(run), key, status.phase, status.agent);
+                return Violation::of("I6 every run ends", what);
+            }
+        }
+        for (run, start) in &self.witness.starts {
+            let gone = !start.reportable || self.agents[start.agent].forgotten;
+            if !gone && !store.runs.contains_key(run) && !store.retired.contains(run) {
+                let what = format!("{} of {} on {}", tail(run), start.pipeline, self.agents[start.agent].name);
+                return Violation::of("I5 every start is on record", what);
+            }
+        }
+        Ok(())
+    }
+}

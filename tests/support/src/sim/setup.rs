@@ -1,0 +1,200 @@
+//! What kind of world it is: how many hosts, how bad the network, what happens how often.
+
+use xene_agent::decide::mutant::Mutant;
+
+use super::{clock::SECOND, random::Random};
+
+/// Something that happens to a world from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// A commit lands on the branch.
+    Commit,
+    /// A person starts a pipeline.
+    Trigger,
+    /// A person ends a run.
+    Cancel,
+    /// The network between an agent and the controller is cut, in one direction or both.
+    Cut,
+    /// A session breaks.
+    Break,
+    /// An agent's process is killed.
+    CrashAgent,
+    /// An agent's host goes down and comes up again.
+    Reboot,
+    /// An agent loses its data folder.
+    Wipe,
+    /// The controller's process is killed.
+    CrashController,
+    /// An agent's process stands still.
+    PauseAgent,
+    /// The controller's process stands still.
+    PauseController,
+    /// A wall clock is stepped.
+    StepClock,
+    /// A person drains an agent, or takes that back.
+    Drain,
+    /// An agent's host wants its process to end in order.
+    Terminate,
+    /// A person forgets an agent that is gone.
+    Forget,
+    /// An agent's disk refuses.
+    JournalFails,
+}
+
+/// The kind of a world.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// The rule that is left out.
+    pub mutant: Option<Mutant>,
+    /// How many agents.
+    pub agents: usize,
+    /// How many workflows at most, of one or two pipelines each.
+    pub workflows: usize,
+    /// When they fire.
+    pub schedules: &'static [&'static str],
+    /// L.
+    pub autonomies: &'static [&'static str],
+    /// How many of a thousand workflows want an agent of zone a.
+    pub zoned: u64,
+    /// How fast elapsed time of a host runs, in thousandths.
+    pub rates: &'static [u64],
+    /// True: messages are lost, doubled and overtake each other. False: sessions are ordered streams that break.
+    pub hostile: bool,
+    /// The longest ordinary delay of a message, in nanoseconds.
+    pub delay: u64,
+    /// How many messages of a thousand take up to [`Self::long_delay`].
+    pub slow: u64,
+    /// In nanoseconds.
+    pub long_delay: u64,
+    /// ε, in seconds: how long a process may stand still between check and start.
+    pub pause_margin: u64,
+    /// How many starts of a thousand have such a pause.
+    pub pauses: u64,
+    /// How many effects of ten thousand their process dies before.
+    pub crashes: u64,
+    /// How long things happen, in seconds.
+    pub horizon: u64,
+    /// The longest time between two actions, in seconds.
+    pub calm: u64,
+    /// The longest outage of a host, a process or a link, in seconds.
+    pub outage: u64,
+    /// How often each action is chosen, in proportion.
+    pub actions: Vec<(Action, u64)>,
+}
+
+const QUICK: &[&str] = &["*/10 * * * * *", "*/15 * * * * *", "0 * * * * *"];
+const RARE: &[&str] = &["0 */2 * * * *", "0 */3 * * * *"];
+const MIXED: &[&str] = &["*/10 * * * * *", "0 * * * * *", "0 */2 * * * *"];
+const SHORT: &[&str] = &["30s", "30s", "60s"];
+const ANY: &[&str] = &["30s", "60s", "2m", "Forever"];
+
+impl Setup {
+    /// A world in which nothing happens by itself.
+    pub fn calm(agents: usize) -> Self {
+        Self {
+            mutant: None,
+            agents,
+            workflows: 1,
+            schedules: QUICK,
+            autonomies: SHORT,
+            zoned: 0,
+            rates: &[1000],
+            hostile: false,
+            delay: SECOND / 100,
+            slow: 0,
+            long_delay: 0,
+            pause_margin: 60,
+            pauses: 0,
+            crashes: 0,
+            horizon: 0,
+            calm: 0,
+            outage: 0,
+            actions: Vec::new(),
+        }
+    }
+
+    /// A world like those that people run, with more bad luck.
+    pub fn ordinary(random: &mut Random) -> Self {
+        use Action::{
+            Break, Cancel, Commit, CrashAgent, CrashController, Cut, Drain, Forget, JournalFails, PauseAgent,
+            PauseController, Reboot, StepClock, Terminate, Trigger, Wipe,
+        };
+        let every = [
+            (Commit, 10),
+            (Trigger, 12),
+            (Cancel, 4),
+            (Cut, 10),
+            (Break, 6),
+            (CrashAgent, 8),
+            (Reboot, 5),
+            (Wipe, 1),
+            (CrashController, 6),
+            (PauseAgent, 4),
+            (PauseController, 3),
+            (StepClock, 3),
+            (Drain, 8),
+            (Terminate, 2),
+            (Forget, 1),
+            (JournalFails, 1),
+        ];
+        // Swarm: a world in which half of all kinds of trouble are absent has more of the other half.
+        let actions = every.into_iter().filter(|_| random.chance(600)).collect();
+        Self {
+            mutant: None,
+            agents: random.index(3) + 2,
+            workflows: random.index(3) + 1,
+            schedules: random.pick(&[QUICK, RARE, MIXED]),
+            autonomies: random.pick(&[SHORT, ANY]),
+            zoned: random.pick(&[0, 0, 300]),
+            rates: &[950, 970, 1000, 1000, 1030, 1050],
+            hostile: random.chance(400),
+            delay: random.pick(&[SECOND / 100, SECOND / 4, 2 * SECOND]),
+            slow: random.pick(&[0, 10, 50]),
+            long_delay: random.pick(&[5, 20, 60]) * SECOND,
+            pause_margin: random.pick(&[1, 5, 60]),
+            pauses: random.pick(&[0, 50, 300]),
+            crashes: random.pick(&[0, 5, 20]),
+            horizon: random.pick(&[200, 400, 600]),
+            calm: random.pick(&[10, 20, 60]),
+            outage: random.pick(&[10, 60, 200]),
+            actions,
+        }
+    }
+
+    /// An ordinary world without one rule, with more of what that rule is for.
+    pub fn without(mutant: Mutant, random: &mut Random) -> Self {
+        let mut setup = Self::ordinary(random);
+        let mut more = |actions: &[Action]| setup.actions.extend(actions.iter().map(|action| (*action, 30)));
+        match mutant {
+            Mutant::LeaseFromReceipt => {
+                more(&[Action::Cut]);
+                (setup.pause_margin, setup.slow, setup.long_delay) = (1, 100, 25 * SECOND);
+            }
+            Mutant::GrantStartsLease => {
+                more(&[Action::PauseAgent, Action::Drain, Action::Cut]);
+                setup.outage = 200;
+            }
+            Mutant::RestartWithoutWaiting => more(&[Action::CrashController, Action::Cut]),
+            Mutant::LeaseKeptOverReboot => more(&[Action::Reboot]),
+            Mutant::CatchUpAfterTakeover => {
+                more(&[Action::Cut, Action::Reboot]);
+                setup.schedules = QUICK;
+            }
+            Mutant::IntentAfterStart => {
+                setup.crashes = 50;
+                more(&[Action::CrashAgent]);
+            }
+            Mutant::NoHighestEpoch => {
+                more(&[Action::Drain]);
+                (setup.hostile, setup.slow, setup.long_delay) = (true, 200, 20 * SECOND);
+            }
+            Mutant::WatermarksNotMerged => more(&[Action::Drain, Action::Cut]),
+        }
+        if mutant != Mutant::NoHighestEpoch {
+            setup.autonomies = SHORT;
+        }
+        setup.outage = setup.outage.max(60);
+        setup.mutant = Some(mutant);
+        setup
+    }
+}

@@ -1,0 +1,150 @@
+//! A repository of small workflows, and what its newest commit asks for.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde_json::json;
+use xene::decide::desired::{Desired, DesiredWorkflow, WorkflowBody};
+use xene_schemas::{
+    meta::{Name, ObjectMeta, PipelineKey, Revision, SpecHash},
+    pipeline::{CompiledPipeline, PipelineSpec},
+    workflow::WorkflowSpec,
+};
+
+use super::{random::Random, setup::Setup};
+
+/// What one workflow says, as drawn.
+#[derive(Debug, Clone, PartialEq)]
+struct Text {
+    pipelines: usize,
+    schedule: &'static str,
+    catch_up: &'static str,
+    autonomy: &'static str,
+    policy: &'static str,
+    zone: Option<&'static str>,
+    steps: usize,
+    suspend: bool,
+}
+
+type Tree = BTreeMap<usize, Text>;
+
+/// The repository.
+#[derive(Debug, Default)]
+pub(super) struct Source {
+    commits: Vec<Tree>,
+}
+
+impl Source {
+    /// The first commit.
+    pub(super) fn begin(&mut self, setup: &Setup, random: &mut Random) {
+        let tree = (0..setup.workflows).map(|at| (at, draw(setup, random))).collect();
+        self.commits.push(tree);
+    }
+
+    /// The first commit, of one pipeline `w0/p0`.
+    pub(super) fn begin_with(&mut self, schedule: &'static str, autonomy: &'static str) {
+        let (catch_up, policy) = ("Latest", "Queue");
+        let text = Text { pipelines: 1, schedule, catch_up, autonomy, policy, zone: None, steps: 1, suspend: false };
+        self.commits = vec![Tree::from([(0, text)])];
+    }
+
+    /// One more commit: a change, a removal, or an earlier tree again. Says what it does.
+    pub(super) fn commit(&mut self, setup: &Setup, random: &mut Random) -> String {
+        let mut tree = self.commits.last().cloned().unwrap_or_default();
+        let which = random.index(setup.workflows);
+        let said = match random.between(0, 9) {
+            0..5 => {
+                tree.insert(which, draw(setup, random));
+                format!("changes w{which}")
+            }
+            5..7 if tree.len() > 1 => {
+                tree.remove(&which);
+                format!("removes w{which}")
+            }
+            _ => {
+                let back = random.index(self.commits.len());
+                tree.clone_from(&self.commits[back]);
+                format!("goes back to r{back}")
+            }
+        };
+        self.commits.push(tree);
+        format!("r{} {said}", self.commits.len() - 1)
+    }
+
+    /// The last commit: nothing fires any more.
+    pub(super) fn suspend(&mut self) {
+        let mut tree = self.commits.last().cloned().unwrap_or_default();
+        tree.values_mut().for_each(|text| text.suspend = true);
+        self.commits.push(tree);
+    }
+
+    /// What the newest commit asks for.
+    pub(super) fn desired(&self) -> Desired {
+        let revision = Revision(format!("r{}", self.commits.len().saturating_sub(1)));
+        let tree = self.commits.last();
+        Desired {
+            revision,
+            author: None,
+            subject: None,
+            workflows: tree.into_iter().flatten().map(|(at, text)| workflow(*at, text)).collect(),
+            complete: true,
+            files: BTreeMap::new(),
+            problems: Vec::new(),
+            ignored: 0,
+        }
+    }
+}
+
+fn draw(setup: &Setup, random: &mut Random) -> Text {
+    Text {
+        pipelines: random.index(2) + 1,
+        schedule: random.pick(setup.schedules),
+        catch_up: random.pick(&["Latest", "All", "Skip"]),
+        autonomy: random.pick(setup.autonomies),
+        policy: random.pick(&["Queue", "Queue", "Skip", "Replace"]),
+        zone: random.chance(setup.zoned).then_some("a"),
+        steps: random.index(2) + 1,
+        suspend: random.chance(50),
+    }
+}
+
+#[expect(clippy::unwrap_used, reason = "the names and specs are written here")]
+fn workflow(at: usize, text: &Text) -> (Name, DesiredWorkflow) {
+    let name: Name = format!("w{at}").parse().unwrap();
+    let steps: Vec<String> = (0..text.steps).map(|step| format!("step {step}")).collect();
+    let mut pipeline = json!({
+        "triggers": ["tick"],
+        "autonomy": text.autonomy,
+        "timeout": "60s",
+        "concurrency": {"policy": text.policy},
+        "tasks": {"t": {"steps": steps}},
+    });
+    if let Some(zone) = text.zone {
+        pipeline["agents"] = json!({"labels": {"zone": zone}});
+    }
+    let pipeline: PipelineSpec = serde_json::from_value(pipeline).unwrap();
+    let pipelines: BTreeMap<Name, PipelineSpec> =
+        (0..text.pipelines).map(|at| (format!("p{at}").parse().unwrap(), pipeline.clone())).collect();
+    let spec: WorkflowSpec = serde_json::from_value(json!({
+        "suspend": text.suspend,
+        "triggers": {"tick": {"type": "cron", "schedule": text.schedule, "catchUp": text.catch_up}},
+        "pipelines": pipelines,
+    }))
+    .unwrap();
+    let metadata: ObjectMeta = serde_json::from_value(json!({"name": name})).unwrap();
+    let compiled = |(pipeline, of): (&Name, &PipelineSpec)| {
+        let compiled = CompiledPipeline {
+            key: PipelineKey { workflow: name.clone(), pipeline: pipeline.clone() },
+            suspend: spec.suspend || of.suspend,
+            env: spec.env.clone(),
+            params: spec.params.clone(),
+            triggers: spec.triggers.clone(),
+            spec: of.clone(),
+        };
+        (pipeline.clone(), compiled)
+    };
+    let pipelines = pipelines.iter().map(compiled).collect();
+    let hash = SpecHash::of(&serde_json::to_vec(&spec).unwrap());
+    let body = WorkflowBody { metadata, spec, pipelines };
+    let path = format!("{name}.yaml");
+    (name, DesiredWorkflow { hash, path, line: 1, valid: true, body: Some(Arc::new(body)) })
+}

@@ -1,0 +1,133 @@
+//! What survives a crash: the controller's store and an agent's journal, as maps, and their laws.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use xene::decide::rows::{
+    AgentRow, Change, ControllerRow, EndedRun, JoinTokenRow, Loaded, OwnerRow, PipelineRow, RunRow, WorkflowRow,
+};
+use xene_agent::decide::event::{JournalChange, Recovered};
+use xene_schemas::{
+    meta::{AgentName, Name, PipelineKey, RunName, SpecHash},
+    phase::RunPhase,
+    source::SourceStatus,
+};
+
+use super::invariants::Violation;
+
+/// The controller's store.
+#[derive(Debug, Default)]
+pub(super) struct Store {
+    controller: Option<ControllerRow>,
+    /// Workflows in effect.
+    pub(super) workflows: BTreeMap<Name, WorkflowRow>,
+    /// Pipelines in effect.
+    pub(super) pipelines: BTreeMap<PipelineKey, PipelineRow>,
+    /// Compiled specs.
+    pub(super) specs: BTreeMap<SpecHash, Arc<[u8]>>,
+    /// Who owns what.
+    pub(super) owners: BTreeMap<PipelineKey, OwnerRow>,
+    /// Who is enrolled.
+    pub(super) agents: BTreeMap<AgentName, AgentRow>,
+    /// All runs that are kept.
+    pub(super) runs: BTreeMap<RunName, RunRow>,
+    /// Runs that retention took.
+    pub(super) retired: BTreeSet<RunName>,
+    tokens: BTreeMap<String, JoinTokenRow>,
+    source: Option<SourceStatus>,
+}
+
+impl Store {
+    /// Applies one change; epochs and watermarks may not fall (I3, I10).
+    pub(super) fn apply(&mut self, change: Change) -> Result<(), Violation> {
+        match change {
+            Change::PutController(row) => self.controller = Some(row),
+            Change::PutWorkflow(row) => _ = self.workflows.insert(row.metadata.name.clone(), *row),
+            Change::DeleteWorkflow(name) => _ = self.workflows.remove(&name),
+            Change::PutPipeline(row) => _ = self.pipelines.insert(row.key.clone(), *row),
+            Change::DeletePipeline(key) => _ = self.pipelines.remove(&key),
+            Change::PutSpec(hash, bytes) => _ = self.specs.insert(hash, bytes),
+            Change::PutOwner(key, row) => {
+                if let Some(old) = self.owners.get(&key) {
+                    Violation::if_falls("store", &key, (old.epoch, row.epoch), (old.watermark, row.watermark))?;
+                }
+                self.owners.insert(key, row);
+            }
+            Change::PutAgent(row) => _ = self.agents.insert(row.name.clone(), *row),
+            Change::DeleteAgent(name) => _ = self.agents.remove(&name),
+            Change::PutRun(row) => _ = self.runs.insert(row.run.metadata.name, *row),
+            Change::DeleteRun(run) => {
+                self.runs.remove(&run);
+                self.retired.insert(run);
+            }
+            Change::PutSource(status) => self.source = Some(*status),
+            Change::PutJoinToken(row) => _ = self.tokens.insert(row.id.clone(), row),
+            Change::DeleteJoinToken(id) => _ = self.tokens.remove(&id),
+            Change::AddEvent(_) | Change::PutFile(..) | Change::PutLedger(_) | Change::PutDelivery(..) => {}
+        }
+        Ok(())
+    }
+
+    /// What a controller that starts finds.
+    pub(super) fn load(&self) -> Loaded {
+        let (mut active_runs, mut ended_runs) = (Vec::new(), BTreeMap::<PipelineKey, Vec<EndedRun>>::new());
+        for row in self.runs.values() {
+            let status = &row.run.status;
+            if status.phase.is_final() {
+                ended_runs.entry(row.run.spec.key()).or_default().push(EndedRun {
+                    name: row.run.metadata.name,
+                    finished_at: status.finished_at.unwrap_or_default().as_second(),
+                    success: status.phase == RunPhase::Success,
+                });
+            } else {
+                active_runs.push(row.clone());
+            }
+        }
+        ended_runs.values_mut().for_each(|runs| runs.sort_by_key(|run| run.finished_at));
+        Loaded {
+            controller: self.controller.clone(),
+            workflows: self.workflows.values().cloned().collect(),
+            pipelines: self.pipelines.values().cloned().collect(),
+            owners: self.owners.iter().map(|(key, row)| (key.clone(), row.clone())).collect(),
+            agents: self.agents.values().cloned().collect(),
+            active_runs,
+            ended_runs,
+            join_tokens: self.tokens.values().cloned().collect(),
+            source: self.source.clone(),
+            files: Vec::new(),
+        }
+    }
+}
+
+/// Applies one change to an agent's journal; epochs and watermarks may not fall (I3, I10).
+pub(super) fn apply_to_journal(journal: &mut Recovered, agent: &Name, change: JournalChange) -> Result<(), Violation> {
+    match change {
+        JournalChange::PutClaim(key, row) => {
+            if let Some(old) = journal.claims.get(&key) {
+                Violation::if_falls(agent.as_str(), &key, (old.epoch, row.epoch), (old.watermark, row.watermark))?;
+            }
+            journal.claims.insert(key, row);
+        }
+        JournalChange::PutRun(run, row) => {
+            if let Some(facts) = journal.facts.get_mut(&run) {
+                facts.retain(|index, _| *index >= row.acknowledged);
+            }
+            journal.runs.insert(run, row);
+        }
+        JournalChange::PutFact(run, index, event) => {
+            journal.facts.entry(run).or_default().insert(index, event);
+        }
+        JournalChange::DeleteRun(run) => {
+            journal.runs.remove(&run);
+            journal.facts.remove(&run);
+        }
+        JournalChange::PutSpec(hash, bytes) => _ = journal.specs.insert(hash, bytes),
+        JournalChange::DeleteSpec(hash) => _ = journal.specs.remove(&hash),
+        JournalChange::PutStore(seen) => journal.store = Some(seen),
+        JournalChange::PutBoot(boot) => journal.boot_id = Some(boot),
+        JournalChange::PutName(name) => journal.name = Some(name),
+    }
+    Ok(())
+}
