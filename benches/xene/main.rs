@@ -31,12 +31,15 @@ use xene_test_support::{cluster::Cluster, process::binary, within};
 
 const LONG: Duration = Duration::from_secs(300);
 
+/// Measures and prints one part of the table.
+type Part = fn(&yardstick::Yardsticks);
+
 fn main() {
     let named: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let wanted = |part: &str| named.is_empty() || named.iter().any(|n| n == part);
     println!("{:<44} {:>22} {:>28} {:>14}", "what", "measured", "yardstick (ratio)", "CPU");
     let yard = yardstick::measure();
-    let parts: [(&str, fn(&yardstick::Yardsticks)); 8] = [
+    let parts: [(&str, Part); 8] = [
         ("size", |_| size()),
         ("latency", latency),
         ("steps", steps),
