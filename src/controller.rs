@@ -49,9 +49,22 @@ use crate::{
     },
 };
 
+/// What a controller takes its store for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Init {
+    /// For what it is; a new one is made on a data folder that has none and never had.
+    Auto,
+    /// For absent: no agent holds claims, and a new one is made.
+    New,
+    /// For a backup, or for lost: a new one is made if there is none, and agents say what they hold.
+    Recover,
+}
+
 /// What an operator sets.
 #[derive(Debug)]
 pub struct Options {
+    /// What the store is taken for.
+    pub init: Init,
     /// Where desired state comes from.
     pub source: SourceConfig,
     /// Where everything is kept.
@@ -76,6 +89,12 @@ pub enum StartError {
     /// The data folder can't be had.
     #[error(transparent)]
     Lock(#[from] LockError),
+    /// The store is gone, and agents may still hold claims of it.
+    #[error("{} has a certificate authority and no store: if agents go on from an earlier store, start once with --init recover, else with --init new", .0.display())]
+    StoreLost(PathBuf),
+    /// A new store was asked for where there is one.
+    #[error("{} has a store, and --init new makes none beside it", .0.display())]
+    StoreExists(PathBuf),
     /// The source can't be opened.
     #[error(transparent)]
     Source(#[from] SourceError),
@@ -153,6 +172,13 @@ impl Controller {
             TcpListener::bind(options.http).map_err(|source| StartError::Http { address: options.http, source })?;
         let tls = options.tls.as_ref().map(|(chain, key)| http::tls::config(chain, key)).transpose()?;
         let admin_token = admin_token(&options.data_dir)?;
+        match (options.init, Store::exists(&options.data_dir)) {
+            (Init::Auto, false) if Pki::exists(&options.data_dir.join("pki")) => {
+                return Err(StartError::StoreLost(options.data_dir));
+            }
+            (Init::New, true) => return Err(StartError::StoreExists(options.data_dir)),
+            _ => {}
+        }
         let store = Store::open(&options.data_dir)?;
         let logs = LogStore::open(&options.data_dir.join("logs"))?;
         let pki = Arc::new(Pki::open(&options.data_dir.join("pki"), clock::now().wall, AGENT_LIFE)?);
@@ -176,6 +202,7 @@ impl Controller {
             software: env!("CARGO_PKG_VERSION").into(),
             store_id: format!("{:016x}", random()?),
             source: origin.clone(),
+            recover: options.init == Init::Recover,
             #[cfg(feature = "mutants")]
             mutant: None,
         };

@@ -21,7 +21,7 @@ use super::{
     exit,
 };
 use crate::{
-    controller::{Controller, Options},
+    controller::{self, Controller, Options},
     source::{self, SourceConfig},
 };
 
@@ -61,6 +61,11 @@ pub struct Args {
     /// Where state is kept [default: ~/.local/share/xene/controller].
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+
+    /// What the store is taken for: `recover` once, after a backup was restored or the store was lost; then agents say
+    /// what they hold, and it takes minutes until the rest is granted anew.
+    #[arg(long, value_name = "HOW", default_value = "auto")]
+    pub init: Init,
 
     /// Where people and programs connect.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7420")]
@@ -135,6 +140,17 @@ pub enum Mode {
     Directory,
 }
 
+/// What the store is taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Init {
+    /// As it is, or new.
+    Auto,
+    /// New: no agent holds claims of an earlier one.
+    New,
+    /// A backup, or lost.
+    Recover,
+}
+
 /// Whether a rewritten history takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Rewrites {
@@ -199,6 +215,11 @@ impl Args {
             password: self.credentials.git_password_file.clone().map(source::Password::File),
         };
         Options {
+            init: match self.init {
+                Init::Auto => controller::Init::Auto,
+                Init::New => controller::Init::New,
+                Init::Recover => controller::Init::Recover,
+            },
             source,
             data_dir,
             http: self.http,

@@ -30,7 +30,7 @@ use super::{
     dirs,
 };
 use crate::{
-    controller::{Controller, Options},
+    controller::{Controller, Init, Options},
     decide::rows::{Change, WorkflowRow},
     driver::Handle,
     source::{self, SourceConfig},
@@ -106,6 +106,7 @@ async fn serve(args: Args, global: &Global) -> Result<(), Error> {
         Mode::Directory => source::Mode::Directory,
     };
     let options = Options {
+        init: Init::Auto,
         source,
         data_dir: data.join("controller"),
         http: args.http,

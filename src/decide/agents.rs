@@ -42,6 +42,8 @@ pub(super) struct AgentState {
     /// How far its clock is off.
     pub(super) skew: Duration,
     pub(super) busy: u32,
+    /// This process has welcomed it.
+    pub(super) greeted: bool,
 }
 
 /// The session of an agent.
@@ -71,6 +73,7 @@ impl AgentState {
             leaving: false,
             skew: Duration::ZERO,
             busy: 0,
+            greeted: false,
         }
     }
 
@@ -178,7 +181,7 @@ impl Controller {
     }
 
     /// Ends the agent's session, if it has one.
-    fn close(&mut self, agent: &AgentName, reason: &str, fx: &mut Effects) {
+    pub(super) fn close(&mut self, agent: &AgentName, reason: &str, fx: &mut Effects) {
         if let Some(session) = self.agents.get_mut(agent).and_then(|state| state.session.take()) {
             self.sessions.remove(&session.id);
             fx.then.push(Effect::Close { session: session.id, reason: reason.to_owned() });

@@ -5,6 +5,7 @@ pub mod desired;
 pub mod event;
 mod ownership;
 pub mod plan;
+mod recovery;
 mod reconcile;
 mod retention;
 pub mod rows;
@@ -64,6 +65,8 @@ pub struct Config {
     pub store_id: String,
     /// What the source is.
     pub source: SourceOrigin,
+    /// True if the store is a backup, or new where agents hold claims.
+    pub recover: bool,
     /// The rule to leave out, for the simulator.
     #[cfg(feature = "mutants")]
     pub mutant: Option<Mutant>,
@@ -90,6 +93,8 @@ enum Timer {
     GiveUp(RunName),
     /// Old runs go.
     Sweep,
+    /// Claims that nobody showed since the recovery have run out.
+    Recovered,
 }
 
 /// The controller's machine.
@@ -101,6 +106,8 @@ pub struct Controller {
     wall: Wall,
     /// No claim is judged as if it had been renewed before this.
     floor: BootTime,
+    /// When the recovery that is under way began.
+    recovering: Option<BootTime>,
     workflows: BTreeMap<Name, WorkflowRow>,
     observed: Observed,
     pipelines: BTreeMap<PipelineKey, Pipeline>,
@@ -135,6 +142,7 @@ impl Controller {
             generation: now.wall.as_second().unsigned_abs(),
             incarnation: 0,
             wall_high: Timestamp::UNIX_EPOCH,
+            recovering: false,
         });
         row.incarnation += 1;
         let mut wall = Wall::new(now, row.wall_high, config.pause_margin);
@@ -147,6 +155,7 @@ impl Controller {
             row,
             wall,
             floor: now.boot,
+            recovering: None,
             workflows: BTreeMap::new(),
             observed: Observed::default(),
             pipelines: BTreeMap::new(),
@@ -177,6 +186,11 @@ impl Controller {
             controller.load_run(now, run);
         }
         controller.timers.arm(Timer::Sweep, now.boot + SWEEP);
+        if controller.config.recover {
+            controller.begin_recovery(now, 0, "the operator said so", &mut fx);
+        } else if controller.row.recovering {
+            controller.resume_recovery(now);
+        }
         (controller, fx)
     }
 
@@ -212,6 +226,7 @@ impl Controller {
             match timer {
                 Timer::Lease(agent) => self.judge(now, &agent, &mut fx),
                 Timer::GiveUp(run) => self.give_up(now, run, &mut fx),
+                Timer::Recovered => self.end_recovery(now, &mut fx),
                 Timer::Sweep => {
                     self.timers.arm(Timer::Sweep, now.boot + SWEEP);
                     self.sweep(now, &mut fx);

@@ -9,7 +9,7 @@ use xene_agent::decide::{
 };
 use xene_schemas::{
     event::EventType,
-    meta::{AgentName, Epoch, PipelineKey},
+    meta::{AgentName, Epoch, PipelineKey, Revision, SpecHash},
     phase::Reason,
     pipeline::Autonomy,
     wire::control::{Assignment, Released},
@@ -122,6 +122,13 @@ impl Controller {
             }
             return;
         };
+        if owner.is_none()
+            && let Some(doubt) = self.in_doubt(key)
+        {
+            self.waiting.insert(key.clone());
+            self.explain(now, key, Reason::OWNER_SILENT, doubt.into(), fx);
+            return;
+        }
         let except = owner.as_ref().filter(|_| !owned.is_some_and(|owned| owned.row.void));
         match self.choose(&pipeline.labels, except) {
             Placement::Agent(agent, message) => self.grant(now, key, agent, message, fx),
@@ -186,6 +193,7 @@ impl Controller {
             clean: false,
             revoking: false,
             void: false,
+            unsure: false,
             spec_hash,
             revision,
             message,
@@ -233,8 +241,9 @@ impl Controller {
     /// Why it has no owner, or none that answers; written when it changes.
     fn explain(&mut self, now: Now, key: &PipelineKey, reason: Reason, message: String, fx: &mut Effects) {
         let watermark = self.slot_now(now, fx);
-        let Some(pipeline) = self.pipelines.get(key) else { return };
-        let owned = self.owners.entry(key.clone()).or_insert_with(|| Owned::nobody(pipeline, watermark));
+        let pipeline = self.pipelines.get(key);
+        let unsure = self.recovering.is_some();
+        let owned = self.owners.entry(key.clone()).or_insert_with(|| Owned::nobody(pipeline, watermark, unsure));
         if owned.row.reason.as_ref() == Some(&reason) && owned.row.message == message {
             return;
         }
@@ -424,20 +433,21 @@ impl Controller {
 }
 
 impl Owned {
-    /// A pipeline that never had an owner.
-    fn nobody(pipeline: &Pipeline, watermark: Timestamp) -> Self {
+    /// A pipeline that never had an owner, as far as is known.
+    pub(super) fn nobody(pipeline: Option<&Pipeline>, watermark: Timestamp, unsure: bool) -> Self {
         let row = OwnerRow {
             owner: None,
             epoch: Epoch::default(),
-            autonomy: pipeline.autonomy,
+            autonomy: pipeline.map_or(Autonomy::DEFAULT, |pipeline| pipeline.autonomy),
             longer: None,
             not_before: after(watermark, TICK),
             watermark,
-            clean: true,
+            clean: !unsure,
             revoking: false,
             void: false,
-            spec_hash: pipeline.spec_hash,
-            revision: pipeline.revision.clone(),
+            unsure,
+            spec_hash: pipeline.map_or(SpecHash([0; 32]), |pipeline| pipeline.spec_hash),
+            revision: pipeline.map_or_else(|| Revision(String::new()), |pipeline| pipeline.revision.clone()),
             message: String::new(),
             reason: None,
         };

@@ -65,12 +65,15 @@ pub enum Change {
 pub struct ControllerRow {
     /// Random, for the life of the store.
     pub store_id: String,
-    /// Unix seconds of the store's creation or restore.
+    /// Unix seconds of the store's creation or restore, and above any that an agent reports.
     pub generation: u64,
     /// +1 at each start.
     pub incarnation: u64,
     /// The highest wall time ever given to an agent: slots never go back behind it.
     pub wall_high: Timestamp,
+    /// True while nobody can tell which agents own what: the store was restored, or made anew under agents.
+    #[serde(default)]
+    pub recovering: bool,
 }
 
 /// A workflow in effect.
@@ -135,6 +138,9 @@ pub struct OwnerRow {
     /// a slot twice; the claim is waited out.
     #[serde(default)]
     pub void: bool,
+    /// True from a recovery until it has an owner again: an agent that nobody knows of may have a claim.
+    #[serde(default)]
+    pub unsure: bool,
     /// What the owner was given.
     pub spec_hash: SpecHash,
     /// The revision of that.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use indexmap::IndexMap;
 use xene_agent::decide::time::{Now, after};
 use xene_schemas::{
-    meta::{AgentName, PipelineKey, RunName, SpecHash},
+    meta::{AgentName, Epoch, PipelineKey, RunName, SpecHash},
     phase::{Reason, RunPhase},
     pipeline::Autonomy,
     run::{Run, RunEvent, RunSpec, RunTrigger, TriggerType},
@@ -15,7 +15,7 @@ use xene_schemas::{
 use super::{
     Controller, Timer,
     event::{Answer, Effect, Effects, Refusal, SessionId},
-    rows::{Change, RunRow},
+    rows::{Change, OwnerRow, RunRow},
 };
 
 /// How long a run may take that does not say.
@@ -58,6 +58,7 @@ impl Controller {
                 let state = self.agents.entry(agent.clone());
                 state.or_insert_with(|| super::agents::AgentState::new(None)).runs.insert(run);
             }
+            None if row.run.status.phase == RunPhase::Unknown => {}
             None => _ = self.unaddressed.insert((key, run)),
         }
         if let Some(at) = row.give_up_at {
@@ -133,7 +134,7 @@ impl Controller {
             let status = &mut row.run.status;
             (status.agent, status.epoch) = (Some(owner.clone()), Some(owned.row.epoch));
             if status.reason == Some(Reason::WAITING_FOR_AGENT) {
-                (status.reason, status.message) = (None, None);
+                status.message = Some(format!("{owner} was asked to start it"));
             }
             state.runs.insert(run);
             fx.commit.push(Change::PutRun(Box::new(row.clone())));
@@ -279,6 +280,13 @@ impl Controller {
             return Folded::Changed(past);
         }
         let Some(row) = self.runs.get_mut(&run) else { return Folded::Known(past) };
+        if row.run.status.phase == RunPhase::Unknown && row.run.status.agent.is_none() {
+            // In doubt since a recovery: this is who has it.
+            (row.run.status.agent, row.run.status.epoch) = (Some(agent.clone()), Some(fact.epoch));
+            if let Some(state) = self.agents.get_mut(agent) {
+                state.runs.insert(run);
+            }
+        }
         // Rule 8: only the agent that holds the intent adds to a run, under the epoch of its start.
         let status = &row.run.status;
         if status.agent.as_ref() != Some(agent)
@@ -317,12 +325,16 @@ impl Controller {
         if RunName::of_slot(&fact.pipeline, name, at) != fact.run {
             return Some("whose name is not that of its slot");
         }
-        let Some(owned) = self.owners.get(&fact.pipeline) else { return Some("of a pipeline that nobody ever owned") };
-        if fact.epoch > owned.row.epoch {
-            return Some("of an epoch that was never granted");
+        let row = self.owners.get(&fact.pipeline).map(|owned| &owned.row);
+        let other = |row: &OwnerRow| row.owner.as_ref().is_some_and(|owner| owner != agent);
+        match row {
+            Some(row) if fact.epoch == row.epoch && other(row) => Some("of an epoch that is another's"),
+            // From before the store was made or recovered: who had it then, it may not know.
+            _ if fact.epoch < Epoch::before_first(self.row.generation) => None,
+            Some(row) if fact.epoch > row.epoch => Some("of an epoch that was never granted"),
+            Some(_) => None,
+            None => Some("of a pipeline that nobody ever owned"),
         }
-        let other = owned.row.owner.as_ref().is_some_and(|owner| owner != agent);
-        (fact.epoch == owned.row.epoch && other).then_some("of an epoch that is another's")
     }
 
     /// An owner is lost for good: what it had begun, or may have, nobody can tell.
@@ -356,6 +368,19 @@ impl Controller {
         row.give_up_at = Some(after(now.wall, patience));
         self.timers.arm(Timer::GiveUp(run), now.boot + patience);
         fx.commit.push(Change::PutRun(Box::new(row.clone())));
+    }
+
+    /// After a recovery: if it did not begin, as the store remembers, any agent may have begun it since.
+    pub(super) fn doubt_run(&mut self, now: Now, run: RunName, fx: &mut Effects) {
+        let Some(row) = self.runs.get_mut(&run) else { return };
+        if row.from_controller && row.facts == 0 {
+            self.unaddressed.remove(&(row.run.spec.key(), run));
+            row.run.status.epoch = None;
+            if let Some(agent) = row.run.status.agent.take() {
+                self.forget_agent_run(&agent, run);
+            }
+        }
+        self.lose_run(now, run, fx);
     }
 
     /// An Unknown run whose agent has not come back.

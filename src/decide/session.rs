@@ -44,6 +44,10 @@ impl Controller {
         hello: Hello,
         fx: &mut Effects,
     ) {
+        if self.agents.get(&agent).is_none_or(|state| state.row.as_ref().is_none_or(|row| !row.revoked)) {
+            self.compare_store(now, &agent, &hello, fx);
+            self.readmit(now, &agent, fingerprint, &hello, fx);
+        }
         let row = self.agents.get_mut(&agent).and_then(|state| state.row.as_mut());
         let refusal = match &row {
             None => Some(("Forgotten", "this controller does not know this agent: enrol it anew")),
@@ -88,9 +92,9 @@ impl Controller {
             self.sessions.remove(&old.id);
             fx.now.push(Effect::Close { session: old.id, reason: "the agent opened a newer session".into() });
         }
-        state.leaving = false;
+        (state.leaving, state.greeted) = (false, true);
         state.note_skew(hello.wall, now, &agent, fx);
-        let (owned, runs) = (state.owned.clone(), state.runs.clone());
+        let runs = state.runs.clone();
         self.sessions.insert(session, agent.clone());
         self.fresh.insert(agent.clone());
         if new_journal {
@@ -99,6 +103,8 @@ impl Controller {
                 self.lose_run(now, *run, fx);
             }
         }
+        self.adopt(now, &agent, hello.claims, fx);
+        let owned = self.agents.get(&agent).map(|state| state.owned.clone()).unwrap_or_default();
         self.slot_now(now, fx);
         let span = RECONNECT.max(Duration::from_millis((self.agents.len() * 1000 / RECONNECTS_PER_SECOND) as u64));
         let welcome = Welcome {

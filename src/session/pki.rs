@@ -103,6 +103,11 @@ pub struct Signed {
 }
 
 impl Pki {
+    /// True if there is an authority in `folder`.
+    pub fn exists(folder: &Path) -> bool {
+        folder.join(CA).exists()
+    }
+
     /// Opens the authority in `folder`, or makes it. The controller's own certificate is made anew once half its life
     /// is over. Agents' certificates will be good for `agent_life`.
     ///

@@ -126,6 +126,11 @@ struct Commit {
 }
 
 impl Store {
+    /// True if there is a store in this data folder.
+    pub fn exists(data: &Path) -> bool {
+        data.join("store/data.mdb").exists()
+    }
+
     /// Opens or makes the store in the folder `store/` of `data`, whose lock the caller holds.
     ///
     /// # Errors

@@ -75,6 +75,7 @@ fn owner(version: u64) -> OwnerRow {
         epoch: Epoch(version),
         autonomy: if version.is_multiple_of(2) { Autonomy::Forever } else { Autonomy::DEFAULT },
         longer: None,
+        unsure: false,
         not_before: at(1),
         watermark: Timestamp::MIN,
         void: false,
@@ -167,6 +168,7 @@ fn changes() -> impl Strategy<Value = Change> {
             generation: 1,
             incarnation: version,
             wall_high: at(3),
+            recovering: false,
         }),
     })
 }

@@ -38,5 +38,7 @@ noticed! {
     catching_up_after_a_takeover_is_noticed: CatchUpAfterTakeover,
     an_intent_written_after_the_start_is_noticed: IntentAfterStart,
     no_check_of_the_highest_epoch_is_noticed: NoHighestEpoch,
+    a_restored_store_that_is_trusted_is_noticed: RestoreTrustsTable,
+    a_dead_claim_that_is_adopted_is_noticed: RecoveryAdoptsDeadClaim,
     watermarks_that_are_not_merged_are_noticed: WatermarksNotMerged,
 }

@@ -19,6 +19,10 @@ pub enum Mutant {
     IntentAfterStart,
     /// An agent accepts epochs below the highest that it has seen.
     NoHighestEpoch,
+    /// A restored store is taken for the newest.
+    RestoreTrustsTable,
+    /// After a restore a claim is adopted though its lease has run out.
+    RecoveryAdoptsDeadClaim,
     /// The newest watermark that is told counts, not the highest.
     WatermarksNotMerged,
 }

@@ -40,7 +40,7 @@ pub(super) struct Start {
     pub(super) run: RunName,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Store {
     pub(super) loaded: Loaded,
     pub(super) owners: BTreeMap<PipelineKey, OwnerRow>,
@@ -81,6 +81,8 @@ pub(super) struct World {
     pub(super) nodes: BTreeMap<String, Node>,
     pub(super) starts: Vec<Start>,
     started_runs: BTreeSet<RunName>,
+    /// The controller starts on a backup.
+    pub(super) recover: bool,
     /// Steps do not end by themselves.
     pub(super) slow: bool,
     pub(super) alerts: Vec<String>,
@@ -117,6 +119,7 @@ impl World {
             nodes: BTreeMap::new(),
             starts: Vec::new(),
             started_runs: BTreeSet::new(),
+            recover: false,
             slow: false,
             alerts: Vec::new(),
             replies: BTreeMap::new(),
@@ -144,8 +147,9 @@ impl World {
             pause_margin: MINUTE,
             min_autonomy: Duration::from_secs(30),
             nonce: self.seconds,
+            recover: self.recover,
             software: "test".into(),
-            store_id: "store".into(),
+            store_id: format!("store-{}", self.seconds),
             source: SourceOrigin { kind: SourceKind::Git, url: "here".into(), branch: None, path: String::new() },
             #[cfg(feature = "mutants")]
             mutant: self.mutant,
@@ -378,7 +382,7 @@ impl World {
         self.sync();
     }
 
-    fn sync(&mut self) {
+    pub(super) fn sync(&mut self) {
         self.revision += 1;
         let workflows = self.workflows.iter().map(|(name, body)| {
             let hash = SpecHash::of(&serde_json::to_vec(&body.spec).unwrap());

@@ -107,6 +107,12 @@ impl World {
                 }
                 self.agent_takes(agent, Event::DrainRequested)
             }
+            Action::Backup => {
+                self.backup = Some(self.controller.store.clone());
+                self.history.note(self.at, "controller", || "is copied".into());
+                Ok(())
+            }
+            Action::Restore => self.restore(),
             Action::Forget => self.forget(agent),
             Action::JournalFails => {
                 if self.agents[agent].paused > self.at {
@@ -176,6 +182,20 @@ impl World {
         let (first, second) = (self.random.between(MILLISECOND, within), self.random.between(MILLISECOND, within));
         self.later(first, What::AgentClosed { agent, session });
         self.later(second, What::ControllerClosed { session });
+    }
+
+    /// The store is lost, and its last copy is put in its place.
+    fn restore(&mut self) -> Result<(), Violation> {
+        let Some(backup) = self.backup.clone().filter(|_| self.controller.machine.is_some()) else { return Ok(()) };
+        self.crash_controller()?;
+        let lost = std::mem::replace(&mut self.controller.store, backup);
+        self.witness.restored(lost.runs.into_keys().chain(lost.retired));
+        for node in &mut self.agents {
+            node.drained = self.controller.store.agents.get(&node.name).is_some_and(|row| row.draining);
+        }
+        (self.recover, self.restored) = (true, true);
+        self.history.note(self.at, "controller", || "has its copy restored".into());
+        Ok(())
     }
 
     /// A person drains an agent, or takes that back.

@@ -31,6 +31,7 @@ impl World {
             pause_margin: std::time::Duration::from_secs(self.setup.pause_margin),
             min_autonomy: std::time::Duration::from_secs(30),
             nonce: self.random.draw(),
+            recover: std::mem::take(&mut self.recover),
             software: String::new(),
             store_id: "store".into(),
             source: SourceOrigin { kind: SourceKind::Git, url: "repository".into(), branch: None, path: String::new() },
@@ -201,7 +202,7 @@ impl World {
             Some(row) => row.facts >= count || row.run.status.phase.is_final(),
             None => store.retired.contains(&run),
         };
-        if kept {
+        if kept || self.witness.forgotten.contains(&run) {
             return Ok(());
         }
         Violation::of("I5 what is acknowledged is durable", format!("run {}: {count} facts", tail(&run)))

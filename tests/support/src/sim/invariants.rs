@@ -1,6 +1,6 @@
 //! The laws of ownership, as functions; each names the invariant of the design that it checks.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::{BTreeMap, BTreeSet}, fmt};
 
 use jiff::Timestamp;
 use xene_agent::decide::event::StepId;
@@ -68,6 +68,8 @@ pub struct Witness {
     steps: BTreeMap<StepId, usize>,
     /// Every run that was started.
     pub starts: BTreeMap<RunName, Start>,
+    /// Runs that a restored store may know nothing of, or less than before.
+    pub forgotten: BTreeSet<RunName>,
 }
 
 impl Witness {
@@ -84,6 +86,13 @@ impl Witness {
             return Violation::of("I2 a slot starts at most once", what);
         }
         Ok(())
+    }
+
+    /// A backup takes the place of a store that knew these runs: history is given up.
+    pub fn restored(&mut self, known: impl Iterator<Item = RunName>) {
+        self.forgotten.extend(known);
+        self.forgotten.extend(self.starts.keys());
+        self.starts.values_mut().for_each(|start| start.reportable = false);
     }
 
     /// An agent lost its data folder: nobody will report what it started.

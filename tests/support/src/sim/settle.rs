@@ -7,6 +7,8 @@ use super::{clock::SECOND, history::tail, invariants::Violation, world::World};
 
 /// The largest L of any setup that has an end.
 const LONGEST: u64 = 120;
+/// After a restore nothing is granted for W of the default L.
+const RECOVERY: u64 = 300;
 
 impl World {
     /// The whole life of a world.
@@ -25,7 +27,8 @@ impl World {
         self.run_until(self.at.max(still.unwrap_or_default()))?;
         self.mend()?;
         // W, by a clock that is slow; a longer L that was shortened; a link that breaks once more.
-        let wait = (LONGEST * 105 / 100 + self.setup.pause_margin + 10) * 100 / 95 + 60;
+        let longest = if self.restored { RECOVERY } else { LONGEST };
+        let wait = (longest * 105 / 100 + self.setup.pause_margin + 10) * 100 / 95 + 60;
         self.run_until(self.at + wait * SECOND)?;
         self.check_settled()?;
         // A commit on a quiet system is everywhere within a second or two; then runs end.
@@ -112,10 +115,13 @@ impl World {
         self.check_nothing_else_is_hosted()
     }
 
-    /// A claim without end whose journal is lost: only a person's word frees it.
+    /// A claim without end whose journal is lost, or that may have been granted after the backup that was restored:
+    /// only a person's word frees it.
     fn waits_for_a_person(&self, key: &PipelineKey) -> bool {
-        let row = self.controller.store.owners.get(key);
-        row.is_some_and(|row| row.void && row.autonomy == Autonomy::Forever)
+        let store = &self.controller.store;
+        let asked = store.pipelines.get(key).and_then(|row| row.spec.autonomy);
+        let endless = |granted| asked == Some(Autonomy::Forever) || granted == Autonomy::Forever;
+        store.owners.get(key).is_some_and(|row| (row.void || row.unsure) && endless(row.autonomy))
     }
 
     fn check_nothing_else_is_hosted(&self) -> Result<(), Violation> {

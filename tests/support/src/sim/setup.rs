@@ -39,6 +39,10 @@ pub enum Action {
     Forget,
     /// An agent's disk refuses.
     JournalFails,
+    /// The store is copied.
+    Backup,
+    /// The controller's process is killed, and started on the copy.
+    Restore,
 }
 
 /// The kind of a world.
@@ -116,8 +120,8 @@ impl Setup {
     /// A world like those that people run, with more bad luck.
     pub fn ordinary(random: &mut Random) -> Self {
         use Action::{
-            Break, Cancel, Commit, CrashAgent, CrashController, Cut, Drain, Forget, JournalFails, PauseAgent,
-            PauseController, Reboot, StepClock, Terminate, Trigger, Wipe,
+            Backup, Break, Cancel, Commit, CrashAgent, CrashController, Cut, Drain, Forget, JournalFails, PauseAgent,
+            PauseController, Reboot, Restore, StepClock, Terminate, Trigger, Wipe,
         };
         let every = [
             (Commit, 10),
@@ -136,6 +140,8 @@ impl Setup {
             (Terminate, 2),
             (Forget, 1),
             (JournalFails, 1),
+            (Backup, 2),
+            (Restore, 1),
         ];
         // Swarm: a world in which half of all kinds of trouble are absent has more of the other half.
         let actions = every.into_iter().filter(|_| random.chance(600)).collect();
@@ -187,6 +193,9 @@ impl Setup {
             Mutant::NoHighestEpoch => {
                 more(&[Action::Drain]);
                 (setup.hostile, setup.slow, setup.long_delay) = (true, 200, 20 * SECOND);
+            }
+            Mutant::RestoreTrustsTable | Mutant::RecoveryAdoptsDeadClaim => {
+                more(&[Action::Backup, Action::Restore, Action::Drain, Action::Cut]);
             }
             Mutant::WatermarksNotMerged => more(&[Action::Drain, Action::Cut]),
         }

@@ -18,7 +18,7 @@ use xene_schemas::{
 use super::invariants::Violation;
 
 /// The controller's store.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Store {
     controller: Option<ControllerRow>,
     /// Workflows in effect.

@@ -20,6 +20,7 @@ use super::{
     random::Random,
     setup::Setup,
     source::Source,
+    store::Store,
 };
 
 /// Something that is going to happen.
@@ -72,6 +73,12 @@ pub struct World {
     /// What happened.
     pub history: History,
     pub(super) acting: bool,
+    /// A copy of the store, taken at some time.
+    pub(super) backup: Option<Store>,
+    /// The controller starts next on a backup.
+    pub(super) recover: bool,
+    /// Some backup was restored.
+    pub(super) restored: bool,
     idle: u32,
     pub(super) outcome: Outcome,
 }
@@ -106,6 +113,9 @@ impl World {
             witness: Witness::default(),
             history,
             acting: false,
+            backup: None,
+            recover: false,
+            restored: false,
             idle: 0,
             outcome: Outcome::default(),
         }

@@ -1,0 +1,211 @@
+//! Recovery: the store is older than what agents know (a backup, a rolled back image), or empty where they hold claims.
+//!
+//! What the store says of owners counts for nothing then. A new generation begins, above all that anybody has seen,
+//! every pipeline is without an owner, and every agent must open a session anew. Until the longest W has passed only
+//! claims that are live then are adopted, under their own epoch: at most one agent can have one. After that, nobody
+//! can start what is still without an owner, and it is granted as after any unplanned takeover.
+//!
+//! No wait is long enough for a claim without end (`autonomy: Forever`). Such a pipeline is adopted whenever its agent
+//! shows it, and is otherwise granted only on a person's word: a commit that gives it an end.
+//!
+//! Runs that were under way become Unknown: their agents may have reported more than the store remembers, so they
+//! come back with the next fact that fits, or are given up in time. None of them is sent to an agent again.
+
+use std::time::Duration;
+
+use xene_agent::decide::{
+    mutant::Mutant,
+    time::Now,
+};
+use xene_schemas::{
+    event::EventType,
+    meta::{AgentName, Epoch, PipelineKey, RunName},
+    pipeline::Autonomy,
+    wire::control::{Claim, Hello},
+};
+
+use super::{
+    Controller, Timer,
+    agents::AgentState,
+    event::{Effect, Effects},
+    note,
+    ownership::Owned,
+    rows::{AgentRow, Change},
+};
+
+/// Generations from here on are no unix seconds that any clock shows, and an epoch has no room for them.
+const NO_GENERATION: u64 = 1 << 40;
+
+impl Controller {
+    /// From now on nobody is known to own anything. `seen` is the highest generation that an agent reports.
+    pub(super) fn begin_recovery(&mut self, now: Now, seen: u64, why: &str, fx: &mut Effects) {
+        if self.mutants.is(Mutant::RestoreTrustsTable) {
+            return;
+        }
+        self.row.generation = (self.row.generation.max(seen) + 1).max(now.wall.as_second().unsigned_abs());
+        self.row.recovering = true;
+        fx.commit.push(Change::PutController(self.row.clone()));
+        fx.now.push(Effect::Alert(format!("recovery: {why}; only claims of agents that are live are adopted")));
+        note(fx, now, EventType::Warning, "Recovering", "controller".into(), why.to_owned());
+        let agents: Vec<AgentName> = self.agents.keys().cloned().collect();
+        for agent in &agents {
+            self.close(agent, "the controller recovers: say again what you hold", fx);
+        }
+        for state in self.agents.values_mut() {
+            state.owned.clear();
+            (state.renewed_at, state.silent) = (None, false);
+        }
+        for (key, owned) in &mut self.owners {
+            owned.claimed = false;
+            let row = &mut owned.row;
+            (row.owner, row.clean, row.revoking, row.void, row.unsure) = (None, false, false, false, true);
+            fx.commit.push(Change::PutOwner(key.clone(), row.clone()));
+        }
+        self.waiting.extend(self.pipelines.keys().cloned());
+        let runs: Vec<RunName> = self.runs.keys().copied().collect();
+        for run in runs {
+            self.doubt_run(now, run, fx);
+        }
+        self.resume_recovery(now);
+        self.place_waiting(now, fx);
+    }
+
+    /// The wait begins, or begins again after a restart.
+    pub(super) fn resume_recovery(&mut self, now: Now) {
+        self.recovering = Some(now.boot);
+        self.timers.arm(Timer::Recovered, now.boot + self.longest_wait());
+    }
+
+    /// The longest wait was over, as far as was known then.
+    pub(super) fn end_recovery(&mut self, now: Now, fx: &mut Effects) {
+        let Some(began) = self.recovering else { return };
+        let over = began.max(self.floor) + self.longest_wait();
+        if over > now.boot {
+            self.timers.arm(Timer::Recovered, over);
+            return;
+        }
+        self.recovering = None;
+        self.row.recovering = false;
+        fx.commit.push(Change::PutController(self.row.clone()));
+        let message = "claims that nobody showed have run out, and are granted anew";
+        note(fx, now, EventType::Normal, "Recovered", "controller".into(), message.into());
+        self.place_waiting(now, fx);
+    }
+
+    /// W of the largest L that an agent may go by, as far as the store and the source tell.
+    fn longest_wait(&self) -> Duration {
+        let rows = self.owners.values().flat_map(|owned| [Some(owned.row.autonomy), owned.row.longer.map(Autonomy::For)]);
+        let pipelines = self.pipelines.values().map(|pipeline| Some(pipeline.autonomy));
+        let finite = rows.chain(pipelines).chain([Some(Autonomy::DEFAULT)]).filter_map(|autonomy| match autonomy {
+            Some(Autonomy::For(l)) => Some(l.into()),
+            _ => None,
+        });
+        finite.max().unwrap_or(Duration::ZERO) * 21 / 20 + self.config.pause_margin
+    }
+
+    /// Why a pipeline without an owner may not be granted yet, if some agent may have it.
+    pub(super) fn in_doubt(&self, key: &PipelineKey) -> Option<&'static str> {
+        let unsure = self.owners.get(key).map_or(self.recovering.is_some(), |owned| owned.row.unsure);
+        let endless = |key| self.pipelines.get(key).is_some_and(|pipeline| pipeline.autonomy == Autonomy::Forever);
+        if !unsure {
+            None
+        } else if endless(key) || self.owners.get(key).is_some_and(|owned| owned.row.autonomy == Autonomy::Forever) {
+            Some(
+                "the store was recovered, and an agent may have this without end: start that agent, or commit an \
+                 autonomy with an end once you know that none has it",
+            )
+        } else {
+            self.recovering.map(|_| "the store was recovered: an agent may have it until its lease has run out")
+        }
+    }
+
+    /// An agent says Hello: what it has seen tells whether this store is the newest.
+    pub(super) fn compare_store(&mut self, now: Now, agent: &AgentName, hello: &Hello, fx: &mut Effects) {
+        let Some(seen) = &hello.store else { return };
+        let claims = || hello.claims.iter().filter(|claim| claim.epoch.0 >> 20 < NO_GENERATION);
+        let newest = claims().map(|claim| claim.epoch.0 >> 20).max().unwrap_or(0);
+        let newest = newest.max(Some(seen.generation).filter(|seen| *seen < NO_GENERATION).unwrap_or(0));
+        let granted = |claim: &Claim| {
+            let known = self.owners.get(&claim.pipeline).map(|owned| owned.row.epoch);
+            claim.epoch < Epoch::before_first(self.row.generation) || known.is_some_and(|known| claim.epoch <= known)
+        };
+        let (theirs, ours) = ((newest, seen.incarnation), (self.row.generation, self.row.incarnation));
+        // With our own numbers, but not from this process: another one went on from the same image.
+        let met = self.agents.get(agent).is_some_and(|state| state.greeted);
+        let newer = theirs > ours || (theirs == ours && !met) || !claims().all(granted);
+        if seen.store_id == self.row.store_id && newer {
+            let why = format!("{agent} knows a newer state of this store, which was rolled back");
+            self.begin_recovery(now, newest, &why, fx);
+        } else if newest > self.row.generation {
+            // Of another store, or of this one before: what is granted from here on must be above it.
+            self.row.generation = newest + 1;
+            fx.commit.push(Change::PutController(self.row.clone()));
+        }
+    }
+
+    /// While the store may have forgotten agents and certificates, the signature of the authority is enough; who was
+    /// revoked stays so.
+    pub(super) fn readmit(&mut self, now: Now, agent: &AgentName, fingerprint: &str, hello: &Hello, fx: &mut Effects) {
+        if self.recovering.is_none() {
+            return;
+        }
+        let state = self.agents.entry(agent.clone()).or_insert_with(|| AgentState::new(None));
+        if state.row.is_none() {
+            state.row = Some(AgentRow {
+                name: agent.clone(),
+                labels: hello.labels.clone(),
+                labels_fixed: false,
+                slots: 1,
+                version: String::new(),
+                draining: false,
+                revoked: false,
+                last_seen: None,
+                certificates: Vec::new(),
+                enrolled_at: now.wall,
+            });
+            let message = "the recovered store did not know it; its certificate is of this authority";
+            note(fx, now, EventType::Warning, "Readmitted", format!("agent/{agent}"), message.into());
+        }
+        let known = |row: &AgentRow| row.certificates.is_empty() || row.certificates.iter().any(|c| c == fingerprint);
+        if state.row.as_ref().is_some_and(|row| !row.revoked && !known(row)) {
+            self.certificate_issued(agent, fingerprint.to_owned(), fx);
+        }
+    }
+
+    /// A session that was opened in doubt shows claims: what is live is the agent's, under its own epoch.
+    pub(super) fn adopt(&mut self, now: Now, agent: &AgentName, claims: Vec<Claim>, fx: &mut Effects) {
+        for claim in claims {
+            let live = claim.live || self.mutants.is(Mutant::RecoveryAdoptsDeadClaim);
+            let key = claim.pipeline;
+            let free = match self.owners.get(&key) {
+                Some(owned) => owned.row.unsure && owned.row.epoch <= claim.epoch,
+                None => self.recovering.is_some(),
+            };
+            if !live || !free || claim.epoch >= Epoch::before_first(self.row.generation) {
+                continue;
+            }
+            let pipeline = self.pipelines.get(&key);
+            let mut owned = self.owners.remove(&key).unwrap_or_else(|| Owned::nobody(pipeline, claim.watermark, true));
+            let row = &mut owned.row;
+            (row.owner, row.epoch, row.unsure) = (Some(agent.clone()), claim.epoch, false);
+            row.watermark = row.watermark.max(claim.watermark);
+            row.autonomy = claim.autonomy.unwrap_or(row.autonomy);
+            (row.reason, row.message) = (None, format!("{agent} had it when the store was recovered"));
+            owned.base = now.boot;
+            let known = pipeline.is_some();
+            // What no file asks for, as far as is known by now, is given back.
+            row.revoking = !known;
+            fx.commit.push(Change::PutOwner(key.clone(), row.clone()));
+            self.owners.insert(key.clone(), owned);
+            self.waiting.remove(&key);
+            if let Some(state) = self.agents.get_mut(agent) {
+                state.owned.insert(key.clone());
+            }
+            self.arm_lease(&key);
+            if known {
+                self.respec(now, &key, fx);
+                self.keep_or_revoke(now, &key, fx);
+            }
+        }
+    }
+}
