@@ -83,6 +83,8 @@ pub struct ObservedWorkflow {
     pub pipelines: BTreeMap<Name, SpecHash>,
     /// True with `metadata.annotations["xene/prune"]: disabled`.
     pub keep: bool,
+    /// Among how many workflows its removal was blocked, if it is: those that came since do not count.
+    pub blocked_among: Option<u32>,
 }
 
 /// What a source is and where.

@@ -5,8 +5,8 @@ pub mod desired;
 pub mod event;
 mod ownership;
 pub mod plan;
-mod recovery;
 mod reconcile;
+mod recovery;
 mod retention;
 pub mod rows;
 mod runs;
@@ -176,6 +176,7 @@ impl Controller {
             config,
         };
         controller.load_workflows(loaded.workflows, loaded.pipelines);
+        controller.count_held();
         for agent in loaded.agents {
             controller.agents.insert(agent.name.clone(), AgentState::new(Some(agent)));
         }

@@ -47,8 +47,8 @@ pub struct Plan {
     pub changes: Vec<PlanChange>,
     /// Workflows that vanished but stay, with the reason in a sentence.
     pub held: Vec<(Name, String)>,
-    /// True if the removal of too many workflows at once is among what is held.
-    pub prune_blocked: bool,
+    /// Among how many workflows, if the removal of more than half of them at once is held.
+    pub prune_blocked: Option<u32>,
 }
 
 /// With fewer workflows than that, a commit may remove any number.
@@ -105,16 +105,17 @@ impl Plan {
     fn prune(&mut self, desired: &Desired, observed: &Observed) {
         let vanished = observed.workflows.iter().filter(|(name, _)| !desired.workflows.contains_key(*name));
         let (kept, vanished): (Vec<_>, Vec<_>) = vanished.partition(|(_, workflow)| workflow.keep);
-        let kept_before = self.held.len();
         let kept_because = "no file declares it any more; its annotation `xene/prune: disabled` keeps it";
         self.held.extend(kept.into_iter().map(|(name, _)| (name.clone(), kept_because.into())));
 
-        // Of all that would be there without removal: so carrying out the rest of the plan does not change the answer.
-        let (gone, all) = (vanished.len(), self.held.len() - kept_before + vanished.len() + desired.workflows.len());
+        // Of those that were in effect before: what replaces them does not count, also when it is in effect by now.
+        let blocked = observed.workflows.values().filter_map(|workflow| workflow.blocked_among).min();
+        let (gone, all) = (vanished.len(), blocked.map_or(observed.workflows.len(), |all| all as usize));
+        let all = all.max(gone);
         let reason = if !desired.complete {
             Some("no file declares it any more; it stays until every file can be read, since it may have moved".into())
         } else if all >= MIN_TO_BLOCK && gone * 2 > all {
-            self.prune_blocked = true;
+            self.prune_blocked = u32::try_from(all).ok();
             Some(format!(
                 "PruneBlocked: {} would remove {gone} of {all} workflows at once; revert it, or bring files back until \
                  at most half go",

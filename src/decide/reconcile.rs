@@ -97,11 +97,11 @@ impl Controller {
                 PlanChange::RemovePipeline(key) => self.remove_pipeline(now, &key, fx),
             }
         }
-        self.hold(&plan.held, fx);
+        self.hold(&desired, &plan.held, plan.prune_blocked, fx);
         for (path, row) in &desired.files {
             fx.commit.push(Change::PutFile(path.clone(), row.clone().map(Box::new)));
         }
-        self.source_applied(now, &desired, plan.held.len(), fx);
+        self.source_applied(now, &desired, fx);
         for key in touched {
             self.keep_or_revoke(now, &key, fx);
         }
@@ -120,6 +120,7 @@ impl Controller {
             hash: wanted.hash,
             valid: wanted.valid,
             held: None,
+            blocked_among: None,
         };
         let pipelines = self.observed.workflows.remove(name).map(|observed| observed.pipelines).unwrap_or_default();
         self.observed.workflows.insert(name.clone(), ObservedWorkflow { pipelines, ..observe(&row) });
@@ -175,14 +176,28 @@ impl Controller {
     }
 
     /// Workflows that vanished but stay, and those that are asked for again.
-    fn hold(&mut self, held: &[(Name, String)], fx: &mut Effects) {
+    fn hold(&mut self, desired: &Desired, held: &[(Name, String)], blocked: Option<u32>, fx: &mut Effects) {
         for (name, row) in &mut self.workflows {
-            let why = held.iter().find(|(of, _)| of == name).map(|(_, why)| why);
-            if row.held.as_ref() != why {
-                row.held = why.cloned();
+            let Some(observed) = self.observed.workflows.get_mut(name) else { continue };
+            // `held` is sorted.
+            let why = held.binary_search_by(|(of, _)| of.cmp(name)).ok().map(|at| &held[at].1);
+            let stays = why.is_some() && !observed.keep && !desired.workflows.contains_key(name);
+            // While a file is broken nothing is counted, and what was blocked before stays so.
+            observed.blocked_among = blocked.or(row.blocked_among).filter(|_| stays);
+            if row.held.as_ref() != why || row.blocked_among != observed.blocked_among {
+                (row.held, row.blocked_among) = (why.cloned(), observed.blocked_among);
                 fx.commit.push(Change::PutWorkflow(Box::new(row.clone())));
             }
         }
+        self.count_held();
+    }
+
+    /// What the source's conditions say of workflows that vanished but stay.
+    pub(super) fn count_held(&mut self) {
+        let held = self.workflows.iter().filter(|(_, row)| row.held.is_some());
+        self.source.held = held.clone().map(|(name, _)| name.clone()).collect();
+        self.source.blocked =
+            held.filter(|(_, row)| row.blocked_among.is_some()).map(|(name, _)| name.clone()).collect();
     }
 }
 
@@ -199,6 +214,7 @@ fn observe(row: &WorkflowRow) -> ObservedWorkflow {
         line: row.line,
         valid: row.valid,
         pipelines: std::collections::BTreeMap::new(),
+        blocked_among: row.blocked_among,
         keep: row.metadata.annotations.get("xene/prune").is_some_and(|prune| prune == "disabled"),
     }
 }

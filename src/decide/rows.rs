@@ -97,6 +97,9 @@ pub struct WorkflowRow {
     pub valid: bool,
     /// Why it is still here, if its file asks for it no more.
     pub held: Option<String>,
+    /// Among how many workflows its removal was blocked, if it is.
+    #[serde(default)]
+    pub blocked_among: Option<u32>,
 }
 
 /// A pipeline in effect.

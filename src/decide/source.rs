@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use xene_agent::decide::time::Now;
 use xene_schemas::{
     event::EventType,
+    meta::Name,
     source::{Condition, ConditionStatus, SourceStatus},
 };
 
@@ -24,7 +25,10 @@ pub(super) struct SourceState {
     status: SourceStatus,
     failure: Option<(String, String)>,
     limit: Option<String>,
-    held: usize,
+    /// Workflows that vanished and stay.
+    pub(super) held: Vec<Name>,
+    /// Those of them that a commit would remove too many of at once.
+    pub(super) blocked: Vec<Name>,
 }
 
 impl SourceState {
@@ -51,7 +55,7 @@ impl SourceState {
         status.url.clone_from(&origin.url);
         status.branch.clone_from(&origin.branch);
         status.path.clone_from(&origin.path);
-        Self { status, failure: None, limit: None, held: 0 }
+        Self { status, failure: None, limit: None, held: Vec::new(), blocked: Vec::new() }
     }
 
     /// The conditions as they are; `since` moves with the status of a condition only.
@@ -74,8 +78,11 @@ impl SourceState {
         };
         let degraded = if problems > 0 {
             (True, "Problems".into(), format!("{} in its files; what they last gave stays in effect", count(problems)))
-        } else if self.held > 0 {
-            (True, "PruneHeld".into(), format!("{} workflows vanished and stay", self.held))
+        } else if !self.blocked.is_empty() {
+            let message = "more than half of all workflows would go at once, and stay";
+            (True, "PruneBlocked".into(), format!("{message}: {}", join(&self.blocked)))
+        } else if !self.held.is_empty() {
+            (True, "PruneHeld".into(), format!("no file declares these any more, and they stay: {}", join(&self.held)))
         } else if let Some(limit) = &self.limit {
             (True, "Limited".into(), limit.clone())
         } else if failed {
@@ -140,7 +147,7 @@ impl Controller {
     }
 
     /// What was compiled is in effect.
-    pub(super) fn source_applied(&mut self, now: Now, desired: &Desired, held: usize, fx: &mut Effects) {
+    pub(super) fn source_applied(&mut self, now: Now, desired: &Desired, fx: &mut Effects) {
         let workflows = u32::try_from(self.workflows.len()).unwrap_or(u32::MAX);
         let status = &mut self.source.status;
         let moved = status.revision.as_ref() != Some(&desired.revision);
@@ -154,7 +161,6 @@ impl Controller {
         }
         (status.workflows, status.ignored) = (workflows, desired.ignored);
         status.problems.clone_from(&desired.problems);
-        self.source.held = held;
         let before = self.source.condition("Degraded");
         self.put_source(now, fx);
         let degraded = self.source.condition("Degraded") == Some(ConditionStatus::True);
@@ -173,4 +179,8 @@ impl Controller {
 /// `1 problem`, `2 problems`.
 fn count(problems: usize) -> String {
     format!("{problems} problem{}", if problems == 1 { "" } else { "s" })
+}
+
+fn join(names: &[Name]) -> String {
+    names.iter().map(Name::as_str).collect::<Vec<_>>().join(", ")
 }

@@ -86,6 +86,7 @@ fn seed(store: &Store, workflow: &str) {
         hash: xene_schemas::meta::SpecHash([1; 32]),
         valid: true,
         held: None,
+        blocked_among: None,
     };
     let mut batch = Vec::new();
     for (name, spec) in &row.spec.pipelines {

@@ -56,6 +56,7 @@ fn workflow(n: u8, version: u64) -> WorkflowRow {
         hash: SpecHash::of(&version.to_le_bytes()),
         valid: true,
         held: None,
+        blocked_among: None,
     }
 }
 

@@ -87,6 +87,7 @@ impl Bench {
                 hash: wanted.hash,
                 valid: wanted.valid,
                 held: None,
+                blocked_among: None,
             };
             self.in_effect.insert(name.clone(), row);
         }

@@ -63,8 +63,9 @@ fn carry_out(plan: &Plan, desired: &Desired, observed: &Observed) -> Observed {
                 let keep = wanted.body.as_ref().unwrap().metadata.annotations.contains_key("xene/prune");
                 let DesiredWorkflow { hash, path, line, valid, .. } = wanted.clone();
                 let pipelines = BTreeMap::new();
-                let previous =
-                    after.workflows.insert(name.clone(), ObservedWorkflow { hash, path, line, valid, pipelines, keep });
+                let blocked_among = None;
+                let created = ObservedWorkflow { hash, path, line, valid, pipelines, keep, blocked_among };
+                let previous = after.workflows.insert(name.clone(), created);
                 assert_eq!(previous, None);
             }
             PlanChange::UpdateWorkflow(name) | PlanChange::MoveWorkflow(name) => {
@@ -92,6 +93,11 @@ fn carry_out(plan: &Plan, desired: &Desired, observed: &Observed) -> Observed {
                 assert!(after.workflows.remove(name).unwrap().pipelines.is_empty(), "pipelines go first");
             }
         }
+    }
+    for (name, workflow) in &mut after.workflows {
+        let held = plan.held.iter().any(|(of, _)| of == name);
+        let stays = held && !workflow.keep && !desired.workflows.contains_key(name);
+        workflow.blocked_among = plan.prune_blocked.or(workflow.blocked_among).filter(|_| stays);
     }
     after
 }
@@ -194,12 +200,12 @@ fn more_than_half_of_four_is_held_until_some_come_back() {
         expect![[r#"
             create workflow new
             create pipeline new/p
-            hold workflow a: PruneBlocked: r1 would remove 3 of 5 workflows at once; revert it, or bring files back until at most half go
-            hold workflow b: PruneBlocked: r1 would remove 3 of 5 workflows at once; revert it, or bring files back until at most half go
-            hold workflow c: PruneBlocked: r1 would remove 3 of 5 workflows at once; revert it, or bring files back until at most half go
+            hold workflow a: PruneBlocked: r1 would remove 3 of 4 workflows at once; revert it, or bring files back until at most half go
+            hold workflow b: PruneBlocked: r1 would remove 3 of 4 workflows at once; revert it, or bring files back until at most half go
+            hold workflow c: PruneBlocked: r1 would remove 3 of 4 workflows at once; revert it, or bring files back until at most half go
         "#]],
     );
-    assert!(Plan::build(&plain(&["d"]), &before).prune_blocked);
+    assert_eq!(Plan::build(&plain(&["d"]), &before).prune_blocked, Some(4));
     check(
         &plain(&["c", "d"]),
         &before,
@@ -223,6 +229,28 @@ fn more_than_half_of_four_is_held_until_some_come_back() {
         remove workflow c
     "#]],
     );
+}
+
+#[test]
+fn renaming_all_at_once_is_held_however_often_it_is_planned() {
+    let renamed = plain(&["e", "f", "g", "h"]);
+    let mut observed = observe(&plain(&["a", "b", "c", "d"]));
+    for _ in 0..3 {
+        let plan = Plan::build(&renamed, &observed);
+        assert_eq!((plan.held.len(), plan.prune_blocked), (4, Some(4)), "{plan}");
+        observed = carry_out(&plan, &renamed, &observed);
+    }
+    let mut broken = plain(&["e", "f", "g", "h"]);
+    broken.complete = false;
+    observed = carry_out(&Plan::build(&broken, &observed), &broken, &observed);
+    assert_eq!(Plan::build(&renamed, &observed).prune_blocked, Some(4), "a broken file in between forgets nothing");
+    // Half by half it goes.
+    for back in [&["a", "b", "e", "f", "g", "h"][..], &["e", "f", "g", "h"]] {
+        let plan = Plan::build(&plain(back), &observed);
+        assert!(plan.held.is_empty(), "{plan}");
+        observed = carry_out(&plan, &plain(back), &observed);
+    }
+    assert_eq!(observed.workflows.len(), 4);
 }
 
 fn any_desired() -> impl Strategy<Value = Desired> {
