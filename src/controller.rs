@@ -49,6 +49,11 @@ use crate::{
     },
 };
 
+/// How often the store is swept.
+const SWEEP_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long an equal delivery finds its run, and a due time without a run is on record.
+const KEEP_DELIVERIES: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
 /// What a controller takes its store for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Init {
@@ -156,6 +161,7 @@ pub struct Controller {
     stop_http: watch::Sender<bool>,
     worker: SourceHandle,
     driver: JoinHandle<Result<(), DriverError>>,
+    sweeper: JoinHandle<()>,
     stop: watch::Sender<bool>,
     _lock: DataLock,
 }
@@ -209,6 +215,7 @@ impl Controller {
         let (driver, handle) = Driver::new(shells, config, loaded)?;
         let (stop, stopped) = watch::channel(false);
         let driver = tokio::spawn(driver.run(stopped));
+        let sweeper = tokio::spawn(sweep_daily(store.clone()));
 
         let sink = Sink { store, logs };
         let listener =
@@ -248,6 +255,7 @@ impl Controller {
             stop_http,
             worker,
             driver,
+            sweeper,
             stop,
             _lock: lock,
         })
@@ -286,6 +294,7 @@ impl Controller {
             () = stop => None,
             ended = &mut self.driver => Some(ended),
         };
+        self.sweeper.abort();
         self.stop_http.send_replace(true);
         if let Ok(Err(error)) = self.server.await {
             tracing::error!(%error, "HTTP was not served");
@@ -342,6 +351,23 @@ fn watch_source(
             },
         )
         .map_err(|source| StartError::System { what: "the source can't be watched".into(), source })
+}
+
+/// Drops what the store keeps and nobody refers to any more: specs, deliveries, due times without a run.
+async fn sweep_daily(store: Store) {
+    loop {
+        tokio::time::sleep(SWEEP_EVERY).await;
+        let (store, before) = (store.clone(), clock::now().wall - KEEP_DELIVERIES);
+        let swept = tokio::task::spawn_blocking(move || {
+            store.sweep(before, |result| match result {
+                Ok(swept) => tracing::debug!(?swept, "the store was swept"),
+                Err(error) => tracing::warn!(%error, "the store was not swept"),
+            })
+        });
+        if let Ok(Err(error)) = swept.await {
+            tracing::warn!(%error, "the store was not swept");
+        }
+    }
 }
 
 /// Where log bytes of agents go.

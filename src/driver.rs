@@ -298,7 +298,17 @@ impl Driver {
                     Err(error) => tracing::warn!(%agent, %error, "a certificate request was refused"),
                 }
             }
-            Effect::Reply { request, result } => {
+            Effect::Reply { request, mut result } => {
+                // Of a run that has ended the machine knows little; the store has all of it.
+                if let Ok(Answer::Run(run)) = &mut *result
+                    && run.status.phase.is_final()
+                {
+                    match self.shells.store.run(run.metadata.name) {
+                        Ok(Some(row)) => **run = row.run,
+                        Ok(None) => {}
+                        Err(error) => tracing::error!(%error, "the store can't be read"),
+                    }
+                }
                 if let Some(reply) = self.replies.remove(&request) {
                     // Who asked may have gone away.
                     drop(reply.send(*result));

@@ -13,10 +13,7 @@
 
 use std::time::Duration;
 
-use xene_agent::decide::{
-    mutant::Mutant,
-    time::Now,
-};
+use xene_agent::decide::{mutant::Mutant, time::Now};
 use xene_schemas::{
     event::EventType,
     meta::{AgentName, Epoch, PipelineKey, RunName},
@@ -94,7 +91,8 @@ impl Controller {
 
     /// W of the largest L that an agent may go by, as far as the store and the source tell.
     fn longest_wait(&self) -> Duration {
-        let rows = self.owners.values().flat_map(|owned| [Some(owned.row.autonomy), owned.row.longer.map(Autonomy::For)]);
+        let rows =
+            self.owners.values().flat_map(|owned| [Some(owned.row.autonomy), owned.row.longer.map(Autonomy::For)]);
         let pipelines = self.pipelines.values().map(|pipeline| Some(pipeline.autonomy));
         let finite = rows.chain(pipelines).chain([Some(Autonomy::DEFAULT)]).filter_map(|autonomy| match autonomy {
             Some(Autonomy::For(l)) => Some(l.into()),

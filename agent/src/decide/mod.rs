@@ -46,7 +46,9 @@ use self::{
 const SKEW: Duration = Duration::from_secs(5);
 /// How long nothing is started after the journal refused.
 const JOURNAL_PAUSE: Duration = Duration::from_secs(10);
-/// Skipped due times that are kept for the controller while it is away; beyond that the oldest are dropped.
+/// Skipped due times that are kept for the controller while it is away; beyond that the oldest are dropped. In memory
+/// only: the watermark is what keeps a slot from starting, these rows only say why it did not, and a restart of a
+/// cut-off agent loses no more than that.
 const SKIPPED: usize = 10_000;
 
 /// What an operator sets, and what a process draws at its start.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use xene_schemas::{
     meta::{Epoch, RunName},
-    phase::{Reason, RunPhase},
+    phase::{AgentPhase, Reason, RunPhase},
 };
 
 use super::world::{MINUTE, Store, World, key};
@@ -50,7 +50,11 @@ fn a_live_claim_is_adopted_under_its_own_epoch() {
     world.ask(Command::Drain("b".parse().unwrap())).unwrap();
     assert_eq!(world.owner("w/p").as_deref(), Some("a"));
     let generation = world.store.loaded.controller.as_ref().unwrap().generation;
-    assert_eq!(epoch(&world, "w/p"), Epoch::before_first(generation).next(generation), "the first of the new generation");
+    assert_eq!(
+        epoch(&world, "w/p"),
+        Epoch::before_first(generation).next(generation),
+        "the first of the new generation"
+    );
 }
 
 #[test]
@@ -152,6 +156,7 @@ fn a_claim_without_end_waits_for_its_agent_or_a_person() {
     assert!(world.store.owners[&key("w/p")].message.contains("without end"));
     world.heal("a");
     assert_eq!(world.owner("w/p").as_deref(), Some("a"), "however late");
+    world.crash("b");
     world.commit("x", SHORT, None);
     assert!(world.owner("x/p").is_some_and(|owner| owner != "b"), "a person said so");
 }
@@ -193,5 +198,6 @@ fn a_recovering_controller_lets_in_agents_that_the_backup_does_not_know() {
     let backup = world.store.clone();
     restore(&mut world, backup);
     assert!(world.store.agents["b"].revoked);
-    assert!(world.alerts.iter().any(|alert| alert.contains("was revoked")), "who was revoked stays so");
+    let b = world.controller.as_ref().unwrap().agent(world.now(), &"b".parse().unwrap()).unwrap();
+    assert_eq!((b.status.phase, b.status.address), (AgentPhase::Revoked, None), "who was revoked stays so");
 }

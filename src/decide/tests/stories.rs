@@ -10,7 +10,7 @@ use xene_schemas::{
 };
 
 use super::world::{MINUTE, World, key};
-use crate::decide::event::{Command, Refusal};
+use crate::decide::event::{Command, Event, Refusal};
 
 const EVERY_MINUTE: &str = r#""schedule":"* * * * *""#;
 /// `autonomy: 1m` may start until 0.95·60 − 10 = 47 s after a renewal, and moves 1.05·60 + 60 = 123 s after one.
@@ -401,4 +401,65 @@ fn a_run_that_waits_keeps_the_spec_that_it_was_made_for() {
         assert_eq!(phase(&world, run).0, RunPhase::Success);
     }
     assert_eq!(world.nodes["a"].journal.specs.len(), 1, "and then lets it go");
+}
+
+#[test]
+fn pipelines_that_come_while_agents_are_there_are_spread_by_load() {
+    let mut world = World::new(&["a", "b", "c"]);
+    for n in 0..6 {
+        world.commit(&format!("w{n}"), "", None);
+    }
+    let owned = |agent: &str| (0..6).filter(|n| world.owner(&format!("w{n}/p")).as_deref() == Some(agent)).count();
+    assert_eq!(["a", "b", "c"].map(owned), [2, 2, 2]);
+}
+
+#[test]
+fn a_run_says_what_it_waits_for() {
+    let mut world = World::new(&["a"]);
+    world.commit("w", SHORT, None);
+    world.slow = true;
+    world.cut("a");
+    let run = world.start("w/p", 1).unwrap();
+    let says = |world: &World, run: RunName| world.run(run).status.message.clone().unwrap();
+    assert_eq!(phase(&world, run), (RunPhase::StartingUp, Some(Reason::WAITING_FOR_AGENT)));
+    assert_eq!(says(&world, run), "its agent is not connected");
+    // It hears of the run, and none of its answers come through.
+    world.pass(2 * MINUTE);
+    let node = world.nodes.get_mut("a").unwrap();
+    (node.deaf, node.reachable) = (true, true);
+    world.connect("a");
+    world.settle();
+    assert_eq!(phase(&world, run), (RunPhase::StartingUp, Some(Reason::WAITING_FOR_AGENT)));
+    assert_eq!(says(&world, run), "a was asked to start it");
+    world.heal("a");
+    world.pass(MINUTE);
+    assert_eq!(phase(&world, run), (RunPhase::Running, None));
+    let second = world.start("w/p", 2).unwrap();
+    assert_eq!(phase(&world, second), (RunPhase::StartingUp, Some(Reason::QUEUED)));
+    assert_eq!(says(&world, second), "it waits for an earlier run of this pipeline");
+}
+
+#[test]
+fn a_revoked_agent_is_refused_for_good_until_it_is_forgotten_and_enrols_anew() {
+    let mut world = World::new(&["a"]);
+    let name: xene_schemas::meta::AgentName = "a".parse().unwrap();
+    let issued = |world: &mut World, fingerprint: &str| {
+        world.tell(Event::CertificateIssued { agent: "a".parse().unwrap(), fingerprint: fingerprint.into() });
+    };
+    issued(&mut world, "first");
+    issued(&mut world, "renewed");
+    for (fingerprint, lets_in) in [("first", true), ("renewed", true), ("foreign", false)] {
+        assert_eq!(world.refuses("a", fingerprint).is_none(), lets_in, "{fingerprint}");
+    }
+    world.ask(Command::Revoke(name.clone())).unwrap();
+    let refused = world.refuses("a", "renewed").expect("refused");
+    assert_eq!((refused.reason.as_str(), refused.retry), ("Revoked", false));
+    world.ask(Command::Forget(name)).unwrap();
+    let refused = world.refuses("a", "renewed").expect("refused");
+    assert_eq!((refused.reason.as_str(), refused.retry), ("Forgotten", false));
+    world.nodes.remove("a");
+    world.add("a");
+    assert!(world.refuses("a", "").is_none(), "enrolled anew");
+    issued(&mut world, "anew");
+    assert!(world.refuses("a", "renewed").is_some() && world.refuses("a", "anew").is_none());
 }

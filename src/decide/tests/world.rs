@@ -19,7 +19,7 @@ use xene_schemas::{
     run::{Run, RunTrigger, TriggerType},
     source::SourceKind,
     trigger::Trigger,
-    wire::control::{AgentMessage, ControllerMessage, Specs},
+    wire::control::{AgentMessage, ControllerMessage, Hello, Refused, Specs},
     workflow::WorkflowSpec,
 };
 
@@ -269,7 +269,7 @@ impl World {
         self.settle();
     }
 
-    fn connect(&mut self, name: &str) {
+    pub(super) fn connect(&mut self, name: &str) {
         let node = self.nodes.get_mut(name).unwrap();
         if self.controller.is_none() || node.machine.is_none() || !node.reachable || node.session.is_some() {
             return;
@@ -281,6 +281,36 @@ impl World {
         for run in ended {
             self.tell_agent(name, agent::event::Event::LogDelivered(run));
         }
+    }
+
+    /// A session with this certificate is opened and closed at once: what the controller says against it.
+    pub(super) fn refuses(&mut self, name: &str, fingerprint: &str) -> Option<Refused> {
+        self.sessions += 1;
+        let (session, now) = (SessionId(self.sessions), self.now());
+        let hello = Hello {
+            version: 1,
+            software: String::new(),
+            instance: 1,
+            boot_id: String::new(),
+            labels: IndexMap::new(),
+            slots: 1,
+            claims: Vec::new(),
+            wall: now.wall,
+            store: None,
+            runs: Vec::new(),
+        };
+        let (agent, fingerprint, address) = (name.parse().unwrap(), fingerprint.into(), String::new());
+        let opened = Event::SessionOpened { session, agent, fingerprint, address, hello: Box::new(hello) };
+        let fx = self.controller.as_mut().unwrap().handle(now, opened);
+        let refused = fx.now.iter().find_map(|effect| match effect {
+            Effect::Send { message: ControllerMessage::Refused(refused), .. } => Some(refused.clone()),
+            _ => None,
+        });
+        let closed = fx.now.iter().any(|effect| matches!(effect, Effect::Close { session: of, .. } if *of == session));
+        assert_eq!(refused.is_some(), closed);
+        self.carry_out(fx);
+        self.tell(Event::SessionClosed(session));
+        refused
     }
 
     fn hang_up(&mut self, name: &str) {

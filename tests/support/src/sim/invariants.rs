@@ -1,6 +1,9 @@
 //! The laws of ownership, as functions; each names the invariant of the design that it checks.
 
-use std::{collections::{BTreeMap, BTreeSet}, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use jiff::Timestamp;
 use xene_agent::decide::event::StepId;
