@@ -1,6 +1,7 @@
 //! Random worlds hold to the laws.
 
-use xene_test_support::sim::{Setup, explore, tell};
+use xene_agent::decide::mutant::Mutant;
+use xene_test_support::sim::{Random, Setup, explore, tell};
 
 /// Worlds that a plain run looks at.
 const WORLDS: u64 = 2_000;
@@ -21,4 +22,20 @@ fn laws_hold_in_random_worlds() {
         Err(found) => panic!("{}", found.tell(Setup::ordinary)),
     };
     println!("{explored:?}");
+}
+
+/// Worlds in which backups of the store are put in its place, over and over.
+fn restored(random: &mut Random) -> Setup {
+    Setup { mutant: None, ..Setup::without(Mutant::RestoreTrustsTable, random) }
+}
+
+#[test]
+fn laws_hold_where_backups_are_restored() {
+    if let Some(seed) = asked("XENE_SEED") {
+        println!("{}", tell(restored, seed, usize::MAX));
+        return;
+    }
+    if let Err(found) = explore(restored, 1, asked("XENE_WORLDS").unwrap_or(WORLDS)) {
+        panic!("{}", found.tell(restored));
+    }
 }

@@ -155,7 +155,7 @@ impl World {
             }
         }
         for (run, start) in &self.witness.starts {
-            let gone = !start.reportable || self.agents[start.agent].forgotten;
+            let gone = !start.reportable || self.witness.forgotten.contains(run) || self.agents[start.agent].forgotten;
             if !gone && !store.runs.contains_key(run) && !store.retired.contains(run) {
                 let what = format!("{} of {} on {}", tail(run), start.pipeline, self.agents[start.agent].name);
                 return Violation::of("I5 every start is on record", what);
