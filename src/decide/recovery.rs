@@ -103,7 +103,7 @@ impl Controller {
 
     /// Why a pipeline without an owner may not be granted yet, if some agent may have it.
     pub(super) fn in_doubt(&self, key: &PipelineKey) -> Option<&'static str> {
-        let unsure = self.owners.get(key).map_or(self.recovering.is_some(), |owned| owned.row.unsure);
+        let unsure = self.owners.get(key).map_or_else(|| self.recovering.is_some(), |owned| owned.row.unsure);
         let endless = |key| self.pipelines.get(key).is_some_and(|pipeline| pipeline.autonomy == Autonomy::Forever);
         if !unsure {
             None
