@@ -165,11 +165,11 @@ impl World {
     /// Cuts one direction or both; the session may break of it, noticed at each end for itself.
     pub(super) fn cut(&mut self, agent: usize, outage: u64) {
         let link = &mut self.links[agent];
-        let which = self.random.between(0, 4);
-        (link.up.cut, link.down.cut) = (which != 0, which != 1);
-        self.history.note(self.at, &self.agents[agent].name, || {
-            format!("cut off{}", ["", " from there", ""][usize::from(which < 2) + usize::from(which == 1)])
-        });
+        let which = self.random.index(5);
+        link.up.cut |= which != 0;
+        link.down.cut |= which != 1;
+        let how = ["cut off from the controller's words", "cut off from the controller's ears"].get(which);
+        self.history.note(self.at, &self.agents[agent].name, || (*how.unwrap_or(&"cut off")).into());
         self.later(outage, What::Heal { agent });
         if self.random.chance(600) {
             self.break_session(agent, outage);
