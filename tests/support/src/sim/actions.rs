@@ -219,10 +219,26 @@ impl World {
         }
         let name = node.name.clone();
         let endless = self.controller.store.owners.values().any(|row| row.autonomy == Autonomy::Forever);
-        if endless || self.random.chance(500) {
+        self.agents[agent].forgotten = true;
+        if endless {
+            // Nor does anybody say so at once: its slot clock may have been ahead of the controller's.
+            self.crash_agent(agent)?;
+            let wait = self.random.between(70 * SECOND, 100 * SECOND);
+            self.later(wait, What::Forget { agent });
+            return Ok(());
+        }
+        if self.random.chance(500) {
             self.crash_agent(agent)?;
         }
-        self.agents[agent].forgotten = true;
         self.ask(Command::Forget(name))
+    }
+
+    /// A person says that a host that is gone will not come back, as soon as somebody listens.
+    pub(super) fn give_up(&mut self, agent: usize) -> Result<(), Violation> {
+        if self.controller.machine.is_none() || self.controller.paused > self.at {
+            self.later(SECOND, What::Forget { agent });
+            return Ok(());
+        }
+        self.ask(Command::Forget(self.agents[agent].name.clone()))
     }
 }

@@ -39,6 +39,7 @@ pub(super) enum What {
     StartController,
     Compile { process: u64 },
     Heal { agent: usize },
+    Forget { agent: usize },
     Act,
 }
 
@@ -268,6 +269,7 @@ impl World {
                 self.heal(agent);
                 Ok(())
             }
+            What::Forget { agent } => self.give_up(agent),
             What::Act if self.acting => self.act(),
             _ => Ok(()),
         }
