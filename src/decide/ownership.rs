@@ -129,7 +129,8 @@ impl Controller {
             self.explain(now, key, Reason::OWNER_SILENT, doubt.into(), fx);
             return;
         }
-        let except = owner.as_ref().filter(|_| !owned.is_some_and(|owned| owned.row.void));
+        // One that was to give it back and said nothing may have it anew, if by now nothing speaks against it.
+        let except = owner.as_ref().filter(|_| !gives_back);
         match self.choose(&pipeline.labels, except) {
             Placement::Agent(agent, message) => self.grant(now, key, agent, message, fx),
             Placement::Nowhere(reason, message) => {
