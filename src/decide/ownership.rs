@@ -271,6 +271,9 @@ impl Controller {
         if heard && owned.longer_until.is_some_and(|until| until <= now.boot) {
             (owned.longer_until, row.longer) = (None, None);
         }
+        let owner = row.owner.as_ref().and_then(|owner| self.agents.get(owner));
+        // Who was forgotten is told nothing any more, and goes by what it knows.
+        let forgotten = row.owner.is_some() && owner.is_none_or(|agent| agent.row.is_none());
         let mut given_back = false;
         match (row.autonomy, pipeline.autonomy) {
             // No wait is long enough for a claim without end: only its owner's word ends it.
@@ -282,7 +285,7 @@ impl Controller {
             }
             _ => {}
         }
-        if !given_back {
+        if !given_back && !forgotten {
             row.autonomy = pipeline.autonomy;
         }
         (row.spec_hash, row.revision) = (pipeline.spec_hash, pipeline.revision.clone());
