@@ -38,8 +38,8 @@ use self::{
     desired::{Observed, SourceOrigin},
     event::{Effect, Effects, Event, SessionId},
     ownership::Owned,
-    reconcile::Pipeline,
-    rows::{Change, ControllerRow, EndedRun, JoinTokenRow, Loaded, NewEvent, OwnerRow, RunRow, WorkflowRow},
+    reconcile::{Pipeline, Workflow},
+    rows::{Change, ControllerRow, EndedRun, JoinTokenRow, Loaded, NewEvent, OwnerRow, RunRow},
     source::SourceState,
     wall::Wall,
 };
@@ -101,7 +101,7 @@ pub struct Controller {
     wall: Wall,
     /// No claim is judged as if it had been renewed before this.
     floor: BootTime,
-    workflows: BTreeMap<Name, WorkflowRow>,
+    workflows: BTreeMap<Name, Workflow>,
     observed: Observed,
     pipelines: BTreeMap<PipelineKey, Pipeline>,
     owners: BTreeMap<PipelineKey, Owned>,
