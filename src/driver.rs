@@ -14,6 +14,7 @@ use xene_agent::{
     clock::{self, Alarm},
     commits::Commits,
     decide::time::Now,
+    memory::Trim,
 };
 use xene_schemas::wire::control::{Certificate, ControllerMessage, Specs};
 
@@ -151,6 +152,7 @@ pub struct Driver {
     /// From the store's writer; as many as there are commits, which are bounded.
     committed: (mpsc::UnboundedSender<Committing>, mpsc::UnboundedReceiver<Committing>),
     alarm: Alarm,
+    trim: Trim,
 }
 
 /// What follows a commit.
@@ -182,6 +184,7 @@ impl Driver {
             commits: Commits::default(),
             committed: mpsc::unbounded_channel(),
             alarm: Alarm::new().map_err(DriverError::Timer)?,
+            trim: Trim::default(),
         };
         driver.carry_out(effects);
         Ok((driver, handle))
@@ -193,6 +196,7 @@ impl Driver {
     /// # Errors
     /// If the store can't be written.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<(), DriverError> {
+        self.trim = Trim::after_start();
         loop {
             self.speak();
             self.alarm.set(self.controller.next_timeout()).map_err(DriverError::Timer)?;
@@ -252,6 +256,7 @@ impl Driver {
             }
             return;
         }
+        self.trim.worked(commit.len());
         let number = self.commits.push(then, false);
         let done = self.committed.0.clone();
         // The loop may be gone by then: it has nothing more to say.

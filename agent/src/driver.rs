@@ -22,6 +22,7 @@ use crate::{
     journal::{Journal, JournalError},
     lmdb::{CommitError, DataLock, LockError},
     logs::{Limits, Logs, RunLog},
+    memory::Trim,
     session::{
         client::{self, ClientConfig, ClientEvent},
         frames::Outgoing,
@@ -145,6 +146,7 @@ struct Driver {
     /// From the journal's writer; as many as there are commits, which events bound.
     committed: (mpsc::UnboundedSender<Committing>, mpsc::UnboundedReceiver<Committing>),
     alarm: Alarm,
+    trim: Trim,
     /// Runs whose log is not wholly at the controller: what their log stream says first.
     open_logs: HashMap<RunName, (PipelineKey, Epoch)>,
     exit: bool,
@@ -216,6 +218,7 @@ impl Driver {
             commits: Commits::default(),
             committed: mpsc::unbounded_channel(),
             alarm: Alarm::new().map_err(system("the system gives no timer"))?,
+            trim: Trim::after_start(),
             open_logs,
             exit: false,
             refused: None,
@@ -340,6 +343,7 @@ impl Driver {
             }
             return;
         }
+        self.trim.worked(commit.len());
         let number = self.commits.push(then, false);
         let done = self.committed.0.clone();
         // The loop may be gone by then: it has nothing more to say.

@@ -13,4 +13,5 @@ pub mod exec;
 pub mod journal;
 pub mod lmdb;
 pub mod logs;
+pub mod memory;
 pub mod session;

@@ -125,9 +125,13 @@ impl Catalog {
         let Snapshot { revision, author, subject, files, complete, mut problems } = snapshot;
         let mut touched = BTreeSet::new();
         let mut unread = BTreeMap::new();
+        let mut compiled = Vec::new();
         for (path, entry) in self.differences(files) {
             match entry {
-                Some(FileEntry { content, bytes: Some(bytes) }) => self.take(path, content, &bytes, &mut touched),
+                Some(FileEntry { content, bytes: Some(bytes) }) => {
+                    let file = compile_file(&path, &bytes, self.limits);
+                    compiled.push((path, content, file));
+                }
                 Some(FileEntry { bytes: None, .. }) => {
                     let message = "this file could not be read; what it last gave stays in effect".into();
                     let problem = diagnostic(&path, &file::UNREADABLE, Position { line: 0, column: 0 }, message, None);
@@ -145,6 +149,10 @@ impl Catalog {
                     }
                 }
             }
+        }
+        // All are compiled before anything is kept: bodies go soon, and must not lie between what stays.
+        for (path, content, file) in compiled {
+            self.take(path, content, file, &mut touched);
         }
         // Whether a file can be read decides whether its workflows are valid.
         let before = std::mem::replace(&mut self.unread, unread);
@@ -223,8 +231,8 @@ impl Catalog {
     }
 
     /// Takes a file that is new or has changed.
-    fn take(&mut self, path: String, content: String, bytes: &[u8], touched: &mut BTreeSet<Name>) {
-        let CompiledFile { workflows, ignored, problems } = compile_file(&path, bytes, self.limits);
+    fn take(&mut self, path: String, content: String, compiled: CompiledFile, touched: &mut BTreeSet<Name>) {
+        let CompiledFile { workflows, ignored, problems } = compiled;
         self.remove(&path, touched);
         let file = if is_broken(&problems) {
             // It goes on with what is in effect; a claim that never was is no last good form.
@@ -233,7 +241,8 @@ impl Catalog {
             let bodies = vec![None; workflows.len()];
             File { row: FileRow { content, workflows, ignored, problems }, bodies }
         } else {
-            let (claims, bodies) = workflows.into_iter().map(|w| ((w.name, w.hash, w.line), Some(w.body))).unzip();
+            let (claims, bodies) =
+                workflows.into_iter().map(|w| ((w.name.clone(), w.hash, w.line), Some(w.body))).unzip();
             File { row: FileRow { content, workflows: claims, ignored, problems }, bodies }
         };
         touched.extend(file.row.workflows.iter().map(|(name, ..)| name.clone()));

@@ -39,8 +39,8 @@ use self::{
     desired::{Observed, SourceOrigin},
     event::{Effect, Effects, Event, SessionId},
     ownership::Owned,
-    reconcile::Pipeline,
-    rows::{Change, ControllerRow, EndedRun, JoinTokenRow, Loaded, NewEvent, OwnerRow, RunRow, WorkflowRow},
+    reconcile::{Pipeline, Workflow},
+    rows::{Change, ControllerRow, EndedRun, JoinTokenRow, Loaded, NewEvent, OwnerRow, RunRow},
     source::SourceState,
     wall::Wall,
 };
@@ -108,7 +108,7 @@ pub struct Controller {
     floor: BootTime,
     /// When the recovery that is under way began.
     recovering: Option<BootTime>,
-    workflows: BTreeMap<Name, WorkflowRow>,
+    workflows: BTreeMap<Name, Workflow>,
     observed: Observed,
     pipelines: BTreeMap<PipelineKey, Pipeline>,
     owners: BTreeMap<PipelineKey, Owned>,

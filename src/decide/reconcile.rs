@@ -13,7 +13,7 @@ use xene_schemas::{
 
 use super::{
     Controller,
-    desired::{Desired, DesiredWorkflow, ObservedWorkflow, WorkflowBody},
+    desired::{Desired, ObservedWorkflow},
     event::Effects,
     note,
     plan::{Plan, PlanChange},
@@ -33,6 +33,27 @@ pub(super) struct Pipeline {
     pub(super) history: Option<History>,
     pub(super) timeout: Option<Duration>,
     pub(super) max_runs: u32,
+}
+
+/// A workflow in effect: its row as bytes, which take a tenth of its memory and are seldom looked into.
+#[derive(Debug)]
+pub(super) struct Workflow {
+    generation: Generation,
+    held: Option<String>,
+    blocked_among: Option<u32>,
+    row: Box<[u8]>,
+}
+
+impl Workflow {
+    fn new(row: &WorkflowRow) -> Self {
+        // Its fields are texts and numbers, and its keys texts: it can be written.
+        let bytes = serde_json::to_vec(row).unwrap_or_default();
+        Self { generation: row.generation, held: row.held.clone(), blocked_among: row.blocked_among, row: bytes.into() }
+    }
+
+    fn row(&self) -> Option<WorkflowRow> {
+        serde_json::from_slice(&self.row).ok()
+    }
 }
 
 impl Pipeline {
@@ -56,7 +77,7 @@ impl Controller {
         for row in workflows {
             let name = row.metadata.name.clone();
             self.observed.workflows.insert(name.clone(), observe(&row));
-            self.workflows.insert(name, row);
+            self.workflows.insert(name, Workflow::new(&row));
         }
         for row in pipelines {
             if let Some(workflow) = self.observed.workflows.get_mut(&row.key.workflow) {
@@ -71,26 +92,28 @@ impl Controller {
     /// The source asks for this: one commit for all of it.
     pub(super) fn compiled(&mut self, now: Now, desired: Desired, fx: &mut Effects) {
         let plan = Plan::build(&desired, &self.observed);
+        // All rows before anything that stays: after a first look they are many, and their memory, which goes back
+        // once they are written, must not lie between what is kept.
+        for change in &plan.changes {
+            self.write(now, &desired, change, fx);
+        }
         let mut touched: BTreeSet<PipelineKey> = BTreeSet::new();
         for change in plan.changes {
             match change {
-                PlanChange::CreateWorkflow(name) => self.put_workflow(now, &desired, &name, "WorkflowCreated", fx),
-                PlanChange::UpdateWorkflow(name) => self.put_workflow(now, &desired, &name, "WorkflowUpdated", fx),
-                PlanChange::MoveWorkflow(name) => self.move_workflow(&desired, &name, fx),
+                PlanChange::CreateWorkflow(name)
+                | PlanChange::UpdateWorkflow(name)
+                | PlanChange::MoveWorkflow(name) => self.keep_workflow(&desired, &name),
                 PlanChange::RemoveWorkflow(name) => {
                     self.workflows.remove(&name);
                     self.observed.workflows.remove(&name);
-                    fx.commit.push(Change::DeleteWorkflow(name.clone()));
-                    let message = format!("{} asks for it no more", desired.revision);
-                    note(fx, now, EventType::Normal, "WorkflowRemoved", format!("workflow/{name}"), message);
                 }
                 PlanChange::CreatePipeline(key) => {
-                    self.put_pipeline(&desired, &key, fx);
+                    self.keep_pipeline(&desired, &key);
                     self.begin_watermark(now, &key, fx);
                     touched.insert(key);
                 }
                 PlanChange::UpdatePipeline(key) => {
-                    self.put_pipeline(&desired, &key, fx);
+                    self.keep_pipeline(&desired, &key);
                     self.respec(now, &key, fx);
                     touched.insert(key);
                 }
@@ -107,54 +130,82 @@ impl Controller {
         }
     }
 
-    fn put_workflow(&mut self, now: Now, desired: &Desired, name: &Name, reason: &str, fx: &mut Effects) {
-        let Some((wanted, body)) = body(desired, name) else { return };
-        let generation = self.workflows.get(name).map_or(0, |row| row.generation.0) + 1;
-        let row = WorkflowRow {
+    /// Adds the rows and the event of one change.
+    fn write(&self, now: Now, desired: &Desired, change: &PlanChange, fx: &mut Effects) {
+        let mut tell = |name: &Name, reason, message| {
+            note(fx, now, EventType::Normal, reason, format!("workflow/{name}"), message);
+        };
+        match change {
+            PlanChange::CreateWorkflow(name) | PlanChange::UpdateWorkflow(name) => {
+                let Some(row) = self.wanted_row(desired, name) else { return };
+                let created = matches!(change, PlanChange::CreateWorkflow(_));
+                let reason = if created { "WorkflowCreated" } else { "WorkflowUpdated" };
+                tell(name, reason, format!("by {} at {}:{}", desired.revision, row.path, row.line));
+                fx.commit.push(Change::PutWorkflow(Box::new(row)));
+            }
+            PlanChange::MoveWorkflow(name) => {
+                let Some(row) = self.wanted_row(desired, name) else { return };
+                fx.commit.push(Change::PutWorkflow(Box::new(row)));
+            }
+            PlanChange::RemoveWorkflow(name) => {
+                tell(name, "WorkflowRemoved", format!("{} asks for it no more", desired.revision));
+                fx.commit.push(Change::DeleteWorkflow(name.clone()));
+            }
+            PlanChange::CreatePipeline(key) | PlanChange::UpdatePipeline(key) => {
+                let Some(compiled) = compiled(desired, key) else { return };
+                let (spec_hash, bytes) = compiled.encode();
+                fx.commit.push(Change::PutSpec(spec_hash, Arc::from(bytes)));
+                fx.commit.push(Change::PutPipeline(Box::new(PipelineRow {
+                    key: key.clone(),
+                    spec: compiled.spec.clone(),
+                    spec_hash,
+                    revision: desired.revision.clone(),
+                    suspend: compiled.suspend,
+                })));
+            }
+            PlanChange::RemovePipeline(_) => {}
+        }
+    }
+
+    /// The row of a workflow as it is asked for: with the body that came, or what is kept in another place.
+    fn wanted_row(&self, desired: &Desired, name: &Name) -> Option<WorkflowRow> {
+        let wanted = desired.workflows.get(name)?;
+        let known = self.workflows.get(name);
+        if self.observed.workflows.get(name).is_some_and(|observed| observed.hash == wanted.hash) {
+            let row = known?.row()?;
+            return Some(WorkflowRow {
+                path: wanted.path.clone(),
+                line: wanted.line,
+                valid: wanted.valid,
+                held: None,
+                ..row
+            });
+        }
+        let body = wanted.body.as_deref()?;
+        Some(WorkflowRow {
             metadata: body.metadata.clone(),
             spec: body.spec.clone(),
             revision: desired.revision.clone(),
             path: wanted.path.clone(),
             line: wanted.line,
-            generation: Generation(generation),
+            generation: Generation(known.map_or(0, |known| known.generation.0) + 1),
             hash: wanted.hash,
             valid: wanted.valid,
             held: None,
             blocked_among: None,
-        };
+        })
+    }
+
+    fn keep_workflow(&mut self, desired: &Desired, name: &Name) {
+        let Some(row) = self.wanted_row(desired, name) else { return };
         let pipelines = self.observed.workflows.remove(name).map(|observed| observed.pipelines).unwrap_or_default();
         self.observed.workflows.insert(name.clone(), ObservedWorkflow { pipelines, ..observe(&row) });
-        let message = format!("by {} at {}:{}", desired.revision, wanted.path, wanted.line);
-        note(fx, now, EventType::Normal, reason, format!("workflow/{name}"), message);
-        fx.commit.push(Change::PutWorkflow(Box::new(row.clone())));
-        self.workflows.insert(name.clone(), row);
+        self.workflows.insert(name.clone(), Workflow::new(&row));
     }
 
-    fn move_workflow(&mut self, desired: &Desired, name: &Name, fx: &mut Effects) {
-        let Some(wanted) = desired.workflows.get(name) else { return };
-        let Some(row) = self.workflows.get_mut(name) else { return };
-        row.path.clone_from(&wanted.path);
-        (row.line, row.valid, row.held) = (wanted.line, wanted.valid, None);
-        if let Some(observed) = self.observed.workflows.get_mut(name) {
-            observed.path.clone_from(&wanted.path);
-            (observed.line, observed.valid) = (wanted.line, wanted.valid);
-        }
-        fx.commit.push(Change::PutWorkflow(Box::new(row.clone())));
-    }
-
-    fn put_pipeline(&mut self, desired: &Desired, key: &PipelineKey, fx: &mut Effects) {
-        let Some((_, body)) = body(desired, &key.workflow) else { return };
-        let Some(compiled): Option<&CompiledPipeline> = body.pipelines.get(&key.pipeline) else { return };
-        let (spec_hash, bytes) = compiled.encode();
-        let revision = desired.revision.clone();
-        fx.commit.push(Change::PutSpec(spec_hash, Arc::from(bytes)));
-        fx.commit.push(Change::PutPipeline(Box::new(PipelineRow {
-            key: key.clone(),
-            spec: compiled.spec.clone(),
-            spec_hash,
-            revision: revision.clone(),
-            suspend: compiled.suspend,
-        })));
+    fn keep_pipeline(&mut self, desired: &Desired, key: &PipelineKey) {
+        let Some(compiled) = compiled(desired, key) else { return };
+        let (spec_hash, revision) = (compiled.encode().0, desired.revision.clone());
         let smallest = self.config.min_autonomy;
         let pipeline = Pipeline::new(&compiled.spec, spec_hash, revision, compiled.suspend, smallest);
         self.pipelines.insert(key.clone(), pipeline);
@@ -177,16 +228,18 @@ impl Controller {
 
     /// Workflows that vanished but stay, and those that are asked for again.
     fn hold(&mut self, desired: &Desired, held: &[(Name, String)], blocked: Option<u32>, fx: &mut Effects) {
-        for (name, row) in &mut self.workflows {
+        for (name, workflow) in &mut self.workflows {
             let Some(observed) = self.observed.workflows.get_mut(name) else { continue };
             // `held` is sorted.
             let why = held.binary_search_by(|(of, _)| of.cmp(name)).ok().map(|at| &held[at].1);
             let stays = why.is_some() && !observed.keep && !desired.workflows.contains_key(name);
             // While a file is broken nothing is counted, and what was blocked before stays so.
-            observed.blocked_among = blocked.or(row.blocked_among).filter(|_| stays);
-            if row.held.as_ref() != why || row.blocked_among != observed.blocked_among {
-                (row.held, row.blocked_among) = (why.cloned(), observed.blocked_among);
-                fx.commit.push(Change::PutWorkflow(Box::new(row.clone())));
+            observed.blocked_among = blocked.or(workflow.blocked_among).filter(|_| stays);
+            let changed = workflow.held.as_ref() != why || workflow.blocked_among != observed.blocked_among;
+            if changed && let Some(row) = workflow.row() {
+                let row = WorkflowRow { held: why.cloned(), blocked_among: observed.blocked_among, ..row };
+                *workflow = Workflow::new(&row);
+                fx.commit.push(Change::PutWorkflow(Box::new(row)));
             }
         }
         self.count_held();
@@ -201,9 +254,8 @@ impl Controller {
     }
 }
 
-fn body<'a>(desired: &'a Desired, name: &Name) -> Option<(&'a DesiredWorkflow, &'a WorkflowBody)> {
-    let wanted = desired.workflows.get(name)?;
-    Some((wanted, wanted.body.as_deref()?))
+fn compiled<'a>(desired: &'a Desired, key: &PipelineKey) -> Option<&'a CompiledPipeline> {
+    desired.workflows.get(&key.workflow)?.body.as_deref()?.pipelines.get(&key.pipeline)
 }
 
 /// A row as planning sees it, without its pipelines.

@@ -5,7 +5,6 @@
 
 mod keys;
 pub mod logs;
-mod memory;
 mod query;
 mod sweep;
 mod tables;
@@ -185,7 +184,7 @@ impl Store {
 
     /// After a read of much, within it.
     fn release_map(&self) {
-        if let Err(error) = memory::release_map(&self.data) {
+        if let Err(error) = xene_agent::memory::release_map(&self.data) {
             tracing::debug!(%error, "can't give memory back");
         }
     }

@@ -1,12 +1,15 @@
 //! Claims: which pipelines this agent owns under which epoch, from assignments to releases, and their specs.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 use xene_schemas::{
     meta::{Epoch, PipelineKey, Revision, RunName, SpecHash},
     phase::Reason,
-    pipeline::{Autonomy, CompiledPipeline},
+    pipeline::Autonomy,
     wire::control::{AgentMessage, Assignment, Assignments, Released, SetWanted, SkippedSlot},
 };
 
@@ -16,6 +19,7 @@ use super::{
     lease::below,
     mutant::Mutant,
     runs::{RunEntry, Waiting},
+    spec::Spec,
     time::{BootTime, Now},
     triggers::{Come, Hosted, Slot, host, same_triggers},
 };
@@ -30,7 +34,7 @@ pub(super) struct Claim {
     /// When it was accepted; only mutants look.
     pub(super) granted_at: Option<BootTime>,
     /// What it runs; `None` until it has come.
-    pub(super) spec: Option<Arc<CompiledPipeline>>,
+    pub(super) spec: Option<Arc<Spec>>,
     /// What it is to run instead, once that has come.
     pub(super) pending: Option<(SpecHash, Revision)>,
     /// Its cron triggers, while it is claimed.
@@ -101,10 +105,10 @@ impl Agent {
                 }
             }
             None => {
-                let stays = |key: &PipelineKey| assignments.set.iter().any(|assignment| assignment.pipeline == *key);
+                let stay: BTreeSet<&PipelineKey> = assignments.set.iter().map(|a| &a.pipeline).collect();
                 let claimed = self.claims.iter().filter(|(_, claim)| claim.row.claimed);
                 let gone: Vec<PipelineKey> =
-                    claimed.filter(|(key, _)| !stays(key)).map(|(key, _)| key.clone()).collect();
+                    claimed.filter(|(key, _)| !stay.contains(key)).map(|(key, _)| key.clone()).collect();
                 for key in gone {
                     self.drop_claim(&key, None, fx);
                 }
@@ -203,14 +207,13 @@ impl Agent {
     pub(super) fn specs_came(&mut self, now: Now, specs: Vec<Vec<u8>>, fx: &mut Effects) {
         for bytes in specs {
             let hash = SpecHash::of(&bytes);
-            let spec = match CompiledPipeline::decode(&bytes) {
-                Ok(spec) => Arc::new(spec),
+            let (spec, key) = match Spec::new(&bytes) {
+                Ok((spec, pipeline)) => (spec, pipeline.key),
                 Err(error) => {
                     fx.now.push(Effect::Alert(format!("a spec can't be read by this version: {error}")));
                     continue;
                 }
             };
-            let key = spec.key.clone();
             let Some(claim) = self.claims.get_mut(&key).filter(|claim| claim.lacks().any(|lacked| lacked == hash))
             else {
                 continue;
@@ -234,7 +237,8 @@ impl Agent {
         let old_hash = claim.row.spec_hash;
         let old = claim.spec.replace(spec.clone());
         if let (Some(old), Some(slot_now)) = (&old, slot_now)
-            && !same_triggers(old, &spec)
+            && let (Some(old), Some(new)) = (old.read(), spec.read())
+            && !same_triggers(&old, &new)
         {
             claim.row.slots_after = claim.row.slots_after.max(slot_now);
         }
@@ -252,9 +256,9 @@ impl Agent {
         let Some(claim) = self.claims.get_mut(key) else { return };
         claim.hosted = Vec::new();
         if claim.row.claimed
-            && let Some(spec) = &claim.spec
+            && let Some(spec) = claim.spec.as_ref().and_then(Spec::read)
         {
-            let (hosted, refused) = host(spec, claim.row.slots_after, claim.row.watermark);
+            let (hosted, refused) = host(&spec, claim.row.slots_after, claim.row.watermark);
             for error in refused {
                 tracing::warn!(pipeline = %key, %error, "a cron trigger can't be used");
             }

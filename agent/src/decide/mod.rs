@@ -9,6 +9,7 @@ pub mod mutant;
 mod outbox;
 pub mod run;
 mod runs;
+mod spec;
 pub mod time;
 mod triggers;
 
@@ -21,7 +22,7 @@ use std::{
 use jiff::Timestamp;
 use xene_schemas::{
     meta::{AgentName, Labels, PipelineKey, RunName, SpecHash},
-    pipeline::{Autonomy, CompiledPipeline},
+    pipeline::Autonomy,
     run::RunEvent,
     wire::{
         VERSION,
@@ -39,6 +40,7 @@ use self::{
     lease::{Lease, guard},
     mutant::{Mutant, Mutants},
     runs::RunEntry,
+    spec::Spec,
     time::{BootTime, Now, Timers},
 };
 
@@ -123,7 +125,7 @@ pub struct Agent {
     unconfirmed: BTreeSet<PipelineKey>,
     /// The version of the assignments of this session; 0: none came yet.
     set_version: u64,
-    specs: BTreeMap<SpecHash, Arc<CompiledPipeline>>,
+    specs: BTreeMap<SpecHash, Arc<Spec>>,
     runs: BTreeMap<RunName, RunEntry>,
     holders: Holders,
     slots: Slots,
@@ -153,10 +155,8 @@ impl Agent {
         if recovered.boot_id.as_ref() != Some(&config.boot_id) {
             fx.commit.push(JournalChange::PutBoot(config.boot_id.clone()));
         }
-        let specs = recovered
-            .specs
-            .iter()
-            .filter_map(|(hash, bytes)| CompiledPipeline::decode(bytes).ok().map(|spec| (*hash, Arc::new(spec))));
+        let specs =
+            recovered.specs.iter().filter_map(|(hash, bytes)| Spec::new(bytes).ok().map(|(spec, _)| (*hash, spec)));
         let mut agent = Self {
             mutants,
             random: config.seed | 1,

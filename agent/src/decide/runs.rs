@@ -22,6 +22,7 @@ use super::{
     mutant::Mutant,
     outbox::Outbox,
     run::{Input, Output, RunMachine},
+    spec::{ReadSpec, Spec},
     time::{BootTime, Now},
     triggers::{Hosted, Slot},
 };
@@ -45,7 +46,7 @@ enum What {
         name: RunName,
         row: Box<RunRow>,
         payload: Option<Arc<[u8]>>,
-        spec: Option<Arc<CompiledPipeline>>,
+        spec: Option<Arc<Spec>>,
     },
 }
 
@@ -69,7 +70,7 @@ impl Waiting {
     }
 
     /// The spec that it was made for has come.
-    pub(super) fn provide(&mut self, hash: SpecHash, found: &Arc<CompiledPipeline>) {
+    pub(super) fn provide(&mut self, hash: SpecHash, found: &Arc<Spec>) {
         if let What::Run { row, spec, .. } = &mut self.what
             && row.spec.spec_hash == hash
         {
@@ -99,7 +100,7 @@ pub(super) struct RunEntry {
     pub(super) key: PipelineKey,
     pub(super) row: RunRow,
     pub(super) outbox: Outbox,
-    spec: Option<Arc<CompiledPipeline>>,
+    spec: Option<ReadSpec>,
     payload: Option<Arc<[u8]>>,
     machine: Option<RunMachine>,
     /// The slot that it starts for.
@@ -151,7 +152,7 @@ impl Agent {
             key: key.clone(),
             row,
             outbox,
-            spec,
+            spec: spec.as_ref().and_then(Spec::read),
             payload: None,
             machine: None,
             slot: None,
@@ -219,7 +220,7 @@ impl Agent {
                 What::Tick(_) => claim.spec.clone(),
             };
             let hosted = waiting.slot().map(|slot| claim.hosted(slot));
-            let Some(spec) = spec.filter(|_| live) else {
+            let Some(spec) = spec.filter(|_| live).as_ref().and_then(Spec::read) else {
                 self.parked.insert(key.clone());
                 return;
             };
@@ -264,7 +265,7 @@ impl Agent {
         now: Now,
         key: &PipelineKey,
         waiting: Waiting,
-        spec: Arc<CompiledPipeline>,
+        spec: ReadSpec,
         skip: Option<Reason>,
         fx: &mut Effects,
     ) {
@@ -346,7 +347,7 @@ impl Agent {
             return;
         }
         let Some(entry) = self.runs.get_mut(&run) else { return };
-        let Some(spec) = entry.spec.clone() else { return };
+        let Some(spec) = entry.spec.as_ref().map(ReadSpec::pipeline) else { return };
         entry.row.state = RunState::Started;
         fx.commit.push(JournalChange::PutRun(run, entry.row.clone()));
         let (row, payload) = (entry.row.clone(), entry.payload.take());
@@ -369,7 +370,8 @@ impl Agent {
             && claim.row.epoch == entry.row.epoch
         {
             let row = Box::new(RunRow { state: RunState::Queued, ..entry.row.clone() });
-            let what = What::Run { name: run, row, payload: entry.payload, spec: entry.spec.clone() };
+            let what =
+                What::Run { name: run, row, payload: entry.payload, spec: entry.spec.as_ref().map(ReadSpec::kept) };
             claim.waiting.push_front(Waiting { since: now.boot, what });
             self.parked.insert(entry.key);
         }
@@ -456,8 +458,8 @@ impl Agent {
         match shared {
             Shared::Pipeline(key) => self.start_waiting(now, key, fx),
             Shared::Group(_) => {
-                let shares = |spec: &Option<Arc<CompiledPipeline>>| {
-                    spec.as_ref().is_some_and(|spec| Shared::of(spec) == *shared)
+                let shares = |spec: &Option<Arc<Spec>>| {
+                    spec.as_ref().and_then(Spec::read).is_some_and(|spec| Shared::of(&spec) == *shared)
                 };
                 let waiting = self.claims.iter().filter(|(_, claim)| !claim.waiting.is_empty() && shares(&claim.spec));
                 // First come, first served, over all of the group.
@@ -495,7 +497,7 @@ impl Agent {
             key: key.clone(),
             row: *row,
             outbox: Outbox::default(),
-            spec,
+            spec: spec.as_ref().and_then(Spec::read),
             payload: None,
             machine: None,
             slot: None,

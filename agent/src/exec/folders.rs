@@ -1,19 +1,20 @@
 //! Folders of runs: what a run's steps find on the disk, and how it goes away.
 //!
 //! ```text
-//! WORK/RUN/workspace/CONTEXT   $XENE_WORKSPACE        WORK/RUN/steps/N.script, N.output
+//! WORK/RUN/workspace/CONTEXT   $XENE_WORKSPACE        WORK/RUN/TASK.script, TASK.output
 //! WORK/RUN/tmp                 $TMPDIR                WORK/RUN/payload   $XENE_PAYLOAD
 //! WORK/RUN/kept                the workspace stays    WORK/.trash        on its way out
 //! ```
 
 use std::{
-    fs::{self, DirBuilder, OpenOptions, Permissions},
-    io::{self, ErrorKind, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    fs::{self, DirBuilder, File, OpenOptions, Permissions},
+    io::{self, ErrorKind},
+    os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
 
+use rustix::fs::OFlags;
 use xene_schemas::meta::{Name, PipelineKey, RunName};
 
 const TRASH: &str = ".trash";
@@ -27,6 +28,8 @@ fn next() -> u64 {
 /// The folders of one step.
 #[derive(Debug)]
 pub(super) struct StepFolders {
+    /// Of this step alone, within this process.
+    pub(super) number: u64,
     pub(super) workspace: PathBuf,
     pub(super) tmp: PathBuf,
     pub(super) cache: PathBuf,
@@ -39,6 +42,7 @@ pub(super) struct StepFolders {
 #[derive(Debug)]
 pub(super) struct Needs<'a> {
     pub(super) run: RunName,
+    pub(super) task: &'a str,
     pub(super) context: &'a str,
     pub(super) pipeline: &'a PipelineKey,
     pub(super) script: Option<&'a str>,
@@ -49,28 +53,26 @@ impl StepFolders {
     /// Makes what is missing.
     pub(super) fn make(work: &Path, cache: &Path, needs: &Needs<'_>) -> io::Result<Self> {
         let run = work.join(needs.run.to_string());
-        let steps = run.join("steps");
         let number = next();
-        let folders = Self {
-            workspace: run.join("workspace").join(context_folder(needs.context)),
+        let mut folders = Self {
+            number,
+            workspace: run.join("workspace").join(folder_of(needs.context)),
             tmp: run.join("tmp"),
             cache: cache.join(needs.pipeline.workflow.as_str()).join(needs.pipeline.pipeline.as_str()),
-            output: steps.join(format!("{number}.output")),
-            script: steps.join(format!("{number}.script")),
+            output: PathBuf::new(),
+            script: PathBuf::new(),
             payload: needs.payload.map(|_| run.join("payload")),
         };
-        for folder in [&folders.workspace, &folders.tmp, &folders.cache, &steps] {
+        for folder in [&folders.workspace, &folders.tmp, &folders.cache] {
             make_folder(folder)?;
         }
-        let new_file = |path: &Path, bytes: &[u8]| {
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(bytes)
-        };
-        new_file(&folders.output, b"")?;
+        let task = folder_of(needs.task);
+        folders.output = step_file(&run, &task, number, "output", b"")?;
         if let Some(script) = needs.script {
-            new_file(&folders.script, script.as_bytes())?;
+            folders.script = step_file(&run, &task, number, "script", script.as_bytes())?;
         }
         if let (Some(path), Some(bytes)) = (&folders.payload, needs.payload) {
-            match new_file(path, bytes) {
+            match new_file(path).and_then(|file| file.write_all_at(bytes, 0)) {
                 // An earlier step's.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 written => written?,
@@ -78,6 +80,43 @@ impl StepFolders {
         }
         Ok(folders)
     }
+}
+
+/// The file of a step with these bytes. Steps of a task come one after another, so they share one: a file that is made
+/// and removed costs more than all else here. One that a step has made something else of is left to it.
+fn step_file(run: &Path, task: &str, number: u64, kind: &str, bytes: &[u8]) -> io::Result<PathBuf> {
+    let path = run.join(format!("{task}.{kind}"));
+    let (path, file, length) = match own_file(&path)? {
+        Some((file, length)) => (path, file, length),
+        None => {
+            let path = run.join(format!("%{number}.{kind}"));
+            let file = new_file(&path)?;
+            (path, file, 0)
+        }
+    };
+    file.write_all_at(bytes, 0)?;
+    // Cut afterwards: a file system may write a file that was emptied first to the disk at once.
+    if length > bytes.len() as u64 {
+        file.set_len(bytes.len() as u64)?;
+    }
+    Ok(path)
+}
+
+/// The file at `path`, new or as an earlier step left it, and its length. `None` if it is not ours alone any more.
+fn own_file(path: &Path) -> io::Result<Option<(File, u64)>> {
+    match new_file(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        made => return made.map(|file| Some((file, 0))),
+    }
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let Ok(file) = OpenOptions::new().write(true).custom_flags(flags).open(path) else { return Ok(None) };
+    let metadata = file.metadata()?;
+    let ours = metadata.is_file() && metadata.nlink() == 1 && metadata.mode() & 0o7777 == 0o600;
+    Ok(ours.then_some((file, metadata.len())))
+}
+
+fn new_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
 /// Makes a folder, and those above it, for this account alone.
@@ -90,11 +129,11 @@ pub(super) fn make_folder(path: &Path) -> io::Result<()> {
     }
 }
 
-/// A context is any text: one that is no name gets a folder that no name can have.
-fn context_folder(context: &str) -> String {
-    match context.parse::<Name>() {
+/// Any text as a file name: one that is no name gets what no name can be.
+fn folder_of(text: &str) -> String {
+    match text.parse::<Name>() {
         Ok(name) => name.to_string(),
-        Err(_) => format!("%{}", &blake3::hash(context.as_bytes()).to_hex()[..32]),
+        Err(_) => format!("%{}", &blake3::hash(text.as_bytes()).to_hex()[..32]),
     }
 }
 
@@ -200,7 +239,7 @@ mod tests {
 
     fn make(work: &Path, n: u128, context: &str, payload: Option<&[u8]>) -> StepFolders {
         let pipeline = "w/p".parse().unwrap();
-        let needs = Needs { run: run(n), context, pipeline: &pipeline, script: Some("true"), payload };
+        let needs = Needs { run: run(n), task: "t", context, pipeline: &pipeline, script: Some("true"), payload };
         StepFolders::make(work, &work.join("cache"), &needs).unwrap()
     }
 
@@ -213,6 +252,36 @@ mod tests {
         seen.sort();
         seen.dedup();
         assert_eq!(seen.len(), names.len());
+    }
+
+    #[test]
+    fn steps_of_a_task_share_files_unless_one_was_tampered_with() {
+        let work = tempfile::tempdir().unwrap();
+        let first = make(work.path(), 1, "default", None);
+        fs::write(&first.output, "a=1").unwrap();
+        let second = make(work.path(), 1, "default", None);
+        assert_eq!((&second.output, &second.script), (&first.output, &first.script));
+        assert_eq!((fs::read(&second.output).unwrap(), fs::read(&second.script).unwrap()), (vec![], b"true".to_vec()));
+        let precious = work.path().join("precious");
+        let tamper: [fn(&Path, &Path); 4] = [
+            |path, precious| symlink(precious, path).unwrap(),
+            |path, precious| fs::hard_link(precious, path).unwrap(),
+            |path, _| fs::create_dir(path).unwrap(),
+            |path, _| rustix::fs::mkfifoat(rustix::fs::CWD, path, rustix::fs::Mode::RUSR).unwrap(),
+        ];
+        for tamper in tamper {
+            fs::write(&precious, "precious").unwrap();
+            let before = make(work.path(), 2, "default", None);
+            fs::remove_file(&before.output).unwrap();
+            tamper(&before.output, &precious);
+            let after = make(work.path(), 2, "default", None);
+            assert_ne!(after.output, before.output);
+            assert_eq!(
+                (fs::read(&after.output).unwrap(), fs::read(&precious).unwrap()),
+                (vec![], b"precious".to_vec())
+            );
+            remove_run(work.path(), run(2)).unwrap();
+        }
     }
 
     #[test]

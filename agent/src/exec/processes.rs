@@ -58,10 +58,8 @@ pub(super) fn adopted() -> Vec<i32> {
     let own_group = getpgrp().as_raw_pid();
     let leaders = leaders();
     let mut alive = Vec::new();
-    for pid in own_children() {
-        let Some(process) = Process::read(pid).filter(|p| p.group != own_group && !leaders.contains(&pid)) else {
-            continue;
-        };
+    for pid in own_children().into_iter().filter(|pid| !leaders.contains(pid)) {
+        let Some(process) = Process::read(pid).filter(|p| p.group != own_group) else { continue };
         if process.ended {
             let _ = waitpid(Pid::from_raw(pid), WaitOptions::NOHANG);
         } else {

@@ -217,6 +217,7 @@ fn start(shared: &Shared, command: &StepCommand, running: &Running) -> Result<St
     };
     let needs = Needs {
         run: command.id.run,
+        task: &command.id.task,
         context: &command.context,
         pipeline: &command.pipeline,
         script,
@@ -236,8 +237,7 @@ fn start(shared: &Shared, command: &StepCommand, running: &Running) -> Result<St
     process.arg0(name).args(arguments).args(script).env_clear().envs(variables).current_dir(dir).process_group(0);
     process.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let group = config.cgroup.as_deref().and_then(|parent| {
-        let name = folders.output.file_stem()?.to_string_lossy().into_owned();
-        StepGroup::new(parent, &format!("{}-{name}", command.id.run))
+        StepGroup::new(parent, &format!("{}-{}", command.id.run, folders.number))
             .inspect_err(|error| tracing::warn!(%error, "can't make a step's cgroup"))
             .ok()
     });

@@ -8,6 +8,7 @@ use self::rows::Tables;
 use crate::{
     decide::event::{JournalChange, Recovered},
     lmdb::{CommitError, Env, MapFull, OpenError, Writer},
+    memory,
 };
 
 /// The newest layout of the tables that this code reads and writes.
@@ -72,6 +73,9 @@ impl Journal {
             let tables = Tables::open(env, txn)?;
             tables.claim_folder(txn, &identity)?;
             let recovered = tables.load(txn)?;
+            if let Err(error) = memory::release_map(&dir.join("data.mdb")) {
+                tracing::debug!(%error, "can't give memory back");
+            }
             Ok::<_, JournalError>((tables, recovered))
         })?;
         let mut buffer = Vec::new();

@@ -6,6 +6,7 @@ use std::{
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::{Condvar, Mutex, MutexGuard, PoisonError, Weak, atomic::Ordering},
+    time::Duration,
 };
 
 use tokio::sync::Notify;
@@ -118,8 +119,8 @@ impl RunLog {
         self.write(&mut self.lock(), RecordKind::Note, 0, &text.as_bytes()[..end]);
     }
 
-    /// Completes the log; nothing can be appended after that. The sync that makes it durable on this disk goes on in
-    /// the background.
+    /// Completes the log; nothing can be appended after that. It is made durable on this
+    /// disk soon after, unless it has gone by then.
     pub fn seal(&self) {
         let mut state = self.lock();
         if state.sealed {
@@ -132,12 +133,12 @@ impl RunLog {
         // On a full disk there is no End record: `sealed` tells the session all the same.
         self.write(&mut state, RecordKind::End, 0, &[]);
         state.sealed = true;
-        let file = state.file.take();
+        let written = state.file.take().is_some();
         drop(state);
         self.grown.notify_waiters();
         self.held.notify_all();
-        if let Some(file) = file {
-            sync_in_background(self.run, file);
+        if written {
+            sync_later(self.run, self.path.clone());
         }
     }
 
@@ -286,14 +287,19 @@ impl RunLog {
     }
 }
 
-fn sync_in_background(run: RunName, file: File) {
-    let sync = move || {
-        if let Err(error) = file.sync_data() {
-            tracing::error!(%run, %error, "can't sync a run's log");
-        }
+/// Most logs are at the controller, durably, within milliseconds, and then removed: those need no sync here.
+const SYNC_AFTER: Duration = Duration::from_secs(1);
+
+fn sync_later(run: RunName, path: PathBuf) {
+    let sync = move || match File::open(path).and_then(|file| file.sync_data()) {
+        Err(error) if error.kind() != ErrorKind::NotFound => tracing::error!(%run, %error, "can't sync a run's log"),
+        _ => {}
     };
     match tokio::runtime::Handle::try_current() {
-        Ok(runtime) => drop(runtime.spawn_blocking(sync)),
+        Ok(runtime) => drop(runtime.spawn(async move {
+            tokio::time::sleep(SYNC_AFTER).await;
+            drop(tokio::task::spawn_blocking(sync));
+        })),
         Err(_) => sync(),
     }
 }

@@ -5,6 +5,7 @@
 //! for its own sake: what it lacks after a crash is found again in the frames, which carry their length and checksum.
 
 use std::{
+    cell::RefCell,
     fs::{File, OpenOptions, create_dir_all, remove_dir, remove_file},
     io::{self, ErrorKind},
     os::unix::fs::FileExt as _,
@@ -96,9 +97,7 @@ impl LogFile {
 
     /// Appends one frame at `end`: all of it, or nothing.
     pub(super) fn append(&self, end: Extent, data: &[u8]) -> io::Result<Extent> {
-        let mut compressor = Compressor::new(LEVEL)?;
-        compressor.set_parameter(CParameter::ChecksumFlag(true))?;
-        let frame = compressor.compress(data)?;
+        let frame = compress(data)?;
         let next = Extent {
             raw: end.raw + data.len() as u64,
             stored: end.stored + frame.len() as u64,
@@ -190,6 +189,25 @@ impl LogFile {
             opened => opened,
         }
     }
+}
+
+thread_local! {
+    /// A compressor costs more to set up than to use; threads that write logs come and go with the load.
+    static COMPRESSOR: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
+}
+
+fn compress(data: &[u8]) -> io::Result<Vec<u8>> {
+    COMPRESSOR.with_borrow_mut(|kept| {
+        let compressor = match kept {
+            Some(compressor) => compressor,
+            none => {
+                let mut compressor = Compressor::new(LEVEL)?;
+                compressor.set_parameter(CParameter::ChecksumFlag(true))?;
+                none.insert(compressor)
+            }
+        };
+        compressor.compress(data)
+    })
 }
 
 fn length(path: &Path) -> io::Result<u64> {
