@@ -113,10 +113,10 @@ fn settle(cluster: &Cluster) {
     }
 }
 
-/// Trigger → first step, with few and with many workflows loaded.
+/// Trigger → first step, with few and with many workflows loaded: turn by turn, so that both meet the same machine.
 fn latency(yard: &yardstick::Yardsticks) {
-    let mut medians = Vec::new();
-    for others in [5, 10_000] {
+    let others = [5, 10_000];
+    let loaded = others.map(|others| {
         let (cluster, api) = cluster();
         let signal = Signal::new(cluster.folder());
         fill(&cluster, others);
@@ -125,21 +125,27 @@ fn latency(yard: &yardstick::Yardsticks) {
         cluster.repository.write("xene.d/w.yaml", &workflow("w", &body));
         cluster.repository.commit("w");
         within(LONG, "w/p is scheduled", || api.scheduled("w/p"));
-        settle(&cluster);
-        let before = usage(&cluster);
-        let mut times = Vec::new();
-        for _ in 0..100 {
+        (cluster, api, signal)
+    });
+    loaded.iter().for_each(|(cluster, ..)| settle(cluster));
+    let before = loaded.each_ref().map(|(cluster, ..)| usage(cluster));
+    let mut times = [Vec::new(), Vec::new()];
+    for _ in 0..100 {
+        for ((_, api, signal), times) in loaded.iter().zip(&mut times) {
             let start = Instant::now();
             let run = api.start("w", "p");
             times.push(signal.next().0.duration_since(start));
             api.ended(&run);
         }
-        let cpu = usage(&cluster).since(before) / 100;
-        let spread = Spread::of(times);
-        row(&format!("trigger → first step, {others} workflows"), &spread, ("sh -c true", yard.spawn), cpu);
-        medians.push(spread.median);
     }
-    println!("{:<44} {:>22.2}", "  ratio 10,000 : 5", medians[1].as_secs_f64() / medians[0].as_secs_f64());
+    let spreads = times.map(Spread::of);
+    for (at, spread) in spreads.iter().enumerate() {
+        let cpu = usage(&loaded[at].0).since(before[at]) / 100;
+        let title = format!("trigger → first step, {} workflows", others[at]);
+        row(&title, spread, ("sh -c true", yard.spawn), cpu);
+    }
+    let ratio = spreads[1].median.as_secs_f64() / spreads[0].median.as_secs_f64();
+    println!("{:<44} {ratio:>22.2}", "  ratio 10,000 : 5");
 }
 
 /// Steps one after another, and tasks side by side.
@@ -287,22 +293,37 @@ fn cron(yard: &yardstick::Yardsticks) {
 /// Memory and CPU of processes that have nothing to do.
 fn idle() {
     for workflows in [0, 1_000, 10_000] {
-        let (cluster, api) = cluster();
+        let (mut cluster, api) = cluster();
         fill(&cluster, workflows);
         within(LONG, "all are in effect", || api.workflows_are(workflows));
         settle(&cluster);
         // Memory is given back in rest.
         thread::sleep(Duration::from_secs(3));
         settle(&cluster);
-        let pids = [cluster.controller.as_ref().unwrap().id(), cluster.agents["a"].id()];
-        let before = pids.map(|pid| Usage::of(&[pid]));
-        let watched = Duration::from_secs(20);
-        thread::sleep(watched);
-        for (name, pid, before) in [("controller", pids[0], before[0]), ("agent", pids[1], before[1])] {
-            let cpu = Usage::of(&[pid]).since(before).as_secs_f64() / watched.as_secs_f64() * 100.0;
-            let title = format!("idle {name}, {workflows} workflows");
-            println!("{title:<44} {:>15.1} MB PSS {:>20} {cpu:>22.3} %", measure::pss_mb(pid), "");
+        for again in [false, true] {
+            if again {
+                cluster.controller.as_mut().unwrap().terminate();
+                cluster.start_controller();
+                cluster.agents.get_mut("a").unwrap().kill();
+                cluster.restart_agent("a", &["--slots", "2"]);
+                settle(&cluster);
+                thread::sleep(Duration::from_secs(3));
+                settle(&cluster);
+            }
+            idle_once(&cluster, workflows, if again { ", restarted" } else { "" });
         }
+    }
+}
+
+fn idle_once(cluster: &Cluster, workflows: usize, when: &str) {
+    let pids = [cluster.controller.as_ref().unwrap().id(), cluster.agents["a"].id()];
+    let before = pids.map(|pid| Usage::of(&[pid]));
+    let watched = Duration::from_secs(12);
+    thread::sleep(watched);
+    for (name, pid, before) in [("controller", pids[0], before[0]), ("agent", pids[1], before[1])] {
+        let cpu = Usage::of(&[pid]).since(before).as_secs_f64() / watched.as_secs_f64() * 100.0;
+        let title = format!("idle {name}, {workflows} workflows{when}");
+        println!("{title:<44} {:>15.1} MB PSS {:>20} {cpu:>22.3} %", measure::pss_mb(pid), "");
     }
 }
 

@@ -148,7 +148,7 @@ impl LogFile {
         Ok(out)
     }
 
-    /// Makes all that is written durable; of a new log also its name.
+    /// Makes all that is written durable; of a new log also its name. That of its folder was when it was made.
     pub(super) fn sync(&self, new: bool) -> io::Result<()> {
         match File::open(&self.log) {
             Ok(log) => log.sync_data()?,
@@ -156,9 +156,7 @@ impl LogFile {
             Err(error) => return Err(error),
         }
         if new {
-            for folder in self.log.ancestors().skip(1).take(2) {
-                File::open(folder)?.sync_all()?;
-            }
+            sync_folder(self.log.parent())?;
         }
         Ok(())
     }
@@ -184,11 +182,16 @@ impl LogFile {
         match options.open(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 path.parent().map_or(Ok(()), create_dir_all)?;
+                sync_folder(path.ancestors().nth(2))?;
                 options.open(path)
             }
             opened => opened,
         }
     }
+}
+
+fn sync_folder(folder: Option<&Path>) -> io::Result<()> {
+    folder.map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
 thread_local! {
