@@ -15,3 +15,4 @@ pub mod lmdb;
 pub mod logs;
 pub mod memory;
 pub mod session;
+pub mod usage;
