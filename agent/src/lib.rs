@@ -10,6 +10,7 @@ pub mod commits;
 pub mod decide;
 pub mod driver;
 pub mod exec;
+pub mod expr;
 pub mod journal;
 pub mod lmdb;
 pub mod logs;
