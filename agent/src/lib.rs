@@ -14,5 +14,6 @@ pub mod expr;
 pub mod journal;
 pub mod lmdb;
 pub mod logs;
+pub mod matrix;
 pub mod memory;
 pub mod session;

@@ -46,6 +46,7 @@ pub(super) fn start_message(row: &RunRow) -> Option<StartRun> {
         created_at: row.run.metadata.created_at,
         payload: row.payload.clone(),
         extra: IndexMap::new(),
+        reused: IndexMap::new(),
     })
 }
 

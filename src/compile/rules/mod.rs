@@ -16,9 +16,12 @@ use super::{
     path::{Path, Segment},
 };
 
+mod approval;
 mod env;
+mod expr;
 pub(super) mod file;
 mod graph;
+mod matrix;
 mod params;
 mod range;
 mod shape;
@@ -94,6 +97,17 @@ pub const ALL: &[&Rule] = &[
     &env::OUTPUT_NEEDS_DEFAULT,
     // Numbers and durations.
     &range::OUT_OF_RANGE,
+    // Expressions, matrices, approvals.
+    &expr::EXPR_SYNTAX,
+    &expr::EXPR_TOO_LARGE,
+    &expr::EXPR_UNKNOWN,
+    &expr::EXPR_TOO_EARLY,
+    &matrix::MATRIX_SHAPE,
+    &matrix::MATRIX_AXIS,
+    &matrix::MATRIX_SIZE,
+    &matrix::MATRIX_COLLISION,
+    &approval::BAD_APPROVAL,
+    &params::BAD_PATTERN,
 ];
 
 /// A broken rule, before it is known where in the text it stands.
@@ -144,6 +158,9 @@ pub(super) fn check(workflow: &Workflow, limits: Limits) -> Vec<Problem> {
     params::check(spec, &mut report);
     env::check(spec, &mut report);
     range::check(spec, limits, &mut report);
+    expr::check(spec, &mut report);
+    matrix::check(spec, &mut report);
+    approval::check(spec, &mut report);
     unsupported::check(spec, &mut report);
     report.0
 }
