@@ -7,5 +7,6 @@ mod bad_input;
 mod crashes;
 mod dev;
 mod examples;
+mod hostile;
 mod logs;
 mod main_job;
