@@ -17,3 +17,4 @@ pub mod logs;
 pub mod matrix;
 pub mod memory;
 pub mod session;
+pub mod usage;

@@ -10,3 +10,4 @@ mod examples;
 mod hostile;
 mod logs;
 mod main_job;
+mod operators;
