@@ -7,8 +7,10 @@ use expect_test::Expect;
 use super::{render::render, rules, validate};
 
 mod documents;
+mod expressions;
 mod limits;
 mod shared;
+mod matrices;
 mod values;
 mod workflows;
 
@@ -32,6 +34,8 @@ fn every_rule_has_an_example() {
         include_str!("tests/values.rs"),
         include_str!("tests/limits.rs"),
         include_str!("tests/shared.rs"),
+        include_str!("tests/expressions.rs"),
+        include_str!("tests/matrices.rs"),
         include_str!("catalog/tests.rs"),
     ];
     let here = here.concat();

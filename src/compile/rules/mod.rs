@@ -16,10 +16,13 @@ use super::{
     path::{Path, Segment},
 };
 
+mod approval;
 mod env;
+mod expr;
 pub(super) mod file;
 mod graph;
 mod group;
+mod matrix;
 mod params;
 mod range;
 mod shape;
@@ -100,6 +103,17 @@ pub const ALL: &[&Rule] = &[
     &group::GROUP_MAX,
     &group::GROUP_LABELS,
     &webhook::BAD_WEBHOOK,
+    // Expressions, matrices, approvals.
+    &expr::EXPR_SYNTAX,
+    &expr::EXPR_TOO_LARGE,
+    &expr::EXPR_UNKNOWN,
+    &expr::EXPR_TOO_EARLY,
+    &matrix::MATRIX_SHAPE,
+    &matrix::MATRIX_AXIS,
+    &matrix::MATRIX_SIZE,
+    &matrix::MATRIX_COLLISION,
+    &approval::BAD_APPROVAL,
+    &params::BAD_PATTERN,
 ];
 
 /// A broken rule, before it is known where in the text it stands.
@@ -152,6 +166,9 @@ pub(super) fn check(workflow: &Workflow, limits: Limits) -> Vec<Problem> {
     range::check(spec, limits, &mut report);
     group::check(spec, &mut report);
     webhook::check(spec, &mut report);
+    expr::check(spec, &mut report);
+    matrix::check(spec, &mut report);
+    approval::check(spec, &mut report);
     unsupported::check(spec, &mut report);
     report.0
 }
