@@ -28,5 +28,6 @@ pub mod source;
 pub mod step;
 pub mod task;
 pub mod trigger;
+pub mod v1alpha1;
 pub mod wire;
 pub mod workflow;
