@@ -12,7 +12,7 @@ use xene_schemas::{
 
 use super::{Path, Report, Rule, each_pipeline, each_task};
 
-pub(super) const UNSUPPORTED: Rule = Rule::error("XE0018", "not carried out by this version");
+pub(super) const UNSUPPORTED: Rule = rule!(Error "XE0018", "not carried out by this version");
 
 type Env = UniqueMap<String, EnvValue>;
 
