@@ -27,8 +27,8 @@ use xene_schemas::{
     wire::{
         VERSION,
         control::{
-            AgentMessage, Claim as ClaimMessage, ControllerMessage, Decision, Hello, Renew, Renewed, Report, RunFact, Skipped,
-            SkippedSlot, SpecsWanted, StoreSeen, Welcome,
+            AgentMessage, Claim as ClaimMessage, ControllerMessage, Decision, Hello, Renew, Renewed, Report, RunFact,
+            Skipped, SkippedSlot, SpecsWanted, StoreSeen, Welcome,
         },
     },
 };
