@@ -7,6 +7,9 @@ use expect_test::Expect;
 use super::{render::render, validate};
 
 mod documents;
+mod expressions;
+mod shared;
+mod matrices;
 mod example;
 mod legacy;
 mod limits;

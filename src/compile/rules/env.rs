@@ -6,7 +6,7 @@ use xene_schemas::{
     env::EnvValue, map::UniqueMap, meta::Name, param::Param, pipeline::PipelineSpec, task::Task, workflow::WorkflowSpec,
 };
 
-use super::{Path, Report, Rule, each_pipeline, each_task, graph::Tasks, suggest};
+use super::{Path, Report, Rule, each_pipeline, each_task, graph::Tasks, matrix::task_named, suggest};
 use crate::compile::params::overlay;
 
 pub(super) const BAD_VARIABLE: Rule = rule!(Error "XE0053", "bad variable");
@@ -125,7 +125,7 @@ fn check_output(
     (task, output): (&str, &str),
     has_default: bool,
 ) {
-    let Some(publisher) = reader.pipeline.tasks.get(task) else {
+    let Some((name, publisher)) = task_named(reader.pipeline, task) else {
         let hint = suggest(task, reader.pipeline.tasks.keys().map(Name::as_str));
         report.add(&UNKNOWN_OUTPUT, at, format!("this pipeline has no task `{task}`")).hint(hint);
         return;
@@ -136,12 +136,12 @@ fn check_output(
     let sure = if reader.in_finally {
         Some(false)
     } else {
-        reader.tasks.get_or_init(|| Tasks::of(reader.pipeline)).precedes(task, reader.name.as_str())
+        reader.tasks.get_or_init(|| Tasks::of(reader.pipeline)).precedes(name.as_str(), reader.name.as_str())
     };
     match sure {
         None => {
-            let message = format!("task `{task}` need not have run when `{}` starts", reader.name);
-            let hint = format!("add `{task}` to the dependencies of `{}`", reader.name);
+            let message = format!("task `{name}` need not have run when `{}` starts", reader.name);
+            let hint = format!("add `{name}` to the dependencies of `{}`", reader.name);
             report.add(&OUTPUT_TOO_EARLY, at, message).hint(hint);
         }
         Some(true) if publisher.when.is_none() => {}

@@ -29,10 +29,14 @@ macro_rules! rule {
     };
 }
 
+mod approval;
 mod effect;
 mod env;
+mod expr;
 pub(super) mod file;
 mod graph;
+mod group;
+mod matrix;
 mod labels;
 mod params;
 mod range;
@@ -44,6 +48,7 @@ pub(crate) mod source;
 mod triggers;
 mod twice;
 mod unsupported;
+mod webhook;
 mod unused;
 
 /// One rule: what a diagnostic's code stands for.
@@ -112,6 +117,21 @@ pub const ALL: &[&Rule] = &[
     &env::OUTPUT_NEEDS_DEFAULT,
     // Numbers and durations.
     &range::OUT_OF_RANGE,
+    // Expressions, matrices, approvals.
+    &expr::EXPR_SYNTAX,
+    &expr::EXPR_TOO_LARGE,
+    &expr::EXPR_UNKNOWN,
+    &expr::EXPR_TOO_EARLY,
+    &matrix::MATRIX_SHAPE,
+    &matrix::MATRIX_AXIS,
+    &matrix::MATRIX_SIZE,
+    &matrix::MATRIX_COLLISION,
+    &approval::BAD_APPROVAL,
+    &params::BAD_PATTERN,
+    // What pipelines share, and what webhooks read.
+    &group::GROUP_MAX,
+    &group::GROUP_LABELS,
+    &webhook::BAD_WEBHOOK,
     // What can be meant, but hardly is.
     &schedule::UNEVEN,
     &schedule::NTH_WEEKDAY,
@@ -196,6 +216,11 @@ pub(super) fn check(workflow: &Workflow, limits: Limits) -> Vec<Problem> {
     params::check(spec, &mut report);
     env::check(spec, &mut report);
     range::check(spec, limits, &mut report);
+    group::check(spec, &mut report);
+    webhook::check(spec, &mut report);
+    expr::check(spec, &mut report);
+    matrix::check(spec, &mut report);
+    approval::check(spec, &mut report);
     unsupported::check(spec, &mut report);
     // A file with an error does nothing yet: what it would do besides is told once it is sound.
     if !report.0.iter().any(|problem| problem.rule.severity == Severity::Error) {
