@@ -8,7 +8,17 @@ pub(super) const NO_AGENT: Rule = rule!(Warning "XE0118", "label that no agent h
 
 const SYSTEMS: &[&str] = &["linux", "macos", "freebsd", "netbsd", "openbsd", "dragonfly", "illumos", "solaris"];
 const MACHINES: &[&str] = &[
-    "x86_64", "aarch64", "x86", "arm", "riscv64", "powerpc64", "powerpc", "s390x", "loongarch64", "mips", "mips64",
+    "x86_64",
+    "aarch64",
+    "x86",
+    "arm",
+    "riscv64",
+    "powerpc64",
+    "powerpc",
+    "s390x",
+    "loongarch64",
+    "mips",
+    "mips64",
     "sparc64",
 ];
 
@@ -53,7 +63,7 @@ pub(super) fn check(spec: &WorkflowSpec, report: &mut Report) {
                 Some(name) => Some(format!("here it is called `{name}`")),
                 None => suggest(value, known.iter().copied()),
             };
-            report.add(&NO_AGENT, &at, format!("no agent of its own has the label {key}={value}")).hint(hint);
+            report.add(&NO_AGENT, &at, format!("agents do not have the label {key}={value} by themselves")).hint(hint);
         }
     });
 }
