@@ -14,6 +14,7 @@ pub mod expr;
 pub mod journal;
 pub mod lmdb;
 pub mod logs;
+pub mod matrix;
 pub mod memory;
 pub mod session;
 pub mod usage;

@@ -17,6 +17,7 @@ pub mod dirs;
 pub mod error;
 pub mod escape;
 pub mod exit;
+pub mod explain;
 pub mod follow;
 pub mod get;
 pub mod interrupt;
@@ -51,7 +52,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 pub use self::error::Error;
 use self::{
     client::Client,
-    output::{ColorChoice, Format, Ui},
+    output::{ColorChoice, Format, Output, Ui},
 };
 
 /// Where a controller listens if nobody says otherwise.
@@ -90,7 +91,7 @@ pub struct Global {
 
     /// How results are printed.
     #[arg(short, long, global = true, value_name = "FORMAT", default_value = "table")]
-    pub output: Format,
+    pub output: Output,
 
     /// When to use colours; NO_COLOR holds for auto.
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
@@ -120,6 +121,8 @@ pub enum Command {
     Agent(agent::Args),
     /// Check workflow files, without a controller.
     Validate(validate::Args),
+    /// Tell what a diagnostic means, and how to mend it.
+    Explain(explain::Args),
     /// Show the source, its problems, and the agents.
     Status,
     /// Look at the source now, and wait until it is in effect.
@@ -170,7 +173,12 @@ pub fn main() -> ExitCode {
             return tell(&error, &mut Ui::of_process(Format::Table, ColorChoice::Auto, false));
         }
     };
-    let mut ui = Ui::of_process(cli.global.output, cli.global.color, cli.global.quiet);
+    let format = cli.global.output.format();
+    let mut ui = Ui::of_process(format.unwrap_or(Format::Table), cli.global.color, cli.global.quiet);
+    if format.is_none() && !matches!(cli.command, Command::Validate(_)) {
+        let message = "only `xene validate` prints annotations for GitHub and SARIF";
+        return tell(&Error::usage_with_hint(message, "elsewhere -o takes table, wide, json, yaml and name"), &mut ui);
+    }
     match dispatch(cli, &mut ui).and_then(|()| ui.flush()) {
         Ok(()) => ExitCode::from(exit::DONE),
         Err(error) => tell(&error, &mut ui),
@@ -187,7 +195,8 @@ fn dispatch(cli: Cli, ui: &mut Ui) -> Result<(), Error> {
         Command::Dev(args) => dev::run(args, global),
         Command::Controller(args) => controller::run(*args, global),
         Command::Agent(args) => agent::run(args, global),
-        Command::Validate(args) => validate::run(&args, ui),
+        Command::Validate(args) => validate::run(&args, global.output, ui),
+        Command::Explain(args) => explain::run(&args, ui),
         Command::Status => status::run(&client()?, ui),
         Command::Sync => sync::run(&client()?, ui),
         Command::Get(args) => get::run(&args, &client()?, ui),

@@ -19,7 +19,7 @@ fn cli(line: &str) -> Cli {
 /// Runs a client command against a controller.
 fn run(line: &str, fake: &Fake) -> (Result<(), Error>, String, String) {
     let cli = cli(line);
-    let (mut ui, out, err) = testing::ui(cli.global.output);
+    let (mut ui, out, err) = testing::ui(cli.global.output.format().unwrap());
     let (client, ui_ref) = (fake.client(), &mut ui);
     let result = match cli.command {
         Command::Status => status::run(&client, ui_ref),
@@ -50,6 +50,7 @@ fn each_command_has_its_help() {
         "controller",
         "agent",
         "validate",
+        "explain",
         "status",
         "sync",
         "get",
@@ -113,7 +114,7 @@ fn what_makes_no_sense_ends_with_2_and_help_with_0() {
 fn global_flags_may_stand_before_and_after_the_command() {
     let cli = cli("xene --server http://a:1 get runs -o json --token t");
     assert_eq!((cli.global.server.as_str(), cli.global.token.as_deref()), ("http://a:1", Some("t")));
-    assert_eq!(cli.global.output, Format::Json);
+    assert_eq!(cli.global.output, Output::Json);
 }
 
 #[test]

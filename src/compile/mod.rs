@@ -13,6 +13,7 @@ pub mod params;
 mod parse;
 mod path;
 pub mod render;
+mod reread;
 pub mod rules;
 
 #[cfg(test)]
@@ -44,6 +45,12 @@ pub fn is_doubtful(snapshot: &Snapshot) -> bool {
     snapshot.files.iter().any(|(path, file)| {
         file.bytes.as_ref().is_some_and(|bytes| build::is_broken(&build::compile_file(path, bytes, limits).problems))
     })
+}
+
+/// A file with each document of the format `v1alpha1` written as `xene/v1`; `None` if it can't be read, which
+/// [`validate`] explains.
+pub fn convert(path: &str, bytes: &[u8]) -> Option<String> {
+    parse::convert(path, bytes)
 }
 
 /// Checks a set of files by themselves, without an earlier state: how many workflows they declare, and all that is

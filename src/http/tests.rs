@@ -280,6 +280,8 @@ async fn lists_are_paged_filtered_and_without_nulls() {
     assert_eq!(world.items("/api/v1/pipelines").await, ["v/build", "v/slow", "w/build", "w/slow"]);
     assert_eq!(world.items("/api/v1/pipelines?limit=2&after=v/build").await, ["v/slow", "w/build"]);
     assert_eq!(world.items("/api/v1/pipelines?workflow=w&labels=tier=fast").await, ["w/build"]);
+    assert_eq!(world.items("/api/v1/pipelines?workflow=w&labels=team=a,tier=fast").await, ["w/build"], "inherited");
+    assert_eq!(world.items("/api/v1/pipelines?labels=team=b").await.len(), 0);
     assert_eq!(world.items("/api/v1/pipelines?phase=NotScheduled&pipeline=slow").await, ["v/slow", "w/slow"]);
     assert_eq!(world.items("/api/v1/pipelines?phase=Scheduled&limit=1").await, [""; 0]);
     let names = |ns: &[u128]| ns.iter().map(|n| run_name(*n).to_string()).collect::<Vec<_>>();

@@ -27,8 +27,8 @@ use xene_schemas::{
     wire::{
         VERSION,
         control::{
-            AgentMessage, Claim as ClaimMessage, ControllerMessage, Hello, Renew, Renewed, Report, RunFact, Skipped,
-            SkippedSlot, SpecsWanted, StoreSeen, Welcome,
+            AgentMessage, Claim as ClaimMessage, ControllerMessage, Decision, Hello, Renew, Renewed, Report, RunFact,
+            Skipped, SkippedSlot, SpecsWanted, StoreSeen, Welcome,
         },
     },
 };
@@ -337,6 +337,9 @@ impl Agent {
             ControllerMessage::Assignments(assignments) => self.assign(now, assignments, fx),
             ControllerMessage::Renewed(renewed) => self.renewed(now, renewed, fx),
             ControllerMessage::StartRun(start) => self.start_run(now, start, fx),
+            ControllerMessage::Decide(Decision { run, task, approved, by }) => {
+                self.drive(now, run, run::Input::Decided { task, approved, by }, fx);
+            }
             ControllerMessage::CancelRun(cancel) => self.cancel_run(now, cancel.run, &cancel.by, fx),
             ControllerMessage::Acknowledged(acknowledged) => {
                 for (run, count) in acknowledged.runs {
@@ -350,8 +353,6 @@ impl Agent {
             ControllerMessage::LogAcknowledged(log) => {
                 fx.now.push(Effect::LogAcknowledged { run: log.run, offset: log.offset });
             }
-            // This version's runs wait for nobody.
-            ControllerMessage::Decide(_) => {}
             ControllerMessage::Specs(specs) => self.specs_came(now, specs.specs, fx),
             ControllerMessage::Certificate(certificate) => {
                 fx.now.push(Effect::InstallCertificate(certificate.chain));

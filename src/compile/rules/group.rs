@@ -6,8 +6,8 @@ use xene_schemas::{meta::Name, workflow::WorkflowSpec};
 
 use super::{Path, Report, Rule, each_pipeline};
 
-pub(super) const GROUP_MAX: Rule = Rule::warning("XE0090", "pipelines of a group disagree");
-pub(super) const GROUP_LABELS: Rule = Rule::error("XE0091", "no agent could have a group");
+pub(super) const GROUP_MAX: Rule = rule!(Warning "XE0090", "pipelines of a group disagree");
+pub(super) const GROUP_LABELS: Rule = rule!(Error "XE0091", "no agent could have a group");
 
 pub(super) fn check(spec: &WorkflowSpec, report: &mut Report) {
     let mut first: HashMap<&Name, (&Name, u32)> = HashMap::new();

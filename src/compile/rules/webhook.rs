@@ -9,7 +9,7 @@ use xene_schemas::{
 use super::{Path, Report, Rule, each_pipeline, params::TRIGGER_PARAM, suggest};
 use crate::compile::params::overlay;
 
-pub(super) const BAD_WEBHOOK: Rule = Rule::error("XE0095", "bad expression of a webhook");
+pub(super) const BAD_WEBHOOK: Rule = rule!(Error "XE0095", "bad expression of a webhook");
 
 /// What a webhook's expressions read.
 const VARIABLES: [&str; 3] = ["payload", "headers", "query"];

@@ -145,6 +145,10 @@ pub(super) fn controller_says(message: &ControllerMessage) -> String {
         ControllerMessage::StartRun(start) => {
             format!("StartRun {} of {}@{}", tail(&start.run), start.spec.key(), n(start.epoch.0))
         }
+        ControllerMessage::Decide(decision) => {
+            let word = if decision.approved { "approved" } else { "rejected" };
+            format!("Decide {} of {}: {word}", decision.task, tail(&decision.run))
+        }
         ControllerMessage::CancelRun(cancel) => format!("CancelRun {}", tail(&cancel.run)),
         ControllerMessage::Acknowledged(acknowledged) => {
             let runs: Vec<String> =
