@@ -157,7 +157,6 @@ pub(super) fn controller_says(message: &ControllerMessage) -> String {
         }
         ControllerMessage::LogAcknowledged(_) => "LogAcknowledged".into(),
         ControllerMessage::Specs(specs) => format!("Specs {}", specs.specs.len()),
-        ControllerMessage::Decide(decision) => format!("Decide {} of {}", decision.task, tail(&decision.run)),
         ControllerMessage::Certificate(_) => "Certificate".into(),
     }
 }
