@@ -143,7 +143,14 @@ impl Agent {
             return;
         }
         if claim.row.suspended != assignment.suspended {
-            self.suspend(&key, assignment.suspended, fx);
+            if assignment.suspended || self.lease.slot_now(now).is_some() {
+                self.suspend(now, &key, assignment.suspended, fx);
+            } else {
+                // What was due meanwhile can't be told yet.
+                self.resuming.insert(key.clone());
+            }
+        } else {
+            self.resuming.remove(&key);
         }
         let Some(claim) = self.claims.get_mut(&key) else { return };
         let changed = claim.row.autonomy != assignment.autonomy;
@@ -195,8 +202,8 @@ impl Agent {
     }
 
     /// A person suspended it, or took that back. What was due meanwhile stays without a run.
-    fn suspend(&mut self, key: &PipelineKey, suspended: bool, fx: &mut Effects) {
-        let slot_now = self.lease.slot_now(self.last);
+    pub(super) fn suspend(&mut self, now: Now, key: &PipelineKey, suspended: bool, fx: &mut Effects) {
+        let slot_now = self.lease.slot_now(now);
         let Some(claim) = self.claims.get_mut(key) else { return };
         let mut come = Come::default();
         if let Some(slot_now) = slot_now.filter(|_| claim.row.suspended) {

@@ -133,6 +133,8 @@ pub struct Agent {
     due: BTreeSet<(Timestamp, PipelineKey)>,
     /// Pipelines with something to start and no lease or spec to start it with.
     parked: BTreeSet<PipelineKey>,
+    /// Pipelines that are not suspended any more, as soon as it is known what was due while they were.
+    resuming: BTreeSet<PipelineKey>,
     timers: Timers<Timer>,
     draining: bool,
     exited: bool,
@@ -174,6 +176,7 @@ impl Agent {
             slots: Slots::new(config.slots),
             due: BTreeSet::new(),
             parked: BTreeSet::new(),
+            resuming: BTreeSet::new(),
             timers: Timers::default(),
             draining: false,
             exited: false,
@@ -384,6 +387,12 @@ impl Agent {
         let version = self.lease.renewed(now, &answer, self.mutants);
         for (key, epoch) in &answer.nacks {
             self.drop_claim(key, Some(*epoch), fx);
+        }
+        let resuming = if self.lease.slot_now(now).is_some() { std::mem::take(&mut self.resuming) } else { BTreeSet::new() };
+        for key in resuming {
+            if self.claims.get(&key).is_some_and(|claim| claim.row.claimed && claim.row.suspended) {
+                self.suspend(now, &key, false, fx);
+            }
         }
         if let Some(skew) = self.lease.skew(now) {
             if skew > SKEW && !self.skewed {
