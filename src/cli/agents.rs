@@ -93,7 +93,7 @@ pub fn run(args: &Args, client: &Client, ui: &mut Ui) -> Result<(), Error> {
     match ui.format {
         Format::Json | Format::Yaml => ui.value(&answer),
         Format::Name => ui.out.line(format!("agent/{name}")),
-        Format::Table | Format::Wide => {
+        Format::Table | Format::Wide | Format::Markdown => {
             ui.note(&format!("agent {name} {done}"));
             Ok(())
         }

@@ -71,7 +71,7 @@ pub fn run(args: &Args, client: &Client, ui: &mut Ui) -> Result<(), Error> {
         Format::Name => {
             rows::items(&value).iter().try_for_each(|item| ui.out.line(escape::line(&rows::name(args.kind, item))))
         }
-        Format::Table | Format::Wide => {
+        Format::Table | Format::Wide | Format::Markdown => {
             let table = rows::table(args.kind, &rows::items(&value), ui.format == Format::Wide, ui.now())?;
             if table.is_empty() {
                 ui.note(&format!("no {}s", args.kind.singular()));
@@ -196,7 +196,7 @@ fn print(kind: Kind, items: &[Value], layout: &mut Option<Layout>, ui: &mut Ui) 
     match ui.format {
         Format::Json | Format::Yaml => items.iter().try_for_each(|item| ui.one_of_many(item)),
         Format::Name => items.iter().try_for_each(|item| ui.out.line(escape::line(&rows::name(kind, item)))),
-        Format::Table | Format::Wide => {
+        Format::Table | Format::Wide | Format::Markdown => {
             let lines = table.lines(layout, first, "", ui.out.colored);
             ui.out.write(lines)
         }

@@ -18,11 +18,13 @@ pub mod escape;
 pub mod exit;
 pub mod follow;
 pub mod get;
+pub mod history;
 pub mod interrupt;
 pub mod kind;
 pub mod logs;
 pub mod man;
 pub mod output;
+pub mod plan;
 pub mod rows;
 pub mod settings;
 pub mod status;
@@ -34,6 +36,7 @@ pub mod trigger;
 pub mod usage;
 pub mod validate;
 pub mod watch;
+pub mod why;
 
 #[cfg(test)]
 mod fake;
@@ -124,6 +127,12 @@ pub enum Command {
     Get(get::Args),
     /// Show one object with its conditions, events and recent runs.
     Describe(describe::Args),
+    /// Show what a commit, or the work tree, would change.
+    Plan(plan::Args),
+    /// Show the commits that changed a workflow, and the runs of each.
+    History(history::Args),
+    /// Say why a run ran or waits, why a pipeline has its agent or none, what became of a due time.
+    Why(why::Args),
     /// Start a run of a pipeline; prints the run's name.
     Trigger(trigger::Args),
     /// Print the log of a run.
@@ -165,6 +174,12 @@ pub fn main() -> ExitCode {
 
 fn dispatch(cli: Cli, ui: &mut Ui) -> Result<(), Error> {
     let global = &cli.global;
+    if global.output == Format::Markdown && !matches!(cli.command, Command::Plan(_)) {
+        return Err(Error::usage_with_hint(
+            "-o markdown is the form of `xene plan` alone",
+            "expected one of table, wide, json, yaml, name",
+        ));
+    }
     let client = || {
         interrupt::exit_on_ctrl_c();
         Client::new(global)
@@ -178,6 +193,9 @@ fn dispatch(cli: Cli, ui: &mut Ui) -> Result<(), Error> {
         Command::Sync => sync::run(&client()?, ui),
         Command::Get(args) => get::run(&args, &client()?, ui),
         Command::Describe(args) => describe::run(&args, &client()?, ui),
+        Command::Plan(args) => plan::run(&args, global, ui),
+        Command::History(args) => history::run(&args, &client()?, ui),
+        Command::Why(args) => why::run(&args, &client()?, ui),
         Command::Trigger(args) => trigger::run(&args, &client()?, ui),
         Command::Logs(args) => logs::run(&args, &client()?, ui),
         Command::Cancel(args) => cancel::run(&args, &client()?, ui),

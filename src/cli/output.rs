@@ -22,6 +22,9 @@ pub enum Format {
     Yaml,
     /// KIND/NAME, one a line.
     Name,
+    /// For a pull request; only of `xene plan`.
+    #[value(hide = true)]
+    Markdown,
 }
 
 /// When to use colours.
@@ -128,7 +131,7 @@ impl Ui {
     pub fn value(&mut self, value: &Value) -> Result<(), Error> {
         let text = match self.format {
             Format::Yaml => serde_yaml::to_string(value).map_err(io::Error::other)?,
-            Format::Json | Format::Table | Format::Wide | Format::Name => {
+            Format::Json | Format::Table | Format::Wide | Format::Name | Format::Markdown => {
                 serde_json::to_string_pretty(value).map_err(io::Error::other)? + "\n"
             }
         };

@@ -29,7 +29,7 @@ pub fn run(client: &Client, ui: &mut Ui) -> Result<(), Error> {
     match ui.format {
         Format::Json | Format::Yaml => return ui.value(&value),
         Format::Name => return ui.out.line("source"),
-        Format::Table | Format::Wide => {}
+        Format::Table | Format::Wide | Format::Markdown => {}
     }
     let status = parse::<Source>(&value)?.status;
     let waiting = rows::items(&client.list(Kind::Pipelines.path(), &[("phase", "NotScheduled")])?);

@@ -24,7 +24,7 @@ pub fn run(client: &Client, ui: &mut Ui) -> Result<(), Error> {
     match ui.format {
         Format::Json | Format::Yaml => ui.value(&value)?,
         Format::Name => ui.out.line("source")?,
-        Format::Table | Format::Wide => {
+        Format::Table | Format::Wide | Format::Markdown => {
             let head = status::revision_line(&source.status);
             ui.out.line(head)?;
             status::print_trouble(&source.status, ui)?;

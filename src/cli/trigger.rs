@@ -62,7 +62,7 @@ pub fn run(args: &Args, client: &Client, ui: &mut Ui) -> Result<(), Error> {
     let run: Run = parse(&created)?;
     let waits = args.wait || args.follow;
     match ui.format {
-        Format::Table | Format::Wide => ui.out.line(run.metadata.name.to_string())?,
+        Format::Table | Format::Wide | Format::Markdown => ui.out.line(run.metadata.name.to_string())?,
         Format::Name => ui.out.line(format!("run/{}", run.metadata.name))?,
         // With --wait the run as it ended is the result.
         Format::Json | Format::Yaml if !waits => ui.value(&created)?,

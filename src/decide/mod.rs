@@ -3,8 +3,10 @@
 mod agents;
 pub mod desired;
 pub mod event;
+mod ledger;
 mod ownership;
 pub mod plan;
+pub mod preview;
 mod reconcile;
 mod recovery;
 mod retention;
@@ -14,6 +16,7 @@ mod schedule;
 mod session;
 mod source;
 mod wall;
+mod why;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -272,6 +272,7 @@ impl Controller {
                 payload: None,
                 give_up_at: None,
             };
+            self.fired(agent, &row.run, fx);
             self.runs.insert(run, row);
             self.active.entry(fact.pipeline).or_default().insert(run);
             if let Some(state) = self.agents.get_mut(agent) {

@@ -9,3 +9,4 @@ mod dev;
 mod examples;
 mod logs;
 mod main_job;
+mod plan;
