@@ -407,13 +407,14 @@ fn due_times_are_kept_as_long_as_the_history_of_their_pipeline() {
     batch.push(Change::PutLedger(LedgerRow { run, reason: None, ..due(10_029) }));
     batch.push(Change::PutLedger(LedgerRow { reason: Some(Reason::UNKNOWN), ..due(10_029) }));
     commit(&store, batch);
-    let slots = |below| {
+    let trigger = name("t");
+    let slots = |below: Option<(Timestamp, Option<&Name>)>| {
         let rows = store.ledger(&key(0), below, 100).unwrap();
         rows.iter().map(|row| row.slot.as_second()).collect::<Vec<_>>()
     };
     assert_eq!(store.ledger(&key(0), None, 1).unwrap()[0].run, run);
     assert_eq!(slots(Some((at(10_002), None))), [10_001, 10_000, 8_500, 8_000]);
-    assert_eq!(slots(Some((at(10_001), Some(&name("t"))))), [10_000, 8_500, 8_000]);
+    assert_eq!(slots(Some((at(10_001), Some(&trigger)))), [10_000, 8_500, 8_000]);
     let (done, wait) = channel();
     store.sweep(at(0), at(10_100), move |result| done.send(result.unwrap()).unwrap()).unwrap();
     assert_eq!(wait.recv().unwrap().ledger, 12, "all beyond ten for each of two runs");
