@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod agents;
+pub mod approve;
 pub mod cancel;
 pub mod client;
 pub mod completion;
@@ -25,9 +26,12 @@ pub mod logs;
 pub mod man;
 pub mod output;
 pub mod plan;
+pub mod prune;
+pub mod rerun;
 pub mod rows;
 pub mod settings;
 pub mod status;
+pub mod suspend;
 pub mod sync;
 pub mod table;
 pub mod time;
@@ -139,6 +143,16 @@ pub enum Command {
     Logs(logs::Args),
     /// Cancel runs.
     Cancel(cancel::Args),
+    /// Approve a task that waits for it, or reject it.
+    Approve(approve::Args),
+    /// Start a run again, as it was; prints the new run's name.
+    Rerun(rerun::Args),
+    /// Let a workflow's, a pipeline's triggers rest, or the source.
+    Suspend(suspend::Suspend),
+    /// End a suspension by command.
+    Resume(suspend::Resume),
+    /// Let a commit remove more than half of all workflows.
+    ApprovePrune(prune::Args),
     /// Manage agents and the tokens by which they join.
     Agents(agents::Args),
     /// Print a completion script for a shell.
@@ -199,6 +213,11 @@ fn dispatch(cli: Cli, ui: &mut Ui) -> Result<(), Error> {
         Command::Trigger(args) => trigger::run(&args, &client()?, ui),
         Command::Logs(args) => logs::run(&args, &client()?, ui),
         Command::Cancel(args) => cancel::run(&args, &client()?, ui),
+        Command::Approve(args) => approve::run(&args, &client()?, ui),
+        Command::Rerun(args) => rerun::run(&args, &client()?, ui),
+        Command::Suspend(args) => suspend::suspend(&args, &client()?, ui),
+        Command::Resume(args) => suspend::resume(&args, &client()?, ui),
+        Command::ApprovePrune(args) => prune::run(&args, &client()?, ui),
         Command::Agents(args) => agents::run(&args, &client()?, ui),
         Command::Completion(args) => completion::run(&args, ui),
         Command::Man(args) => man::run(&args, ui),

@@ -8,6 +8,7 @@ use super::{render::render, rules, validate};
 
 mod documents;
 mod limits;
+mod shared;
 mod values;
 mod workflows;
 
@@ -30,6 +31,7 @@ fn every_rule_has_an_example() {
         include_str!("tests/workflows.rs"),
         include_str!("tests/values.rs"),
         include_str!("tests/limits.rs"),
+        include_str!("tests/shared.rs"),
         include_str!("catalog/tests.rs"),
     ];
     let here = here.concat();

@@ -91,7 +91,8 @@ impl Controller {
             // Just before it, so that there is a place for its own row, should the old owner come back and tell.
             let slot = before(first, Duration::from_millis(1));
             // What was suspended nobody has started.
-            let suspended = workflow.spec.suspend || pipeline.suspend || cron.suspend;
+            let by_command = self.suspension(key).is_some();
+            let suspended = workflow.spec.suspend || pipeline.suspend || cron.suspend || by_command;
             fx.commit.push(Change::PutLedger(LedgerRow {
                 pipeline: key.clone(),
                 trigger: name.clone(),

@@ -93,7 +93,7 @@ impl Hold {
         match self {
             Self::PruneDisabled => "PruneDisabled",
             Self::Incomplete => "Incomplete",
-            Self::PruneBlocked { .. } => "PruneBlocked",
+            Self::PruneBlocked { .. } => BLOCKED,
             Self::NotAtHand => "NotAtHand",
         }
     }
@@ -111,8 +111,8 @@ impl fmt::Display for Hold {
             ),
             Self::PruneBlocked { revision, gone, all } => write!(
                 f,
-                "PruneBlocked: {revision} would remove {gone} of {all} workflows at once; revert it, or bring files back \
-                 until at most half go"
+                "{BLOCKED}: {revision} would remove {gone} of {all} workflows at once; if that is meant, `xene \
+                 approve-prune {revision}`, else revert it"
             ),
             Self::NotAtHand => f.write_str("its content is not at hand and is read again"),
         }
@@ -131,6 +131,8 @@ pub struct Plan {
     pub prune_blocked: Option<u32>,
 }
 
+/// How the reason of a workflow that is blocked begins.
+pub(super) const BLOCKED: &str = "PruneBlocked";
 /// With fewer workflows than that, a commit may remove any number.
 const MIN_TO_BLOCK: usize = 4;
 

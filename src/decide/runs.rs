@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use indexmap::IndexMap;
 use xene_agent::decide::time::{Now, after};
 use xene_schemas::{
-    meta::{AgentName, Epoch, PipelineKey, RunName, SpecHash},
-    phase::{Reason, RunPhase},
+    meta::{AgentName, Epoch, PipelineKey, Revision, RunName, SpecHash},
+    phase::{Reason, RunPhase, TaskPhase},
     pipeline::Autonomy,
     run::{Run, RunEvent, RunSpec, RunTrigger, TriggerType},
     wire::control::{Acknowledged, ControllerMessage, Report, RunFact, StartRun},
@@ -14,7 +14,7 @@ use xene_schemas::{
 
 use super::{
     Controller, Timer,
-    event::{Answer, Effect, Effects, Refusal, SessionId},
+    event::{Again, Answer, Effect, Effects, Refusal, SessionId},
     rows::{Change, OwnerRow, RunRow},
 };
 
@@ -32,6 +32,17 @@ pub(super) struct Order {
     pub(super) payload: Option<Vec<u8>>,
     pub(super) delivery: Option<String>,
     pub(super) force: bool,
+    /// The run that it repeats: then its spec need not be the one in effect.
+    pub(super) repeats: Option<Repeat>,
+}
+
+/// What is taken over from a run that is repeated, beside what any order has.
+#[derive(Debug)]
+pub(super) struct Repeat {
+    of: RunName,
+    revision: Revision,
+    /// Tasks that need not run again, with what they published.
+    reused: IndexMap<String, IndexMap<String, String>>,
 }
 
 /// What the agent of a run is told until its first fact has come.
@@ -46,6 +57,7 @@ pub(super) fn start_message(row: &RunRow) -> Option<StartRun> {
         created_at: row.run.metadata.created_at,
         payload: row.payload.clone(),
         extra: IndexMap::new(),
+        reused: row.reused.clone(),
     })
 }
 
@@ -76,13 +88,18 @@ impl Controller {
         if let Some(row) = self.runs.get(&order.run) {
             return Ok(Answer::Run(Box::new(row.run.clone())));
         }
+        let (mut rerun_of, mut revision, mut reused) = (None, None, IndexMap::new());
+        if let Some(repeat) = order.repeats {
+            (rerun_of, revision, reused) = (Some(repeat.of), Some(repeat.revision), repeat.reused);
+        }
         let spec = RunSpec {
             workflow: key.workflow.clone(),
             pipeline: key.pipeline.clone(),
             trigger: order.trigger,
             params: order.params,
-            revision: pipeline.revision.clone(),
+            revision: revision.unwrap_or_else(|| pipeline.revision.clone()),
             spec_hash: order.spec_hash,
+            rerun_of,
         };
         if let Some(ended) = self.ended_run(&key, order.run) {
             // The record is in the store; what is known here is that it ended, and how.
@@ -90,13 +107,13 @@ impl Controller {
             run.status.phase = if ended.success { RunPhase::Success } else { RunPhase::Error };
             return Ok(Answer::Run(Box::new(run)));
         }
-        if pipeline.spec_hash != order.spec_hash {
+        if pipeline.spec_hash != order.spec_hash && rerun_of.is_none() {
             return Err(Refusal::SpecChanged);
         }
-        if pipeline.suspend && !order.force {
+        if (pipeline.suspend || self.suspension(&key).is_some()) && !order.force {
             return Err(Refusal::Suspended(key));
         }
-        let busy = self.active.get(&key).is_some_and(|runs| runs.len() >= pipeline.max_runs as usize);
+        let busy = self.is_busy(&key);
         let mut run = Run::new(order.run, now.wall, spec);
         let waits = self.owners.get(&key).map_or("no agent has its pipeline", |owned| match &owned.row.owner {
             Some(_) => "its agent is not connected",
@@ -107,8 +124,7 @@ impl Controller {
             run.status.reason = Some(Reason::QUEUED);
             run.status.message = Some("it waits for an earlier run of this pipeline".to_owned());
         }
-        let row =
-            RunRow { run, facts: 0, from_controller: true, cancel_by: None, payload: order.payload, give_up_at: None };
+        let row = RunRow { payload: order.payload, reused, ..RunRow::new(run, true) };
         if let Some(delivery) = order.delivery {
             fx.commit.push(Change::PutDelivery(key.clone(), delivery, order.run));
         }
@@ -118,6 +134,33 @@ impl Controller {
         self.unaddressed.insert((key.clone(), order.run));
         self.address_runs(&key, fx);
         Ok(Answer::Run(Box::new(self.runs[&order.run].run.clone())))
+    }
+
+    /// The same again, whatever is in effect by now; with `failed`, without the tasks that succeeded.
+    pub(super) fn rerun(&mut self, now: Now, again: Again, fx: &mut Effects) -> Result<Answer, Refusal> {
+        let RunRow { run: Run { metadata, spec, status }, payload, .. } = again.original;
+        if !status.phase.is_final() {
+            return Err(Refusal::NotEnded(metadata.name));
+        }
+        if again.failed && status.phase == RunPhase::Success {
+            return Err(Refusal::NothingFailed(metadata.name));
+        }
+        let succeeded = status.tasks.into_iter().filter(|(_, task)| {
+            again.failed && task.phase == TaskPhase::Success && !task.finally
+        });
+        let reused = succeeded.map(|(name, task)| (name, task.outputs)).collect();
+        let order = Order {
+            pipeline: spec.key(),
+            spec_hash: spec.spec_hash,
+            run: again.run,
+            trigger: RunTrigger { by: Some(again.by), ..spec.trigger },
+            params: spec.params,
+            payload,
+            delivery: again.delivery,
+            force: again.force,
+            repeats: Some(Repeat { of: metadata.name, revision: spec.revision, reused }),
+        };
+        self.order_run(now, order, fx)
     }
 
     /// Runs that wait for an agent go to the owner of the current epoch, if it is there to hear of them.
@@ -193,12 +236,7 @@ impl Controller {
         fx: &mut Effects,
     ) -> Result<Answer, Refusal> {
         let Some(row) = self.runs.get_mut(&run) else {
-            let ended = self.ended.values().any(|runs| runs.iter().any(|ended| ended.name == run));
-            return Err(if ended {
-                Refusal::Ended(run)
-            } else {
-                Refusal::NotFound { kind: "run", name: run.to_string() }
-            });
+            return Err(self.no_such_run(run));
         };
         if row.run.status.agent.is_none() {
             let message = format!("cancelled by {by}");
@@ -264,14 +302,9 @@ impl Controller {
             }
             let mut record = Run::new(run, *at, spec.clone());
             (record.status.agent, record.status.epoch) = (Some(agent.clone()), Some(fact.epoch));
-            let row = RunRow {
-                run: record,
-                facts: 1,
-                from_controller: false,
-                cancel_by: None,
-                payload: None,
-                give_up_at: None,
-            };
+            // Due before the store was restored: it may have been followed already, and forgotten with its end.
+            let unsure = self.row.recovered_at.is_some_and(|at| run.at() <= at);
+            let row = RunRow { facts: 1, unsure, ..RunRow::new(record, false) };
             self.fired(agent, &row.run, fx);
             self.runs.insert(run, row);
             self.active.entry(fact.pipeline).or_default().insert(run);
@@ -310,6 +343,7 @@ impl Controller {
             self.timers.disarm(&Timer::GiveUp(run));
         }
         row.run.apply(&fact.event);
+        super::approve::retain(&mut row.decisions, &row.run);
         if row.run.status.phase.is_final() {
             row.run.status.finished_at.get_or_insert(now.wall);
         }
@@ -374,6 +408,8 @@ impl Controller {
     /// After a recovery: if it did not begin, as the store remembers, any agent may have begun it since.
     pub(super) fn doubt_run(&mut self, now: Now, run: RunName, fx: &mut Effects) {
         let Some(row) = self.runs.get_mut(&run) else { return };
+        row.unsure = true;
+        fx.commit.push(Change::PutRun(Box::new(row.clone())));
         if row.from_controller && row.facts == 0 {
             self.unaddressed.remove(&(row.run.spec.key(), run));
             row.run.status.epoch = None;

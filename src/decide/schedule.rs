@@ -1,6 +1,6 @@
 //! Placement: which agent gets a pipeline, and why this one, or why none.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
 use xene_schemas::{
@@ -11,7 +11,7 @@ use xene_schemas::{
     why::{Considered, Verdict},
 };
 
-use super::{Controller, agents::AgentState};
+use super::{Controller, agents::AgentState, rows::AgentRow};
 
 /// Where a pipeline goes, with the reason in a sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub(super) fn matches(asked: &UniqueMap<String, String>, labels: &Labels) -> boo
 }
 
 /// The labels of those asked for that an agent lacks.
-pub(super) fn missing(asked: &UniqueMap<String, String>, labels: &Labels) -> IndexMap<String, String> {
+fn missing(asked: &UniqueMap<String, String>, labels: &Labels) -> Vec<(String, String)> {
     let lacks = asked.iter().filter(|(label, value)| labels.get(*label) != Some(value));
     lacks.map(|(label, value)| (label.clone(), value.clone())).collect()
 }
@@ -51,22 +51,30 @@ impl Load {
 type Planned = BTreeMap<AgentName, u64>;
 
 impl Controller {
-    /// Chooses: all labels, fewest pipelines per slot, then by name. Costs one look at each agent.
-    pub(super) fn choose(&self, labels: &UniqueMap<String, String>, except: Option<&AgentName>) -> Placement {
-        self.choose_after(&Planned::new(), labels, except)
+    /// Chooses: all labels, fewest pipelines per slot, then by name; with `only`, that agent or none. Costs one look at
+    /// each agent.
+    pub(super) fn choose(
+        &self,
+        asked: &[&UniqueMap<String, String>],
+        except: Option<&AgentName>,
+        only: Option<&AgentName>,
+    ) -> Placement {
+        self.choose_after(&Planned::new(), asked, except, only)
     }
 
     fn choose_after(
         &self,
         planned: &Planned,
-        labels: &UniqueMap<String, String>,
+        asked: &[&UniqueMap<String, String>],
         except: Option<&AgentName>,
+        only: Option<&AgentName>,
     ) -> Placement {
         let mut best: Option<(&AgentName, Load)> = None;
         let mut unavailable = Vec::new();
         for (name, agent) in &self.agents {
-            let Some(row) = agent.row.as_ref().filter(|row| matches(labels, &row.labels)) else { continue };
-            if Some(name) == except {
+            let fits = |row: &&AgentRow| asked.iter().all(|asked| matches(asked, &row.labels));
+            let Some(row) = agent.row.as_ref().filter(fits) else { continue };
+            if Some(name) == except || only.is_some_and(|only| only != name) {
                 continue;
             }
             let load = load(agent, planned.get(name).copied().unwrap_or_default());
@@ -76,17 +84,24 @@ impl Controller {
                 best = Some((name, load));
             }
         }
-        let asked = describe(labels);
-        match best {
-            Some((name, load)) => {
+        let labels = describe(asked);
+        match (best, only) {
+            (Some((name, _)), Some(_)) => {
+                Placement::Agent(name.clone(), format!("{name} has {labels}and the rest of its group"))
+            }
+            (Some((name, load)), None) => {
                 let Load { pipelines, slots } = load;
-                let message = format!("{name} has {asked}and the fewest pipelines per slot: {pipelines} on {slots}");
+                let message = format!("{name} has {labels}and the fewest pipelines per slot: {pipelines} on {slots}");
                 Placement::Agent(name.clone(), message)
             }
-            None if unavailable.is_empty() => {
-                Placement::Nowhere(Reason::NO_MATCHING_AGENT, format!("no agent has {asked}").trim_end().to_owned())
+            (None, Some(only)) if unavailable.is_empty() => {
+                let message = format!("{only}, which has the rest of its group, has not {labels}");
+                Placement::Nowhere(Reason::NO_MATCHING_AGENT, message.trim_end().to_owned())
             }
-            None => {
+            (None, None) if unavailable.is_empty() => {
+                Placement::Nowhere(Reason::NO_MATCHING_AGENT, format!("no agent has {labels}").trim_end().to_owned())
+            }
+            (None, _) => {
                 let agents = unavailable.join(", ");
                 Placement::Nowhere(Reason::NO_AGENT_AVAILABLE, format!("not available: {agents}"))
             }
@@ -105,7 +120,7 @@ impl Controller {
             let before = owner.and_then(|row| row.owner.clone());
             let agent = before.as_ref().and_then(|agent| self.agents.get(agent)?.row.as_ref());
             let stays = agent.is_some_and(|row| matches(labels, &row.labels));
-            let (after, reason, message) = match (stays, self.choose_after(&planned, labels, before.as_ref())) {
+            let (after, reason, message) = match (stays, self.choose_after(&planned, &[labels], before.as_ref(), None)) {
                 (true, _) => {
                     let message = owner.map(|row| row.message.clone()).unwrap_or_default();
                     (before.clone(), owner.and_then(|row| row.reason.clone()), message)
@@ -123,16 +138,19 @@ impl Controller {
 
     /// Every agent, and what speaks for or against its having a pipeline.
     pub fn consider(&self, key: &PipelineKey) -> Vec<Considered> {
-        let Some(pipeline) = self.pipelines.get(key) else { return Vec::new() };
+        if !self.pipelines.contains_key(key) {
+            return Vec::new();
+        }
         let owner = self.owners.get(key).and_then(|owned| owned.row.owner.as_ref());
-        let next = match self.choose(&pipeline.labels, owner) {
+        let asked = self.asked_labels(key);
+        let next = match self.choose(&asked, owner, None) {
             Placement::Agent(agent, _) => Some(agent),
             Placement::Nowhere(..) => None,
         };
         let known = self.agents.iter().filter_map(|(name, agent)| Some((name, agent, agent.row.as_ref()?)));
         known
             .map(|(name, agent, row)| {
-                let missing = missing(&pipeline.labels, &row.labels);
+                let missing: IndexMap<_, _> = asked.iter().flat_map(|asked| missing(asked, &row.labels)).collect();
                 let unavailable = agent.unavailable(row);
                 let verdict = if owner == Some(name) {
                     Verdict::Owner
@@ -199,15 +217,13 @@ fn word(verdict: Verdict) -> &'static str {
 }
 
 /// `the labels gpu=yes, os=linux `, or nothing that needs saying.
-fn describe(labels: &UniqueMap<String, String>) -> String {
-    if labels.is_empty() {
-        return "what it takes ".into();
+fn describe(asked: &[&UniqueMap<String, String>]) -> String {
+    let mut pairs: Vec<String> = Vec::new();
+    for (label, value) in asked.iter().copied().flatten() {
+        let pair = format!("{label}={value}");
+        if !pairs.contains(&pair) {
+            pairs.push(pair);
+        }
     }
-    let mut text = String::from("the labels");
-    for (at, (label, value)) in labels.iter().enumerate() {
-        let comma = if at == 0 { "" } else { "," };
-        let _ = write!(text, "{comma} {label}={value}");
-    }
-    text.push(' ');
-    text
+    if pairs.is_empty() { "what it takes ".into() } else { format!("the labels {} ", pairs.join(", ")) }
 }

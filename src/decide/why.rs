@@ -61,7 +61,10 @@ impl Controller {
         let (key, name) = (row.run.spec.key(), row.run.metadata.name);
         let at_once = self.pipelines.get(&key).map_or(1, |pipeline| pipeline.max_runs as usize);
         let order = |row: &RunRow| (row.run.metadata.created_at, row.run.metadata.name);
-        let others = self.active.get(&key).into_iter().flatten().filter(|other| **other != name);
+        // A group of `concurrency` counts as one.
+        let members = self.group_members(&key);
+        let others = members.iter().filter_map(|member| self.active.get(member)).flatten();
+        let others = others.filter(|other| **other != name);
         let others = others.filter_map(|other| self.runs.get(other));
         let earlier: Vec<&RunRow> = others
             .filter(|other| other.run.status.phase != RunPhase::StartingUp || order(other) < order(row))

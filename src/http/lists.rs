@@ -1,6 +1,9 @@
 //! What can be read: lists, page by page, and single objects.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use axum::{
     extract::{Path, State},
@@ -9,14 +12,15 @@ use axum::{
 };
 use xene_agent::clock;
 use xene_schemas::{
-    meta::{Name, PipelineKey, RunName},
+    meta::{Name, ObjectMeta, PipelineKey, RunName},
+    object::WorkflowObject,
     phase::{AgentPhase, PipelinePhase, RunPhase, WorkflowPhase},
     source::Source,
 };
 
 use super::{
     Api,
-    objects::{self, Object, list},
+    objects::{self, Object, Suspensions, list},
     problem::Problem,
     query::{Query, Selector},
 };
@@ -40,22 +44,28 @@ pub(super) async fn workflows(State(api): State<Arc<Api>>, mut query: Query) -> 
     let only: Option<Name> = query.parse("workflow", "a name")?;
     let phase: Option<WorkflowPhase> = query.parse("phase", "Ready, Invalid or Suspended")?;
     query.finish()?;
+    let suspensions = Suspensions::read(&api)?;
     let rows = api.handle.store().workflows(after.as_ref(), limit, |row| {
         let name = &row.metadata.name;
         only.as_ref().is_none_or(|only| only == name)
             && labels.matches(|key| row.metadata.labels.get(key))
-            && phase.is_none_or(|phase| objects::workflow_phase(row) == phase)
+            && phase.is_none_or(|phase| objects::workflow_phase(row, &suspensions) == phase)
     })?;
-    Ok(list("Workflow", rows.into_iter().map(objects::workflow).collect()))
+    Ok(list("Workflow", rows.into_iter().map(|row| objects::workflow(row, &suspensions)).collect()))
 }
 
 pub(super) async fn workflow(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Answer {
-    let row = match name.parse() {
-        Ok(parsed) => api.handle.store().workflow(&parsed)?,
+    let item = match name.parse() {
+        Ok(parsed) => workflow_object(&api, &parsed)?,
         Err(_) => None,
     };
-    let row = row.ok_or_else(|| absent("workflow", &name))?;
-    Ok(Object::new("Workflow", objects::workflow(row)).into_response())
+    Ok(item.ok_or_else(|| absent("workflow", &name))?.into_response())
+}
+
+/// One workflow, if it is there.
+pub(super) fn workflow_object(api: &Api, name: &Name) -> Result<Option<Object<WorkflowObject>>, Problem> {
+    let Some(row) = api.handle.store().workflow(name)? else { return Ok(None) };
+    Ok(Some(Object::new("Workflow", objects::workflow(row, &Suspensions::read(api)?))))
 }
 
 pub(super) async fn pipelines(State(api): State<Arc<Api>>, mut query: Query) -> Answer {
@@ -65,11 +75,13 @@ pub(super) async fn pipelines(State(api): State<Arc<Api>>, mut query: Query) -> 
     let phase: Option<PipelinePhase> = query.parse("phase", "Scheduled or NotScheduled")?;
     query.finish()?;
     let (store, now) = (api.handle.store(), clock::now().wall);
+    let suspensions = Suspensions::read(&api)?;
+    let labels = PipelineLabels::load(&api, labels)?;
     let (mut items, mut last_workflow): (Vec<_>, Option<WorkflowRow>) = (Vec::new(), None);
     // A phase is not in the row: pages are read until enough objects have it.
     loop {
         let rows = store.pipelines(workflow.as_ref(), after.as_ref(), limit, |row| {
-            pipeline.as_ref().is_none_or(|pipeline| *pipeline == row.key.pipeline) && has_labels(&labels, row)
+            pipeline.as_ref().is_none_or(|pipeline| *pipeline == row.key.pipeline) && labels.select(row)
         })?;
         let is_last = rows.len() < limit;
         after = rows.last().map(|row| row.key.clone());
@@ -77,7 +89,7 @@ pub(super) async fn pipelines(State(api): State<Arc<Api>>, mut query: Query) -> 
             if last_workflow.as_ref().is_none_or(|last| last.metadata.name != row.key.workflow) {
                 last_workflow = store.workflow(&row.key.workflow)?;
             }
-            let item = objects::pipeline(&api, row, last_workflow.as_ref(), now)?;
+            let item = objects::pipeline(&api, row, last_workflow.as_ref(), &suspensions, now)?;
             if phase.is_none_or(|phase| phase == item.status.phase) {
                 items.push(item);
             }
@@ -110,7 +122,7 @@ pub(super) fn pipeline_object(
     let store = api.handle.store();
     let Some(row) = store.pipeline(key)? else { return Ok(None) };
     let workflow = store.workflow(&key.workflow)?;
-    let item = objects::pipeline(api, row, workflow.as_ref(), clock::now().wall)?;
+    let item = objects::pipeline(api, row, workflow.as_ref(), &Suspensions::read(api)?, clock::now().wall)?;
     Ok(Some(Object::new("Pipeline", item)))
 }
 
@@ -127,7 +139,8 @@ pub(super) async fn runs(State(api): State<Arc<Api>>, mut query: Query) -> Answe
     let among = if labels.is_empty() {
         None
     } else {
-        let rows = store.pipelines(workflow.as_ref(), None, usize::MAX, |row| has_labels(&labels, row))?;
+        let labels = PipelineLabels::load(&api, labels)?;
+        let rows = store.pipelines(workflow.as_ref(), None, usize::MAX, |row| labels.select(row))?;
         Some(rows.into_iter().map(|row| row.key).collect::<BTreeSet<_>>())
     };
     let filter = RunFilter { workflow, pipeline, phase, active, since, among };
@@ -204,8 +217,28 @@ fn pipeline_filter(query: &mut Query) -> Result<(Option<Name>, Option<Name>), Pr
     Ok((workflow, Some(pipeline.parse().map_err(refuse)?)))
 }
 
-fn has_labels(labels: &Selector, row: &PipelineRow) -> bool {
-    labels.matches(|key| row.spec.labels.get(key))
+/// Selects pipelines by their labels, those of their workflow included; their own win.
+struct PipelineLabels {
+    selector: Selector,
+    /// Empty if everything is selected.
+    of_workflows: HashMap<Name, ObjectMeta>,
+}
+
+impl PipelineLabels {
+    fn load(api: &Api, selector: Selector) -> Result<Self, Problem> {
+        let of_workflows = if selector.is_empty() {
+            HashMap::new()
+        } else {
+            let rows = api.handle.store().workflows(None, usize::MAX, |row| !row.metadata.labels.is_empty())?;
+            rows.into_iter().map(|row| (row.metadata.name.clone(), row.metadata)).collect()
+        };
+        Ok(Self { selector, of_workflows })
+    }
+
+    fn select(&self, row: &PipelineRow) -> bool {
+        let inherited = self.of_workflows.get(&row.key.workflow);
+        self.selector.matches(|key| row.spec.labels.get(key).or_else(|| inherited?.labels.get(key)))
+    }
 }
 
 pub(super) fn absent(kind: &str, name: &str) -> Problem {

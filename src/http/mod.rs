@@ -11,6 +11,7 @@ mod hooks;
 mod lists;
 mod logs;
 mod objects;
+mod operate;
 mod plan;
 mod problem;
 mod query;
@@ -21,6 +22,7 @@ mod stream;
 mod tests;
 pub mod tls;
 mod watch;
+mod webhook;
 mod why;
 
 use std::{fmt, pin::Pin, sync::Arc, time::Duration};
@@ -106,17 +108,26 @@ pub fn router(handle: Handle, config: Config) -> Router {
     let api = Arc::new(Api { handle, config, deliveries: std::array::from_fn(|_| Mutex::default()), planning: Mutex::default() });
     let v1 = Router::new()
         .route("/source", get(lists::source))
+        .route("/source/suspend", post(operate::suspend_source))
+        .route("/source/resume", post(operate::resume_source))
+        .route("/source/approve-prune", post(operate::approve_prune))
         .route("/workflows", get(lists::workflows))
         .route("/workflows/{name}", get(lists::workflow))
         .route("/workflows/{name}/history", get(history::history))
+        .route("/workflows/{name}/suspend", post(operate::suspend_workflow))
+        .route("/workflows/{name}/resume", post(operate::resume_workflow))
         .route("/pipelines", get(lists::pipelines))
         .route("/pipelines/{workflow}/{pipeline}", get(lists::pipeline))
         .route("/pipelines/{workflow}/{pipeline}/firings", get(firings::firings))
         .route("/pipelines/{workflow}/{pipeline}/why", get(why::pipeline))
+        .route("/pipelines/{workflow}/{pipeline}/suspend", post(operate::suspend_pipeline))
+        .route("/pipelines/{workflow}/{pipeline}/resume", post(operate::resume_pipeline))
         .route("/plan", get(plan::of_commit).post(plan::of_files).layer(DefaultBodyLimit::max(plan::MAX_BODY)))
         .route("/runs", get(lists::runs).post(runs::start))
         .route("/runs/{name}", get(lists::run))
         .route("/runs/{name}/cancel", post(runs::cancel))
+        .route("/runs/{name}/approve", post(operate::approve))
+        .route("/runs/{name}/rerun", post(operate::rerun))
         .route("/runs/{name}/logs", get(logs::logs))
         .route("/runs/{name}/why", get(why::run))
         .route("/agents", get(lists::agents))

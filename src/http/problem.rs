@@ -48,6 +48,12 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, detail)
     }
 
+    /// What a client reads: the status and the sentence.
+    #[cfg(test)]
+    pub(super) fn told(self) -> (u16, String) {
+        (self.status.as_u16(), self.detail)
+    }
+
     pub(super) fn hint(self, hint: &'static str) -> Self {
         Self { hint: Some(hint), ..self }
     }
@@ -105,9 +111,17 @@ impl From<Refusal> for Problem {
         let status = match refusal {
             Refusal::NotFound { .. } => StatusCode::NOT_FOUND,
             Refusal::Token => StatusCode::FORBIDDEN,
-            Refusal::SpecChanged | Refusal::Suspended(_) | Refusal::NameTaken(_) | Refusal::Ended(_) => {
-                StatusCode::CONFLICT
-            }
+            Refusal::SpecChanged
+            | Refusal::Suspended(_)
+            | Refusal::NameTaken(_)
+            | Refusal::Ended(_)
+            | Refusal::NotEnded(_)
+            | Refusal::NothingFailed(_)
+            | Refusal::NotWaiting { .. }
+            | Refusal::Decided { .. }
+            | Refusal::NotSuspended(_)
+            | Refusal::NothingBlocked
+            | Refusal::OtherCommit(_) => StatusCode::CONFLICT,
         };
         Self::new(status, refusal.to_string())
     }

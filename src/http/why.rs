@@ -32,7 +32,7 @@ use super::{
     Api,
     firings::firing,
     lists::{absent, find_run},
-    objects::{self, Object},
+    objects::{self, Object, Suspensions},
     problem::Problem,
     query::Query,
 };
@@ -109,7 +109,9 @@ async fn whole(api: &Api, key: PipelineKey) -> Result<PipelineWhy, Problem> {
     };
     let runs = store.runs(&filter, None, RECENT)?.into_iter().map(|row| row.run.metadata.name).collect();
     let firings = store.ledger(&key, None, RECENT)?.into_iter().map(firing).collect();
-    let (suspended, commit_row) = (row.suspend, row.revision.clone());
+    let suspensions = Suspensions::read(api)?;
+    let (suspended, commit_row) =
+        (row.suspend || suspensions.of_pipeline(&key).is_some(), row.revision.clone());
     let labels = row.spec.agents.labels.iter().map(|(label, value)| (label.clone(), value.clone())).collect();
     let now = clock::now().wall;
     let triggers = workflow.as_ref().map(|workflow| {
@@ -117,7 +119,7 @@ async fn whole(api: &Api, key: PipelineKey) -> Result<PipelineWhy, Problem> {
         named.map(|(name, trigger)| trigger_why(name, trigger, suspended, now)).collect()
     });
     let commit = commit(api, commit_row, workflow.as_ref()).await?;
-    let shown = objects::pipeline(api, row, workflow.as_ref(), now)?.status;
+    let shown = objects::pipeline(api, row, workflow.as_ref(), &suspensions, now)?.status;
     Ok(PipelineWhy {
         metadata: PipelineMeta { name: key },
         phase: shown.phase,
@@ -187,7 +189,8 @@ fn instant(api: &Api, key: PipelineKey, at: Timestamp) -> Result<InstantWhy, Pro
         let covers = older.iter().find(|row| row.trigger == **name && row.until.is_some_and(|until| until >= at));
         firings.extend(covers.filter(|_| !told).cloned().map(firing));
     }
-    let suspended = row.as_ref().is_some_and(|row| row.suspend);
+    let by_command = Suspensions::read(api)?.of_pipeline(&key).is_some();
+    let suspended = by_command || row.as_ref().is_some_and(|row| row.suspend);
     let previous = crons.iter().filter_map(|(name, _, schedule)| due_before(schedule, at, name)).max();
     let next = crons.iter().filter_map(|(name, _, schedule)| {
         Some(DueTime { at: schedule.next_after(at)?, trigger: (*name).clone() })

@@ -10,3 +10,4 @@ mod examples;
 mod logs;
 mod main_job;
 mod plan;
+mod operators;

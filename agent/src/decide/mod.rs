@@ -337,9 +337,15 @@ impl Agent {
                     self.acknowledged(run, count, fx);
                 }
             }
+            ControllerMessage::LogAcknowledged(log) if log.unwanted => {
+                // Nobody will read it: as good as delivered.
+                self.log_delivered(log.run, fx);
+            }
             ControllerMessage::LogAcknowledged(log) => {
                 fx.now.push(Effect::LogAcknowledged { run: log.run, offset: log.offset });
             }
+            // This version's runs wait for nobody.
+            ControllerMessage::Decide(_) => {}
             ControllerMessage::Specs(specs) => self.specs_came(now, specs.specs, fx),
             ControllerMessage::SkippedAcknowledged(skipped) => self.skipped.acknowledge(skipped.next),
             ControllerMessage::Certificate(certificate) => {

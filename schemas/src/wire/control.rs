@@ -56,8 +56,10 @@ messages! {
         109 = Specs(Specs),
         /// A new certificate.
         110 = Certificate(Certificate),
+        /// Someone's decision on a task that waits for approval.
+        111 = Decide(Decision),
         /// Due times without a run are on record up to here.
-        111 = SkippedAcknowledged(SkippedAcknowledged),
+        115 = SkippedAcknowledged(SkippedAcknowledged),
     }
 }
 
@@ -291,6 +293,9 @@ pub struct Assignment {
     pub revision: Revision,
     /// True: stop starting, and answer Released.
     pub revoked: bool,
+    /// True: a person suspended it; its triggers do not fire. An agent that does not know the field fires them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspended: bool,
 }
 
 /// Answers Renew.
@@ -323,6 +328,9 @@ pub struct StartRun {
     /// More variables, for later versions.
     #[serde(default)]
     pub extra: IndexMap<String, String>,
+    /// Tasks that count as succeeded, with what they published: those of the run that this one repeats.
+    #[serde(default)]
+    pub reused: IndexMap<String, IndexMap<String, String>>,
 }
 
 /// Ends a run; repeated at each session until its end has come.
@@ -331,6 +339,19 @@ pub struct CancelRun {
     /// The run.
     pub run: RunName,
     /// Who asked.
+    pub by: String,
+}
+
+/// Someone's decision on a task that waits for approval; repeated at each session until the fact of it has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    /// The run.
+    pub run: RunName,
+    /// The task; the name of a task with a matrix means all of its instances that wait.
+    pub task: String,
+    /// Whether it may run.
+    pub approved: bool,
+    /// Who decided.
     pub by: String,
 }
 
@@ -355,6 +376,10 @@ pub struct LogAcknowledged {
     pub run: RunName,
     /// How many bytes of its log the controller has.
     pub offset: u64,
+    /// True: the controller has no record of the run any more, and wants none of its log. An agent that does not know
+    /// the field goes on offering it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unwanted: bool,
 }
 
 /// Specs that were wanted.

@@ -42,23 +42,14 @@ fn refuse(report: &mut Report, at: &Path<'_>, what: &str) {
 }
 
 fn check_webhook(report: &mut Report, at: &Path<'_>, webhook: &Webhook) {
-    let Webhook { auth, when, params, suspend: _ } = webhook;
-    for (given, field) in [(auth.is_some(), "auth"), (when.is_some(), "when"), (!params.is_empty(), "params")] {
-        if given {
-            refuse(report, &at.key(field), field);
-        }
+    if webhook.auth.is_some() {
+        refuse(report, &at.key("auth"), "auth");
     }
 }
 
 fn check_pipeline(report: &mut Report, at: &Path<'_>, pipeline: &PipelineSpec) {
-    if !pipeline.after.0.is_empty() {
-        refuse(report, &at.key("after"), "after");
-    }
     if pipeline.exclusive {
         refuse(report, &at.key("exclusive"), "exclusive");
-    }
-    if pipeline.concurrency.group.is_some() {
-        refuse(report, &at.key("concurrency").key("group"), "group");
     }
     if pipeline.on_agent_lost == Some(OnAgentLost::Retry) {
         refuse(report, &at.key("onAgentLost"), "onAgentLost: Retry");
