@@ -8,8 +8,8 @@ use xene_schemas::{
     wire::{
         VERSION,
         control::{
-            AgentMessage, Assignments, CancelRun, ControllerMessage, Hello, Refused, Renew, Renewed, Skipped,
-            StoreSeen, Welcome,
+            AgentMessage, Assignments, CancelRun, ControllerMessage, Hello, Refused, Renew, Renewed, StoreSeen,
+            Welcome,
         },
     },
 };
@@ -19,7 +19,7 @@ use super::{
     agents::{AgentState, SKEW_LIMIT, SessionState},
     event::{Effect, Effects, SessionId},
     ownership::Owned,
-    rows::{Change, LedgerRow},
+    rows::Change,
 };
 
 /// Answers that an agent does not show to have got for this long are lost on the way: its renewals stop counting.
@@ -155,7 +155,7 @@ impl Controller {
             AgentMessage::CertificateWanted(wanted) => {
                 fx.now.push(Effect::SignCertificate { session, agent, csr: wanted.csr });
             }
-            AgentMessage::Skipped(skipped) => self.skipped(&agent, skipped, fx),
+            AgentMessage::Skipped(skipped) => self.skipped(session, &agent, skipped, fx),
         }
     }
 
@@ -217,20 +217,6 @@ impl Controller {
         hashes.retain(|hash| useful.contains(hash));
         if !hashes.is_empty() {
             fx.now.push(Effect::SendSpecs { session, hashes });
-        }
-    }
-
-    /// Slots that gave no run. Only the owner of an epoch can say so, of pipelines that it had.
-    fn skipped(&mut self, agent: &AgentName, skipped: Skipped, fx: &mut Effects) {
-        for row in skipped.rows {
-            let Some(owned) = self.owners.get(&row.pipeline).filter(|owned| owned.row.epoch >= row.epoch) else {
-                continue;
-            };
-            if owned.row.epoch == row.epoch && owned.row.owner.as_ref().is_some_and(|owner| owner != agent) {
-                continue;
-            }
-            let (pipeline, trigger, slot, reason) = (row.pipeline, row.trigger, row.slot, row.reason);
-            fx.commit.push(Change::PutLedger(LedgerRow { pipeline, trigger, slot, reason }));
         }
     }
 

@@ -141,6 +141,8 @@ impl World {
             hosts: vec!["xene.example".to_owned()],
             ca_fingerprint: "ab".repeat(32),
             sync: Arc::new(|| Box::pin(async { Err("the source is gone".to_owned()) })),
+            browser: None,
+            limits: Limits::default(),
             stopping,
         };
         Self { router: router(handle, config), store, logs, asked, stop, _data: data }
