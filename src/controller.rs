@@ -51,7 +51,7 @@ use crate::{
 
 /// How often the store is swept.
 const SWEEP_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long an equal delivery finds its run, and a due time without a run is on record.
+/// How long an equal delivery finds its run.
 const KEEP_DELIVERIES: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// What a controller takes its store for.
@@ -173,6 +173,7 @@ impl Controller {
     /// If the source, the data folder or an address can't be had.
     pub async fn start(options: Options) -> Result<Self, StartError> {
         let source = Source::open(options.source.clone())?;
+        let browser = source.browser();
         let lock = DataLock::acquire(&options.data_dir)?;
         let socket =
             TcpListener::bind(options.http).map_err(|source| StartError::Http { address: options.http, source })?;
@@ -239,6 +240,8 @@ impl Controller {
                     let syncing = syncing.clone();
                     Box::pin(async move { syncing.sync().await.map(drop).map_err(|failure| failure.to_string()) })
                 }),
+                browser,
+                limits,
                 stopping: stopping.clone(),
             },
         );
@@ -356,13 +359,13 @@ fn watch_source(
         .map_err(|source| StartError::System { what: "the source can't be watched".into(), source })
 }
 
-/// Drops what the store keeps and nobody refers to any more: specs, deliveries, due times without a run.
+/// Drops what the store keeps and nobody needs any more: specs, deliveries, old due times.
 async fn sweep_daily(store: Store) {
     loop {
         tokio::time::sleep(SWEEP_EVERY).await;
-        let (store, before) = (store.clone(), clock::now().wall - KEEP_DELIVERIES);
+        let (store, now) = (store.clone(), clock::now().wall);
         let swept = tokio::task::spawn_blocking(move || {
-            store.sweep(before, |result| match result {
+            store.sweep(now - KEEP_DELIVERIES, now, |result| match result {
                 Ok(swept) => tracing::debug!(?swept, "the store was swept"),
                 Err(error) => tracing::warn!(%error, "the store was not swept"),
             })

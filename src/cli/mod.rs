@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod agents;
+pub mod approve;
 pub mod cancel;
 pub mod client;
 pub mod completion;
@@ -16,13 +17,16 @@ pub mod dirs;
 pub mod error;
 pub mod escape;
 pub mod exit;
+pub mod explain;
 pub mod follow;
 pub mod get;
+pub mod history;
 pub mod interrupt;
 pub mod kind;
 pub mod logs;
 pub mod man;
 pub mod output;
+pub mod plan;
 pub mod prune;
 pub mod rerun;
 pub mod rows;
@@ -37,6 +41,7 @@ pub mod trigger;
 pub mod usage;
 pub mod validate;
 pub mod watch;
+pub mod why;
 
 #[cfg(test)]
 mod fake;
@@ -50,7 +55,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 pub use self::error::Error;
 use self::{
     client::Client,
-    output::{ColorChoice, Format, Ui},
+    output::{ColorChoice, Format, Output, Ui},
 };
 
 /// Where a controller listens if nobody says otherwise.
@@ -89,7 +94,7 @@ pub struct Global {
 
     /// How results are printed.
     #[arg(short, long, global = true, value_name = "FORMAT", default_value = "table")]
-    pub output: Format,
+    pub output: Output,
 
     /// When to use colours; NO_COLOR holds for auto.
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
@@ -119,6 +124,8 @@ pub enum Command {
     Agent(agent::Args),
     /// Check workflow files, without a controller.
     Validate(validate::Args),
+    /// Tell what a diagnostic means, and how to mend it.
+    Explain(explain::Args),
     /// Show the source, its problems, and the agents.
     Status,
     /// Look at the source now, and wait until it is in effect.
@@ -127,12 +134,20 @@ pub enum Command {
     Get(get::Args),
     /// Show one object with its conditions, events and recent runs.
     Describe(describe::Args),
+    /// Show what a commit, or the work tree, would change.
+    Plan(plan::Args),
+    /// Show the commits that changed a workflow, and the runs of each.
+    History(history::Args),
+    /// Say why a run ran or waits, why a pipeline has its agent or none, what became of a due time.
+    Why(why::Args),
     /// Start a run of a pipeline; prints the run's name.
     Trigger(trigger::Args),
     /// Print the log of a run.
     Logs(logs::Args),
     /// Cancel runs.
     Cancel(cancel::Args),
+    /// Approve a task that waits for it, or reject it.
+    Approve(approve::Args),
     /// Start a run again, as it was; prints the new run's name.
     Rerun(rerun::Args),
     /// Let a workflow's, a pipeline's triggers rest, or the source.
@@ -167,7 +182,17 @@ pub fn main() -> ExitCode {
             return tell(&error, &mut Ui::of_process(Format::Table, ColorChoice::Auto, false));
         }
     };
-    let mut ui = Ui::of_process(cli.global.output, cli.global.color, cli.global.quiet);
+    let format = cli.global.output.format();
+    let mut ui = Ui::of_process(format.unwrap_or(Format::Table), cli.global.color, cli.global.quiet);
+    let is_of_command = match cli.global.output {
+        Output::Github | Output::Sarif => matches!(cli.command, Command::Validate(_)),
+        Output::Markdown => matches!(cli.command, Command::Plan(_)),
+        Output::Table | Output::Wide | Output::Json | Output::Yaml | Output::Name => true,
+    };
+    if !is_of_command {
+        let message = "annotations for GitHub and SARIF are forms of `xene validate` alone, Markdown of `xene plan`";
+        return tell(&Error::usage_with_hint(message, "elsewhere -o takes table, wide, json, yaml and name"), &mut ui);
+    }
     match dispatch(cli, &mut ui).and_then(|()| ui.flush()) {
         Ok(()) => ExitCode::from(exit::DONE),
         Err(error) => tell(&error, &mut ui),
@@ -184,14 +209,19 @@ fn dispatch(cli: Cli, ui: &mut Ui) -> Result<(), Error> {
         Command::Dev(args) => dev::run(args, global),
         Command::Controller(args) => controller::run(*args, global),
         Command::Agent(args) => agent::run(args, global),
-        Command::Validate(args) => validate::run(&args, ui),
+        Command::Validate(args) => validate::run(&args, global.output, ui),
+        Command::Explain(args) => explain::run(&args, ui),
         Command::Status => status::run(&client()?, ui),
         Command::Sync => sync::run(&client()?, ui),
         Command::Get(args) => get::run(&args, &client()?, ui),
         Command::Describe(args) => describe::run(&args, &client()?, ui),
+        Command::Plan(args) => plan::run(&args, global, ui),
+        Command::History(args) => history::run(&args, &client()?, ui),
+        Command::Why(args) => why::run(&args, &client()?, ui),
         Command::Trigger(args) => trigger::run(&args, &client()?, ui),
         Command::Logs(args) => logs::run(&args, &client()?, ui),
         Command::Cancel(args) => cancel::run(&args, &client()?, ui),
+        Command::Approve(args) => approve::run(&args, &client()?, ui),
         Command::Rerun(args) => rerun::run(&args, &client()?, ui),
         Command::Suspend(args) => suspend::suspend(&args, &client()?, ui),
         Command::Resume(args) => suspend::resume(&args, &client()?, ui),

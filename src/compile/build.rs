@@ -10,7 +10,7 @@ use xene_schemas::{
     workflow::{Workflow, WorkflowSpec},
 };
 
-use super::{Limits, params::overlay, parse::parse};
+use super::{Limits, params::overlay, parse::parse, rules::file::NEEDS_CONTAINER};
 use crate::decide::desired::WorkflowBody;
 
 /// What one file gives.
@@ -18,6 +18,8 @@ use crate::decide::desired::WorkflowBody;
 pub(super) struct CompiledFile {
     /// Its workflows; none if anything is wrong with it.
     pub(super) workflows: Vec<CompiledWorkflow>,
+    /// Workflows that are refused by themselves: they keep what they last gave.
+    pub(super) refused: Vec<Name>,
     /// How many of its documents are not ours.
     pub(super) ignored: u32,
     /// What is wrong with it.
@@ -41,12 +43,13 @@ pub(super) fn compile_file(path: &str, bytes: &[u8], limits: Limits) -> Compiled
     } else {
         parsed.workflows.into_iter().map(|(workflow, line)| compile_workflow(workflow, line)).collect()
     };
-    CompiledFile { workflows, ignored: parsed.ignored, problems: parsed.problems }
+    CompiledFile { workflows, refused: parsed.refused, ignored: parsed.ignored, problems: parsed.problems }
 }
 
 /// True if these problems keep a file from counting.
 pub(super) fn is_broken(problems: &[Diagnostic]) -> bool {
-    problems.iter().any(|problem| problem.severity == Severity::Error)
+    // What needs a container is refused by itself.
+    problems.iter().any(|problem| problem.severity == Severity::Error && problem.code != NEEDS_CONTAINER.code)
 }
 
 fn compile_workflow(workflow: Workflow, line: u32) -> CompiledWorkflow {

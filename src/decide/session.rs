@@ -8,8 +8,8 @@ use xene_schemas::{
     wire::{
         VERSION,
         control::{
-            AgentMessage, Assignments, CancelRun, ControllerMessage, Hello, Refused, Renew, Renewed, Skipped,
-            StoreSeen, Welcome,
+            AgentMessage, Assignments, CancelRun, ControllerMessage, Hello, Refused, Renew, Renewed, StoreSeen,
+            Welcome,
         },
     },
 };
@@ -19,7 +19,7 @@ use super::{
     agents::{AgentState, SKEW_LIMIT, SessionState},
     event::{Effect, Effects, SessionId},
     ownership::Owned,
-    rows::{Change, LedgerRow},
+    rows::Change,
 };
 
 /// Answers that an agent does not show to have got for this long are lost on the way: its renewals stop counting.
@@ -155,7 +155,7 @@ impl Controller {
             AgentMessage::CertificateWanted(wanted) => {
                 fx.now.push(Effect::SignCertificate { session, agent, csr: wanted.csr });
             }
-            AgentMessage::Skipped(skipped) => self.skipped(&agent, skipped, fx),
+            AgentMessage::Skipped(skipped) => self.skipped(session, &agent, skipped, fx),
         }
     }
 
@@ -220,20 +220,6 @@ impl Controller {
         }
     }
 
-    /// Slots that gave no run. Only the owner of an epoch can say so, of pipelines that it had.
-    fn skipped(&mut self, agent: &AgentName, skipped: Skipped, fx: &mut Effects) {
-        for row in skipped.rows {
-            let Some(owned) = self.owners.get(&row.pipeline).filter(|owned| owned.row.epoch >= row.epoch) else {
-                continue;
-            };
-            if owned.row.epoch == row.epoch && owned.row.owner.as_ref().is_some_and(|owner| owner != agent) {
-                continue;
-            }
-            let (pipeline, trigger, slot, reason) = (row.pipeline, row.trigger, row.slot, row.reason);
-            fx.commit.push(Change::PutLedger(LedgerRow { pipeline, trigger, slot, reason }));
-        }
-    }
-
     /// Tells every agent what changed in its set, and then which runs are its.
     pub(super) fn flush(&mut self, fx: &mut Effects) {
         let mut changed: Vec<(AgentName, Vec<PipelineKey>)> = Vec::new();
@@ -283,6 +269,10 @@ impl Controller {
         let Some(row) = self.runs.get(&run).filter(|row| row.run.status.agent.as_ref() == Some(agent)) else { return };
         if let Some(start) = super::runs::start_message(row) {
             fx.then.push(Effect::Send { session: session.id, message: ControllerMessage::StartRun(start) });
+        }
+        for decision in &row.decisions {
+            let message = ControllerMessage::Decide(decision.clone());
+            fx.then.push(Effect::Send { session: session.id, message });
         }
         if let Some(by) = row.cancel_by.clone() {
             let cancel = ControllerMessage::CancelRun(CancelRun { run, by });

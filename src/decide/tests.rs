@@ -3,6 +3,7 @@
 mod after;
 mod groups;
 mod operators;
+mod ledger;
 mod recovery;
 mod stories;
 mod world;

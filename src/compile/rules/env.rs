@@ -9,14 +9,15 @@ use xene_schemas::{
 use super::{Path, Report, Rule, each_pipeline, each_task, graph::Tasks, matrix::task_named, suggest};
 use crate::compile::params::overlay;
 
-pub(super) const BAD_VARIABLE: Rule = Rule::error("XE0053", "bad variable");
-pub(super) const UNKNOWN_PARAM: Rule = Rule::error("XE0054", "unknown param");
-pub(super) const UNKNOWN_OUTPUT: Rule = Rule::error("XE0055", "unknown output");
-pub(super) const OUTPUT_TOO_EARLY: Rule = Rule::error("XE0056", "output read too early");
-pub(super) const OUTPUT_NEEDS_DEFAULT: Rule = Rule::error("XE0057", "output without default");
+pub(super) const BAD_VARIABLE: Rule = rule!(Error "XE0053", "bad variable");
+pub(super) const UNKNOWN_PARAM: Rule = rule!(Error "XE0054", "unknown param");
+pub(super) const UNKNOWN_OUTPUT: Rule = rule!(Error "XE0055", "unknown output");
+pub(super) const OUTPUT_TOO_EARLY: Rule = rule!(Error "XE0056", "output read too early");
+pub(super) const KEPT_NAME: Rule = rule!(Warning "XE0130", "name kept for xene");
+pub(super) const OUTPUT_NEEDS_DEFAULT: Rule = rule!(Error "XE0057", "output without default");
 
 /// What the agent itself sets for every step.
-const RESERVED: &[&str] = &[
+pub(super) const RESERVED: &[&str] = &[
     "XENE_RUN_ID",
     "XENE_WORKFLOW",
     "XENE_PIPELINE",
@@ -110,6 +111,10 @@ fn check_name(report: &mut Report, at: &Path<'_>, name: &str) {
         report.add(&BAD_VARIABLE, at, message).at_key();
     } else if RESERVED.contains(&name) || name.starts_with("XENE_PARAM_") || name.starts_with("XENE_MATRIX_") {
         report.add(&BAD_VARIABLE, at, format!("{name} is set by xene itself")).at_key();
+    } else if name.starts_with("XENE_") {
+        let hint = suggest(name, RESERVED.iter().copied()).filter(|hint| hint.starts_with("did"));
+        let message = format!("{name} means nothing to xene; names that begin with XENE_ are kept for it");
+        report.add(&KEPT_NAME, at, message).at_key().hint(hint);
     }
 }
 

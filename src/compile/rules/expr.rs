@@ -15,10 +15,10 @@ use super::{
 };
 use crate::compile::params::overlay;
 
-pub(super) const EXPR_SYNTAX: Rule = Rule::error("XE0070", "expression that can't be read");
-pub(super) const EXPR_TOO_LARGE: Rule = Rule::error("XE0071", "expression too large");
-pub(super) const EXPR_UNKNOWN: Rule = Rule::error("XE0072", "expression reads what there is not");
-pub(super) const EXPR_TOO_EARLY: Rule = Rule::error("XE0073", "expression reads a task too early");
+pub(super) const EXPR_SYNTAX: Rule = rule!(Error "XE0070", "expression that can't be read");
+pub(super) const EXPR_TOO_LARGE: Rule = rule!(Error "XE0071", "expression too large");
+pub(super) const EXPR_UNKNOWN: Rule = rule!(Error "XE0072", "expression reads what there is not");
+pub(super) const EXPR_TOO_EARLY: Rule = rule!(Error "XE0073", "expression reads a task too early");
 
 /// Of `trigger`.
 const TRIGGER: &[&str] = &["type", "name", "scheduledTime", "payload"];

@@ -5,10 +5,10 @@ use xene_schemas::{meta::Name, pipeline::PipelineSpec, task::Task, workflow::Wor
 
 use super::{Path, Report, Rule, each_pipeline, each_task, suggest};
 
-pub(super) const MATRIX_SHAPE: Rule = Rule::error("XE0074", "matrix written wrongly");
-pub(super) const MATRIX_AXIS: Rule = Rule::error("XE0075", "combination that does not fit its matrix");
-pub(super) const MATRIX_SIZE: Rule = Rule::error("XE0076", "too many instances");
-pub(super) const MATRIX_COLLISION: Rule = Rule::error("XE0077", "instances or axes share a name");
+pub(super) const MATRIX_SHAPE: Rule = rule!(Error "XE0074", "matrix written wrongly");
+pub(super) const MATRIX_AXIS: Rule = rule!(Error "XE0075", "combination that does not fit its matrix");
+pub(super) const MATRIX_SIZE: Rule = rule!(Error "XE0076", "too many instances");
+pub(super) const MATRIX_COLLISION: Rule = rule!(Error "XE0077", "instances or axes share a name");
 
 pub(super) fn check(spec: &WorkflowSpec, report: &mut Report) {
     each_pipeline(spec, |at, _, pipeline| {

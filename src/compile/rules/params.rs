@@ -15,10 +15,10 @@ use xene_schemas::{
 use super::{Path, Report, Rule, each_pipeline, file::BAD_NAME, suggest};
 use crate::compile::params::{Pattern, check_value, env_name, overlay};
 
-pub(super) const BAD_PARAM: Rule = Rule::error("XE0050", "param declared wrongly");
-pub(super) const PARAM_COLLISION: Rule = Rule::error("XE0051", "params share a variable");
-pub(super) const TRIGGER_PARAM: Rule = Rule::error("XE0052", "trigger gives wrong params");
-pub(super) const BAD_PATTERN: Rule = Rule::error("XE0079", "pattern that can't be used");
+pub(super) const BAD_PARAM: Rule = rule!(Error "XE0050", "param declared wrongly");
+pub(super) const PARAM_COLLISION: Rule = rule!(Error "XE0051", "params share a variable");
+pub(super) const TRIGGER_PARAM: Rule = rule!(Error "XE0052", "trigger gives wrong params");
+pub(super) const BAD_PATTERN: Rule = rule!(Error "XE0079", "pattern that can't be used");
 
 pub(super) fn check(spec: &WorkflowSpec, report: &mut Report) {
     let root = Path::ROOT.key("spec");

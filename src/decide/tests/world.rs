@@ -27,7 +27,7 @@ use xene_schemas::{
 use crate::decide::{
     Config, Controller,
     desired::{Desired, DesiredWorkflow, SourceHealth, SourceOrigin, WorkflowBody},
-    event::{Answer, Command, Effect, Effects, Event, Refusal, RequestId, SessionId},
+    event::{Again, Answer, Command, Effect, Effects, Event, Refusal, RequestId, SessionId},
     rows::{AgentRow, Batch, Change, LedgerRow, Loaded, NewEvent, OwnerRow, RunRow, Suspendable},
 };
 
@@ -286,7 +286,7 @@ impl World {
         node.session = Some(SessionId(self.sessions));
         self.tell_agent(name, agent::event::Event::Connected);
         let ended: Vec<RunName> = self.nodes[name].journal.runs.keys().copied().collect();
-        for run in ended.into_iter().filter(|_| !self.withhold_logs) {
+        for run in if self.withhold_logs { Vec::new() } else { ended } {
             self.tell_agent(name, agent::event::Event::LogDelivered(run));
         }
     }
@@ -452,9 +452,10 @@ impl World {
     }
 
     pub(super) fn rerun(&mut self, run: RunName, n: u128) -> Result<RunName, Refusal> {
-        let original = Box::new(self.store.runs[&run].clone());
+        let original = self.store.runs[&run].clone();
         let run = RunName::new(self.now().wall, n);
-        self.ask(Command::Rerun { original, run, by: "me".into(), delivery: None, force: false }).map(|_| run)
+        let again = Again { original, run, failed: false, by: "me".into(), delivery: None, force: false };
+        self.ask(Command::Rerun(Box::new(again))).map(|_| run)
     }
 
     pub(super) fn sync(&mut self) {
@@ -721,6 +722,8 @@ fn apply(journal: &mut Recovered, changes: Vec<JournalChange>) {
             }
             JournalChange::PutSpec(hash, bytes) => _ = journal.specs.insert(hash, bytes),
             JournalChange::DeleteSpec(hash) => _ = journal.specs.remove(&hash),
+            JournalChange::PutSkipped(number, row) => _ = journal.skipped.insert(number, row),
+            JournalChange::DeleteSkipped(next) => journal.skipped.retain(|number, _| *number >= next),
             JournalChange::PutStore(store) => journal.store = Some(store),
             JournalChange::PutBoot(boot) => journal.boot_id = Some(boot),
             JournalChange::PutName(name) => journal.name = Some(name),

@@ -66,9 +66,10 @@ impl History {
                     None => format!("{key} is nobody's{reason}"),
                 }
             }),
-            Change::PutLedger(row) => {
+            Change::PutLedger(row) if row.run.is_none() => {
                 self.mark(at, "store", || {
-                    format!("no run of {} at {}: {}", row.pipeline, time_of_day(row.slot), row.reason)
+                    let reason = row.reason.as_ref().map(ToString::to_string).unwrap_or_default();
+                    format!("no run of {} at {}: {reason}", row.pipeline, time_of_day(row.slot))
                 });
             }
             _ => {}
@@ -156,6 +157,7 @@ pub(super) fn controller_says(message: &ControllerMessage) -> String {
             format!("Acknowledged {}", runs.join(", "))
         }
         ControllerMessage::LogAcknowledged(_) => "LogAcknowledged".into(),
+        ControllerMessage::SkippedAcknowledged(skipped) => format!("SkippedAcknowledged <{}", skipped.next),
         ControllerMessage::Specs(specs) => format!("Specs {}", specs.specs.len()),
         ControllerMessage::Certificate(_) => "Certificate".into(),
     }
@@ -266,6 +268,8 @@ fn word(event: &xene_schemas::run::RunEvent) -> String {
         E::StepStarted { step, .. } => format!("step {step} started"),
         E::StepEnded { step, .. } => format!("step {step} ended"),
         E::TaskEnded { .. } => "task ended".into(),
+        E::ApprovalWanted { .. } => "approval wanted".into(),
+        E::ApprovalDecided { approved, .. } => (if *approved { "approved" } else { "rejected" }).into(),
         E::ShuttingDown { .. } => "shutting down".into(),
         E::Ended { phase, reason, .. } => match reason {
             Some(reason) => format!("{phase} {reason}"),
