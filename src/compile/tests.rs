@@ -7,13 +7,13 @@ use expect_test::Expect;
 use super::{render::render, validate};
 
 mod documents;
-mod expressions;
-mod shared;
-mod matrices;
 mod example;
+mod expressions;
 mod legacy;
 mod limits;
+mod matrices;
 mod pages;
+mod shared;
 mod values;
 mod workflows;
 

@@ -10,5 +10,5 @@ mod examples;
 mod hostile;
 mod logs;
 mod main_job;
-mod plan;
 mod operators;
+mod plan;

@@ -36,8 +36,8 @@ mod expr;
 pub(super) mod file;
 mod graph;
 mod group;
-mod matrix;
 mod labels;
+mod matrix;
 mod params;
 mod range;
 mod schedule;
@@ -48,8 +48,8 @@ pub(crate) mod source;
 mod triggers;
 mod twice;
 mod unsupported;
-mod webhook;
 mod unused;
+mod webhook;
 
 /// One rule: what a diagnostic's code stands for.
 #[derive(Debug, PartialEq, Eq)]
