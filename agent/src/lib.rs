@@ -7,9 +7,11 @@
 pub mod clock;
 pub mod command;
 pub mod commits;
+pub mod content;
 pub mod decide;
 pub mod driver;
 pub mod exec;
+pub mod glob;
 pub mod journal;
 pub mod lmdb;
 pub mod logs;

@@ -159,6 +159,8 @@ reasons! {
     OUTPUT_TOO_LARGE = "OutputTooLarge",
     /// Its outputs can't be read.
     OUTPUT_INVALID = "OutputInvalid",
+    /// Its artifacts can't be saved.
+    ARTIFACTS_NOT_SAVED = "ArtifactsNotSaved",
     /// Its agent crashed between the intent to start it and the record that it started.
     START_UNCERTAIN = "StartUncertain",
     /// Its agent restarted under it.

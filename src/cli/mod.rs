@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod agents;
+pub mod artifacts;
 pub mod cancel;
 pub mod client;
 pub mod completion;
@@ -128,6 +129,8 @@ pub enum Command {
     Trigger(trigger::Args),
     /// Print the log of a run.
     Logs(logs::Args),
+    /// Fetch what a run's tasks saved.
+    Artifacts(artifacts::Args),
     /// Cancel runs.
     Cancel(cancel::Args),
     /// Manage agents and the tokens by which they join.
@@ -180,6 +183,7 @@ fn dispatch(cli: Cli, ui: &mut Ui) -> Result<(), Error> {
         Command::Describe(args) => describe::run(&args, &client()?, ui),
         Command::Trigger(args) => trigger::run(&args, &client()?, ui),
         Command::Logs(args) => logs::run(&args, &client()?, ui),
+        Command::Artifacts(args) => artifacts::run(&args, &client()?, ui),
         Command::Cancel(args) => cancel::run(&args, &client()?, ui),
         Command::Agents(args) => agents::run(&args, &client()?, ui),
         Command::Completion(args) => completion::run(&args, ui),

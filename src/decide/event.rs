@@ -3,7 +3,7 @@
 use indexmap::IndexMap;
 use jiff::Timestamp;
 use xene_schemas::{
-    meta::{AgentName, Labels, PipelineKey, RunName, SpecHash},
+    meta::{AgentName, FileHash, Labels, PipelineKey, RunName, SpecHash},
     run::{Run, RunTrigger},
     wire::control::{AgentMessage, ControllerMessage, Hello},
 };
@@ -194,6 +194,15 @@ pub enum Effect {
         session: SessionId,
         /// Which.
         hashes: Vec<SpecHash>,
+    },
+    /// Send files of a spec, as far as they are its files, from the store.
+    SendFiles {
+        /// To whom.
+        session: SessionId,
+        /// Of which spec.
+        spec: SpecHash,
+        /// Which.
+        hashes: Vec<FileHash>,
     },
     /// Sign this request for this name, send the certificate, feed `CertificateIssued` back.
     SignCertificate {

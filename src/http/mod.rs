@@ -4,6 +4,7 @@
 //! document of RFC 9457.
 
 mod agents;
+mod artifacts;
 pub mod auth;
 mod hooks;
 mod lists;
@@ -34,6 +35,8 @@ use tokio::{
     time::timeout,
 };
 
+use xene_agent::content::ContentStore;
+
 pub use self::serve::serve;
 use self::{
     auth::{AdminToken, HookSecret},
@@ -62,6 +65,8 @@ pub struct Config {
     pub hosts: Vec<String>,
     /// SHA-256 of the CA's certificate, hex; part of every join token.
     pub ca_fingerprint: String,
+    /// Where the bytes of artifacts are.
+    pub files: ContentStore,
     /// Behind `POST /api/v1/sync`.
     pub sync: SyncHook,
     /// True once the process stops: streams without end then end.
@@ -96,6 +101,8 @@ pub fn router(handle: Handle, config: Config) -> Router {
         .route("/runs/{name}", get(lists::run))
         .route("/runs/{name}/cancel", post(runs::cancel))
         .route("/runs/{name}/logs", get(logs::logs))
+        .route("/runs/{name}/artifacts", get(artifacts::list))
+        .route("/runs/{name}/artifacts/{task}/{*path}", get(artifacts::download))
         .route("/agents", get(lists::agents))
         .route("/agents/tokens", post(agents::create_token))
         .route("/agents/{name}", get(lists::agent))
@@ -157,9 +164,8 @@ async fn finish(request: Request, next: Next) -> Response {
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(
-        header::CONTENT_SECURITY_POLICY,
-        HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
-    );
+    headers
+        .entry(header::CONTENT_SECURITY_POLICY)
+        .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
     response
 }

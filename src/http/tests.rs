@@ -39,6 +39,7 @@ struct World {
     router: Router,
     store: Store,
     logs: LogStore,
+    files: ContentStore,
     asked: Arc<StdMutex<Vec<Command>>>,
     stop: Sender<bool>,
     _data: TempDir,
@@ -97,6 +98,7 @@ fn seed(store: &Store, workflow: &str) {
             params: spec.params.clone(),
             triggers: row.spec.triggers.clone(),
             spec: spec.clone(),
+            files: vec![],
         };
         let (spec_hash, bytes) = compiled.encode();
         batch.push(Change::PutSpec(spec_hash, bytes.into()));
@@ -135,15 +137,17 @@ impl World {
             Ok(answer)
         });
         let (stop, stopping) = tokio_watch::channel(false);
+        let files = ContentStore::open(&data.path().join("files")).unwrap();
         let config = Config {
             admin: AdminToken::new(ADMIN),
             hooks: HookSecret([7; 32]),
             hosts: vec!["xene.example".to_owned()],
             ca_fingerprint: "ab".repeat(32),
+            files: files.clone(),
             sync: Arc::new(|| Box::pin(async { Err("the source is gone".to_owned()) })),
             stopping,
         };
-        Self { router: router(handle, config), store, logs, asked, stop, _data: data }
+        Self { router: router(handle, config), store, logs, files, asked, stop, _data: data }
     }
 
     async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Response {

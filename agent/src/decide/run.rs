@@ -2,6 +2,7 @@
 //!
 //! Here stands the run as a whole; the life of one task is in `task`.
 
+mod artifacts;
 mod command;
 mod dag;
 mod environment;
@@ -13,7 +14,7 @@ mod tests;
 mod timers;
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     ops::Range,
     sync::Arc,
     time::Duration,
@@ -22,8 +23,8 @@ use std::{
 use xene_schemas::{
     meta::{AgentName, Epoch, RunName},
     phase::{Reason, RunPhase, TaskPhase},
-    pipeline::CompiledPipeline,
-    run::{RunEvent, RunSpec, TaskPlan},
+    pipeline::{CompiledPipeline, PipelineFile},
+    run::{Artifact, RunEvent, RunSpec, TaskPlan},
 };
 
 use self::{
@@ -91,6 +92,9 @@ pub struct RunMachine {
     name: RunName,
     pipeline: Arc<CompiledPipeline>,
     payload: Option<Arc<[u8]>>,
+    files: Arc<[PipelineFile]>,
+    /// What tasks saved, by their place in the DAG.
+    artifacts: BTreeMap<usize, Vec<Artifact>>,
     environment: Environment,
     dag: Dag,
     /// By their place in the DAG: in the order of the file, `finally` last.
@@ -160,6 +164,8 @@ impl RunMachine {
         Self {
             name,
             payload,
+            files: pipeline.files.as_slice().into(),
+            artifacts: BTreeMap::new(),
             environment,
             tasks: (0..dag.len()).map(|_| State::Waiting).collect(),
             dag,

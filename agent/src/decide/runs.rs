@@ -17,6 +17,7 @@ use xene_schemas::{
 
 use super::{
     Agent, Timer,
+    artifacts::RunArtifacts,
     admission::{Admission, Shared},
     event::{Effect, Effects, JournalChange, RunRow, RunState, keeps_workspace},
     mutant::Mutant,
@@ -107,6 +108,7 @@ pub(super) struct RunEntry {
     slot: Option<Slot>,
     cancelled_by: Option<String>,
     log_delivered: bool,
+    pub(super) artifacts: RunArtifacts,
 }
 
 impl RunEntry {
@@ -158,8 +160,10 @@ impl Agent {
             slot: None,
             cancelled_by: None,
             log_delivered: false,
+            artifacts: RunArtifacts::default(),
         };
         self.runs.insert(run, entry);
+        self.recover_artifacts(run, fx);
         match state {
             // Given back before it could start, so that the controller has it again.
             RunState::Intent if from_controller && !self.is_claimed(&key, epoch) => {
@@ -196,6 +200,7 @@ impl Agent {
             acknowledged: 0,
             from_controller: true,
             created_at: start.created_at,
+            artifacts: Vec::new(),
             spec: start.spec,
         });
         let spec = self.specs.get(&row.spec.spec_hash).cloned();
@@ -298,6 +303,7 @@ impl Agent {
                     acknowledged: 0,
                     from_controller: false,
                     created_at: now.wall,
+                    artifacts: Vec::new(),
                 };
                 (RunName::of_slot(key, &slot.trigger, slot.at), row, None, Some(slot))
             }
@@ -316,6 +322,7 @@ impl Agent {
             slot,
             cancelled_by: None,
             log_delivered: false,
+            artifacts: RunArtifacts::default(),
         };
         self.runs.insert(run, entry);
         if let Some(reason) = skip {
@@ -399,6 +406,7 @@ impl Agent {
                 match output {
                     Output::Fact(event) => {
                         success |= matches!(event, RunEvent::Ended { phase: RunPhase::Success, .. });
+                        self.keep_artifacts(run, &event, fx);
                         self.push_fact(run, event, fx);
                     }
                     Output::TaskReady(task) => {
@@ -503,6 +511,7 @@ impl Agent {
             slot: None,
             cancelled_by: None,
             log_delivered: false,
+            artifacts: RunArtifacts::default(),
         };
         self.runs.insert(run, entry);
         self.end_unstarted(now, run, Reason::CANCELLED, by, fx);
@@ -523,6 +532,7 @@ impl Agent {
             entry.row.acknowledged = acknowledged;
             fx.commit.push(JournalChange::PutRun(run, entry.row.clone()));
         }
+        self.upload_artifacts(run, fx);
         self.forget_if_done(run, fx);
     }
 
@@ -533,8 +543,11 @@ impl Agent {
         }
     }
 
-    fn forget_if_done(&mut self, run: RunName, fx: &mut Effects) {
-        let done = |entry: &RunEntry| entry.is_ended() && entry.outbox.is_empty() && entry.log_delivered;
+    pub(super) fn forget_if_done(&mut self, run: RunName, fx: &mut Effects) {
+        let done = |entry: &RunEntry| {
+            let all_out = entry.outbox.is_empty() && entry.log_delivered && entry.row.artifacts.is_empty();
+            entry.is_ended() && all_out
+        };
         if self.runs.get(&run).is_some_and(done) {
             self.runs.remove(&run);
             fx.commit.push(JournalChange::DeleteRun(run));

@@ -26,7 +26,8 @@ fn run_name(n: u128) -> RunName {
 }
 
 fn config(dir: &Path, cgroup: Option<PathBuf>) -> ExecConfig {
-    ExecConfig { work_dir: dir.join("work"), cache_dir: dir.join("cache"), cgroup }
+    let files = ContentStore::open(&dir.join("files")).unwrap();
+    ExecConfig { work_dir: dir.join("work"), cache_dir: dir.join("cache"), files, cgroup }
 }
 
 fn command(step: usize, program: Program) -> StepCommand {
@@ -39,6 +40,8 @@ fn command(step: usize, program: Program) -> StepCommand {
         context: "default".into(),
         working_dir: None,
         payload: None,
+        files: [].into(),
+        artifacts: Vec::new(),
     }
 }
 

@@ -15,9 +15,11 @@ use super::{
     Limits,
     path::{Path, Segment},
 };
+use crate::source::snapshot::Travelling;
 
 mod env;
 pub(super) mod file;
+mod files;
 mod graph;
 mod params;
 mod range;
@@ -94,6 +96,12 @@ pub const ALL: &[&Rule] = &[
     &env::OUTPUT_NEEDS_DEFAULT,
     // Numbers and durations.
     &range::OUT_OF_RANGE,
+    // Files that travel, and artifacts.
+    &files::BAD_GLOB,
+    &files::TOO_MUCH,
+    &files::NOT_TAKEN,
+    &files::NOTHING_MATCHES,
+    &files::NOT_BEFORE,
 ];
 
 /// A broken rule, before it is known where in the text it stands.
@@ -135,7 +143,9 @@ impl Report {
 }
 
 /// Checks a workflow that could be read.
-pub(super) fn check(workflow: &Workflow, limits: Limits) -> Vec<Problem> {
+///
+/// `found` is what the patterns of its file took, if anybody looked.
+pub(super) fn check(workflow: &Workflow, found: Option<&[Travelling]>, limits: Limits) -> Vec<Problem> {
     let spec = &workflow.spec;
     let mut report = Report::default();
     shape::check(spec, &mut report);
@@ -144,6 +154,7 @@ pub(super) fn check(workflow: &Workflow, limits: Limits) -> Vec<Problem> {
     params::check(spec, &mut report);
     env::check(spec, &mut report);
     range::check(spec, limits, &mut report);
+    files::check(spec, found, &mut report);
     unsupported::check(spec, &mut report);
     report.0
 }

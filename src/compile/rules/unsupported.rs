@@ -19,9 +19,6 @@ type Env = UniqueMap<String, EnvValue>;
 
 pub(super) fn check(spec: &WorkflowSpec, report: &mut Report) {
     let root = Path::ROOT.key("spec");
-    if !spec.files.is_empty() {
-        refuse(report, &root.key("files"), "files");
-    }
     env(report, &root, &spec.env);
     params(report, &root, &spec.params);
     for (name, trigger) in &spec.triggers {
@@ -78,9 +75,7 @@ fn check_pipeline(report: &mut Report, at: &Path<'_>, pipeline: &PipelineSpec) {
 }
 
 fn check_task(report: &mut Report, at: &Path<'_>, task: &Task) {
-    for (given, field) in
-        [(task.when.is_some(), "when"), (task.matrix.is_some(), "matrix"), (task.artifacts.is_some(), "artifacts")]
-    {
+    for (given, field) in [(task.when.is_some(), "when"), (task.matrix.is_some(), "matrix")] {
         if given {
             refuse(report, &at.key(field), field);
         }

@@ -385,6 +385,7 @@ impl World {
             params: Default::default(),
             triggers: cron.into_iter().collect(),
             spec: spec.clone(),
+            files: vec![],
         };
         let body = WorkflowBody {
             metadata: ObjectMeta {
@@ -520,7 +521,7 @@ impl World {
             }
             Effect::Reply { request, result } => _ = self.replies.insert(request, *result),
             Effect::Alert(alert) => self.alerts.push(alert),
-            Effect::DeleteLogs(_) | Effect::SignCertificate { .. } => {}
+            Effect::SendFiles { .. } | Effect::DeleteLogs(_) | Effect::SignCertificate { .. } => {}
         }
     }
 
@@ -563,7 +564,11 @@ impl World {
             }
             Effect::Exit => node.exited = true,
             Effect::Alert(alert) => self.alerts.push(alert),
-            Effect::LogNote { .. }
+            Effect::FetchFiles { spec, .. } => self.local.push_back((name.to_owned(), Event::FilesReady(spec))),
+            Effect::ForgetFiles(_)
+            | Effect::UploadArtifacts { .. }
+            | Effect::ArtifactStored { .. }
+            | Effect::LogNote { .. }
             | Effect::ForgetRun(_)
             | Effect::InstallCertificate(_)
             | Effect::LogAcknowledged { .. } => {}

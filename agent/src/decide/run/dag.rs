@@ -176,7 +176,6 @@ pub(super) fn unsupported(spec: &PipelineSpec) -> Option<String> {
         [
             (task.when.is_some() || task.steps.iter().any(|step| step.when.is_some()), "when"),
             (task.matrix.is_some(), "matrix"),
-            (task.artifacts.is_some(), "artifacts"),
             (container(&task.executor), "the container executor"),
         ]
         .into_iter()

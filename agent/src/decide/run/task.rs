@@ -40,6 +40,14 @@ pub(super) struct Attempt {
     /// Set as soon as the step is asked to end; the widest asked for.
     stop: Option<StopScope>,
     outputs: Outputs,
+    /// True once a step of it was started.
+    begun: bool,
+}
+
+impl Attempt {
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +96,7 @@ impl RunMachine {
             process: Process::Backoff,
             stop: None,
             outputs: Outputs::default(),
+            begun: false,
         };
         self.tasks[task] = State::Running(Box::new(attempt));
         self.fact(RunEvent::TaskStarted { task: self.dag.name(task).to_string(), attempt: number, at: now.wall });
@@ -108,6 +117,9 @@ impl RunMachine {
             let (step, leftovers) = (self.step_name(task), exit.leftovers.join(", "));
             self.note(format!("{step} left processes behind, which were ended: {leftovers}"));
         }
+        if id.step == self.spec_of(task).steps.len() {
+            return self.artifacts_saved(now, task, exit.status);
+        }
         let failure = self.take_exit(task, exit.status, exit.outputs);
         if self.conclude_step(now, task, failure) {
             self.run_steps(now, task);
@@ -120,7 +132,10 @@ impl RunMachine {
             let State::Running(attempt) = &self.tasks[task] else { return };
             let (index, id) = (attempt.step, self.step_id(task, attempt));
             let Some(step) = self.spec_of(task).steps.get(index) else {
-                return self.end_attempt(now, task, None);
+                return match self.saves(task) {
+                    Some(patterns) => self.save_artifacts(task, patterns),
+                    None => self.end_attempt(now, task, None),
+                };
             };
             let timeout = step.timeout;
             if id.step_attempt == 1 {
@@ -130,9 +145,7 @@ impl RunMachine {
             match self.command(task, id) {
                 Ok(command) => {
                     self.out.push(Output::Spawn(Box::new(command)));
-                    if let State::Running(attempt) = &mut self.tasks[task] {
-                        attempt.process = Process::Running;
-                    }
+                    self.process_runs(task);
                     if let Some(timeout) = timeout {
                         self.timers.set(Timer::Step(task), now.boot + timeout.into());
                     }
@@ -147,6 +160,23 @@ impl RunMachine {
                 }
             }
         }
+    }
+
+    /// A process of the attempt was started.
+    pub(super) fn process_runs(&mut self, task: usize) {
+        if let State::Running(attempt) = &mut self.tasks[task] {
+            (attempt.process, attempt.begun) = (Process::Running, true);
+        }
+    }
+
+    /// Ends an attempt whose steps have all succeeded, once its artifacts are saved, or not.
+    pub(super) fn end_attempt_saved(&mut self, now: Now, task: usize, failure: Option<(Reason, String)>) {
+        let failure = failure.map(|(reason, why)| {
+            let message = format!("could not save its artifacts: {why}");
+            Failure { reason, message, exit_code: None, signal: None }
+        });
+        let stopped = self.stopped(task);
+        self.end_attempt(now, task, stopped.or(failure));
     }
 
     /// What a step's process comes to: none for a Success. Takes its outputs.
@@ -180,7 +210,11 @@ impl RunMachine {
             },
             ExitStatus::Code(code) => (Reason::EXIT_CODE, format!("exited with code {code}"), Some(code), None),
             ExitStatus::Signal(signal) => (Reason::SIGNAL, format!("was ended by signal {signal}"), None, Some(signal)),
-            ExitStatus::StartFailed(why) => (Reason::START_FAILED, format!("could not be started: {why}"), None, None),
+            ExitStatus::StartFailed(why) | ExitStatus::NotSaved(why) => {
+                (Reason::START_FAILED, format!("could not be started: {why}"), None, None)
+            }
+            // Only what saves artifacts ends so, and that is no step.
+            ExitStatus::Saved(_) => return None,
         };
         // Whatever became of a step that was told to end, that is why.
         let failure = Failure { reason, message, exit_code, signal };
@@ -270,8 +304,8 @@ impl RunMachine {
         let (spec, name) = (self.spec_of(task), self.dag.name(task));
         let (reason, message) = match scope {
             None | Some(StopScope::Step) => {
-                let invalid = failure.reason == Reason::SPEC_INVALID;
-                let reason = if invalid { Reason::SPEC_INVALID } else { Reason::STEP_FAILED };
+                let own = [Reason::SPEC_INVALID, Reason::ARTIFACTS_NOT_SAVED].contains(&failure.reason);
+                let reason = if own { failure.reason } else { Reason::STEP_FAILED };
                 (reason, format!("{step} {}", failure.message))
             }
             Some(StopScope::Attempt) => {
@@ -303,6 +337,8 @@ impl RunMachine {
         let tolerated = own && failure.is_some() && self.spec_of(task).allow_failure;
         let phase = if failure.is_some() { TaskPhase::Error } else { TaskPhase::Success };
         let outcome = if failure.is_some() && !tolerated { Outcome::Failed } else { Outcome::Passed };
+        // Those of a failed attempt are not the task's.
+        let artifacts = if failure.is_none() { self.artifacts.get(&task).cloned().unwrap_or_default() } else { vec![] };
         let (reason, message) = failure.unzip();
         self.fact(RunEvent::TaskEnded {
             task: self.dag.name(task).to_string(),
@@ -310,6 +346,7 @@ impl RunMachine {
             reason,
             message: message.clone(),
             outputs,
+            artifacts,
             tolerated,
             at: now.wall,
         });
@@ -339,6 +376,7 @@ impl RunMachine {
             reason: Some(reason),
             message: Some(message),
             outputs: IndexMap::new(),
+            artifacts: Vec::new(),
             tolerated: false,
             at: now.wall,
         });
@@ -427,7 +465,7 @@ impl RunMachine {
         (attempt.process != Process::Backoff).then(|| self.step_id(task, attempt))
     }
 
-    fn step_id(&self, task: usize, attempt: &Attempt) -> StepId {
+    pub(super) fn step_id(&self, task: usize, attempt: &Attempt) -> StepId {
         StepId {
             run: self.name,
             task: self.dag.name(task).to_string(),

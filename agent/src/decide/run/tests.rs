@@ -56,6 +56,7 @@ fn compiled(spec: PipelineSpec) -> CompiledPipeline {
         params: Default::default(),
         triggers: Default::default(),
         spec,
+        files: vec![],
     }
 }
 

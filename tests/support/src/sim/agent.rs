@@ -214,7 +214,12 @@ impl World {
                 let wait = self.random.between(SECOND, self.setup.outage * SECOND);
                 self.later(wait, What::StartAgent { agent });
             }
-            Effect::LogNote { .. }
+            // Specs of these worlds have no files.
+            Effect::FetchFiles { .. }
+            | Effect::ForgetFiles(_)
+            | Effect::UploadArtifacts { .. }
+            | Effect::ArtifactStored { .. }
+            | Effect::LogNote { .. }
             | Effect::ForgetRun(_)
             | Effect::InstallCertificate(_)
             | Effect::LogAcknowledged { .. }

@@ -112,6 +112,7 @@ pub(super) fn agent_says(message: &AgentMessage) -> String {
             format!("Report {}", facts.join(", "))
         }
         AgentMessage::SpecsWanted(wanted) => format!("SpecsWanted {}", wanted.hashes.len()),
+        AgentMessage::FilesWanted(wanted) => format!("FilesWanted {}", wanted.hashes.len()),
         AgentMessage::SetWanted(_) => "SetWanted".into(),
         AgentMessage::CertificateWanted(_) => "CertificateWanted".into(),
         AgentMessage::Skipped(skipped) => {
@@ -152,6 +153,7 @@ pub(super) fn controller_says(message: &ControllerMessage) -> String {
             format!("Acknowledged {}", runs.join(", "))
         }
         ControllerMessage::LogAcknowledged(_) => "LogAcknowledged".into(),
+        ControllerMessage::ArtifactStored(_) => "ArtifactStored".into(),
         ControllerMessage::Specs(specs) => format!("Specs {}", specs.specs.len()),
         ControllerMessage::Certificate(_) => "Certificate".into(),
     }
