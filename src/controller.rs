@@ -205,7 +205,7 @@ impl Controller {
         };
         let loaded = store.load()?;
         let limits = Limits { min_autonomy: whole_millis(options.min_autonomy) };
-        let (catalog, resume) = resume(&loaded, &origin, limits);
+        let (catalog, resume) = resume(&loaded, &origin, limits, &files);
         let sessions = Sessions::default();
         let shells =
             Shells { store: store.clone(), logs: logs.clone(), sessions: sessions.clone(), pki: Arc::clone(&pki) };
@@ -329,10 +329,17 @@ fn whole_millis(duration: Duration) -> xene_schemas::duration::Duration {
 }
 
 /// What the source need not read again, and the compiler's memory of it. Another source than before is read whole.
-fn resume(loaded: &Loaded, origin: &SourceOrigin, limits: Limits) -> (Catalog, Resume) {
+fn resume(loaded: &Loaded, origin: &SourceOrigin, limits: Limits, files: &ContentStore) -> (Catalog, Resume) {
     let catalog = Catalog::recover(loaded.files.clone(), &loaded.workflows, limits);
     let same = loaded.source.as_ref().filter(|s| s.url == origin.url && s.kind == origin.kind && s.path == origin.path);
-    let resume = Resume { revision: same.and_then(|s| s.revision.clone()), known: catalog.known().clone() };
+    let mut known = catalog.known().clone();
+    // What takes files that are lost is read again, which brings them back.
+    for (path, row) in &loaded.files {
+        if !row.travelling.iter().all(|hash| files.has(hash)) {
+            known.remove(path);
+        }
+    }
+    let resume = Resume { revision: same.and_then(|s| s.revision.clone()), known };
     (catalog, resume)
 }
 

@@ -133,6 +133,8 @@ reasons! {
     QUEUED = "Queued",
     /// Waits for its agent.
     WAITING_FOR_AGENT = "WaitingForAgent",
+    /// Its agent waits for files that travel with its workflow.
+    WAITING_FOR_FILES = "WaitingForFiles",
     /// Its own `when` was false.
     SKIPPED = "Skipped",
     /// A person, `failFast`, or `concurrency: Replace` ended it.

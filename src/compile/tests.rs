@@ -7,6 +7,7 @@ use expect_test::Expect;
 use super::{render::render, rules, validate};
 
 mod documents;
+mod files;
 mod limits;
 mod values;
 mod workflows;
@@ -27,6 +28,7 @@ fn check(text: &str, expected: Expect) {
 fn every_rule_has_an_example() {
     let here = [
         include_str!("tests/documents.rs"),
+        include_str!("tests/files.rs"),
         include_str!("tests/workflows.rs"),
         include_str!("tests/values.rs"),
         include_str!("tests/limits.rs"),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use xene_agent::decide::time::Now;
 use xene_schemas::{
     meta::{AgentName, PipelineKey, RunName, SpecHash},
+    phase::{Reason, RunPhase},
     wire::{
         VERSION,
         control::{
@@ -221,13 +222,29 @@ impl Controller {
     }
 
     /// Only files of a spec that the agent has a use for.
-    fn send_files(&self, session: SessionId, agent: &AgentName, wanted: FilesWanted, fx: &mut Effects) {
+    fn send_files(&mut self, session: SessionId, agent: &AgentName, wanted: FilesWanted, fx: &mut Effects) {
         let FilesWanted { spec, hashes } = wanted;
         if self.useful_specs(agent).any(|useful| useful == spec) {
+            self.note_waiting(agent, spec, hashes.len(), fx);
             fx.now.push(Effect::SendFiles { session, spec, hashes });
         } else {
             let sentence = format!("{agent} asked for files of spec {spec:?}, which is not one of its: not sent");
             fx.now.push(Effect::Alert(sentence));
+        }
+    }
+
+    /// Runs of a spec whose agent has not got its files yet say so until they start.
+    fn note_waiting(&mut self, agent: &AgentName, spec: SpecHash, files: usize, fx: &mut Effects) {
+        let runs = self.agents.get(agent).map(|state| state.runs.clone()).unwrap_or_default();
+        for run in runs {
+            let Some(row) = self.runs.get_mut(&run).filter(|row| row.run.spec.spec_hash == spec) else { continue };
+            let status = &mut row.run.status;
+            let reason = Some(Reason::WAITING_FOR_FILES);
+            if status.phase == RunPhase::StartingUp && status.reason != reason {
+                let message = format!("{agent} waits for {files} of the files that travel with the workflow");
+                (status.reason, status.message) = (reason, Some(message));
+                fx.commit.push(Change::PutRun(Box::new(row.clone())));
+            }
         }
     }
 

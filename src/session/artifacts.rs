@@ -64,7 +64,7 @@ async fn take_bytes(
             Err(_) => return Err("nothing came for too long".into()),
         }
     }
-    if incoming.hash() != header.hash {
+    if incoming.size() != header.size || incoming.hash() != header.hash {
         return Err("its bytes are not what it is named by".into());
     }
     let kept = tokio::task::spawn_blocking(move || incoming.finish()).await.map_err(|error| error.to_string())?;

@@ -38,6 +38,7 @@ use super::*;
 
 mod conversation;
 mod enrolment;
+mod files;
 mod logs;
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -149,6 +150,7 @@ struct Controller {
     pki: Arc<Pki>,
     driver: FakeDriver,
     logs: FakeLogs,
+    files: ContentStore,
     sessions: Sessions,
     events: mpsc::Receiver<Event>,
     listener: Option<Listener>,
@@ -170,6 +172,7 @@ impl Controller {
             pki,
             driver,
             logs: FakeLogs::default(),
+            files: ContentStore::open(&folder.join("store")).unwrap(),
             sessions: Sessions::default(),
             events,
             listener: None,

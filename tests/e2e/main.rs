@@ -7,5 +7,6 @@ mod bad_input;
 mod crashes;
 mod dev;
 mod examples;
+mod files;
 mod logs;
 mod main_job;

@@ -165,7 +165,7 @@ impl Downloads {
                 None => break,
             }
         }
-        if incoming.hash() != header.hash {
+        if incoming.size() != header.size || incoming.hash() != header.hash {
             return Err(TakeError::Wrong);
         }
         let kept = tokio::task::spawn_blocking(move || incoming.finish()).await;

@@ -15,11 +15,10 @@ impl RunMachine {
     /// What the first step of a task's attempt finds beside what was there: artifacts of tasks in other contexts.
     pub(super) fn artifacts_for(&self, task: usize) -> Vec<Artifact> {
         let State::Running(attempt) = &self.tasks[task] else { return Vec::new() };
-        let spec = self.spec_of(task);
-        let Some(artifacts) = spec.artifacts.as_ref().filter(|_| !attempt.has_begun()) else { return Vec::new() };
+        let Some(artifacts) = self.spec_of(task).artifacts.as_ref().filter(|_| !attempt.has_begun()) else { return Vec::new() };
         let from = artifacts.from.iter().filter_map(|name| self.dag.find(name.as_str()));
         // In the same context they lie there already.
-        let elsewhere = from.filter(|from| self.spec_of(*from).context != spec.context);
+        let elsewhere = from.filter(|from| self.context_of(*from) != self.context_of(task));
         elsewhere.filter_map(|from| self.artifacts.get(&from)).flatten().cloned().collect()
     }
 

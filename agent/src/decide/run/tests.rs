@@ -1,5 +1,6 @@
 //! A run on a virtual clock with virtual processes. Every input checks the machine's promises.
 
+mod artifacts;
 mod behaviour;
 mod properties;
 

@@ -188,6 +188,7 @@ pub(super) fn agent_hears(event: &AgentEvent) -> String {
         AgentEvent::IntentDurable(run) => format!("intent of {} durable", tail(run)),
         AgentEvent::StepExited { id, exit } => format!("step {} of {} ended {:?}", id.step, tail(&id.run), exit.status),
         AgentEvent::LogDelivered(run) => format!("log of {} delivered", tail(run)),
+        AgentEvent::FilesReady(spec) => format!("files of {spec:?} are there"),
         AgentEvent::DrainRequested => "asked to drain".into(),
         AgentEvent::StopRequested => "asked to stop".into(),
         AgentEvent::JournalFailed => "journal failed".into(),
