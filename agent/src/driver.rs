@@ -206,7 +206,7 @@ impl Driver {
                 drop(logs.remove(found.run));
                 continue;
             };
-            let header = LogHeader { run: found.run, pipeline, epoch, offset: 0 };
+            let header = LogHeader { run: found.run, pipeline, epoch, offset: 0, settled: false };
             uploads.add(header, SpoolSource(logs.create(found.run)));
         }
 
@@ -433,6 +433,7 @@ impl Driver {
                 self.exec.finish_run(run, keep_workspace);
                 self.check_delivered(run);
             }
+            Effect::SettleRun(run) => self.uploads.settle(run),
             Effect::ForgetRun(run) => {
                 self.uploads.remove(run);
                 if let Err(error) = self.logs.remove(run) {
@@ -475,7 +476,7 @@ impl Driver {
         }
         let log = self.logs.create(run);
         if let Some((pipeline, epoch)) = self.open_logs.get(&run).cloned() {
-            let header = LogHeader { run, pipeline, epoch, offset: 0 };
+            let header = LogHeader { run, pipeline, epoch, offset: 0, settled: false };
             self.uploads.add(header, SpoolSource(Arc::clone(&log)));
         }
         log

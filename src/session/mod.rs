@@ -73,11 +73,22 @@ pub enum MayStore {
     No,
 }
 
+/// Whether a log is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Append {
+    /// It is.
+    Yes,
+    /// Not now; the agent asks again later.
+    NotYet,
+    /// Never: there is no record of the run, and none will come.
+    Never,
+}
+
 /// Where log bytes go. Calls for one run may overlap when an agent has just come back: they must not mix.
 pub trait LogSink: Clone + Send + Sync + 'static {
-    /// True if this agent may append to this log: the run exists, is of that pipeline, and was started by this agent
-    /// under that ownership. False for now is asked again later.
-    fn may_append(&self, agent: &AgentName, header: &LogHeader) -> impl Future<Output = bool> + Send;
+    /// Whether this agent may append to this log: the run exists, is of that pipeline, and was started by this agent
+    /// under that ownership.
+    fn may_append(&self, agent: &AgentName, header: &LogHeader) -> impl Future<Output = Append> + Send;
 
     /// Whether this agent may store this artifact. Asked once the fact that names it is acknowledged.
     fn may_store(&self, agent: &AgentName, header: &ArtifactHeader) -> impl Future<Output = MayStore> + Send;

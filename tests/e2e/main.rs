@@ -10,3 +10,4 @@ mod examples;
 mod files;
 mod logs;
 mod main_job;
+mod operators;

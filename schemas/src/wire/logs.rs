@@ -31,6 +31,10 @@ pub struct LogHeader {
     pub epoch: Epoch,
     /// Where in the log the first byte after this header belongs.
     pub offset: u64,
+    /// True: the run has ended, and the controller has acknowledged every fact about it. If the controller has no
+    /// record of it by now, it never will.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub settled: bool,
 }
 
 /// Which artifact follows: its bytes, then the stream's end. Sent once the controller has the fact that names it.
