@@ -102,8 +102,11 @@ impl Downloads {
         let mut takes = tokio::task::JoinSet::new();
         let mut again = Instant::now() + AGAIN;
         loop {
+            let waits = !self.missing().is_empty();
+            asked.retain(|spec| self.missing().contains_key(spec));
             for (spec, lacks) in &*self.missing() {
                 if asked.insert(*spec) {
+                    again = Instant::now() + AGAIN;
                     let wanted = FilesWanted { spec: *spec, hashes: lacks.keys().copied().collect() };
                     // An ended session ends this, too.
                     let _ = outgoing.send(&AgentMessage::FilesWanted(wanted));
@@ -117,7 +120,7 @@ impl Downloads {
                     takes.spawn(async move { downloads.take(stream).await });
                 }
                 Some(_) = takes.join_next() => again = Instant::now() + AGAIN,
-                () = sleep_until(again) => {
+                () = sleep_until(again), if waits => {
                     again = Instant::now() + AGAIN;
                     // A long file is progress.
                     if takes.is_empty() {
