@@ -476,6 +476,7 @@ impl RunMachine {
             reason,
             message: Some("it succeeded in the run that this one repeats".into()),
             outputs,
+            artifacts: Vec::new(),
             tolerated: false,
             at: now.wall,
         });
