@@ -16,6 +16,7 @@ pub mod glob;
 pub mod journal;
 pub mod lmdb;
 pub mod logs;
+pub mod matrix;
 pub mod memory;
 pub mod session;
 pub mod usage;

@@ -194,7 +194,11 @@ impl schemars::JsonSchema for EnvValue {
             })
         };
         let mut output = one("output", "TASK.NAME: an output of a task that ended before.");
-        output["properties"]["default"] = serde_json::json!({"type": ["string", "number", "boolean"]});
+        output["properties"]["output"]["pattern"] = r"\.".into();
+        output["properties"]["default"] = serde_json::json!({
+            "type": ["string", "number", "boolean"],
+            "description": "Used if the task did not publish it."
+        });
         schemars::json_schema!({
             "description": "A literal, or where the value comes from.",
             "anyOf": [

@@ -29,5 +29,6 @@ pub mod step;
 pub mod suspension;
 pub mod task;
 pub mod trigger;
+pub mod v1alpha1;
 pub mod wire;
 pub mod workflow;

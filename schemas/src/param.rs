@@ -60,6 +60,16 @@ pub enum ParamError {
         /// What was given.
         value: String,
     },
+    /// The text does not match the pattern.
+    #[error("param {name} takes text that matches {pattern}, not {value:?}")]
+    Pattern {
+        /// The param.
+        name: String,
+        /// What the whole text must match.
+        pattern: String,
+        /// What was given.
+        value: String,
+    },
     /// No value, no default.
     #[error("param {0} is required")]
     Missing(String),
@@ -74,7 +84,7 @@ pub enum ParamError {
 }
 
 impl Param {
-    /// Checks one value given as text. `pattern` is not checked here: it needs a regular-expression engine.
+    /// Checks one value given as text, but for `pattern`: that needs a regular-expression engine.
     pub fn check(&self, name: &str, value: &str) -> Result<(), ParamError> {
         let refuse = |expected: &str| {
             Err(ParamError::Type {

@@ -1,11 +1,11 @@
 //! Triggers: what starts a pipeline besides a person and its own webhook.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
 use crate::{duration::Duration, env::Scalar, map::UniqueMap};
 
 /// What starts a pipeline.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "type", rename_all = "camelCase", deny_unknown_fields)]
 pub enum Trigger {
@@ -13,6 +13,73 @@ pub enum Trigger {
     Cron(Cron),
     /// Starts when a request comes to `/hooks/WORKFLOW/triggers/TRIGGER`.
     Webhook(Webhook),
+}
+
+/// The fields of all types. They are read as they come, so that an error knows its place: serde's own way of reading
+/// a tagged enum keeps the whole map first.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Fields {
+    #[serde(rename = "type")]
+    kind: Kind,
+    schedule: Option<String>,
+    time_zone: Option<String>,
+    catch_up: Option<CatchUp>,
+    starting_deadline: Option<Duration>,
+    jitter: Option<Duration>,
+    auth: Option<WebhookAuth>,
+    when: Option<String>,
+    #[serde(default)]
+    params: UniqueMap<String, Scalar>,
+    #[serde(default)]
+    suspend: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Kind {
+    Cron,
+    Webhook,
+}
+
+impl<'de> Deserialize<'de> for Trigger {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let fields = Fields::deserialize(deserializer)?;
+        let Fields { kind, schedule, time_zone, catch_up, starting_deadline, jitter, auth, when, params, suspend } = fields;
+        // The first field that the other type has.
+        let foreign = |given: &[(&'static str, bool)], own| match given.iter().find(|(_, is_given)| *is_given) {
+            Some((field, _)) => Err(D::Error::unknown_field(field, own)),
+            None => Ok(()),
+        };
+        match kind {
+            Kind::Cron => {
+                let own = &["type", "schedule", "timeZone", "catchUp", "startingDeadline", "jitter", "params", "suspend"];
+                foreign(&[("auth", auth.is_some()), ("when", when.is_some())], own)?;
+                Ok(Self::Cron(Cron {
+                    schedule: schedule.ok_or_else(|| D::Error::missing_field("schedule"))?,
+                    time_zone,
+                    catch_up: catch_up.unwrap_or_default(),
+                    starting_deadline: starting_deadline.unwrap_or_else(default_starting_deadline),
+                    jitter: jitter.unwrap_or_default(),
+                    params,
+                    suspend,
+                }))
+            }
+            Kind::Webhook => {
+                let given = [
+                    ("schedule", schedule.is_some()),
+                    ("timeZone", time_zone.is_some()),
+                    ("catchUp", catch_up.is_some()),
+                    ("startingDeadline", starting_deadline.is_some()),
+                    ("jitter", jitter.is_some()),
+                ];
+                foreign(&given, &["type", "auth", "when", "params", "suspend"])?;
+                // `3` and `true` are expressions too.
+                let params = params.into_inner().into_iter().map(|(name, value)| (name, value.to_string())).collect();
+                Ok(Self::Webhook(Webhook { auth, when, params, suspend }))
+            }
+        }
+    }
 }
 
 /// Starts at times. Hosted by the agent that owns the pipeline, so it fires without the controller too.

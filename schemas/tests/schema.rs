@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "tests may stop at what they do not expect")]
 
+#[path = "../../src/compile/tests/example.rs"]
+mod example;
+
 use std::{fs, path::Path};
 
 use serde_json::{Map, Value};
@@ -85,8 +88,8 @@ fn check(root: &Value, schema: &Value, value: &Value, at: &str) -> Result<(), St
             ("minItems", Value::Array(items)) => items.len() as u64 >= rule.as_u64().unwrap(),
             ("minimum", Value::Number(number)) => number.as_f64() >= rule.as_f64(),
             ("maximum", Value::Number(number)) => number.as_f64() <= rule.as_f64(),
-            // Names and durations have patterns; their own types' tests check those.
-            ("pattern", _) => true,
+            ("pattern", Value::String(text)) => regex::Regex::new(rule.as_str().unwrap()).unwrap().is_match(text),
+            ("minLength", Value::String(text)) => text.chars().count() as u64 >= rule.as_u64().unwrap(),
             (
                 "properties"
                 | "additionalProperties"
@@ -95,7 +98,9 @@ fn check(root: &Value, schema: &Value, value: &Value, at: &str) -> Result<(), St
                 | "items"
                 | "minItems"
                 | "minimum"
-                | "maximum",
+                | "maximum"
+                | "minLength"
+                | "pattern",
                 _,
             ) => true,
             (other, _) => panic!("{at}: this test does not know {other}"),
@@ -169,4 +174,65 @@ fn every_example_keeps_the_schema() {
             }
         }
     }
+}
+
+#[test]
+fn every_field_is_described() {
+    fn visit(root: &Value, value: &Value, missing: &mut Vec<String>) {
+        if let Some(properties) = value.get("properties").and_then(Value::as_object) {
+            for (name, field) in properties {
+                let target = field.get("$ref").and_then(Value::as_str);
+                let target = target.and_then(|target| root.pointer(target.trim_start_matches('#')));
+                let has = |value: &Value| value.get("description").is_some();
+                // The words of a tag are their own description.
+                if !has(field) && !target.is_some_and(has) && field.get("const").is_none() {
+                    missing.push(name.clone());
+                }
+            }
+        }
+        match value {
+            Value::Object(map) => map.values().for_each(|value| visit(root, value, missing)),
+            Value::Array(values) => values.iter().for_each(|value| visit(root, value, missing)),
+            _ => {}
+        }
+    }
+    let (schema, mut missing) = (generate(), Vec::new());
+    visit(&schema, &schema, &mut missing);
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+/// Wrong, but not in a way that a schema can tell.
+const BEYOND_A_SCHEMA: [&str; 4] = ["18446744073709551615", "99999999999999999999", "{-x: {}}", "{$who: {}}"];
+
+#[test]
+fn the_examples_of_diagnostics_keep_the_schema_if_they_are_right_and_break_it_if_they_are_misshapen() {
+    let schema = generate();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/diagnostics");
+    let (mut right, mut misshapen) = (0, 0);
+    for page in fs::read_dir(folder).unwrap() {
+        let path = page.unwrap().path();
+        for example in example::examples(&fs::read_to_string(&path).unwrap()) {
+            if example.language == example::Language::Shell {
+                continue;
+            }
+            let documents = serde_yaml::Deserializer::from_str(&example.text);
+            let documents: Result<Vec<Value>, _> = documents.map(serde::Deserialize::deserialize).collect();
+            // What is no YAML is no matter of a schema.
+            let Ok(documents) = documents else { continue };
+            let ours = documents.iter().filter(|document| document["apiVersion"] == "xene/v1");
+            let verdicts: Vec<_> = ours.map(|document| check(&schema, &schema, document, "")).collect();
+            let shape = ["XE0011", "XE0012", "XE0013", "XE0014"];
+            if !example.is_wrong {
+                right += verdicts.len();
+                assert_eq!(verdicts.into_iter().find(Result::is_err), None, "{}:\n{}", path.display(), example.text);
+            } else if !verdicts.is_empty()
+                && example.marks.iter().all(|mark| shape.contains(&mark.code.as_str()))
+                && !BEYOND_A_SCHEMA.iter().any(|text| example.text.contains(text))
+            {
+                misshapen += 1;
+                assert!(verdicts.iter().any(Result::is_err), "{}:\n{}", path.display(), example.text);
+            }
+        }
+    }
+    assert!(right > 50 && misshapen > 80, "{right} {misshapen}");
 }

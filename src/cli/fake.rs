@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::{
     Global,
     client::Client,
-    output::{ColorChoice, Format},
+    output::{ColorChoice, Output},
 };
 
 /// What was asked.
@@ -110,7 +110,7 @@ pub(super) fn global(server: &str) -> Global {
         server: server.into(),
         token: Some("s3cret".into()),
         ca: None,
-        output: Format::Table,
+        output: Output::Table,
         color: ColorChoice::Never,
         quiet: false,
         verbose: 0,

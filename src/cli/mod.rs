@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod agents;
+pub mod approve;
 pub mod artifacts;
 pub mod cancel;
 pub mod client;
@@ -17,6 +18,7 @@ pub mod dirs;
 pub mod error;
 pub mod escape;
 pub mod exit;
+pub mod explain;
 pub mod follow;
 pub mod get;
 pub mod interrupt;
@@ -51,7 +53,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 pub use self::error::Error;
 use self::{
     client::Client,
-    output::{ColorChoice, Format, Ui},
+    output::{ColorChoice, Format, Output, Ui},
 };
 
 /// Where a controller listens if nobody says otherwise.
@@ -90,7 +92,7 @@ pub struct Global {
 
     /// How results are printed.
     #[arg(short, long, global = true, value_name = "FORMAT", default_value = "table")]
-    pub output: Format,
+    pub output: Output,
 
     /// When to use colours; NO_COLOR holds for auto.
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
@@ -120,6 +122,8 @@ pub enum Command {
     Agent(agent::Args),
     /// Check workflow files, without a controller.
     Validate(validate::Args),
+    /// Tell what a diagnostic means, and how to mend it.
+    Explain(explain::Args),
     /// Show the source, its problems, and the agents.
     Status,
     /// Look at the source now, and wait until it is in effect.
@@ -136,6 +140,8 @@ pub enum Command {
     Artifacts(artifacts::Args),
     /// Cancel runs.
     Cancel(cancel::Args),
+    /// Approve a task that waits for it, or reject it.
+    Approve(approve::Args),
     /// Start a run again, as it was; prints the new run's name.
     Rerun(rerun::Args),
     /// Let a workflow's, a pipeline's triggers rest, or the source.
@@ -170,7 +176,12 @@ pub fn main() -> ExitCode {
             return tell(&error, &mut Ui::of_process(Format::Table, ColorChoice::Auto, false));
         }
     };
-    let mut ui = Ui::of_process(cli.global.output, cli.global.color, cli.global.quiet);
+    let format = cli.global.output.format();
+    let mut ui = Ui::of_process(format.unwrap_or(Format::Table), cli.global.color, cli.global.quiet);
+    if format.is_none() && !matches!(cli.command, Command::Validate(_)) {
+        let message = "only `xene validate` prints annotations for GitHub and SARIF";
+        return tell(&Error::usage_with_hint(message, "elsewhere -o takes table, wide, json, yaml and name"), &mut ui);
+    }
     match dispatch(cli, &mut ui).and_then(|()| ui.flush()) {
         Ok(()) => ExitCode::from(exit::DONE),
         Err(error) => tell(&error, &mut ui),
@@ -187,7 +198,8 @@ fn dispatch(cli: Cli, ui: &mut Ui) -> Result<(), Error> {
         Command::Dev(args) => dev::run(args, global),
         Command::Controller(args) => controller::run(*args, global),
         Command::Agent(args) => agent::run(args, global),
-        Command::Validate(args) => validate::run(&args, ui),
+        Command::Validate(args) => validate::run(&args, global.output, ui),
+        Command::Explain(args) => explain::run(&args, ui),
         Command::Status => status::run(&client()?, ui),
         Command::Sync => sync::run(&client()?, ui),
         Command::Get(args) => get::run(&args, &client()?, ui),
@@ -196,6 +208,7 @@ fn dispatch(cli: Cli, ui: &mut Ui) -> Result<(), Error> {
         Command::Logs(args) => logs::run(&args, &client()?, ui),
         Command::Artifacts(args) => artifacts::run(&args, &client()?, ui),
         Command::Cancel(args) => cancel::run(&args, &client()?, ui),
+        Command::Approve(args) => approve::run(&args, &client()?, ui),
         Command::Rerun(args) => rerun::run(&args, &client()?, ui),
         Command::Suspend(args) => suspend::suspend(&args, &client()?, ui),
         Command::Resume(args) => suspend::resume(&args, &client()?, ui),

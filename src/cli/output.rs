@@ -9,8 +9,43 @@ use serde_json::Value;
 
 use super::{Error, dirs, escape, table::Table};
 
-/// How results are printed.
+/// What `--output` takes. Not every command has every form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// Aligned columns.
+    Table,
+    /// More columns.
+    Wide,
+    /// What the API gave.
+    Json,
+    /// The same as YAML.
+    Yaml,
+    /// KIND/NAME, one a line.
+    Name,
+    /// Annotations of GitHub Actions; of `xene validate` alone.
+    #[value(hide = true)]
+    Github,
+    /// SARIF 2.1.0; of `xene validate` alone.
+    #[value(hide = true)]
+    Sarif,
+}
+
+impl Output {
+    /// The form that every command has; `None` if it is one of a command alone.
+    pub const fn format(self) -> Option<Format> {
+        match self {
+            Self::Table => Some(Format::Table),
+            Self::Wide => Some(Format::Wide),
+            Self::Json => Some(Format::Json),
+            Self::Yaml => Some(Format::Yaml),
+            Self::Name => Some(Format::Name),
+            Self::Github | Self::Sarif => None,
+        }
+    }
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// Aligned columns.
     Table,

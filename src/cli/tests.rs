@@ -19,13 +19,14 @@ fn cli(line: &str) -> Cli {
 /// Runs a client command against a controller.
 fn run(line: &str, fake: &Fake) -> (Result<(), Error>, String, String) {
     let cli = cli(line);
-    let (mut ui, out, err) = testing::ui(cli.global.output);
+    let (mut ui, out, err) = testing::ui(cli.global.output.format().unwrap());
     let (client, ui_ref) = (fake.client(), &mut ui);
     let result = match cli.command {
         Command::Status => status::run(&client, ui_ref),
         Command::Sync => sync::run(&client, ui_ref),
         Command::Cancel(args) => cancel::run(&args, &client, ui_ref),
         Command::Agents(args) => agents::run(&args, &client, ui_ref),
+        Command::Approve(args) => approve::run(&args, &client, ui_ref),
         Command::Rerun(args) => rerun::run(&args, &client, ui_ref),
         Command::Suspend(args) => suspend::suspend(&args, &client, ui_ref),
         Command::Resume(args) => suspend::resume(&args, &client, ui_ref),
@@ -49,6 +50,7 @@ fn each_command_has_its_help() {
         "controller",
         "agent",
         "validate",
+        "explain",
         "status",
         "sync",
         "get",
@@ -56,6 +58,7 @@ fn each_command_has_its_help() {
         "trigger",
         "logs",
         "cancel",
+        "approve",
         "rerun",
         "suspend",
         "resume",
@@ -111,7 +114,7 @@ fn what_makes_no_sense_ends_with_2_and_help_with_0() {
 fn global_flags_may_stand_before_and_after_the_command() {
     let cli = cli("xene --server http://a:1 get runs -o json --token t");
     assert_eq!((cli.global.server.as_str(), cli.global.token.as_deref()), ("http://a:1", Some("t")));
-    assert_eq!(cli.global.output, Format::Json);
+    assert_eq!(cli.global.output, Output::Json);
 }
 
 #[test]
@@ -229,7 +232,9 @@ fn what_operators_say_becomes_calls() {
     assert_eq!(told("xene resume w/p"), "pipeline/w/p is resumed\n");
     assert_eq!(told("xene approve-prune 1a2b3c4"), "approved: 1 workflow is left\n");
     let name = fixtures::runs()[0]["metadata"]["name"].as_str().unwrap().to_owned();
-    assert_eq!(told("xene rerun r --force"), format!("{name}\n"));
+    assert_eq!(told("xene rerun r --failed --force"), format!("{name}\n"));
+    assert_eq!(told("xene approve run/r deploy"), "task deploy of run r is approved\n");
+    assert_eq!(told("xene approve r deploy --reject"), "task deploy of run r is rejected\n");
     let calls: Vec<_> = fake.requests().into_iter().map(|r| format!("{} {} {}", r.method, r.target, r.body)).collect();
     assert_eq!(
         calls,
@@ -238,7 +243,9 @@ fn what_operators_say_becomes_calls() {
             "POST /api/v1/source/suspend {}",
             "POST /api/v1/pipelines/w/p/resume {}",
             r#"POST /api/v1/source/approve-prune {"commit":"1a2b3c4"}"#,
-            r#"POST /api/v1/runs/r/rerun {"force":true}"#,
+            r#"POST /api/v1/runs/r/rerun {"failed":true,"force":true}"#,
+            r#"POST /api/v1/runs/r/approve {"task":"deploy","approved":true}"#,
+            r#"POST /api/v1/runs/r/approve {"task":"deploy","approved":false}"#,
         ]
     );
 }

@@ -1,26 +1,42 @@
 //! `xene validate PATH…`: checks workflow files without a controller.
 
+mod github;
+mod sarif;
+
 use std::{
+    collections::HashMap,
     fs, io,
+    io::Read,
     path::{Path, PathBuf},
 };
 
+use anstyle::AnsiColor;
 use serde_json::json;
 use xene_schemas::diagnostic::{Diagnostic, Severity};
 
 use super::{
     Error, escape, exit,
-    output::{Format, Ui, painted, phase_style},
+    output::{Format, Output, Ui, painted, phase_style},
 };
 use crate::compile;
 
 /// Arguments of `xene validate`.
 #[derive(Debug, Clone, clap::Args)]
-#[command(after_help = "The exit status is 1 if there are errors; warnings leave it 0.")]
+#[command(after_help = "The exit status is 1 if there are errors; warnings leave it 0, unless --strict.\n\
+    Besides the usual forms, -o github annotates files in GitHub Actions, and -o sarif is for tools that read SARIF.\n\
+    `xene explain CODE` tells more of a problem.")]
 pub struct Args {
-    /// Files, or folders with *.yaml, *.yml and *.json below them.
+    /// Files, or folders with *.yaml, *.yml and *.json below them; - is standard input.
     #[arg(value_name = "PATH", required = true)]
     pub paths: Vec<PathBuf>,
+
+    /// Warnings count as errors.
+    #[arg(long)]
+    pub strict: bool,
+
+    /// Print the files with documents of the format v1alpha1 written as xene/v1.
+    #[arg(long)]
+    pub convert: bool,
 }
 
 /// Files by path, as the compiler takes them.
@@ -29,20 +45,24 @@ type Files = Vec<(String, Vec<u8>)>;
 /// What the compiler says: how many workflows are good, and what is wrong.
 type Verdict = (usize, Vec<Diagnostic>);
 
-/// Checks the files.
+/// Checks the files, or converts them.
 ///
 /// # Errors
 /// If a path can't be read, or a file has an error: then the exit status is [`exit::FAILED`].
-pub fn run(args: &Args, ui: &mut Ui) -> Result<(), Error> {
+pub fn run(args: &Args, output: Output, ui: &mut Ui) -> Result<(), Error> {
     let files = collect(&args.paths)?;
     let verdict = compile::validate(&files);
-    report(&files, &verdict, ui)
+    if args.convert { convert(&files, &verdict, ui) } else { report(&files, &verdict, (output, args.strict), ui) }
 }
 
 /// Reads the files: a named one whatever it is called, of folders what a source would read.
 fn collect(paths: &[PathBuf]) -> Result<Files, Error> {
     let mut found = Vec::new();
     for path in paths {
+        if path == Path::new("-") {
+            found.push(path.clone());
+            continue;
+        }
         let about = fs::metadata(path).map_err(|error| Error::file(path, &error))?;
         if about.is_dir() {
             walk(path, &mut found)?;
@@ -53,7 +73,16 @@ fn collect(paths: &[PathBuf]) -> Result<Files, Error> {
     found.dedup();
     found
         .into_iter()
-        .map(|path| Ok((shown(&path), fs::read(&path).map_err(|error| Error::file(&path, &error))?)))
+        .map(|path| {
+            if path == Path::new("-") {
+                let mut bytes = Vec::new();
+                // One byte beyond what is read, so that more is noticed.
+                let limit = compile::MAX_FILE_BYTES as u64 + 1;
+                io::stdin().take(limit).read_to_end(&mut bytes).map_err(|error| Error::file("-", &error))?;
+                return Ok(("<stdin>".to_owned(), bytes));
+            }
+            Ok((shown(&path), fs::read(&path).map_err(|error| Error::file(&path, &error))?))
+        })
         .collect()
 }
 
@@ -86,22 +115,55 @@ fn shown(path: &Path) -> String {
     text.strip_prefix("./").map_or_else(|| text.clone(), str::to_owned)
 }
 
+/// Files in today's format to stdout; what is wrong with them, but for what needs a container, to stderr.
+fn convert(files: &Files, (_, problems): &Verdict, ui: &mut Ui) -> Result<(), Error> {
+    let mut failed = false;
+    for (index, (path, bytes)) in files.iter().enumerate() {
+        match compile::convert(path, bytes) {
+            Some(text) => {
+                if index > 0 {
+                    ui.out.line("---")?;
+                }
+                ui.out.write(text)?;
+            }
+            None => failed = true,
+        }
+    }
+    ui.out.flush()?;
+    for problem in problems {
+        let text = files.iter().find(|(path, _)| *path == problem.path);
+        ui.note(&compile::render::render(problem, text.and_then(|(_, bytes)| std::str::from_utf8(bytes).ok())));
+    }
+    if failed { Err(Error::Status(exit::FAILED)) } else { Ok(()) }
+}
+
 /// Problems to stdout, what it comes to on stderr.
-fn report(files: &Files, (workflows, problems): &Verdict, ui: &mut Ui) -> Result<(), Error> {
+fn report(
+    files: &Files,
+    (workflows, problems): &Verdict,
+    (output, strict): (Output, bool),
+    ui: &mut Ui,
+) -> Result<(), Error> {
     let count = |severity| problems.iter().filter(|problem| problem.severity == severity).count();
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
-    match ui.format {
-        Format::Json | Format::Yaml => {
+    match (output, ui.format) {
+        (Output::Github, _) => problems.iter().try_for_each(|problem| ui.out.line(github::annotation(problem)))?,
+        // A value of JSON, whatever else is asked for.
+        (Output::Sarif, _) => ui.value(&sarif::log(problems))?,
+        (_, Format::Json | Format::Yaml) => {
             ui.value(&json!({
                 "files": files.len(), "workflows": workflows, "errors": errors, "warnings": warnings, "problems": problems,
             }))?;
         }
-        Format::Name => {
+        (_, Format::Name) => {
             let mut paths: Vec<_> = problems.iter().map(|problem| &problem.path).collect();
             paths.dedup();
             paths.iter().try_for_each(|path| ui.out.line(path))?;
         }
-        Format::Table | Format::Wide => problems.iter().try_for_each(|problem| print(problem, files, ui))?,
+        (_, Format::Table | Format::Wide) => {
+            let texts = files.iter().map(|(path, bytes)| (path.as_str(), bytes.as_slice())).collect();
+            problems.iter().try_for_each(|problem| print(problem, &texts, ui))?;
+        }
     }
     ui.out.flush()?;
     let mut summary = format!("{}, {}", plural(files.len(), "file"), plural(*workflows, "workflow"));
@@ -113,19 +175,30 @@ fn report(files: &Files, (workflows, problems): &Verdict, ui: &mut Ui) -> Result
     }
     .as_str();
     ui.note(&summary);
-    if errors > 0 { Err(Error::Status(exit::FAILED)) } else { Ok(()) }
+    if errors > 0 || (strict && warnings > 0) { Err(Error::Status(exit::FAILED)) } else { Ok(()) }
 }
 
-fn print(problem: &Diagnostic, files: &Files, ui: &mut Ui) -> Result<(), Error> {
-    let text = files.iter().find(|(path, _)| *path == problem.path);
-    let text = compile::render::render(problem, text.and_then(|(_, bytes)| std::str::from_utf8(bytes).ok()));
+fn print(problem: &Diagnostic, texts: &HashMap<&str, &[u8]>, ui: &mut Ui) -> Result<(), Error> {
+    let text = texts.get(problem.path.as_str()).and_then(|bytes| std::str::from_utf8(bytes).ok());
+    let text = compile::render::render(problem, text);
+    let colored = ui.out.colored;
+    let style = phase_style(if problem.severity == Severity::Error { "Error" } else { "Warning" }).bold();
     let mut lines = text.lines();
-    // Only the word that says how bad it is has a colour.
     let word = format!("{}[{}]", problem.severity, problem.code);
     let head = escape::line(lines.next().unwrap_or_default());
-    let style = phase_style(if problem.severity == Severity::Error { "Error" } else { "Warning" }).bold();
-    ui.out.line(head.replacen(&word, &painted(&word, style, ui.out.colored), 1))?;
-    lines.try_for_each(|line| ui.out.line(escape::line(line)))
+    ui.out.line(head.replacen(&word, &painted(&word, style, colored), 1))?;
+    lines.try_for_each(|line| {
+        let line = escape::line(line);
+        let plain = line.trim();
+        ui.out.line(if plain.starts_with("| ") && plain.ends_with('^') {
+            let at = line.find('^').unwrap_or_default();
+            format!("{}{}", &line[..at], painted(&line[at..], style, colored))
+        } else if plain.starts_with("= hint: ") {
+            line.replacen("hint:", &painted("hint:", AnsiColor::Cyan.on_default().bold(), colored), 1)
+        } else {
+            line
+        })
+    })
 }
 
 fn plural(count: usize, word: &str) -> String {
@@ -133,74 +206,4 @@ fn plural(count: usize, word: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use expect_test::expect;
-
-    use super::*;
-    use crate::cli::output::testing;
-
-    #[test]
-    fn folders_give_what_a_source_would_read() {
-        let root = tempfile::tempdir().unwrap();
-        let write = |name: &str| {
-            let path = root.path().join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, name).unwrap();
-        };
-        ["b.yml", "a/x.yaml", "c.json", "no.txt", ".hidden/h.yaml", "skip.yaml", ".xeneignore"]
-            .into_iter()
-            .for_each(write);
-        fs::write(root.path().join(".xeneignore"), "skip.yaml\n").unwrap();
-        let names = |paths: &[PathBuf]| {
-            let files = collect(paths).unwrap();
-            let root = shown(root.path());
-            files.iter().map(|(path, _)| path.trim_start_matches(&root).to_owned()).collect::<Vec<_>>()
-        };
-        assert_eq!(names(&[root.path().into()]), ["/a/x.yaml", "/b.yml", "/c.json"]);
-        assert_eq!(names(&[root.path().join("no.txt")]), ["/no.txt"], "a named file is taken as it is");
-        assert_eq!(collect(&["/no/such".into()]).unwrap_err().status(), 2);
-    }
-
-    fn problem(severity: Severity) -> Diagnostic {
-        Diagnostic {
-            path: "w.yaml".into(),
-            line: 3,
-            column: 7,
-            code: "XE0012".into(),
-            severity,
-            message: "there is no task named bild".into(),
-            hint: Some("did you mean build?".into()),
-        }
-    }
-
-    fn files(count: usize) -> Files {
-        vec![("w.yaml".into(), Vec::new()); count]
-    }
-
-    #[test]
-    fn problems_go_to_stdout_and_the_sum_to_stderr() {
-        let (mut ui, out, err) = testing::ui(Format::Table);
-        let result = report(&files(2), &(1, vec![problem(Severity::Error), problem(Severity::Warning)]), &mut ui);
-        assert_eq!(result.unwrap_err().status(), 1);
-        expect![[r#"
-            w.yaml:3:7: error[XE0012]: there is no task named bild
-              = hint: did you mean build?
-            w.yaml:3:7: warning[XE0012]: there is no task named bild
-              = hint: did you mean build?
-        "#]]
-        .assert_eq(&out.text());
-        assert_eq!(err.text(), "2 files, 1 workflow: 1 error, 1 warning\n");
-    }
-
-    #[test]
-    fn warnings_alone_are_no_failure() {
-        let (mut ui, out, err) = testing::ui(Format::Json);
-        report(&files(1), &(1, vec![problem(Severity::Warning)]), &mut ui).unwrap();
-        assert_eq!(err.text(), "1 file, 1 workflow: 1 warning\n");
-        let value: serde_json::Value = serde_json::from_str(&out.text()).unwrap();
-        assert_eq!(value["problems"][0]["code"], "XE0012");
-        let (mut ui, _, err) = testing::ui(Format::Table);
-        report(&files(1), &(1, vec![]), &mut ui).unwrap();
-        assert_eq!(err.text(), "1 file, 1 workflow: no problems\n");
-    }
-}
+mod tests;

@@ -11,7 +11,7 @@ use xene_schemas::{
     workflow::{Workflow, WorkflowSpec},
 };
 
-use super::{Limits, params::overlay, parse::parse};
+use super::{Limits, params::overlay, parse::parse, rules::file::NEEDS_CONTAINER};
 use crate::{
     decide::desired::WorkflowBody,
     source::snapshot::{Travelling, What},
@@ -22,6 +22,8 @@ use crate::{
 pub(super) struct CompiledFile {
     /// Its workflows; none if anything is wrong with it.
     pub(super) workflows: Vec<CompiledWorkflow>,
+    /// Workflows that are refused by themselves: they keep what they last gave.
+    pub(super) refused: Vec<Name>,
     /// How many of its documents are not ours.
     pub(super) ignored: u32,
     /// What is wrong with it.
@@ -47,12 +49,13 @@ pub(super) fn compile_file(path: &str, bytes: &[u8], found: Option<&[Travelling]
         let found = found.unwrap_or_default();
         parsed.workflows.into_iter().map(|(workflow, line)| compile_workflow(workflow, line, found)).collect()
     };
-    CompiledFile { workflows, ignored: parsed.ignored, problems: parsed.problems }
+    CompiledFile { workflows, refused: parsed.refused, ignored: parsed.ignored, problems: parsed.problems }
 }
 
 /// True if these problems keep a file from counting.
 pub(super) fn is_broken(problems: &[Diagnostic]) -> bool {
-    problems.iter().any(|problem| problem.severity == Severity::Error)
+    // What needs a container is refused by itself.
+    problems.iter().any(|problem| problem.severity == Severity::Error && problem.code != NEEDS_CONTAINER.code)
 }
 
 fn compile_workflow(workflow: Workflow, line: u32, found: &[Travelling]) -> CompiledWorkflow {

@@ -242,7 +242,7 @@ impl Catalog {
         compiled: CompiledFile,
         touched: &mut BTreeSet<Name>,
     ) {
-        let CompiledFile { workflows, ignored, problems } = compiled;
+        let CompiledFile { workflows, refused, ignored, problems } = compiled;
         self.remove(&path, touched);
         let file = if is_broken(&problems) {
             // It goes on with what is in effect; a claim that never was is no last good form.
@@ -251,8 +251,14 @@ impl Catalog {
             let bodies = vec![None; workflows.len()];
             File { row: FileRow { content, workflows, ignored, problems, travelling }, bodies }
         } else {
-            let (claims, bodies) =
+            let (mut claims, mut bodies): (Vec<_>, Vec<_>) =
                 workflows.into_iter().map(|w| ((w.name.clone(), w.hash, w.line), Some(w.body))).unzip();
+            for name in refused {
+                if let Some(stored) = self.in_effect.get(&name).filter(|stored| stored.path == path) {
+                    claims.push((name, stored.hash, stored.line));
+                    bodies.push(None);
+                }
+            }
             File { row: FileRow { content, workflows: claims, ignored, problems, travelling }, bodies }
         };
         touched.extend(file.row.workflows.iter().map(|(name, ..)| name.clone()));

@@ -1,70 +1,78 @@
 //! What the deserializer's errors mean, in the language's own words, with a place and a hint.
 
-use serde::Deserialize;
-use serde_path_to_error::{Deserializer, Segment as Traced, Track};
-use xene_schemas::{diagnostic::Diagnostic, workflow::Workflow};
+use std::collections::HashSet;
+
+use serde::de::DeserializeOwned;
+use xene_schemas::diagnostic::Diagnostic;
 
 use super::{
     outline::{Outline, Position},
-    parse::{Chunk, Format, ReadError, diagnostic, without_place},
-    path::Segment,
+    parse::{Chunk, ReadError, diagnostic, without_place},
+    reread::{Entry, Failure, read},
     rules::{Rule, file, suggest},
 };
 
-/// Says why a document is no workflow. Its text is read once more, tracing where the error comes from.
-pub(super) fn explain(
+/// How many problems of one document are told.
+const MAX_PROBLEMS: usize = 20;
+/// How many values are read again at most, until all problems of a document are found.
+const MAX_EFFORT: usize = 400_000;
+
+/// Says why a document is no `T`. It is read again, each time without what was found to be wrong, until nothing is.
+pub(super) fn explain<T: DeserializeOwned>(
     path: &str,
-    format: Format,
     chunk: &Chunk<'_>,
     (line, outline): (u32, Option<&Outline>),
     error: &ReadError,
-) -> Diagnostic {
-    let trace = trace(format, chunk.text);
-    let Meaning { rule, message, hint, target } = meaning(&essence(&error.message));
-    let place = outline.and_then(|outline| match &target {
-        Target::Here => {
-            // A value that is wrong in itself stands at the path; a bad key is quoted by its own error.
-            let at_key = matches!(trace.last(), Some(Segment::Key(key)) if message.contains(&format!("{key:?}")));
-            outline.locate(&trace, at_key)
-        }
-        Target::Key => outline.locate(&trace, true),
-        Target::Child(key) => outline.find_key(parent_of(&trace, key), key),
-        Target::Second(key) => outline.repeated(parent_of(&trace, key), key),
-    });
-    let place = place.or(error.at).map(|at| chunk.in_file(at)).unwrap_or(Position { line, column: 1 });
-    diagnostic(path, rule, place, message, hint)
-}
-
-/// Where in the document reading stopped.
-fn trace(format: Format, text: &str) -> Vec<Segment> {
-    let mut track = Track::new();
-    // The error itself is known; only the way to it is wanted.
-    match format {
-        Format::Yaml => {
-            drop(Workflow::deserialize(Deserializer::new(serde_yaml::Deserializer::from_str(text), &mut track)));
-        }
-        Format::Json => {
-            let mut json = serde_json::Deserializer::from_str(text);
-            drop(Workflow::deserialize(Deserializer::new(&mut json, &mut track)));
+) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    if let Some(outline) = outline {
+        let mut without = HashSet::new();
+        for _ in 0..(MAX_EFFORT / outline.nodes.len().max(1)).max(1) {
+            let Err(failure) = read::<T>(outline, &without) else { break };
+            let (problem, wrong) = problem(outline, &without, failure);
+            if let Some((Meaning { rule, message, hint, .. }, at)) = problem {
+                found.push(diagnostic(path, rule, chunk.in_file(at), message, hint));
+            }
+            let goes_on = wrong.is_some_and(|entry| without.insert(entry)) && found.len() < MAX_PROBLEMS;
+            if !goes_on {
+                break;
+            }
         }
     }
-    track
-        .path()
-        .iter()
-        .map_while(|segment| match segment {
-            Traced::Map { key } => Some(Segment::Key(key.clone())),
-            Traced::Seq { index } => Some(Segment::Index(*index)),
-            Traced::Enum { .. } | Traced::Unknown => None,
-        })
-        .collect()
+    if found.is_empty() {
+        // The two readers disagree on this text: the words of the first one will do.
+        let Meaning { rule, message, hint, .. } = meaning(&essence(&error.message));
+        let at = error.at.map(|at| chunk.in_file(at)).unwrap_or(Position { line, column: 1 });
+        found.push(diagnostic(path, rule, at, message, hint));
+    }
+    found
 }
 
-/// The map that holds `key`: the trace may or may not name the key itself.
-fn parent_of<'t>(trace: &'t [Segment], key: &str) -> &'t [Segment] {
-    match trace.split_last() {
-        Some((Segment::Key(last), parent)) if last == key => parent,
-        _ => trace,
+/// What a failure says and where, and the entry that is wrong, if it is not the whole document. What follows only from
+/// what was taken out before is no problem of its own.
+fn problem(
+    outline: &Outline,
+    without: &HashSet<Entry>,
+    Failure { message, way, at_key }: Failure,
+) -> (Option<(Meaning, Position)>, Option<Entry>) {
+    let innermost = way.first().copied();
+    let node = innermost.map_or(outline.nodes.len() - 1, |entry| outline.value(entry));
+    if !at_key && without.iter().any(|(of, _)| *of == outline.resolved(node)) {
+        return (None, innermost);
     }
+    let meaning = meaning(&essence(&message));
+    let key_of = |entry: Entry| outline.key(entry).map(|key| key.at);
+    let (at, wrong) = match &meaning.target {
+        _ if at_key => (innermost.and_then(key_of), innermost),
+        Target::Here => (None, innermost),
+        Target::Key => (innermost.and_then(key_of), innermost),
+        Target::Child(key) => {
+            let entry = outline.entry_named(node, key);
+            (entry.and_then(key_of), entry.or(innermost))
+        }
+    };
+    let at = at.unwrap_or(outline.nodes[node].at);
+    (Some((meaning, at)), wrong)
 }
 
 /// The message without the path before it and the place after it.
@@ -84,8 +92,6 @@ enum Target {
     Key,
     /// A key within it.
     Child(String),
-    /// A key within it, where it stands the second time.
-    Second(String),
 }
 
 struct Meaning {
@@ -99,7 +105,7 @@ fn meaning(message: &str) -> Meaning {
     let quoted = |rest: &str, quote: char| rest.split(quote).next().unwrap_or_default().to_owned();
     if let Some(rest) = message.strip_prefix("unknown field `") {
         let field = quoted(rest, '`');
-        let hint = suggest(&field, choices(rest));
+        let hint = other_systems_word(&field, rest).or_else(|| suggest(&field, choices(rest)));
         let message = format!("unknown field `{field}`");
         return Meaning { rule: &file::UNKNOWN_FIELD, message, hint, target: Target::Child(field) };
     }
@@ -129,9 +135,44 @@ fn meaning(message: &str) -> Meaning {
     Meaning { rule, message: message.into(), hint: None, target: Target::Here }
 }
 
+/// What other systems call a field of ours.
+const OTHER_WORDS: &[(&str, &[&str])] = &[
+    ("dependencies", &["needs", "depends", "dependsOn", "depends_on", "requires"]),
+    ("when", &["if", "condition", "only"]),
+    ("steps", &["script", "commands", "run", "command", "cmd"]),
+    ("run", &["script", "command", "cmd", "exec", "args"]),
+    ("env", &["environment", "variables", "vars"]),
+    ("params", &["inputs", "parameters", "arguments"]),
+    ("pipelines", &["jobs", "stages", "tasks"]),
+    ("tasks", &["jobs", "stages", "templates", "steps"]),
+    ("triggers", &["on", "schedule", "schedules", "cron"]),
+    ("schedule", &["cron", "cronConfig", "expression"]),
+    ("timeZone", &["tz", "timezone", "time_zone"]),
+    ("agents", &["runs-on", "runsOn", "nodeSelector", "tags", "runner"]),
+    ("executor", &["image", "container"]),
+    ("allowFailure", &["continue-on-error", "continueOnError", "ignoreFailure", "allow_failure"]),
+    ("workingDir", &["working-directory", "workingDirectory", "workdir", "cwd", "dir"]),
+    ("timeout", &["timeout-minutes", "timeoutSeconds", "activeDeadlineSeconds"]),
+    ("concurrency", &["concurrencyPolicy", "concurrency_policy"]),
+    ("startingDeadline", &["startingDeadlineSeconds", "deadline"]),
+    ("finally", &["after_script", "onExit", "always"]),
+    ("delay", &["interval", "wait"]),
+    ("attempts", &["limit", "max", "retries", "times"]),
+    ("retry", &["retries", "retryStrategy", "backoffLimit"]),
+    ("matrix", &["strategy", "withItems"]),
+    ("history", &["successfulJobsHistoryLimit", "failedJobsHistoryLimit"]),
+];
+
+/// A hint, if `field` is another system's word for one of those that there are.
+fn other_systems_word(field: &str, rest: &str) -> Option<String> {
+    let is_theirs = |words: &[&str]| words.iter().any(|word| word.eq_ignore_ascii_case(field));
+    let ours = choices(rest).find(|ours| OTHER_WORDS.iter().any(|(own, words)| own == ours && is_theirs(words)))?;
+    Some(format!("here it is called `{ours}`"))
+}
+
 fn duplicate(key: String) -> Meaning {
     let message = format!("the key `{key}` stands twice in this map");
-    Meaning { rule: &file::DUPLICATE_KEY, message, hint: None, target: Target::Second(key) }
+    Meaning { rule: &file::DUPLICATE_KEY, message, hint: None, target: Target::Here }
 }
 
 /// What would have been right, in the words of serde: each between backticks, after the one that was wrong.

@@ -13,6 +13,7 @@ pub mod params;
 mod parse;
 mod path;
 pub mod render;
+mod reread;
 pub mod rules;
 
 #[cfg(test)]
@@ -24,7 +25,10 @@ use xene_agent::glob::Globs;
 use xene_schemas::{diagnostic::Diagnostic, duration::Duration, meta::Name};
 
 pub use self::parse::MAX_FILE_BYTES;
-use crate::source::{snapshot::Snapshot, travel::Wanted};
+use crate::source::{
+    snapshot::{Snapshot, Travelling},
+    travel::Wanted,
+};
 
 /// The most files that may travel with a workflow.
 pub const MAX_TRAVELLING_FILES: usize = 4096;
@@ -70,13 +74,26 @@ pub fn is_doubtful(snapshot: &Snapshot) -> bool {
     })
 }
 
+/// A file with each document of the format `v1alpha1` written as `xene/v1`; `None` if it can't be read, which
+/// [`validate`] explains.
+pub fn convert(path: &str, bytes: &[u8]) -> Option<String> {
+    parse::convert(path, bytes)
+}
+
 /// Checks a set of files by themselves, without an earlier state: how many workflows they declare, and all that is
 /// wrong, sorted. A name that two files declare is a problem of both.
 pub fn validate(files: &[(String, Vec<u8>)]) -> (usize, Vec<Diagnostic>) {
+    check(files.iter().map(|(path, bytes)| (path.as_str(), bytes.as_slice(), None)))
+}
+
+/// [`validate`], with what the patterns of each file took, if anybody looked.
+fn check<'f>(
+    files: impl Iterator<Item = (&'f str, &'f [u8], Option<&'f [Travelling]>)>,
+) -> (usize, Vec<Diagnostic>) {
     let (mut count, mut problems) = (0, Vec::new());
     let mut claims: BTreeMap<Name, Vec<(&str, u32)>> = BTreeMap::new();
-    for (path, bytes) in files {
-        let compiled = build::compile_file(path, bytes, None, Limits::default());
+    for (path, bytes, found) in files {
+        let compiled = build::compile_file(path, bytes, found, Limits::default());
         problems.extend(compiled.problems);
         count += compiled.workflows.len();
         for workflow in compiled.workflows {

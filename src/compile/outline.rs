@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use saphyr_parser::{Event, Parser, Span};
+use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 
 use super::{
     path::Segment,
@@ -47,27 +47,32 @@ pub(super) struct Refusal {
 #[derive(Debug)]
 pub(super) struct Outline {
     /// In the order in which they end; the root is the last.
-    nodes: Vec<Node>,
+    pub(super) nodes: Vec<Node>,
 }
 
 #[derive(Debug)]
-struct Node {
-    at: Position,
-    content: Content,
+pub(super) struct Node {
+    pub(super) at: Position,
+    pub(super) content: Content,
 }
 
 #[derive(Debug)]
-enum Content {
-    Scalar(String),
+pub(super) enum Content {
+    Scalar {
+        text: String,
+        /// False if it is quoted or a block, and so a text whatever it says.
+        plain: bool,
+    },
     Map(Vec<(Key, usize)>),
     List(Vec<usize>),
-    Alias,
+    /// The node that it stands for; `None` if that is a key.
+    Alias(Option<usize>),
 }
 
 #[derive(Debug)]
-struct Key {
-    text: String,
-    at: Position,
+pub(super) struct Key {
+    pub(super) text: String,
+    pub(super) at: Position,
 }
 
 /// A map or list that is not closed yet.
@@ -118,8 +123,8 @@ impl Outline {
     pub(super) fn header(&self, key: &str) -> Option<&str> {
         let (_, value) = self.entry(self.nodes.last()?, key)?;
         match &self.nodes[value].content {
-            Content::Scalar(text) => Some(text),
-            Content::Map(_) | Content::List(_) | Content::Alias => Some(""),
+            Content::Scalar { text, .. } => Some(text),
+            Content::Map(_) | Content::List(_) | Content::Alias(_) => Some(""),
         }
     }
 
@@ -131,7 +136,7 @@ impl Outline {
             let found = match (segment, &node.content) {
                 (Segment::Key(key), _) => self.entry(node, key),
                 (Segment::Index(index), Content::List(items)) => items.get(*index).map(|item| (None, *item)),
-                (Segment::Index(_), Content::Scalar(_) | Content::Map(_) | Content::Alias) => None,
+                (Segment::Index(_), Content::Scalar { .. } | Content::Map(_) | Content::Alias(_)) => None,
             };
             let Some((key, value)) = found else { break };
             node = &self.nodes[value];
@@ -143,48 +148,51 @@ impl Outline {
         Some(at)
     }
 
-    /// Where `key` stands the second time in the map at `path`, or in the maps below it.
-    pub(super) fn repeated(&self, path: &[Segment], key: &str) -> Option<Position> {
-        self.search(path, |entries| entries.iter().filter(|(k, _)| k.text == key).nth(1).map(|(k, _)| k.at))
+    /// The value of an entry.
+    pub(super) fn value(&self, (node, entry): (usize, usize)) -> usize {
+        match &self.nodes[node].content {
+            Content::Map(entries) => entries[entry].1,
+            Content::List(items) => items[entry],
+            Content::Scalar { .. } | Content::Alias(_) => node,
+        }
     }
 
-    /// Where `key` stands in the map at `path`, or in the maps below it.
-    pub(super) fn find_key(&self, path: &[Segment], key: &str) -> Option<Position> {
-        self.search(path, |entries| entries.iter().find(|(k, _)| k.text == key).map(|(k, _)| k.at))
+    /// Where an alias leads; any other node is itself.
+    pub(super) fn resolved(&self, node: usize) -> usize {
+        match self.nodes[node].content {
+            Content::Alias(Some(target)) => target,
+            Content::Alias(None) | Content::Scalar { .. } | Content::Map(_) | Content::List(_) => node,
+        }
     }
 
-    fn search(&self, path: &[Segment], hit: impl Fn(&[(Key, usize)]) -> Option<Position>) -> Option<Position> {
-        let mut start = self.nodes.len().checked_sub(1)?;
-        for segment in path {
-            let next = match (segment, &self.nodes[start].content) {
-                (Segment::Key(key), _) => self.entry(&self.nodes[start], key).map(|(_, value)| value),
-                (Segment::Index(index), Content::List(items)) => items.get(*index).copied(),
-                (Segment::Index(_), Content::Scalar(_) | Content::Map(_) | Content::Alias) => None,
-            };
-            let Some(next) = next else { break };
-            start = next;
+    /// The key of an entry; `None` in a list.
+    pub(super) fn key(&self, (node, entry): (usize, usize)) -> Option<&Key> {
+        match &self.nodes[node].content {
+            Content::Map(entries) => Some(&entries[entry].0),
+            Content::List(_) | Content::Scalar { .. } | Content::Alias(_) => None,
         }
-        let mut queue = std::collections::VecDeque::from([start]);
-        while let Some(at) = queue.pop_front() {
-            match &self.nodes[at].content {
-                Content::Map(entries) => {
-                    if let Some(found) = hit(entries) {
-                        return Some(found);
-                    }
-                    queue.extend(entries.iter().map(|(_, value)| *value));
-                }
-                Content::List(items) => queue.extend(items),
-                Content::Scalar(_) | Content::Alias => {}
-            }
+    }
+
+    /// The entry of that key in a map, or in the map that an alias stands for.
+    pub(super) fn entry_named(&self, node: usize, key: &str) -> Option<(usize, usize)> {
+        let node = self.resolved(node);
+        match &self.nodes[node].content {
+            Content::Map(entries) => Some((node, entries.iter().position(|(k, _)| k.text == key)?)),
+            Content::List(_) | Content::Scalar { .. } | Content::Alias(_) => None,
         }
-        None
     }
 
     fn entry<'a>(&'a self, node: &'a Node, key: &str) -> Option<(Option<&'a Key>, usize)> {
         let Content::Map(entries) = &node.content else { return None };
         let named = |name: &str| entries.iter().find(|(k, _)| k.text == name).map(|(k, value)| (Some(k), *value));
-        // `trigger` is the other spelling of `triggers`.
-        named(key).or_else(|| if key == "triggers" { named("trigger") } else { None })
+        // Other spellings: `trigger`, and those of `v1alpha1`.
+        let other = match key {
+            "triggers" => "trigger",
+            "schedule" => "cronConfig",
+            "run" => "cmd",
+            _ => return named(key),
+        };
+        named(key).or_else(|| named(other))
     }
 }
 
@@ -192,20 +200,22 @@ impl Outline {
 struct Builder {
     nodes: Vec<Node>,
     open: Vec<Open>,
-    anchors: HashMap<usize, Extent>,
+    /// How large what an anchor names is, and which node.
+    anchors: HashMap<usize, (Extent, Option<usize>)>,
     aliased: Extent,
 }
 
 impl Builder {
     fn take(&mut self, event: Event<'_>, at: Position) -> Result<(), Refusal> {
         match event {
-            Event::Scalar(text, _, anchor, tag) => {
+            Event::Scalar(text, style, anchor, tag) => {
                 refuse_tag(tag.as_deref(), at)?;
                 let extent = Extent { nodes: 1, bytes: text.len(), depth: 0 };
-                self.close(Node { at, content: Content::Scalar(text.into_owned()) }, anchor, extent)
+                let plain = style == ScalarStyle::Plain && tag.is_none_or(|tag| tag.suffix != "str");
+                self.close(Node { at, content: Content::Scalar { text: text.into_owned(), plain } }, anchor, extent)
             }
             Event::Alias(anchor) => {
-                let Some(extent) = self.anchors.get(&anchor).copied() else {
+                let Some((extent, node)) = self.anchors.get(&anchor).copied() else {
                     let message = "an alias stands within what it names".into();
                     return Err(Refusal { rule: &file::ALIASES, at, message });
                 };
@@ -215,7 +225,7 @@ impl Builder {
                     let message = "the aliases of this document expand to far more than it says".into();
                     return Err(Refusal { rule: &file::ALIASES, at, message });
                 }
-                self.close(Node { at, content: Content::Alias }, 0, extent)
+                self.close(Node { at, content: Content::Alias(node) }, 0, extent)
             }
             Event::SequenceStart(anchor, tag) => {
                 refuse_tag(tag.as_deref(), at)?;
@@ -251,8 +261,9 @@ impl Builder {
     /// Takes a whole value: as a key or a value of the map that is open, or as an element of the list.
     fn close(&mut self, node: Node, anchor: usize, extent: Extent) -> Result<(), Refusal> {
         self.check_depth(extent.depth, node.at)?;
+        let is_key = matches!(self.open.last(), Some(Open { content: Content::Map(_), key: None, .. }));
         if anchor != 0 {
-            self.anchors.insert(anchor, extent);
+            self.anchors.insert(anchor, (extent, (!is_key).then_some(self.nodes.len())));
         }
         if let Some(parent) = self.open.last_mut() {
             parent.extent.nodes = parent.extent.nodes.saturating_add(extent.nodes);
@@ -263,14 +274,14 @@ impl Builder {
                 (Content::Map(entries), Some(key)) => entries.push((key, index)),
                 (Content::Map(_), None) => {
                     let text = match node.content {
-                        Content::Scalar(text) => text,
-                        Content::Map(_) | Content::List(_) | Content::Alias => String::new(),
+                        Content::Scalar { text, .. } => text,
+                        Content::Map(_) | Content::List(_) | Content::Alias(_) => String::new(),
                     };
                     parent.key = Some(Key { text, at: node.at });
                     return Ok(());
                 }
                 (Content::List(items), _) => items.push(index),
-                (Content::Scalar(_) | Content::Alias, _) => {}
+                (Content::Scalar { .. } | Content::Alias(_), _) => {}
             }
         }
         if self.nodes.len() >= MAX_NODES {

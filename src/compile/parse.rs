@@ -1,9 +1,12 @@
 //! Bytes → documents: splitting, limits before anything is built, typed reading, and what each error means.
 
 use serde::{Deserialize, de::IgnoredAny};
+use serde_json::{Value, json};
 use xene_schemas::{
     diagnostic::Diagnostic,
+    executor::Executor,
     meta::{API_VERSION, Name},
+    v1alpha1,
     workflow::Workflow,
 };
 
@@ -11,6 +14,7 @@ use super::{
     Limits,
     explain::explain,
     outline::{Outline, Position, Refusal, needs_reading},
+    path::Segment,
     rules::{self, Problem, Rule, file},
 };
 use crate::source::snapshot::Travelling;
@@ -23,6 +27,8 @@ pub const MAX_FILE_BYTES: usize = 1 << 20;
 pub(super) struct Parsed {
     /// Its workflows, and where each document begins.
     pub(super) workflows: Vec<(Workflow, u32)>,
+    /// Workflows of documents that are refused by themselves, while the file counts.
+    pub(super) refused: Vec<Name>,
     /// How many of its documents are not ours.
     pub(super) ignored: u32,
     /// What is wrong with it.
@@ -124,6 +130,52 @@ fn split(text: &str) -> Vec<Chunk<'_>> {
     chunks
 }
 
+/// The file with each document of the first format written as `xene/v1`, and all others as they stand; `None` if it
+/// can't be read.
+pub(super) fn convert(path: &str, bytes: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let format = if path.ends_with(".json") { Format::Json } else { Format::Yaml };
+    let chunks = if format == Format::Json { vec![Chunk { text, lines_before: 0 }] } else { split(text) };
+    let mut documents = Vec::new();
+    for chunk in chunks.iter().filter(|chunk| chunk.first_line().is_some()) {
+        let outline = Outline::read(chunk.text).ok()?;
+        let is_legacy = outline.header("apiVersion") == Some(FIRST_VERSION) && outline.header("kind") == Some("Workflow");
+        documents.push(if is_legacy {
+            write(&read::<v1alpha1::Workflow>(format, chunk.text).ok()?.into())?
+        } else {
+            chunk.text.strip_prefix("---").unwrap_or(chunk.text).trim_start_matches(['\r', '\n']).to_owned()
+        });
+    }
+    Some(documents.join("---\n"))
+}
+
+/// A workflow as people write it: without what says the default.
+fn write(workflow: &Workflow) -> Option<String> {
+    let mut value = serde_json::to_value(workflow).ok()?;
+    let spec = &mut value["spec"];
+    let each = |value: &mut Value, visit: &mut dyn FnMut(&mut Value)| {
+        value.as_object_mut().into_iter().flat_map(|map| map.values_mut()).for_each(visit);
+    };
+    let forget = |value: &mut Value, field: &str, default: Value| {
+        if value.get(field) == Some(&default)
+            && let Some(map) = value.as_object_mut()
+        {
+            map.shift_remove(field);
+        }
+    };
+    each(&mut spec["triggers"], &mut |trigger| {
+        forget(trigger, "catchUp", "Latest".into());
+        forget(trigger, "startingDeadline", "1h".into());
+        forget(trigger, "jitter", "0s".into());
+    });
+    forget(spec, "triggers", Value::Null);
+    each(&mut spec["pipelines"], &mut |pipeline| {
+        forget(pipeline, "concurrency", json!({"max": 1, "policy": "Queue"}));
+    });
+    serde_yaml::to_string(&value).ok()
+}
+
 fn document(
     path: &str,
     format: Format,
@@ -149,15 +201,35 @@ fn document(
                 parsed.problems.push(problem);
                 return;
             }
-            let outline = Outline::read(chunk.text).ok();
-            match classify(outline.as_ref()) {
-                Kind::Workflow => {
-                    parsed.problems.push(explain(path, format, chunk, (line, outline.as_ref()), &error));
+            let outline = match Outline::read(chunk.text) {
+                Ok(outline) => Some(outline),
+                Err(refusal) if refusal.rule.code != file::SYNTAX.code => {
+                    parsed.problems.push(refused(path, chunk, refusal));
                     return;
                 }
-                Kind::NotOurs => {
+                // The readers disagree on what YAML is: the first one's words will do.
+                Err(_) => None,
+            };
+            match classify(outline.as_ref()) {
+                Kind::Workflow => {
+                    parsed.problems.extend(explain::<Workflow>(path, chunk, (line, outline.as_ref()), &error));
+                    return;
+                }
+                Kind::Legacy => match read::<v1alpha1::Workflow>(format, chunk.text) {
+                    Ok(workflow) => legacy(workflow.into(), line, limits, parsed),
+                    Err(error) => {
+                        let place = (line, outline.as_ref());
+                        parsed.problems.extend(explain::<v1alpha1::Workflow>(path, chunk, place, &error));
+                        return;
+                    }
+                },
+                Kind::NotOurs(None) => {
                     parsed.ignored += 1;
                     return;
+                }
+                Kind::NotOurs(Some(remark)) => {
+                    parsed.ignored += 1;
+                    vec![remark]
                 }
                 Kind::Refused(problem) => vec![problem],
             }
@@ -168,6 +240,30 @@ fn document(
         let place = |problem| placed(path, chunk, line, outline.as_ref(), problem);
         parsed.problems.extend(problems.into_iter().map(place));
     }
+}
+
+/// Takes a workflow of the first format, unless it needs a container: then its document is refused, and no other.
+fn legacy(mut workflow: Workflow, line: u32, limits: Limits, parsed: &mut Parsed) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (name, pipeline) in &workflow.spec.pipelines {
+        if let Some(Executor::Container { .. }) = &pipeline.executor {
+            let at = ["spec", "pipelines", name.as_str(), "executor"].map(|key| Segment::Key(key.into())).into();
+            let message = format!("pipeline `{name}` needs a container, which this version can't run yet");
+            let hint = Some("`xene validate --convert FILE` prints it in today's format, to be written for a shell".into());
+            problems.push(Problem { rule: &file::NEEDS_CONTAINER, at, at_key: true, message, hint });
+        }
+    }
+    let needs_container = !problems.is_empty();
+    let mut pipelines = workflow.spec.pipelines.into_inner();
+    pipelines.values_mut().for_each(|pipeline| pipeline.executor = None);
+    workflow.spec.pipelines = pipelines.into();
+    problems.extend(rules::check(&workflow, limits));
+    if needs_container {
+        parsed.refused.push(workflow.metadata.name);
+    } else {
+        parsed.workflows.push((workflow, line));
+    }
+    problems
 }
 
 /// An error of either reader: what it says, and where, if it knows.
@@ -240,10 +336,16 @@ pub(super) fn without_place(message: &str) -> String {
     text
 }
 
+/// The `apiVersion` of the first xene.
+const FIRST_VERSION: &str = "v1alpha1";
+
 /// What a document that is YAML, but no workflow, may be.
 enum Kind {
     Workflow,
-    NotOurs,
+    /// Of the first format.
+    Legacy,
+    /// Passed over, perhaps with a remark.
+    NotOurs(Option<Problem>),
     Refused(Problem),
 }
 
@@ -251,18 +353,29 @@ fn classify(outline: Option<&Outline>) -> Kind {
     // The two readers disagree on this text: the words of the first one will do.
     let Some(outline) = outline else { return Kind::Workflow };
     if !outline.is_map() {
-        return Kind::NotOurs;
+        return Kind::NotOurs(None);
     }
     let refuse = |rule, key: &str, message: String, hint: String| {
-        let at = vec![super::path::Segment::Key(key.into())];
+        let at = vec![Segment::Key(key.into())];
         Kind::Refused(Problem { rule, at, at_key: false, message, hint: Some(hint) })
     };
     let smallest = format!("a workflow begins with `apiVersion: {API_VERSION}` and `kind: Workflow`");
     match (outline.header("apiVersion"), outline.header("kind")) {
-        (None, None) => Kind::NotOurs,
-        (Some("v1alpha1"), _) => {
-            let message = "documents of `v1alpha1` can't be read by this version yet".into();
-            refuse(&file::LATER_KIND, "apiVersion", message, format!("write it as `apiVersion: {API_VERSION}`"))
+        (None, None) => {
+            let has = |key| outline.header(key).is_some();
+            let remark = Problem {
+                rule: &file::NEARLY_OURS,
+                at: Vec::new(),
+                at_key: false,
+                message: "this document is passed over: it has neither `apiVersion` nor `kind`".into(),
+                hint: Some(smallest),
+            };
+            Kind::NotOurs(((has("metadata") && has("spec")) || has("pipelines")).then_some(remark))
+        }
+        (Some(FIRST_VERSION), Some("Workflow")) => Kind::Legacy,
+        (Some(FIRST_VERSION), _) => {
+            let message = format!("of `{FIRST_VERSION}` only `kind: Workflow` belongs into a file");
+            refuse(&file::UNKNOWN_KIND, "apiVersion", message, "list the file in .xeneignore".into())
         }
         (Some(API_VERSION), Some("Secret")) => {
             let message = "secrets can't be read by this version yet".into();

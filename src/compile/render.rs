@@ -2,10 +2,13 @@
 
 use std::fmt::Write;
 
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 use xene_schemas::diagnostic::Diagnostic;
 
-/// The longest piece of a line that is shown, in characters.
+/// How much of a line is shown, in columns of a terminal.
 const MAX_SHOWN: usize = 160;
+/// How much of a line that is cut stands before the place.
+const CONTEXT: usize = 40;
 
 /// Plain text, several lines, ending with a line break:
 ///
@@ -20,26 +23,50 @@ const MAX_SHOWN: usize = 160;
 /// Without the file's text, or for a problem of the whole file, only the sentence and the hint.
 pub fn render(diagnostic: &Diagnostic, text: Option<&str>) -> String {
     let mut out = format!("{diagnostic}\n");
-    let line = diagnostic.line.checked_sub(1).and_then(|line| text?.lines().nth(line as usize));
     let margin = diagnostic.line.to_string().len();
-    if let Some(line) = line {
-        let before = diagnostic.column.saturating_sub(1) as usize;
-        let marked = marked_length(line.chars().skip(before));
-        // A line without end (JSON, most often) is shown from a little before the place.
-        let skipped = if before + marked > MAX_SHOWN { before.saturating_sub(MAX_SHOWN / 4) } else { 0 };
-        let shown: String = line.chars().skip(skipped).take(MAX_SHOWN).map(visible).collect();
-        let number = diagnostic.line;
-        let pad = " ".repeat(before - skipped);
-        let carets = "^".repeat(marked.min(MAX_SHOWN - (before - skipped)).max(1));
+    let line = diagnostic.line.checked_sub(1).and_then(|line| text?.lines().nth(line as usize));
+    if let Some(Excerpt { text, before, marked }) = line.map(|line| excerpt(line, diagnostic.column)) {
         // Writing to a string does not fail.
         let _ = writeln!(out, "{:margin$} |", "");
-        let _ = writeln!(out, "{number} | {}", shown.trim_end());
-        let _ = writeln!(out, "{:margin$} | {pad}{carets}", "");
+        let _ = writeln!(out, "{} | {text}", diagnostic.line);
+        let _ = writeln!(out, "{:margin$} | {}{}", "", " ".repeat(before), "^".repeat(marked));
     }
     if let Some(hint) = &diagnostic.hint {
         let _ = writeln!(out, "{:margin$} = hint: {hint}", "");
     }
     out
+}
+
+/// A part of a line, and what of it is meant, in columns of a terminal.
+#[derive(Debug, PartialEq, Eq)]
+struct Excerpt {
+    text: String,
+    before: usize,
+    marked: usize,
+}
+
+/// `column` is in characters, from 1; 0 means the whole line.
+fn excerpt(line: &str, column: u32) -> Excerpt {
+    let start = column.saturating_sub(1) as usize;
+    let length = if column == 0 { line.trim_end().chars().count() } else { marked_length(line.chars().skip(start)) };
+    // A line without end (JSON, most often) is shown from a little before the place.
+    let shown_before: usize = line.chars().take(start).map(width).sum();
+    let skipped = if shown_before + length > MAX_SHOWN { start.saturating_sub(CONTEXT) } else { 0 };
+    let mut text = if skipped > 0 { "…".to_owned() } else { String::new() };
+    let (mut before, mut marked) = (text.width(), 0);
+    for (index, c) in line.chars().enumerate().skip(skipped) {
+        if text.width() + width(c) > MAX_SHOWN {
+            text.push('…');
+            break;
+        }
+        match index {
+            _ if index < start => before += width(c),
+            _ if index < start + length => marked += width(c),
+            _ => {}
+        }
+        text.push_str(&visible(c));
+    }
+    Excerpt { text: text.trim_end().to_owned(), before, marked: marked.max(1) }
 }
 
 /// How much of a line the carets mark: a word, or a text in quotes.
@@ -51,7 +78,46 @@ fn marked_length(rest: impl Iterator<Item = char>) -> usize {
     rest.take_while(|c| !c.is_whitespace() && !matches!(c, ',' | ']' | '}' | ':')).count().max(1)
 }
 
+/// A tab is as wide as it stands in most editors that show YAML.
+const TAB: &str = "  ";
+
+fn width(c: char) -> usize {
+    if c == '\t' { TAB.len() } else if c.is_control() { 1 } else { c.width().unwrap_or(0) }
+}
+
 /// Tabs and other control characters would move the caret or the terminal.
-fn visible(c: char) -> char {
-    if c.is_control() { ' ' } else { c }
+fn visible(c: char) -> String {
+    if c == '\t' { TAB.to_owned() } else if c.is_control() { " ".to_owned() } else { c.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drawn(line: &str, column: u32) -> String {
+        let Excerpt { text, before, marked } = excerpt(line, column);
+        format!("{text}\n{}{}", " ".repeat(before), "^".repeat(marked))
+    }
+
+    #[test]
+    fn carets_stand_below_what_is_meant() {
+        assert_eq!(drawn("a: nightli # x", 4), "a: nightli # x\n   ^^^^^^^");
+        assert_eq!(drawn("a: \"x y\", b", 4), "a: \"x y\", b\n   ^^^^^");
+        assert_eq!(drawn("\ta: b", 2), "  a: b\n  ^", "a tab is two columns wide");
+        assert_eq!(drawn("名: 前", 4), "名: 前\n    ^^", "characters of two columns");
+        assert_eq!(drawn("a: e\u{301}x", 4), "a: e\u{301}x\n   ^^", "characters of no column");
+        assert_eq!(drawn("a: b", 9), "a: b\n    ^", "beyond the end");
+        assert_eq!(drawn("  whole line ", 0), "  whole line\n^^^^^^^^^^^^");
+    }
+
+    #[test]
+    fn long_lines_are_cut_around_the_place() {
+        let line = format!("{}here{}", "x ".repeat(500), " y".repeat(500));
+        let text = drawn(&line, 1001);
+        let (shown, carets) = text.split_once('\n').unwrap();
+        assert!(shown.starts_with('…') && shown.ends_with('…'), "{shown}");
+        assert!(shown.width() <= MAX_SHOWN + 1);
+        assert_eq!(shown.chars().skip(carets.find('^').unwrap()).take(4).collect::<String>(), "here");
+        assert_eq!(carets.trim(), "^^^^");
+    }
 }

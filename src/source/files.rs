@@ -3,6 +3,8 @@
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use xene_schemas::diagnostic::{Diagnostic, Severity};
 
+use crate::compile::rules::{Rule, source as rules};
+
 /// The folder that is read where none is named, if the source has it.
 pub(super) const DEFAULT_FOLDER: &str = "xene.d";
 
@@ -81,19 +83,19 @@ impl Problems {
 
     /// The file is above [`MAX_FILE_BYTES`](super::snapshot::MAX_FILE_BYTES).
     pub(super) fn too_large(&mut self, path: &str, size: u64) {
-        self.unread(path, "XE0901", format!("the file has {size} bytes; at most 1 MiB is read"), HINT_IGNORE);
+        self.unread(path, &rules::TOO_LARGE, format!("the file has {size} bytes; at most 1 MiB is read"), HINT_IGNORE);
     }
 
     /// The link does not lead to a file within the source.
     pub(super) fn bad_link(&mut self, path: &str, why: &str) {
-        self.unread(path, "XE0902", format!("the link {why}"), "links must lead to a file within the source");
+        self.unread(path, &rules::LINK, format!("the link {why}"), "links must lead to a file within the source");
     }
 
     /// The blob is a pointer of Git LFS.
     pub(super) fn lfs_pointer(&mut self, path: &str) {
         self.unread(
             path,
-            "XE0903",
+            &rules::LFS,
             "the commit holds a Git LFS pointer instead of the file".to_owned(),
             "keep workflows out of LFS: `git lfs untrack`, then commit the file again",
         );
@@ -101,68 +103,54 @@ impl Problems {
 
     /// A submodule: its files do not count, so nothing can have moved there.
     pub(super) fn submodule(&mut self, path: &str) {
-        self.list.push(Diagnostic {
-            path: path.to_owned(),
-            line: 0,
-            column: 0,
-            code: "XE0904".to_owned(),
-            severity: Severity::Warning,
-            message: "submodules are not followed; workflows within it do not take effect".to_owned(),
-            hint: Some("name its repository as a --source of its own, or list it in .xeneignore".to_owned()),
-        });
+        let message = "submodules are not followed; workflows within it do not take effect".to_owned();
+        let hint = "name its repository as a --source of its own, or list it in .xeneignore";
+        self.add(path, 0, &rules::SUBMODULE, message, hint);
     }
 
     /// A link to a folder that is not followed: like a submodule.
     pub(super) fn folder_link(&mut self, path: &str, why: &str) {
-        self.list.push(Diagnostic {
-            path: path.to_owned(),
-            line: 0,
-            column: 0,
-            code: "XE0902".to_owned(),
-            severity: Severity::Warning,
-            message: format!("the link {why}; it is not followed"),
-            hint: Some("list it in .xeneignore".to_owned()),
-        });
+        let message = format!("the link {why}; it is not followed");
+        self.add(path, 0, &rules::LINK, message, "list it in .xeneignore").severity = Severity::Warning;
     }
 
     /// The path is not UTF-8.
     pub(super) fn bad_name(&mut self, path: &str) {
-        self.unread(path, "XE0905", "the name is not UTF-8".to_owned(), "rename the file");
+        self.unread(path, &rules::PATH, "the name is not UTF-8".to_owned(), "rename the file");
     }
 
     /// The file can't be read.
     pub(super) fn unreadable(&mut self, path: &str, why: &str) {
-        self.unread(path, "XE0906", format!("the file can't be read: {why}"), "make it readable for the controller");
+        self.unread(path, &rules::UNREADABLE, format!("the file can't be read: {why}"), "make it readable for the controller");
     }
 
     /// The file changes as it is read.
     pub(super) fn unsettled(&mut self, path: &str) {
-        self.unread(path, "XE0907", "the file is being written all the time".to_owned(), HINT_IGNORE);
+        self.unread(path, &rules::UNSETTLED, "the file is being written all the time".to_owned(), HINT_IGNORE);
     }
 
     fn bad_ignore_line(&mut self, path: &str, line: usize, why: &str) {
-        self.list.push(Diagnostic {
-            path: path.to_owned(),
-            line: u32::try_from(line).unwrap_or(0),
-            column: 0,
-            code: "XE0908".to_owned(),
-            severity: Severity::Warning,
-            message: format!("the line is no pattern: {why}"),
-            hint: Some("write it as in .gitignore".to_owned()),
-        });
+        let line = u32::try_from(line).unwrap_or(0);
+        self.add(path, line, &rules::IGNORE_LINE, format!("the line is no pattern: {why}"), "write it as in .gitignore");
     }
 
-    fn unread(&mut self, path: &str, code: &str, message: String, hint: &str) {
+    fn unread(&mut self, path: &str, rule: &Rule, message: String, hint: &str) {
         self.unread = true;
+        self.add(path, 0, rule, message, hint);
+    }
+
+    fn add(&mut self, path: &str, line: u32, rule: &Rule, message: String, hint: &str) -> &mut Diagnostic {
+        let index = self.list.len();
         self.list.push(Diagnostic {
             path: path.to_owned(),
-            line: 0,
+            line,
             column: 0,
-            code: code.to_owned(),
-            severity: Severity::Error,
+            code: rule.code.to_owned(),
+            severity: rule.severity,
             message,
             hint: Some(hint.to_owned()),
         });
+        &mut self.list[index]
     }
 }
 

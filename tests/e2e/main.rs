@@ -8,6 +8,7 @@ mod crashes;
 mod dev;
 mod examples;
 mod files;
+mod hostile;
 mod logs;
 mod main_job;
 mod operators;

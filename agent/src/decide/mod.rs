@@ -28,7 +28,7 @@ use xene_schemas::{
     wire::{
         VERSION,
         control::{
-            AgentMessage, Claim as ClaimMessage, ControllerMessage, Hello, Renew, Renewed, Report, RunFact, Skipped,
+            AgentMessage, Claim as ClaimMessage, ControllerMessage, Decision, Hello, Renew, Renewed, Report, RunFact, Skipped,
             SkippedSlot, SpecsWanted, StoreSeen, Welcome,
         },
     },
@@ -349,6 +349,9 @@ impl Agent {
             ControllerMessage::Assignments(assignments) => self.assign(now, assignments, fx),
             ControllerMessage::Renewed(renewed) => self.renewed(now, renewed, fx),
             ControllerMessage::StartRun(start) => self.start_run(now, start, fx),
+            ControllerMessage::Decide(Decision { run, task, approved, by }) => {
+                self.drive(now, run, run::Input::Decided { task, approved, by }, fx);
+            }
             ControllerMessage::CancelRun(cancel) => self.cancel_run(now, cancel.run, &cancel.by, fx),
             ControllerMessage::Acknowledged(acknowledged) => {
                 for (run, count) in acknowledged.runs {
@@ -363,6 +366,8 @@ impl Agent {
                 fx.now.push(Effect::LogAcknowledged { run: log.run, offset: log.offset });
             }
             ControllerMessage::ArtifactStored(stored) => self.artifact_stored(stored.run, stored.hash, fx),
+            // This version's runs wait for nobody.
+            ControllerMessage::Decide(_) => {}
             ControllerMessage::Specs(specs) => self.specs_came(now, specs.specs, fx),
             ControllerMessage::Certificate(certificate) => {
                 fx.now.push(Effect::InstallCertificate(certificate.chain));

@@ -1,14 +1,17 @@
 //! One run, from its first task to its last: which tasks are ready, retries, timeouts, cancel, `finally`, the verdict.
 //!
-//! Here stands the run as a whole; the life of one task is in `task`.
+//! Here stands the run as a whole; what lets a task begin is in `gate`, its life in `task`.
 
 mod artifacts;
 mod command;
 mod dag;
 mod environment;
+mod expressions;
+mod gate;
 mod outputs;
 mod retry;
 mod task;
+mod tasks;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -20,6 +23,7 @@ use std::{
     time::Duration,
 };
 
+use indexmap::IndexMap;
 use xene_schemas::{
     meta::{AgentName, Epoch, RunName},
     phase::{Reason, RunPhase, TaskPhase},
@@ -28,9 +32,11 @@ use xene_schemas::{
 };
 
 use self::{
-    dag::{Consequence, Dag, Outcome},
+    dag::{Dag, Outcome},
     environment::Environment,
+    expressions::Expressions,
     task::State,
+    tasks::Tasks,
     timers::{Timer, Timers},
 };
 use super::{
@@ -48,6 +54,15 @@ pub enum Input {
     SlotGranted(String),
     /// A step's process ended.
     StepExited(StepId, StepExit),
+    /// Someone decided on a task that waits for approval. Without effect for one that does not.
+    Decided {
+        /// The task; the name of one with a matrix means all of its instances that wait.
+        task: String,
+        /// Whether it may run.
+        approved: bool,
+        /// Who decided.
+        by: String,
+    },
     /// End it in order; a sentence says who or why. `finally` still runs; a cancel of a run that is being
     /// stopped already and has come to its `finally` ends that too. Each one counts: a message that was sent
     /// twice must not come here twice. A run that has not begun ends at once, with [`RunEvent::Ended`] alone.
@@ -96,9 +111,15 @@ pub struct RunMachine {
     /// What tasks saved, by their place in the DAG.
     artifacts: BTreeMap<usize, Vec<Artifact>>,
     environment: Environment,
+    expressions: Expressions,
+    tasks: Tasks,
     dag: Dag,
-    /// By their place in the DAG: in the order of the file, `finally` last.
-    tasks: Vec<State>,
+    /// By their place in `tasks`.
+    states: Vec<State>,
+    /// Which of them may hold a slot now: `maxParallel` bounds how many instances of a matrix do.
+    admitted: Vec<bool>,
+    /// Tasks that count as succeeded, with what they published.
+    reused: IndexMap<String, IndexMap<String, String>>,
     stage: Stage,
     /// Tasks of the current stage that have not ended.
     open: usize,
@@ -146,7 +167,8 @@ struct Failures {
 }
 
 impl RunMachine {
-    /// A run that has not begun.
+    /// A run that has not begun. The tasks of `reused` count as succeeded, with these outputs: the run repeats one
+    /// in which they did.
     pub fn new(
         name: RunName,
         spec: RunSpec,
@@ -154,12 +176,15 @@ impl RunMachine {
         agent: AgentName,
         epoch: Epoch,
         payload: Option<Arc<[u8]>>,
+        reused: IndexMap<String, IndexMap<String, String>>,
     ) -> Self {
         let environment = Environment::new(name, &spec, &pipeline, &agent, epoch);
+        let expressions = Expressions::new(&pipeline, &spec, payload.as_deref());
         let unsupported = dag::unsupported(&pipeline.spec);
-        let (dag, refusal) = match Dag::build(&pipeline.spec) {
-            Ok(dag) => (dag, unsupported),
-            Err(message) => (Dag::default(), unsupported.or(Some(message))),
+        let built = Tasks::of(&pipeline.spec).and_then(|tasks| Ok((Dag::build(&pipeline.spec, &tasks)?, tasks)));
+        let ((dag, tasks), refusal) = match built {
+            Ok(built) => (built, unsupported),
+            Err(message) => (Default::default(), unsupported.or(Some(message))),
         };
         Self {
             name,
@@ -167,10 +192,14 @@ impl RunMachine {
             files: pipeline.files.as_slice().into(),
             artifacts: BTreeMap::new(),
             environment,
-            tasks: (0..dag.len()).map(|_| State::Waiting).collect(),
+            expressions,
+            states: (0..tasks.len()).map(|_| State::Waiting).collect(),
+            admitted: vec![false; tasks.len()],
             dag,
+            reused,
             stage: Stage::New(refusal),
-            open: pipeline.spec.tasks.len(),
+            open: tasks.ordinary().len(),
+            tasks,
             pipeline,
             timers: Timers::default(),
             stop: None,
@@ -194,11 +223,12 @@ impl RunMachine {
             (Stage::New(_), Input::Cancel(message)) => self.end(now, Some((Reason::CANCELLED, message))),
             (Stage::New(_), _) | (_, Input::Start) => {}
             (_, Input::SlotGranted(task)) => {
-                if let Some(task) = self.dag.find(&task) {
+                if let Some(task) = self.tasks.find(&task) {
                     self.slot_granted(now, task);
                 }
             }
             (_, Input::StepExited(id, exit)) => self.step_exited(now, &id, exit),
+            (_, Input::Decided { task, approved, by }) => self.decided_by(now, &task, approved, &by),
             (_, Input::Cancel(message)) => self.cancel(now, message),
             (_, Input::Timeout) => {
                 while let Some(timer) = self.timers.pop(now.boot) {
@@ -209,7 +239,7 @@ impl RunMachine {
         self.settle(now);
         self.progress(now);
         for task in std::mem::take(&mut self.ready) {
-            self.out.push(Output::TaskReady(self.dag.name(task).to_string()));
+            self.out.push(Output::TaskReady(self.tasks.name(task).to_string()));
         }
         std::mem::take(&mut self.out)
     }
@@ -225,7 +255,7 @@ impl RunMachine {
     }
 
     fn start(&mut self, now: Now, refusal: Option<String>) {
-        let tasks = (0..self.tasks.len()).map(|task| self.plan(task)).collect();
+        let tasks = (0..self.states.len()).map(|task| self.plan(task)).collect();
         self.fact(RunEvent::Started { at: now.wall, tasks });
         if let Some(message) = refusal {
             return self.end(now, Some((Reason::SPEC_INVALID, message)));
@@ -233,9 +263,14 @@ impl RunMachine {
         self.stage = Stage::Tasks;
         let timeout = self.pipeline.spec.timeout.map_or(RUN_TIMEOUT, Duration::from);
         self.timers.set(Timer::Run, now.boot + timeout);
+        for (name, outputs) in std::mem::take(&mut self.reused) {
+            if let Some(task) = self.tasks.find(&name).filter(|task| self.stage_tasks().contains(task)) {
+                self.reuse(now, task, outputs);
+            }
+        }
         for task in self.stage_tasks() {
-            if self.dag.is_free(task) {
-                self.ask_for_slot(task, 1);
+            if self.dag.is_free(task) && matches!(self.states[task], State::Waiting) {
+                self.connected(now, task);
             }
         }
     }
@@ -243,9 +278,9 @@ impl RunMachine {
     fn plan(&self, task: usize) -> TaskPlan {
         let steps = self.spec_of(task).steps.iter().enumerate().map(|(index, step)| step.name_at(index)).collect();
         TaskPlan {
-            name: self.dag.name(task).to_string(),
+            name: self.tasks.name(task).to_string(),
             steps,
-            dependencies: self.dag.upstream(task),
+            dependencies: self.dag.upstream(task).into_iter().map(|from| self.tasks.name(from).to_owned()).collect(),
             finally: self.is_finally(task),
         }
     }
@@ -267,6 +302,7 @@ impl RunMachine {
             Timer::Step(task) => self.step_timed_out(now, task),
             Timer::Grace(task) => self.kill_step(task),
             Timer::Retry(task) => self.retry_due(now, task),
+            Timer::Approval(task) => self.approval_timed_out(now, task),
         }
     }
 
@@ -303,13 +339,9 @@ impl RunMachine {
     /// Carries on from tasks that have ended, and from those that therefore never will run.
     fn settle(&mut self, now: Now) {
         while let Some((task, outcome)) = self.ended.pop_front() {
-            for (next, consequence) in self.dag.settle(task, outcome) {
-                if !matches!(self.tasks[next], State::Waiting) {
-                    continue;
-                }
-                match consequence {
-                    Consequence::Ready => self.ask_for_slot(next, 1),
-                    Consequence::Blocked(message) => self.not_executed(now, next, Reason::UPSTREAM_FAILED, message),
+            for (next, edge) in self.dag.outgoing(task) {
+                if matches!(self.states[next], State::Waiting) {
+                    self.pass(now, (task, outcome), edge, next);
                 }
             }
         }
@@ -331,7 +363,7 @@ impl RunMachine {
         self.stage = Stage::Finally;
         self.stop = None;
         let tasks = self.stage_tasks();
-        self.open = tasks.clone().filter(|task| matches!(self.tasks[*task], State::Waiting)).count();
+        self.open = tasks.clone().filter(|task| matches!(self.states[*task], State::Waiting)).count();
         if self.open == 0 {
             return;
         }
@@ -341,8 +373,8 @@ impl RunMachine {
         let timeout = self.pipeline.spec.finally_timeout.map_or(FINALLY_TIMEOUT, Duration::from);
         self.timers.set(Timer::Finally, now.boot + timeout);
         for task in tasks {
-            if self.dag.release(task) && matches!(self.tasks[task], State::Waiting) {
-                self.ask_for_slot(task, 1);
+            if self.dag.release(task) && matches!(self.states[task], State::Waiting) {
+                self.connected(now, task);
             }
         }
     }
@@ -363,16 +395,16 @@ impl RunMachine {
 
     /// The tasks of the current stage.
     fn stage_tasks(&self) -> Range<usize> {
-        let tasks = self.pipeline.spec.tasks.len();
-        if self.stage == Stage::Finally { tasks..self.tasks.len() } else { 0..tasks }
+        if self.stage == Stage::Finally { self.tasks.finally() } else { self.tasks.ordinary() }
     }
 
     fn is_finally(&self, task: usize) -> bool {
-        task >= self.pipeline.spec.tasks.len()
+        self.tasks.finally().contains(&task)
     }
 
     fn spec_of(&self, task: usize) -> &xene_schemas::task::Task {
         let spec = &self.pipeline.spec;
+        let task = self.tasks.of_file(task);
         match task.checked_sub(spec.tasks.len()) {
             None => &spec.tasks[task],
             Some(task) => &spec.finally[task],

@@ -39,6 +39,14 @@ pub(super) struct Waiting {
     what: What,
 }
 
+/// What the controller gives a run to begin with, besides its record.
+#[derive(Debug, Default)]
+pub(super) struct Given {
+    payload: Option<Arc<[u8]>>,
+    /// Tasks that count as succeeded, with what they published.
+    reused: IndexMap<String, IndexMap<String, String>>,
+}
+
 #[derive(Debug)]
 enum What {
     Tick(Slot),
@@ -46,7 +54,7 @@ enum What {
     Run {
         name: RunName,
         row: Box<RunRow>,
-        payload: Option<Arc<[u8]>>,
+        given: Given,
         spec: Option<Arc<Spec>>,
     },
 }
@@ -102,7 +110,7 @@ pub(super) struct RunEntry {
     pub(super) row: RunRow,
     pub(super) outbox: Outbox,
     spec: Option<ReadSpec>,
-    payload: Option<Arc<[u8]>>,
+    given: Given,
     machine: Option<RunMachine>,
     /// The slot that it starts for.
     slot: Option<Slot>,
@@ -141,7 +149,7 @@ impl Agent {
         let spec = self.specs.get(&row.spec.spec_hash).cloned();
         let state = row.state;
         if state == RunState::Queued {
-            let what = What::Run { name: run, row: Box::new(row), payload: None, spec };
+            let what = What::Run { name: run, row: Box::new(row), given: Given::default(), spec };
             if let Some(claim) = self.claims.get_mut(&key) {
                 claim.waiting.push_back(Waiting { since: now.boot, what });
                 self.parked.insert(key);
@@ -155,7 +163,7 @@ impl Agent {
             row,
             outbox,
             spec: spec.as_ref().and_then(Spec::read),
-            payload: None,
+            given: Given::default(),
             machine: None,
             slot: None,
             cancelled_by: None,
@@ -209,8 +217,8 @@ impl Agent {
         if spec.is_none() {
             self.wanted.insert(row.spec.spec_hash);
         }
-        let payload = start.payload.map(Arc::from);
-        let what = What::Run { name: start.run, row, payload, spec };
+        let given = Given { payload: start.payload.map(Arc::from), reused: start.reused };
+        let what = What::Run { name: start.run, row, given, spec };
         claim.waiting.push_back(Waiting { since: now.boot, what });
         self.start_waiting(now, &key, fx);
     }
@@ -281,8 +289,8 @@ impl Agent {
         fx: &mut Effects,
     ) {
         let Some(claim) = self.claims.get_mut(key) else { return };
-        let (run, row, payload, slot) = match waiting.what {
-            What::Run { name, row, payload, .. } => (name, *row, payload, None),
+        let (run, row, given, slot) = match waiting.what {
+            What::Run { name, row, given, .. } => (name, *row, given, None),
             What::Tick(slot) => {
                 claim.row.watermark = claim.row.watermark.max(slot.due);
                 fx.commit.push(JournalChange::PutClaim(key.clone(), claim.row.clone()));
@@ -312,7 +320,7 @@ impl Agent {
                     created_at: now.wall,
                     artifacts: Vec::new(),
                 };
-                (RunName::of_slot(key, &slot.trigger, slot.at), row, None, Some(slot))
+                (RunName::of_slot(key, &slot.trigger, slot.at), row, Given::default(), Some(slot))
             }
         };
         if self.runs.contains_key(&run) {
@@ -324,7 +332,7 @@ impl Agent {
             row: row.clone(),
             outbox: Outbox::default(),
             spec: Some(spec.clone()),
-            payload,
+            given,
             machine: None,
             slot,
             cancelled_by: None,
@@ -364,8 +372,9 @@ impl Agent {
         let Some(spec) = entry.spec.as_ref().map(ReadSpec::pipeline) else { return };
         entry.row.state = RunState::Started;
         fx.commit.push(JournalChange::PutRun(run, entry.row.clone()));
-        let (row, payload) = (entry.row.clone(), entry.payload.take());
-        let machine = RunMachine::new(run, row.spec.clone(), spec, self.config.name.clone(), row.epoch, payload);
+        let (row, given) = (entry.row.clone(), std::mem::take(&mut entry.given));
+        let (agent, Given { payload, reused }) = (self.config.name.clone(), given);
+        let machine = RunMachine::new(run, row.spec.clone(), spec, agent, row.epoch, payload, reused);
         entry.machine = Some(machine);
         if !row.from_controller {
             self.push_fact(run, RunEvent::Created { spec: row.spec, at: row.created_at }, fx);
@@ -385,7 +394,7 @@ impl Agent {
         {
             let row = Box::new(RunRow { state: RunState::Queued, ..entry.row.clone() });
             let what =
-                What::Run { name: run, row, payload: entry.payload, spec: entry.spec.as_ref().map(ReadSpec::kept) };
+                What::Run { name: run, row, given: entry.given, spec: entry.spec.as_ref().map(ReadSpec::kept) };
             claim.waiting.push_front(Waiting { since: now.boot, what });
             self.parked.insert(entry.key);
         }
@@ -506,7 +515,7 @@ impl Agent {
             row: *row,
             outbox: Outbox::default(),
             spec: spec.as_ref().and_then(Spec::read),
-            payload: None,
+            given: Given::default(),
             machine: None,
             slot: None,
             cancelled_by: None,

@@ -107,8 +107,8 @@ impl Value {
         if text.len() > TEXT { Err(too_long()) } else { Ok(()) }
     }
 
-    /// Its type, as a sentence says it.
-    pub(super) fn describe(&self) -> &'static str {
+    /// Its type, as a sentence says it: "a whole number".
+    pub fn describe(&self) -> &'static str {
         match self {
             Self::Null => "null",
             Self::Bool(_) => "true or false",
@@ -183,5 +183,11 @@ impl From<&str> for Value {
 impl From<String> for Value {
     fn from(text: String) -> Self {
         Self::String(text.into())
+    }
+}
+
+impl<T: Into<Value>> From<Option<T>> for Value {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Self::Null, Into::into)
     }
 }

@@ -6,17 +6,18 @@ use xene_schemas::{
     env::EnvValue, map::UniqueMap, meta::Name, param::Param, pipeline::PipelineSpec, task::Task, workflow::WorkflowSpec,
 };
 
-use super::{Path, Report, Rule, each_pipeline, each_task, graph::Tasks, suggest};
+use super::{Path, Report, Rule, each_pipeline, each_task, graph::Tasks, matrix::task_named, suggest};
 use crate::compile::params::overlay;
 
-pub(super) const BAD_VARIABLE: Rule = Rule::error("XE0053", "bad variable");
-pub(super) const UNKNOWN_PARAM: Rule = Rule::error("XE0054", "unknown param");
-pub(super) const UNKNOWN_OUTPUT: Rule = Rule::error("XE0055", "unknown output");
-pub(super) const OUTPUT_TOO_EARLY: Rule = Rule::error("XE0056", "output read too early");
-pub(super) const OUTPUT_NEEDS_DEFAULT: Rule = Rule::error("XE0057", "output without default");
+pub(super) const BAD_VARIABLE: Rule = rule!(Error "XE0053", "bad variable");
+pub(super) const UNKNOWN_PARAM: Rule = rule!(Error "XE0054", "unknown param");
+pub(super) const UNKNOWN_OUTPUT: Rule = rule!(Error "XE0055", "unknown output");
+pub(super) const OUTPUT_TOO_EARLY: Rule = rule!(Error "XE0056", "output read too early");
+pub(super) const KEPT_NAME: Rule = rule!(Warning "XE0130", "name kept for xene");
+pub(super) const OUTPUT_NEEDS_DEFAULT: Rule = rule!(Error "XE0057", "output without default");
 
 /// What the agent itself sets for every step.
-const RESERVED: &[&str] = &[
+pub(super) const RESERVED: &[&str] = &[
     "XENE_RUN_ID",
     "XENE_WORKFLOW",
     "XENE_PIPELINE",
@@ -110,6 +111,10 @@ fn check_name(report: &mut Report, at: &Path<'_>, name: &str) {
         report.add(&BAD_VARIABLE, at, message).at_key();
     } else if RESERVED.contains(&name) || name.starts_with("XENE_PARAM_") || name.starts_with("XENE_MATRIX_") {
         report.add(&BAD_VARIABLE, at, format!("{name} is set by xene itself")).at_key();
+    } else if name.starts_with("XENE_") {
+        let hint = suggest(name, RESERVED.iter().copied()).filter(|hint| hint.starts_with("did"));
+        let message = format!("{name} means nothing to xene; names that begin with XENE_ are kept for it");
+        report.add(&KEPT_NAME, at, message).at_key().hint(hint);
     }
 }
 
@@ -120,7 +125,7 @@ fn check_output(
     (task, output): (&str, &str),
     has_default: bool,
 ) {
-    let Some(publisher) = reader.pipeline.tasks.get(task) else {
+    let Some((name, publisher)) = task_named(reader.pipeline, task) else {
         let hint = suggest(task, reader.pipeline.tasks.keys().map(Name::as_str));
         report.add(&UNKNOWN_OUTPUT, at, format!("this pipeline has no task `{task}`")).hint(hint);
         return;
@@ -131,12 +136,12 @@ fn check_output(
     let sure = if reader.in_finally {
         Some(false)
     } else {
-        reader.tasks.get_or_init(|| Tasks::of(reader.pipeline)).precedes(task, reader.name.as_str())
+        reader.tasks.get_or_init(|| Tasks::of(reader.pipeline)).precedes(name.as_str(), reader.name.as_str())
     };
     match sure {
         None => {
-            let message = format!("task `{task}` need not have run when `{}` starts", reader.name);
-            let hint = format!("add `{task}` to the dependencies of `{}`", reader.name);
+            let message = format!("task `{name}` need not have run when `{}` starts", reader.name);
+            let hint = format!("add `{name}` to the dependencies of `{}`", reader.name);
             report.add(&OUTPUT_TOO_EARLY, at, message).hint(hint);
         }
         Some(true) if publisher.when.is_none() => {}

@@ -12,11 +12,11 @@ use super::{
 };
 use crate::source::snapshot::{Travelling, What};
 
-pub(super) const BAD_GLOB: Rule = Rule::error("XE0100", "bad pattern of files");
-pub(super) const TOO_MUCH: Rule = Rule::error("XE0101", "too much travels");
-pub(super) const NOT_TAKEN: Rule = Rule::error("XE0102", "file can't travel");
-pub(super) const NOTHING_MATCHES: Rule = Rule::warning("XE0103", "pattern takes no file");
-pub(super) const NOT_BEFORE: Rule = Rule::error("XE0104", "artifacts that are not there");
+pub(super) const BAD_GLOB: Rule = rule!(Error "XE0100", "bad pattern of files");
+pub(super) const TOO_MUCH: Rule = rule!(Error "XE0101", "too much travels");
+pub(super) const NOT_TAKEN: Rule = rule!(Error "XE0102", "file can't travel");
+pub(super) const NOTHING_MATCHES: Rule = rule!(Warning "XE0103", "pattern takes no file");
+pub(super) const NOT_BEFORE: Rule = rule!(Error "XE0104", "artifacts that are not there");
 
 pub(super) fn check(spec: &WorkflowSpec, found: Option<&[Travelling]>, report: &mut Report) {
     let root = Path::ROOT.key("spec");

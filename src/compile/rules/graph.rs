@@ -10,11 +10,11 @@ use xene_schemas::{connector::On, map::UniqueMap, meta::Name, pipeline::Pipeline
 
 use super::{Path, Report, Rule, each_pipeline, suggest};
 
-pub(super) const UNKNOWN_TASK: Rule = Rule::error("XE0040", "unknown task");
-pub(super) const TASK_CYCLE: Rule = Rule::error("XE0041", "tasks wait for each other");
-pub(super) const FINALLY_JOINED: Rule = Rule::error("XE0042", "task of finally joined to others");
-pub(super) const UNKNOWN_PIPELINE: Rule = Rule::error("XE0043", "unknown pipeline");
-pub(super) const PIPELINE_CYCLE: Rule = Rule::error("XE0044", "pipelines wait for each other");
+pub(super) const UNKNOWN_TASK: Rule = rule!(Error "XE0040", "unknown task");
+pub(super) const TASK_CYCLE: Rule = rule!(Error "XE0041", "tasks wait for each other");
+pub(super) const FINALLY_JOINED: Rule = rule!(Error "XE0042", "task of finally joined to others");
+pub(super) const UNKNOWN_PIPELINE: Rule = rule!(Error "XE0043", "unknown pipeline");
+pub(super) const PIPELINE_CYCLE: Rule = rule!(Error "XE0044", "pipelines wait for each other");
 
 pub(super) fn check(spec: &WorkflowSpec, report: &mut Report) {
     check_after(report, spec);

@@ -1,7 +1,8 @@
 //! The rules that a workflow must keep, one small file for each group; [`ALL`] is the table.
 //!
-//! A rule has a code for ever. A new one gets the next free number of its group, a line in [`ALL`] and an example in
-//! the tests; the test `every_rule_has_an_example` insists.
+//! A rule has a code for ever. A new one gets a number that was never used, a line in [`ALL`], and a page of that name
+//! in `docs/reference/diagnostics/`, which says what it means and shows it broken and kept: without the page it does
+//! not compile, and the test `every_page_does_what_it_says` runs the examples.
 
 use xene_schemas::{
     diagnostic::Severity,
@@ -17,15 +18,40 @@ use super::{
 };
 use crate::source::snapshot::Travelling;
 
+/// A rule; its page is part of the program.
+macro_rules! rule {
+    ($severity:ident $code:literal, $title:literal) => {
+        $crate::compile::rules::Rule {
+            code: $code,
+            title: $title,
+            severity: xene_schemas::diagnostic::Severity::$severity,
+            page: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/diagnostics/", $code, ".md")),
+        }
+    };
+}
+
+mod approval;
+mod effect;
 mod env;
+mod expr;
 pub(super) mod file;
 mod files;
 mod graph;
+mod group;
+mod matrix;
+mod labels;
 mod params;
 mod range;
+mod schedule;
+mod script;
 mod shape;
+mod shell;
+pub(crate) mod source;
 mod triggers;
+mod twice;
 mod unsupported;
+mod webhook;
+mod unused;
 
 /// One rule: what a diagnostic's code stands for.
 #[derive(Debug, PartialEq, Eq)]
@@ -36,16 +62,13 @@ pub struct Rule {
     pub title: &'static str,
     /// How bad that is.
     pub severity: Severity,
+    /// What it means, why, and how to mend it, with examples: Markdown.
+    pub page: &'static str,
 }
 
-impl Rule {
-    const fn error(code: &'static str, title: &'static str) -> Self {
-        Self { code, title, severity: Severity::Error }
-    }
-
-    const fn warning(code: &'static str, title: &'static str) -> Self {
-        Self { code, title, severity: Severity::Warning }
-    }
+/// The rule of that code, however its letters are written.
+pub fn find(code: &str) -> Option<&'static Rule> {
+    ALL.iter().copied().find(|rule| rule.code.eq_ignore_ascii_case(code))
 }
 
 /// Every rule, by code.
@@ -96,12 +119,61 @@ pub const ALL: &[&Rule] = &[
     &env::OUTPUT_NEEDS_DEFAULT,
     // Numbers and durations.
     &range::OUT_OF_RANGE,
+    // Expressions, matrices, approvals.
+    &expr::EXPR_SYNTAX,
+    &expr::EXPR_TOO_LARGE,
+    &expr::EXPR_UNKNOWN,
+    &expr::EXPR_TOO_EARLY,
+    &matrix::MATRIX_SHAPE,
+    &matrix::MATRIX_AXIS,
+    &matrix::MATRIX_SIZE,
+    &matrix::MATRIX_COLLISION,
+    &approval::BAD_APPROVAL,
+    &params::BAD_PATTERN,
+    // What pipelines share, and what webhooks read.
+    &group::GROUP_MAX,
+    &group::GROUP_LABELS,
+    &webhook::BAD_WEBHOOK,
+    // What can be meant, but hardly is.
+    &schedule::UNEVEN,
+    &schedule::NTH_WEEKDAY,
+    &schedule::DEADLINE,
+    &twice::ALIKE,
+    &twice::NAMED_TWICE,
+    &twice::JOINED_TWICE,
+    &unused::PARAM,
+    &unused::OUTPUT,
+    &labels::NO_AGENT,
+    &shell::TEMPLATE,
+    &shell::NOT_EXPANDED,
+    &shell::CARRIAGE_RETURN,
+    &shell::HIDDEN_FAILURE,
+    &shell::GOES_ON,
+    &shell::LEFT_BEHIND,
+    &shell::NOTHING_LASTS,
+    &effect::EXIT_CODE,
+    &effect::TIMEOUT,
+    &effect::NO_EFFECT,
+    &twice::NEVER_STARTS,
+    &env::KEPT_NAME,
+    &unused::VARIABLE,
+    &file::NEARLY_OURS,
+    &file::NEEDS_CONTAINER,
     // Files that travel, and artifacts.
     &files::BAD_GLOB,
     &files::TOO_MUCH,
     &files::NOT_TAKEN,
     &files::NOTHING_MATCHES,
     &files::NOT_BEFORE,
+    // Sources.
+    &source::TOO_LARGE,
+    &source::LINK,
+    &source::LFS,
+    &source::SUBMODULE,
+    &source::PATH,
+    &source::UNREADABLE,
+    &source::UNSETTLED,
+    &source::IGNORE_LINE,
 ];
 
 /// A broken rule, before it is known where in the text it stands.
@@ -155,7 +227,20 @@ pub(super) fn check(workflow: &Workflow, found: Option<&[Travelling]>, limits: L
     env::check(spec, &mut report);
     range::check(spec, limits, &mut report);
     files::check(spec, found, &mut report);
+    group::check(spec, &mut report);
+    webhook::check(spec, &mut report);
+    expr::check(spec, &mut report);
+    matrix::check(spec, &mut report);
+    approval::check(spec, &mut report);
     unsupported::check(spec, &mut report);
+    // A file with an error does nothing yet: what it would do besides is told once it is sound.
+    if !report.0.iter().any(|problem| problem.rule.severity == Severity::Error) {
+        twice::check(spec, &mut report);
+        unused::check(spec, &mut report);
+        labels::check(spec, &mut report);
+        shell::check(spec, &mut report);
+        effect::check(spec, &mut report);
+    }
     report.0
 }
 
@@ -179,7 +264,7 @@ fn each_task<'p>(at: &Path<'_>, pipeline: &'p PipelineSpec, mut visit: impl FnMu
 }
 
 /// A hint that names what may have been meant, or all that there is.
-pub(super) fn suggest<'a>(wanted: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+pub(crate) fn suggest<'a>(wanted: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let known: Vec<&str> = known.into_iter().collect();
     let length = wanted.chars().count();
     let closest = known.iter().map(|name| (distance(wanted, name), *name)).min();

@@ -13,11 +13,12 @@ use xene_schemas::{
 };
 
 use super::{Path, Report, Rule, each_pipeline, file::BAD_NAME, suggest};
-use crate::compile::params::{env_name, overlay};
+use crate::compile::params::{Pattern, check_value, env_name, overlay};
 
-pub(super) const BAD_PARAM: Rule = Rule::error("XE0050", "param declared wrongly");
-pub(super) const PARAM_COLLISION: Rule = Rule::error("XE0051", "params share a variable");
-pub(super) const TRIGGER_PARAM: Rule = Rule::error("XE0052", "trigger gives wrong params");
+pub(super) const BAD_PARAM: Rule = rule!(Error "XE0050", "param declared wrongly");
+pub(super) const PARAM_COLLISION: Rule = rule!(Error "XE0051", "params share a variable");
+pub(super) const TRIGGER_PARAM: Rule = rule!(Error "XE0052", "trigger gives wrong params");
+pub(super) const BAD_PATTERN: Rule = rule!(Error "XE0079", "pattern that can't be used");
 
 pub(super) fn check(spec: &WorkflowSpec, report: &mut Report) {
     let root = Path::ROOT.key("spec");
@@ -41,6 +42,12 @@ fn declarations(report: &mut Report, at: &Path<'_>, params: &UniqueMap<String, P
         if let Err(error) = name.parse::<Name>() {
             report.add(&BAD_NAME, &at, error.to_string()).at_key();
         }
+        if let Some(pattern) = &param.pattern
+            && let Err(why) = Pattern::new(pattern)
+        {
+            report.add(&BAD_PATTERN, &at.key("pattern"), why);
+            continue;
+        }
         let is_choice = param.kind == ParamType::Choice;
         if is_choice && param.choices.is_empty() {
             report.add(&BAD_PARAM, &at, format!("param `{name}` has no `choices` to choose from")).at_key();
@@ -50,7 +57,7 @@ fn declarations(report: &mut Report, at: &Path<'_>, params: &UniqueMap<String, P
                 .at_key()
                 .hint("write `type: choice`".to_owned());
         } else if let Some(default) = &param.default
-            && let Err(error) = param.check(name, &default.to_string())
+            && let Err(error) = check_value(name, param, &default.to_string())
         {
             report.add(&BAD_PARAM, &at.key("default"), format!("the default does not fit: {error}"));
         }
@@ -105,7 +112,7 @@ fn given(
                 report.add(&TRIGGER_PARAM, &at, message).at_key().hint(hint);
             }
             Some(param) => {
-                if let Err(error) = param.check(name, &value.to_string()) {
+                if let Err(error) = check_value(name, param, &value.to_string()) {
                     report.add(&TRIGGER_PARAM, &at, format!("{error}, as pipeline `{pipeline_name}` declares it"));
                 }
             }

@@ -10,7 +10,7 @@ use xene_schemas::{
 use super::{Path, Report, Rule, each_pipeline, each_task};
 use crate::compile::Limits;
 
-pub(super) const OUT_OF_RANGE: Rule = Rule::error("XE0060", "out of range");
+pub(super) const OUT_OF_RANGE: Rule = rule!(Error "XE0060", "out of range");
 
 /// The largest L short of `Forever`: a day is the longest that a takeover is waited for.
 const MAX_AUTONOMY: Duration = Duration::from_secs(24 * 3600);

@@ -10,9 +10,9 @@ use xene_schemas::{
 
 use super::{Path, Report, Rule, each_pipeline, each_task};
 
-pub(super) const EMPTY: Rule = Rule::error("XE0020", "nothing there");
-pub(super) const TWICE: Rule = Rule::error("XE0021", "name used twice");
-pub(super) const SHELL: Rule = Rule::error("XE0022", "unknown shell");
+pub(super) const EMPTY: Rule = rule!(Error "XE0020", "nothing there");
+pub(super) const TWICE: Rule = rule!(Error "XE0021", "name used twice");
+pub(super) const SHELL: Rule = rule!(Error "XE0022", "unknown shell");
 
 pub(super) fn check(spec: &WorkflowSpec, report: &mut Report) {
     if spec.pipelines.is_empty() {

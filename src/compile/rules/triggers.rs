@@ -9,11 +9,11 @@ use xene_schemas::{
     workflow::WorkflowSpec,
 };
 
-use super::{Path, Report, Rule, each_pipeline, suggest};
+use super::{Path, Report, Rule, each_pipeline, schedule, suggest};
 
-pub(super) const UNKNOWN_TRIGGER: Rule = Rule::error("XE0030", "unknown trigger");
-pub(super) const UNUSED_TRIGGER: Rule = Rule::warning("XE0031", "unused trigger");
-pub(super) const BAD_SCHEDULE: Rule = Rule::error("XE0032", "bad schedule");
+pub(super) const UNKNOWN_TRIGGER: Rule = rule!(Error "XE0030", "unknown trigger");
+pub(super) const UNUSED_TRIGGER: Rule = rule!(Warning "XE0031", "unused trigger");
+pub(super) const BAD_SCHEDULE: Rule = rule!(Error "XE0032", "bad schedule");
 
 pub(super) fn check(spec: &WorkflowSpec, report: &mut Report) {
     let mut used: HashSet<&Name> = HashSet::new();
@@ -43,6 +43,8 @@ pub(super) fn check(spec: &WorkflowSpec, report: &mut Report) {
                 if let Err(reason) = check_schedule(cron) {
                     let of_zone = cron.time_zone.as_ref().is_some_and(|zone| reason.contains(&format!("{zone:?}")));
                     report.add(&BAD_SCHEDULE, &at.key(if of_zone { "timeZone" } else { "schedule" }), reason);
+                } else {
+                    schedule::check(report, &at, cron);
                 }
             }
         }

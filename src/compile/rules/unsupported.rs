@@ -4,7 +4,6 @@ use xene_schemas::{
     env::EnvValue,
     executor::Executor,
     map::UniqueMap,
-    param::Param,
     pipeline::{OnAgentLost, PipelineSpec},
     task::Task,
     trigger::{Trigger, Webhook},
@@ -13,14 +12,13 @@ use xene_schemas::{
 
 use super::{Path, Report, Rule, each_pipeline, each_task};
 
-pub(super) const UNSUPPORTED: Rule = Rule::error("XE0018", "not carried out by this version");
+pub(super) const UNSUPPORTED: Rule = rule!(Error "XE0018", "not carried out by this version");
 
 type Env = UniqueMap<String, EnvValue>;
 
 pub(super) fn check(spec: &WorkflowSpec, report: &mut Report) {
     let root = Path::ROOT.key("spec");
     env(report, &root, &spec.env);
-    params(report, &root, &spec.params);
     for (name, trigger) in &spec.triggers {
         let triggers = root.key("triggers");
         if let Trigger::Webhook(webhook) = trigger {
@@ -39,11 +37,8 @@ fn refuse(report: &mut Report, at: &Path<'_>, what: &str) {
 }
 
 fn check_webhook(report: &mut Report, at: &Path<'_>, webhook: &Webhook) {
-    let Webhook { auth, when, params, suspend: _ } = webhook;
-    for (given, field) in [(auth.is_some(), "auth"), (when.is_some(), "when"), (!params.is_empty(), "params")] {
-        if given {
-            refuse(report, &at.key(field), field);
-        }
+    if webhook.auth.is_some() {
+        refuse(report, &at.key("auth"), "auth");
     }
 }
 
@@ -56,32 +51,14 @@ fn check_pipeline(report: &mut Report, at: &Path<'_>, pipeline: &PipelineSpec) {
     }
     executor(report, at, pipeline.executor.as_ref());
     env(report, at, &pipeline.env);
-    params(report, at, &pipeline.params);
-    for (index, connector) in pipeline.connectors.iter().enumerate() {
-        let connectors = at.key("connectors");
-        let at = connectors.index(index);
-        for (given, field) in [(connector.when.is_some(), "when"), (connector.approval.is_some(), "approval")] {
-            if given {
-                refuse(report, &at.key(field), field);
-            }
-        }
-    }
 }
 
 fn check_task(report: &mut Report, at: &Path<'_>, task: &Task) {
-    for (given, field) in [(task.when.is_some(), "when"), (task.matrix.is_some(), "matrix")] {
-        if given {
-            refuse(report, &at.key(field), field);
-        }
-    }
     executor(report, at, task.executor.as_ref());
     env(report, at, &task.env);
     let steps = at.key("steps");
     for (index, step) in task.steps.iter().enumerate() {
         let at = steps.index(index);
-        if step.when.is_some() {
-            refuse(report, &at.key("when"), "when");
-        }
         env(report, &at, &step.env);
     }
 }
@@ -96,20 +73,8 @@ fn executor(report: &mut Report, at: &Path<'_>, executor: Option<&Executor>) {
 fn env(report: &mut Report, at: &Path<'_>, env: &Env) {
     let at = at.key("env");
     for (name, value) in env {
-        let kind = match value {
-            EnvValue::Literal(_) | EnvValue::Param(_) | EnvValue::Output { .. } => continue,
-            EnvValue::Secret(_) => "secret",
-            EnvValue::Expr(_) => "expr",
-        };
-        refuse(report, &at.key(name).key(kind), kind);
-    }
-}
-
-fn params(report: &mut Report, at: &Path<'_>, params: &UniqueMap<String, Param>) {
-    let at = at.key("params");
-    for (name, param) in params {
-        if param.pattern.is_some() {
-            refuse(report, &at.key(name).key("pattern"), "pattern");
+        if let EnvValue::Secret(_) = value {
+            refuse(report, &at.key(name).key("secret"), "secret");
         }
     }
 }

@@ -49,11 +49,11 @@ spec:
     check(
         text,
         expect![[r#"
-        a.yaml:4:1: error[XE0005]: a tab stands in the indentation, where YAML takes only spaces
-          |
-        4 |  pipelines: {}
-          | ^
-    "#]],
+            a.yaml:4:1: error[XE0005]: a tab stands in the indentation, where YAML takes only spaces
+              |
+            4 |   pipelines: {}
+              | ^^
+        "#]],
     );
 }
 
@@ -463,24 +463,6 @@ spec: {}
         2 | kind: Secret
           |       ^^^^^^
           = hint: keep it out of the folder for now, or list it in .xeneignore
-    "#]],
-    );
-}
-
-#[test]
-fn the_first_format() {
-    let text = r#"apiVersion: v1alpha1
-kind: Workflow
-metadata: {name: s}
-"#;
-    check(
-        text,
-        expect![[r#"
-        a.yaml:1:13: error[XE0016]: documents of `v1alpha1` can't be read by this version yet
-          |
-        1 | apiVersion: v1alpha1
-          |             ^^^^^^^^
-          = hint: write it as `apiVersion: xene/v1`
     "#]],
     );
 }

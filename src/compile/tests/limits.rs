@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use expect_test::{Expect, expect};
 
-use crate::compile::{render::render, validate};
+use crate::compile::{convert, render::render, validate};
 
 /// CPU time of the thread, which a loaded machine does not stretch as it does the wall's.
 fn cpu() -> Duration {
@@ -139,6 +139,70 @@ fn ten_thousand_problems_in_one_file() {
 fn sixty_four_levels_pass() {
     let (open, close) = ("[".repeat(63), "]".repeat(63));
     assert_eq!(validate(&[("a.yaml".to_owned(), format!("a: {open}{close}").into_bytes())]), (0, Vec::new()));
+}
+
+/// What hostile files hold, each in another way.
+fn hostile() -> Vec<Vec<u8>> {
+    let mut bomb = "a: &a [x,x,x,x,x,x,x,x,x]\n".to_owned();
+    for (before, now) in "abcdefghijk".chars().zip("bcdefghijkl".chars()) {
+        let list = [format!("*{before}").as_str(); 9].join(",");
+        bomb = format!("{bomb}{now}: &{now} [{list}]\n");
+    }
+    assert!(bomb.len() < 430);
+    let fields = "x: 1\n".repeat(4_000);
+    let header = "apiVersion: xene/v1\nkind: Workflow\n";
+    [
+        bomb,
+        "[".repeat(20_000),
+        "a: {".repeat(20_000),
+        "- ".repeat(20_000),
+        "x".repeat(10 << 20),
+        format!("{header}{fields}"),
+        format!("{header}metadata: {{name: w}}\nspec: {{pipelines: [{}]}}", "1,".repeat(20_000)),
+        format!("{header}spec: \"{}\"", "\\u0041".repeat(20_000)),
+    ]
+    .map(String::into_bytes)
+    .into()
+}
+
+/// Runs in a process of its own, whose memory nothing else uses.
+#[test]
+fn hostile_files_take_little_time_and_memory() {
+    const INSIDE: &str = "XENE_TEST_INSIDE";
+    if std::env::var_os(INSIDE).is_none() {
+        let name = "compile::tests::limits::hostile_files_take_little_time_and_memory";
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        let ended = child.args([name, "--exact", "--test-threads=1"]).env(INSIDE, "1").output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stdout);
+        assert!(ended.status.success() && said.contains("1 passed"), "{said}");
+        return;
+    }
+    for bytes in hostile() {
+        let began = cpu();
+        let (count, problems) = validate(&[("a.yaml".to_owned(), bytes)]);
+        let took = cpu() - began;
+        assert!(count == 0 && !problems.is_empty());
+        assert!(took < Duration::from_millis(200), "took {took:?}: {:?}", problems[0]);
+    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let kib: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(kib < 64 << 10, "{kib} KiB at most");
+}
+
+#[test]
+fn what_the_fuzzer_found_once_gives_an_answer() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/yaml");
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+        validate(&[("a.yaml".to_owned(), bytes.clone()), ("b.json".to_owned(), bytes.clone())]);
+        if let Some(converted) = convert("a.yaml", &bytes) {
+            validate(&[("a.yaml".to_owned(), converted.into_bytes())]);
+        }
+        count += 1;
+    }
+    assert!(count > 10, "{count}");
 }
 
 proptest::proptest! {

@@ -14,9 +14,11 @@ impl RunMachine {
 
     /// What the first step of a task's attempt finds beside what was there: artifacts of tasks in other contexts.
     pub(super) fn artifacts_for(&self, task: usize) -> Vec<Artifact> {
-        let State::Running(attempt) = &self.tasks[task] else { return Vec::new() };
+        let State::Running(attempt) = &self.states[task] else { return Vec::new() };
         let Some(artifacts) = self.spec_of(task).artifacts.as_ref().filter(|_| !attempt.has_begun()) else { return Vec::new() };
-        let from = artifacts.from.iter().filter_map(|name| self.dag.find(name.as_str()));
+        // Of a matrix all instances.
+        let from = artifacts.from.iter().filter_map(|name| self.tasks.of_name(name.as_str()));
+        let from = from.flat_map(|of| self.tasks.members(of).0);
         // In the same context they lie there already.
         let elsewhere = from.filter(|from| self.context_of(*from) != self.context_of(task));
         elsewhere.filter_map(|from| self.artifacts.get(&from)).flatten().cloned().collect()
@@ -24,7 +26,7 @@ impl RunMachine {
 
     /// All steps have succeeded: what the task saves is saved, as if by one more step.
     pub(super) fn save_artifacts(&mut self, task: usize, patterns: Vec<String>) {
-        let State::Running(attempt) = &self.tasks[task] else { return };
+        let State::Running(attempt) = &self.states[task] else { return };
         let command = StepCommand {
             id: self.step_id(task, attempt),
             pipeline: self.pipeline.key.clone(),

@@ -2,36 +2,47 @@
 
 use xene_schemas::step::{Run, Shell};
 
-use super::{RunMachine, StepCommand, StepId, environment::Place, task::State};
+use super::{
+    Reason, RunMachine, StepCommand, StepId,
+    environment::{Place, Sources},
+};
 use crate::decide::event::Program;
 
 impl RunMachine {
-    /// The process of a step; or a sentence that says why it can't be had.
-    pub(super) fn command(&self, task: usize, id: StepId) -> Result<StepCommand, String> {
+    /// The process of a step; or a sentence that says why it can't be had, and the reason in a word.
+    pub(super) fn command(&self, task: usize, id: StepId) -> Result<StepCommand, (Reason, String)> {
+        let invalid = |message: &str| (Reason::SPEC_INVALID, message.to_owned());
         let spec = self.spec_of(task);
-        let step = spec.steps.get(id.step).ok_or("there is no such step")?;
+        let step = spec.steps.get(id.step).ok_or_else(|| invalid("there is no such step"))?;
         let step_name = step.name_at(id.step);
-        let output = |task: usize, name: &str| match &self.tasks[task] {
-            State::Ended(outputs) => outputs.get(name),
-            State::Waiting | State::Asking(_) | State::Running(_) | State::Backoff(_) => None,
+        let mut handed = Vec::new();
+        for (from, connector) in self.dag.connectors(task, &self.pipeline.spec) {
+            let from = self.tasks.name_of_file(from);
+            for (variable, name) in &connector.outputs {
+                let value = self.output(from, name).map_err(|message| (Reason::SPEC_INVALID, message))?;
+                handed.extend(value.map(|value| (variable.as_str(), value)));
+            }
+        }
+        let sources = Sources {
+            output: &|task, name| self.output(task, name),
+            expr: &|text| self.evaluate(text, task, None)?.to_text().map_err(|error| error.to_string()),
         };
-        let connectors = self.dag.connectors(task, &self.pipeline.spec);
-        let handed: Vec<(&str, &str)> = connectors
-            .iter()
-            .flat_map(|(from, connector)| connector.outputs.iter().map(|(variable, name)| (*from, variable, name)))
-            .filter_map(|(from, variable, name)| output(from, name).map(|value| (variable.as_str(), value.as_str())))
-            .collect();
         let env = self.environment.of_step(
-            Place { task: self.dag.name(task).as_str(), step: &step_name, attempt: id.attempt },
+            Place {
+                task: self.tasks.name(task),
+                step: &step_name,
+                attempt: id.attempt,
+                combination: self.tasks.combination(task),
+            },
             [&self.pipeline.env, &self.pipeline.spec.env, &spec.env, &step.env],
-            &handed,
-            |task, name| output(self.dag.find(task)?, name).cloned(),
+            handed,
+            &sources,
         )?;
         Ok(StepCommand {
             id,
             pipeline: self.pipeline.key.clone(),
             step_name,
-            program: program(&step.run, step.shell.as_ref())?,
+            program: program(&step.run, step.shell.as_ref()).map_err(|message| (Reason::SPEC_INVALID, message))?,
             env,
             context: self.context_of(task),
             working_dir: step.working_dir.clone().or_else(|| spec.working_dir.clone()),

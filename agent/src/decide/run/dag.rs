@@ -1,6 +1,5 @@
 //! The DAG of a run: which tasks may start when one has settled, by counters, never by a look at all tasks.
 
-use indexmap::IndexSet;
 use petgraph::{
     Direction,
     algo::toposort,
@@ -14,11 +13,14 @@ use xene_schemas::{
     task::Task,
 };
 
+use super::tasks::Tasks;
+use crate::matrix::CONNECTORS;
+
 /// How a task ended, as its connectors see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
     /// Success, or an Error that `allowFailure` tolerates: as with GitHub's `continue-on-error`, what follows such
-    /// a task goes on as after a Success.
+    /// a task goes on as after a Success. Or skipped by its own `when`.
     Passed,
     /// Error.
     Failed,
@@ -26,82 +28,65 @@ pub(super) enum Outcome {
     NotExecuted,
 }
 
-/// What a settled task means for one that waits for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Consequence {
-    /// All of its connectors have passed.
-    Ready,
-    /// One can't pass any more; a sentence names the upstream.
-    Blocked(String),
-}
-
 /// One connector between two tasks.
 #[derive(Debug, Clone, Copy)]
-struct Edge {
+pub(super) struct Edge {
     on: On,
     /// Its place in `connectors`; a plain dependency has none.
-    connector: Option<usize>,
+    pub(super) connector: Option<usize>,
 }
 
-/// Tasks by their place in the file, those of `finally` last.
+/// What joins the tasks of a run, by their places.
 #[derive(Debug, Default)]
 pub(super) struct Dag {
     graph: DiGraph<(), Edge, usize>,
-    names: IndexSet<Name>,
     /// Connectors of each task that have not passed yet. A task of `finally` has one more: the end of all others.
     open: Vec<usize>,
 }
 
 impl Dag {
     /// Builds the graph, and says in a sentence why that can't be done: such a spec was never compiled.
-    pub(super) fn build(spec: &PipelineSpec) -> Result<Self, String> {
-        let mut names = IndexSet::new();
+    pub(super) fn build(spec: &PipelineSpec, tasks: &Tasks) -> Result<Self, String> {
         let mut graph = DiGraph::default();
-        for name in spec.tasks.keys().chain(spec.finally.keys()) {
+        for _ in 0..tasks.len() {
             graph.add_node(());
-            if !names.insert(name.clone()) {
-                return Err(format!("task {name} is in both tasks and finally"));
-            }
         }
-        let find = |name: &Name| match names.get_index_of(name.as_str()) {
-            Some(index) => Ok(NodeIndex::new(index)),
-            None => Err(format!("there is no task {name}")),
+        let find = |name: &Name| tasks.of_name(name.as_str()).ok_or_else(|| format!("there is no task {name}"));
+        let mut join = |from: usize, to: usize, edge: Edge| {
+            let (from, to) = (tasks.members(from).0, tasks.members(to).0);
+            if graph.edge_count() + from.len() * to.len() > CONNECTORS {
+                return Err(format!("more than {CONNECTORS} connectors join the tasks, with all instances"));
+            }
+            for from in from {
+                for to in to.clone() {
+                    graph.add_edge(NodeIndex::new(from), NodeIndex::new(to), edge);
+                }
+            }
+            Ok(())
         };
-        for (to, task) in spec.tasks.iter().chain(&*spec.finally) {
+        for (to, (_, task)) in spec.tasks.iter().chain(&*spec.finally).enumerate() {
             for from in &task.dependencies.0 {
-                graph.add_edge(find(from)?, find(to)?, Edge { on: On::Success, connector: None });
+                join(find(from)?, to, Edge { on: On::Success, connector: None })?;
             }
         }
         for (index, connector) in spec.connectors.iter().enumerate() {
             for from in &connector.from.0 {
                 for to in &connector.to.0 {
-                    graph.add_edge(find(from)?, find(to)?, Edge { on: connector.on, connector: Some(index) });
+                    join(find(from)?, find(to)?, Edge { on: connector.on, connector: Some(index) })?;
                 }
             }
         }
-        let tasks = spec.tasks.len();
-        if let Some(edge) = graph.edge_references().find(|e| e.source().index() >= tasks && e.target().index() < tasks)
-        {
-            return Err(format!("task {} waits for a task of finally", names[edge.target().index()]));
+        let ordinary = tasks.ordinary();
+        let ends = |node: NodeIndex<usize>| ordinary.contains(&node.index());
+        if let Some(edge) = graph.edge_references().find(|edge| !ends(edge.source()) && ends(edge.target())) {
+            return Err(format!("task {} waits for a task of finally", tasks.name(edge.target().index())));
         }
         if let Err(cycle) = toposort(&graph, None) {
-            return Err(format!("task {} waits for itself", names[cycle.node_id().index()]));
+            return Err(format!("task {} waits for itself", tasks.name(cycle.node_id().index())));
         }
         let open = graph.node_indices().map(|task| graph.edges_directed(task, Direction::Incoming).count());
-        let open = open.enumerate().map(|(task, count)| count + usize::from(task >= tasks)).collect();
-        Ok(Self { graph, names, open })
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.names.len()
-    }
-
-    pub(super) fn name(&self, task: usize) -> &Name {
-        &self.names[task]
-    }
-
-    pub(super) fn find(&self, name: &str) -> Option<usize> {
-        self.names.get_index_of(name)
+        let open = open.enumerate().map(|(task, count)| count + usize::from(!ordinary.contains(&task))).collect();
+        Ok(Self { graph, open })
     }
 
     /// True if nothing holds the task.
@@ -109,42 +94,28 @@ impl Dag {
         self.open[task] == 0
     }
 
-    /// All tasks but those of `finally` have ended: true if nothing else holds this one.
+    /// One of the connectors that lead to a task has passed; or, for one of `finally`, all others have ended. True if
+    /// nothing else holds it.
     pub(super) fn release(&mut self, task: usize) -> bool {
         self.open[task] -= 1;
         self.is_free(task)
     }
 
-    /// Settles a task's outgoing connectors; to be called once for each task. Tasks in the order of the file.
-    pub(super) fn settle(&mut self, task: usize, outcome: Outcome) -> Vec<(usize, Consequence)> {
-        let mut consequences = Vec::new();
-        for edge in self.graph.edges_directed(NodeIndex::new(task), Direction::Outgoing) {
-            let to = edge.target().index();
-            if passes(edge.weight().on, outcome) {
-                self.open[to] -= 1;
-                if self.open[to] == 0 {
-                    consequences.push((to, Consequence::Ready));
-                }
-            } else {
-                let how = match outcome {
-                    Outcome::Passed => "did not fail",
-                    Outcome::Failed => "ended in Error",
-                    Outcome::NotExecuted => "was not executed",
-                };
-                consequences.push((to, Consequence::Blocked(format!("upstream task {} {how}", self.names[task]))));
-            }
-        }
-        consequences.sort_by_key(|(to, _)| *to);
-        consequences
+    /// The connectors that lead from a task, with the task they lead to, in the order of the file.
+    pub(super) fn outgoing(&self, task: usize) -> Vec<(usize, Edge)> {
+        let edges = self.graph.edges_directed(NodeIndex::new(task), Direction::Outgoing);
+        let mut outgoing: Vec<_> = edges.map(|edge| (edge.target().index(), *edge.weight())).collect();
+        outgoing.sort_by_key(|(to, edge)| (*to, edge.connector));
+        outgoing
     }
 
     /// The tasks that a task waits for, each once, in the order of the file.
-    pub(super) fn upstream(&self, task: usize) -> Vec<String> {
+    pub(super) fn upstream(&self, task: usize) -> Vec<usize> {
         let mut from: Vec<usize> =
             self.graph.neighbors_directed(NodeIndex::new(task), Direction::Incoming).map(NodeIndex::index).collect();
         from.sort_unstable();
         from.dedup();
-        from.into_iter().map(|task| self.names[task].to_string()).collect()
+        from
     }
 
     /// The connectors of the list that lead to a task, with the task they come from, in the order of the file.
@@ -159,11 +130,20 @@ impl Dag {
     }
 }
 
-fn passes(on: On, outcome: Outcome) -> bool {
-    match on {
-        On::Success => outcome == Outcome::Passed,
-        On::Failure => outcome == Outcome::Failed,
-        On::Always => true,
+impl Edge {
+    /// Whether this end passes it, or why not, said of the upstream task.
+    pub(super) fn takes(self, outcome: Outcome) -> Result<(), &'static str> {
+        let passes = match self.on {
+            On::Success => outcome == Outcome::Passed,
+            On::Failure => outcome == Outcome::Failed,
+            On::Always => true,
+        };
+        match outcome {
+            _ if passes => Ok(()),
+            Outcome::Passed => Err("did not fail"),
+            Outcome::Failed => Err("ended in Error"),
+            Outcome::NotExecuted => Err("was not executed"),
+        }
     }
 }
 
@@ -173,21 +153,12 @@ pub(super) fn unsupported(spec: &PipelineSpec) -> Option<String> {
     use xene_schemas::executor::Executor;
     let container = |executor: &Option<Executor>| matches!(executor, Some(Executor::Container { .. }));
     let of_task = |task: &Task| {
-        [
-            (task.when.is_some() || task.steps.iter().any(|step| step.when.is_some()), "when"),
-            (task.matrix.is_some(), "matrix"),
-            (container(&task.executor), "the container executor"),
-        ]
-        .into_iter()
-        .find_map(|(used, what)| used.then_some(what))
+        container(&task.executor).then_some("the container executor")
     };
     if container(&spec.executor) {
         return Some("this version does not run the container executor".into());
     }
     let mut tasks = spec.tasks.iter().chain(&*spec.finally);
-    if let Some((name, what)) = tasks.find_map(|(name, task)| of_task(task).map(|what| (name, what))) {
-        return Some(format!("task {name} uses {what}, which this version does not run"));
-    }
-    let held = spec.connectors.iter().any(|connector| connector.when.is_some() || connector.approval.is_some());
-    held.then(|| "a connector uses when or approval, which this version does not run".into())
+    let (name, what) = tasks.find_map(|(name, task)| of_task(task).map(|what| (name, what)))?;
+    Some(format!("task {name} uses {what}, which this version does not run"))
 }

@@ -3,7 +3,8 @@
 use indexmap::IndexMap;
 use xene_schemas::{env::EnvValue, map::UniqueMap, meta::AgentName, pipeline::CompiledPipeline, run::RunSpec};
 
-use super::{Epoch, RunName};
+use super::{Epoch, Reason, RunName};
+use crate::matrix::{self, Combination};
 
 /// The part that is the same for all steps of a run.
 #[derive(Debug)]
@@ -20,7 +21,15 @@ pub(super) type Layer<'a> = &'a UniqueMap<String, EnvValue>;
 /// A variable's value before it is looked up: only those that win are.
 enum Value<'a> {
     Written(&'a EnvValue),
-    Handed(&'a str),
+    Handed(String),
+}
+
+/// Where values come from that only the run knows; an error is a sentence.
+pub(super) struct Sources<'a> {
+    /// An output by task and name; none if there is none.
+    pub(super) output: &'a dyn Fn(&str, &str) -> Result<Option<String>, String>,
+    /// The value of an expression, as text.
+    pub(super) expr: &'a dyn Fn(&str) -> Result<String, String>,
 }
 
 /// Where one step stands.
@@ -29,6 +38,8 @@ pub(super) struct Place<'a> {
     pub(super) task: &'a str,
     pub(super) step: &'a str,
     pub(super) attempt: u32,
+    /// Of its matrix; empty without one.
+    pub(super) combination: &'a Combination,
 }
 
 impl Environment {
@@ -64,29 +75,30 @@ impl Environment {
     /// the task: they win over the task's own, which may so be defaults, but not over the step's.
     ///
     /// # Errors
-    /// A sentence, if a value can't be had.
-    pub(super) fn of_step(
+    /// A reason and a sentence, if a value can't be had.
+    pub(super) fn of_step<'a>(
         &self,
         place: Place<'_>,
-        [workflow, pipeline, task, step]: [Layer<'_>; 4],
-        handed: &[(&str, &str)],
-        output: impl Fn(&str, &str) -> Option<String>,
-    ) -> Result<Vec<(String, String)>, String> {
+        [workflow, pipeline, task, step]: [Layer<'a>; 4],
+        handed: Vec<(&'a str, String)>,
+        sources: &Sources<'_>,
+    ) -> Result<Vec<(String, String)>, (Reason, String)> {
         let mut winners: IndexMap<&str, Value<'_>> = IndexMap::new();
         for layer in [workflow, pipeline, task] {
             winners.extend(layer.iter().map(|(name, value)| (name.as_str(), Value::Written(value))));
         }
-        winners.extend(handed.iter().map(|(name, value)| (*name, Value::Handed(value))));
+        winners.extend(handed.into_iter().map(|(name, value)| (name, Value::Handed(value))));
         winners.extend(step.iter().map(|(name, value)| (name.as_str(), Value::Written(value))));
         let mut variables = Vec::with_capacity(winners.len() + self.fixed.len() + 3);
         for (name, value) in winners.into_iter().filter(|(name, _)| !name.starts_with("XENE_")) {
             let value = match value {
-                Value::Handed(value) => Some(value.to_owned()),
-                Value::Written(value) => self.value(name, value, &output)?,
+                Value::Handed(value) => Some(value),
+                Value::Written(value) => self.value(name, value, sources)?,
             };
             variables.extend(value.map(|value| (name.to_owned(), value)));
         }
         variables.extend_from_slice(&self.fixed);
+        variables.extend(place.combination.iter().map(|(axis, value)| (matrix::variable(axis), value.clone())));
         let here = [("XENE_TASK", place.task), ("XENE_STEP", place.step), ("XENE_ATTEMPT", &place.attempt.to_string())]
             .map(|(name, value)| (name.to_owned(), value.to_owned()));
         variables.extend(here);
@@ -98,22 +110,37 @@ impl Environment {
         &self,
         name: &str,
         value: &EnvValue,
-        output: impl Fn(&str, &str) -> Option<String>,
-    ) -> Result<Option<String>, String> {
+        sources: &Sources<'_>,
+    ) -> Result<Option<String>, (Reason, String)> {
+        let invalid = |message: String| Err((Reason::SPEC_INVALID, message));
         match value {
             EnvValue::Literal(scalar) => Ok(Some(scalar.to_string())),
             EnvValue::Param(param) => match self.params.get(param) {
                 Some(value) => Ok(value.clone()),
-                None => Err(format!("variable {name} needs param {param}, which is not declared")),
+                None => invalid(format!("variable {name} needs param {param}, which is not declared")),
             },
-            // An empty value in its place would make `rm -rf "$DIR"/*` of a slip of the pen.
             EnvValue::Output { task, name: output_name, default } => {
-                output(task, output_name).or_else(|| default.clone()).map(Some).ok_or_else(|| {
-                    format!("variable {name} needs output {output_name} of task {task}, which did not publish it")
-                })
+                match (sources.output)(task, output_name) {
+                    Ok(Some(value)) => Ok(Some(value)),
+                    Err(why) => invalid(format!("variable {name} has no value: {why}")),
+                    Ok(None) => match default {
+                        Some(default) => Ok(Some(default.clone())),
+                        // An empty value in its place would make `rm -rf "$DIR"/*` of a slip of the pen.
+                        None => invalid(format!(
+                            "variable {name} needs output {output_name} of task {task}, which did not publish it"
+                        )),
+                    },
+                }
             }
-            EnvValue::Secret(_) => Err(format!("variable {name} is a secret, which this version does not open")),
-            EnvValue::Expr(_) => Err(format!("variable {name} is an expression, which this version does not evaluate")),
+            EnvValue::Secret(_) => invalid(format!("variable {name} is a secret, which this version does not open")),
+            // No variable can hold it, and what follows it would be lost.
+            EnvValue::Expr(text) => match (sources.expr)(text) {
+                Ok(value) if value.contains('\0') => {
+                    Err((Reason::EXPR_FAILED, format!("the expression of variable {name} gives a NUL character")))
+                }
+                Ok(value) => Ok(Some(value)),
+                Err(why) => Err((Reason::EXPR_FAILED, format!("the expression of variable {name} has no value: {why}"))),
+            },
         }
     }
 }

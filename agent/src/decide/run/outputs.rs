@@ -60,6 +60,10 @@ impl Outputs {
         Ok(undeclared)
     }
 
+    pub(super) fn values(&self) -> &IndexMap<String, String> {
+        &self.values
+    }
+
     pub(super) fn into_values(self) -> IndexMap<String, String> {
         self.values
     }

@@ -17,14 +17,32 @@ use crate::decide::event::{ExitStatus, OutputsError};
 pub(super) enum State {
     /// For its connectors.
     Waiting,
+    /// For someone to approve it.
+    Approving {
+        /// What silence means.
+        silence: bool,
+    },
+    /// For other instances of its matrix to end, as `maxParallel` says.
+    Held,
     /// For a slot, to make this attempt.
     Asking(u32),
     /// It has a slot.
     Running(Box<Attempt>),
     /// For the time of its next attempt; an earlier one failed.
     Backoff(u32),
-    /// It ended, or never will run; what it published.
-    Ended(IndexMap<String, String>),
+    /// It ended, or never will run.
+    Ended(End),
+}
+
+/// How a task ended.
+#[derive(Debug)]
+pub(super) struct End {
+    pub(super) phase: TaskPhase,
+    pub(super) reason: Option<Reason>,
+    /// Of the step that failed, else of the last one; none if that did not exit.
+    pub(super) exit_code: Option<i32>,
+    /// What it published.
+    pub(super) outputs: IndexMap<String, String>,
 }
 
 /// One attempt of a task.
@@ -81,14 +99,28 @@ struct Failure {
     signal: Option<i32>,
 }
 
+impl Attempt {
+    /// What it has published so far.
+    pub(super) fn outputs(&self) -> &IndexMap<String, String> {
+        self.outputs.values()
+    }
+}
+
+impl Failure {
+    /// To try again would change nothing.
+    fn is_of_the_spec(&self) -> bool {
+        self.reason == Reason::SPEC_INVALID || self.reason == Reason::EXPR_FAILED
+    }
+}
+
 impl RunMachine {
     pub(super) fn ask_for_slot(&mut self, task: usize, attempt: u32) {
-        self.tasks[task] = State::Asking(attempt);
+        self.states[task] = State::Asking(attempt);
         self.ready.insert(task);
     }
 
     pub(super) fn slot_granted(&mut self, now: Now, task: usize) {
-        let State::Asking(number) = self.tasks[task] else { return };
+        let State::Asking(number) = self.states[task] else { return };
         let attempt = Attempt {
             number,
             step: 0,
@@ -98,8 +130,8 @@ impl RunMachine {
             outputs: Outputs::default(),
             begun: false,
         };
-        self.tasks[task] = State::Running(Box::new(attempt));
-        self.fact(RunEvent::TaskStarted { task: self.dag.name(task).to_string(), attempt: number, at: now.wall });
+        self.states[task] = State::Running(Box::new(attempt));
+        self.fact(RunEvent::TaskStarted { task: self.tasks.name(task).to_string(), attempt: number, at: now.wall });
         if let Some(timeout) = self.spec_of(task).timeout {
             self.timers.set(Timer::Task(task), now.boot + timeout.into());
         }
@@ -107,7 +139,7 @@ impl RunMachine {
     }
 
     pub(super) fn step_exited(&mut self, now: Now, id: &StepId, exit: StepExit) {
-        let Some(task) = self.dag.find(&id.task) else { return };
+        let Some(task) = self.tasks.find(&id.task) else { return };
         if self.current_step(task).as_ref() != Some(id) {
             return;
         }
@@ -129,7 +161,7 @@ impl RunMachine {
     /// Runs the step that the attempt is at, or ends the attempt after the last one.
     fn run_steps(&mut self, now: Now, task: usize) {
         loop {
-            let State::Running(attempt) = &self.tasks[task] else { return };
+            let State::Running(attempt) = &self.states[task] else { return };
             let (index, id) = (attempt.step, self.step_id(task, attempt));
             let Some(step) = self.spec_of(task).steps.get(index) else {
                 return match self.saves(task) {
@@ -138,8 +170,27 @@ impl RunMachine {
                 };
             };
             let timeout = step.timeout;
+            if id.step_attempt == 1
+                && let Some(when) = &step.when
+            {
+                match self.holds(when, task, None) {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        self.skip_step(now, task, index);
+                        continue;
+                    }
+                    Err(why) => {
+                        let message = format!("can't be run: its `when` has no value: {why}");
+                        let failure = Failure { reason: Reason::EXPR_FAILED, message, exit_code: None, signal: None };
+                        if self.conclude_step(now, task, Some(failure)) {
+                            continue;
+                        }
+                        return;
+                    }
+                }
+            }
             if id.step_attempt == 1 {
-                let name = self.dag.name(task).to_string();
+                let name = self.tasks.name(task).to_string();
                 self.fact(RunEvent::StepStarted { task: name, step: index, at: now.wall });
             }
             match self.command(task, id) {
@@ -151,9 +202,9 @@ impl RunMachine {
                     }
                     return;
                 }
-                Err(message) => {
+                Err((reason, message)) => {
                     let message = format!("can't be run: {message}");
-                    let failure = Failure { reason: Reason::SPEC_INVALID, message, exit_code: None, signal: None };
+                    let failure = Failure { reason, message, exit_code: None, signal: None };
                     if !self.conclude_step(now, task, Some(failure)) {
                         return;
                     }
@@ -164,7 +215,7 @@ impl RunMachine {
 
     /// A process of the attempt was started.
     pub(super) fn process_runs(&mut self, task: usize) {
-        if let State::Running(attempt) = &mut self.tasks[task] {
+        if let State::Running(attempt) = &mut self.states[task] {
             (attempt.process, attempt.begun) = (Process::Running, true);
         }
     }
@@ -179,6 +230,21 @@ impl RunMachine {
         self.end_attempt(now, task, stopped.or(failure));
     }
 
+    /// Passes over a step whose `when` is false.
+    fn skip_step(&mut self, now: Now, task: usize, index: usize) {
+        let end = StepEnd {
+            phase: TaskPhase::NotExecuted,
+            reason: Some(Reason::SKIPPED),
+            message: Some("its `when` is false".into()),
+            exit_code: None,
+            signal: None,
+        };
+        self.fact(RunEvent::StepEnded { task: self.tasks.name(task).to_string(), step: index, end, at: now.wall });
+        if let State::Running(attempt) = &mut self.states[task] {
+            (attempt.step, attempt.step_attempt) = (index + 1, 1);
+        }
+    }
+
     /// What a step's process comes to: none for a Success. Takes its outputs.
     fn take_exit(
         &mut self,
@@ -187,7 +253,7 @@ impl RunMachine {
         outputs: Result<Vec<(String, String)>, OutputsError>,
     ) -> Option<Failure> {
         let declared = self.spec_of(task).outputs.clone();
-        let taken = match (outputs, &mut self.tasks[task]) {
+        let taken = match (outputs, &mut self.states[task]) {
             (Ok(published), State::Running(attempt)) => attempt.outputs.add(published, declared.as_deref()),
             (Ok(_), _) => Ok(Vec::new()),
             (Err(error), _) => Err(Refusal::Unusable(error)),
@@ -223,7 +289,7 @@ impl RunMachine {
 
     /// Why the step of a task is being stopped, if it is.
     fn stopped(&self, task: usize) -> Option<Failure> {
-        let State::Running(attempt) = &self.tasks[task] else { return None };
+        let State::Running(attempt) = &self.states[task] else { return None };
         let spec = self.spec_of(task);
         let timed_out = |message| (Reason::TIMED_OUT, message);
         let (reason, message) = match attempt.stop? {
@@ -244,7 +310,7 @@ impl RunMachine {
 
     /// Ends the step that the attempt is at, or has it tried again. True: the attempt goes on with the next one.
     fn conclude_step(&mut self, now: Now, task: usize, failure: Option<Failure>) -> bool {
-        let State::Running(attempt) = &mut self.tasks[task] else { return false };
+        let State::Running(attempt) = &mut self.states[task] else { return false };
         let scope = attempt.stop;
         attempt.stop = scope.filter(|scope| *scope > StopScope::Step);
         let (index, step_attempt, ends) = (attempt.step, attempt.step_attempt, attempt.stop.is_some());
@@ -252,11 +318,11 @@ impl RunMachine {
         let tolerated = step.allow_failure && !ends;
         if let Some(failure) = &failure
             && !ends
-            && failure.reason != Reason::SPEC_INVALID
+            && !failure.is_of_the_spec()
             && let Some(delay) = retry::delay(step.retry.as_ref(), step_attempt, failure.exit_code)
         {
             self.note(format!("{} {}; it is tried again in {}", self.step_name(task), failure.message, text(delay)));
-            if let State::Running(attempt) = &mut self.tasks[task] {
+            if let State::Running(attempt) = &mut self.states[task] {
                 (attempt.process, attempt.step_attempt) = (Process::Backoff, step_attempt + 1);
             }
             self.timers.set(Timer::Retry(task), now.boot + delay);
@@ -274,14 +340,14 @@ impl RunMachine {
                 signal: failure.signal,
             },
         };
-        self.fact(RunEvent::StepEnded { task: self.dag.name(task).to_string(), step: index, end, at: now.wall });
+        self.fact(RunEvent::StepEnded { task: self.tasks.name(task).to_string(), step: index, end, at: now.wall });
         match failure {
             Some(failure) if !tolerated => {
                 self.end_attempt(now, task, Some(failure));
                 false
             }
             _ => {
-                if let State::Running(attempt) = &mut self.tasks[task] {
+                if let State::Running(attempt) = &mut self.states[task] {
                     (attempt.step, attempt.step_attempt) = (index + 1, 1);
                 }
                 true
@@ -292,20 +358,21 @@ impl RunMachine {
     /// Ends an attempt of a task, or has the task tried again; `failure` is that of the step it is at.
     fn end_attempt(&mut self, now: Now, task: usize, failure: Option<Failure>) {
         let step = self.step_name(task);
-        let (number, scope) = match &self.tasks[task] {
+        let (number, scope) = match &self.states[task] {
             State::Running(attempt) => (attempt.number, attempt.stop),
             _ => return,
         };
         self.timers.clear(Timer::Task(task));
-        self.out.push(Output::SlotReturned(self.dag.name(task).to_string()));
+        self.out.push(Output::SlotReturned(self.tasks.name(task).to_string()));
         let Some(failure) = failure else {
-            return self.end_task(now, task, None);
+            return self.end_task(now, task, None, Some(0));
         };
-        let (spec, name) = (self.spec_of(task), self.dag.name(task));
+        let (exit_code, of_the_spec) = (failure.exit_code, failure.is_of_the_spec());
+        let (spec, name) = (self.spec_of(task), self.tasks.name(task));
         let (reason, message) = match scope {
             None | Some(StopScope::Step) => {
-                let own = [Reason::SPEC_INVALID, Reason::ARTIFACTS_NOT_SAVED].contains(&failure.reason);
-                let reason = if own { failure.reason } else { Reason::STEP_FAILED };
+                let own = of_the_spec || failure.reason == Reason::ARTIFACTS_NOT_SAVED;
+                let reason = if own { failure.reason.clone() } else { Reason::STEP_FAILED };
                 (reason, format!("{step} {}", failure.message))
             }
             Some(StopScope::Attempt) => {
@@ -314,24 +381,29 @@ impl RunMachine {
             Some(StopScope::Task) => (failure.reason, format!("{step} {}", failure.message)),
         };
         if scope != Some(StopScope::Task)
-            && reason != Reason::SPEC_INVALID
+            && !of_the_spec
             && let Some(delay) = retry::delay(spec.retry.as_ref(), number, failure.exit_code)
         {
             self.note(format!("{message}; task {name} is tried again in {}", text(delay)));
-            self.tasks[task] = State::Backoff(number + 1);
+            self.states[task] = State::Backoff(number + 1);
             self.timers.set(Timer::Retry(task), now.boot + delay);
             return;
         }
-        self.end_task(now, task, Some((reason, message)));
+        self.end_task(now, task, Some((reason, message)), exit_code);
     }
 
-    /// Ends a task that has been running, with its last attempt's failure.
-    fn end_task(&mut self, now: Now, task: usize, failure: Option<(Reason, String)>) {
-        let outputs = match std::mem::replace(&mut self.tasks[task], State::Waiting) {
+    /// Ends a task that has been running, with its last attempt's failure; or that could not, for that reason.
+    pub(super) fn end_task(
+        &mut self,
+        now: Now,
+        task: usize,
+        failure: Option<(Reason, String)>,
+        exit_code: Option<i32>,
+    ) {
+        let outputs = match std::mem::replace(&mut self.states[task], State::Waiting) {
             State::Running(attempt) => attempt.outputs.into_values(),
-            State::Waiting | State::Asking(_) | State::Backoff(_) | State::Ended(_) => IndexMap::new(),
+            _ => IndexMap::new(),
         };
-        self.tasks[task] = State::Ended(outputs.clone());
         self.open -= 1;
         let own = self.stop.is_none();
         let tolerated = own && failure.is_some() && self.spec_of(task).allow_failure;
@@ -340,8 +412,9 @@ impl RunMachine {
         // Those of a failed attempt are not the task's.
         let artifacts = if failure.is_none() { self.artifacts.get(&task).cloned().unwrap_or_default() } else { vec![] };
         let (reason, message) = failure.unzip();
+        self.states[task] = State::Ended(End { phase, reason: reason.clone(), exit_code, outputs: outputs.clone() });
         self.fact(RunEvent::TaskEnded {
-            task: self.dag.name(task).to_string(),
+            task: self.tasks.name(task).to_string(),
             phase,
             reason,
             message: message.clone(),
@@ -357,21 +430,28 @@ impl RunMachine {
             let failures = if self.is_finally(task) { &mut self.finally_failures } else { &mut self.failures };
             failures.add(message);
             if self.pipeline.spec.fail_fast && !self.is_finally(task) {
-                let message = format!("task {} failed, and failFast is set", self.dag.name(task));
+                let message = format!("task {} failed, and failFast is set", self.tasks.name(task));
                 self.stop_tasks(now, Stop { reason: Reason::CANCELLED, message });
             }
         }
         self.ended.push_back((task, outcome));
+        self.let_next_in(task);
     }
 
-    /// Ends a task that never ran and never will.
+    /// Ends a task that never ran and never will. One that its own `when` leaves out passes what follows it.
     pub(super) fn not_executed(&mut self, now: Now, task: usize, reason: Reason, message: String) {
-        self.tasks[task] = State::Ended(IndexMap::new());
+        let outcome = if reason == Reason::SKIPPED { Outcome::Passed } else { Outcome::NotExecuted };
+        self.states[task] = State::Ended(End {
+            phase: TaskPhase::NotExecuted,
+            reason: Some(reason.clone()),
+            exit_code: None,
+            outputs: IndexMap::new(),
+        });
         if self.stage_tasks().contains(&task) {
             self.open -= 1;
         }
         self.fact(RunEvent::TaskEnded {
-            task: self.dag.name(task).to_string(),
+            task: self.tasks.name(task).to_string(),
             phase: TaskPhase::NotExecuted,
             reason: Some(reason),
             message: Some(message),
@@ -380,18 +460,38 @@ impl RunMachine {
             tolerated: false,
             at: now.wall,
         });
-        self.ended.push_back((task, Outcome::NotExecuted));
+        self.ended.push_back((task, outcome));
+        self.let_next_in(task);
+    }
+
+    /// A task that need not run: it succeeded in the run that this one repeats.
+    pub(super) fn reuse(&mut self, now: Now, task: usize, outputs: IndexMap<String, String>) {
+        let (phase, reason) = (TaskPhase::Success, Some(Reason::REUSED));
+        let end = End { phase, reason: reason.clone(), exit_code: Some(0), outputs: outputs.clone() };
+        self.states[task] = State::Ended(end);
+        self.open -= 1;
+        self.fact(RunEvent::TaskEnded {
+            task: self.tasks.name(task).to_string(),
+            phase,
+            reason,
+            message: Some("it succeeded in the run that this one repeats".into()),
+            outputs,
+            artifacts: Vec::new(),
+            tolerated: false,
+            at: now.wall,
+        });
+        self.ended.push_back((task, Outcome::Passed));
     }
 
     /// Ends a task for good.
     pub(super) fn stop_task(&mut self, now: Now, task: usize, stop: &Stop) {
-        match self.tasks[task] {
+        match self.states[task] {
             State::Ended(_) => {}
             State::Running(_) => self.stop_step(now, task, StopScope::Task),
             State::Asking(attempt) => {
                 // Not asked for yet if it became ready with this very event.
                 if !self.ready.remove(&task) {
-                    self.out.push(Output::SlotReturned(self.dag.name(task).to_string()));
+                    self.out.push(Output::SlotReturned(self.tasks.name(task).to_string()));
                 }
                 self.stop_idle(now, task, attempt, stop);
             }
@@ -399,21 +499,25 @@ impl RunMachine {
                 self.timers.clear(Timer::Retry(task));
                 self.stop_idle(now, task, attempt, stop);
             }
-            State::Waiting => self.stop_idle(now, task, 1, stop),
+            State::Approving { .. } => {
+                self.timers.clear(Timer::Approval(task));
+                self.stop_idle(now, task, 1, stop);
+            }
+            State::Waiting | State::Held => self.stop_idle(now, task, 1, stop),
         }
     }
 
     fn stop_idle(&mut self, now: Now, task: usize, attempt: u32, stop: &Stop) {
         if attempt > 1 {
-            let message = format!("task {} was not tried again: {}", self.dag.name(task), stop.message);
-            self.end_task(now, task, Some((stop.reason.clone(), message)));
+            let message = format!("task {} was not tried again: {}", self.tasks.name(task), stop.message);
+            self.end_task(now, task, Some((stop.reason.clone(), message)), None);
         } else {
             self.not_executed(now, task, stop.reason.clone(), stop.message.clone());
         }
     }
 
     fn stop_step(&mut self, now: Now, task: usize, scope: StopScope) {
-        let State::Running(attempt) = &mut self.tasks[task] else { return };
+        let State::Running(attempt) = &mut self.states[task] else { return };
         attempt.stop = attempt.stop.max(Some(scope));
         match attempt.process {
             Process::Running => {
@@ -446,10 +550,10 @@ impl RunMachine {
     }
 
     pub(super) fn retry_due(&mut self, now: Now, task: usize) {
-        match self.tasks[task] {
+        match self.states[task] {
             State::Backoff(attempt) => self.ask_for_slot(task, attempt),
             State::Running(_) => self.run_steps(now, task),
-            State::Waiting | State::Asking(_) | State::Ended(_) => {}
+            _ => {}
         }
     }
 
@@ -461,14 +565,14 @@ impl RunMachine {
 
     /// The step whose process runs.
     fn current_step(&self, task: usize) -> Option<StepId> {
-        let State::Running(attempt) = &self.tasks[task] else { return None };
+        let State::Running(attempt) = &self.states[task] else { return None };
         (attempt.process != Process::Backoff).then(|| self.step_id(task, attempt))
     }
 
     pub(super) fn step_id(&self, task: usize, attempt: &Attempt) -> StepId {
         StepId {
             run: self.name,
-            task: self.dag.name(task).to_string(),
+            task: self.tasks.name(task).to_string(),
             attempt: attempt.number,
             step: attempt.step,
             step_attempt: attempt.step_attempt,
@@ -477,8 +581,8 @@ impl RunMachine {
 
     /// "step compile of task build".
     fn step_name(&self, task: usize) -> String {
-        let name = self.dag.name(task);
-        let State::Running(attempt) = &self.tasks[task] else { return format!("task {name}") };
+        let name = self.tasks.name(task);
+        let State::Running(attempt) = &self.states[task] else { return format!("task {name}") };
         match self.spec_of(task).steps.get(attempt.step) {
             Some(step) => format!("step {} of task {name}", step.name_at(attempt.step)),
             None => format!("task {name}"),

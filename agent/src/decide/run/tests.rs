@@ -2,6 +2,10 @@
 
 mod artifacts;
 mod behaviour;
+mod expressions;
+mod gates;
+mod masks;
+mod matrix;
 mod properties;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -77,11 +81,21 @@ impl Sim {
     }
 
     fn of(spec: RunSpec, pipeline: CompiledPipeline) -> Self {
+        Self::given(spec, pipeline, None, IndexMap::new())
+    }
+
+    fn given(
+        spec: RunSpec,
+        pipeline: CompiledPipeline,
+        payload: Option<&str>,
+        reused: IndexMap<String, IndexMap<String, String>>,
+    ) -> Self {
         let at = Timestamp::from_second(1_800_000_000).unwrap();
         let name = RunName::new(at, 7);
         let agent = "agent-1".parse().unwrap();
+        let payload = payload.map(|payload| payload.as_bytes().into());
         Self {
-            machine: RunMachine::new(name, spec.clone(), Arc::new(pipeline), agent, Epoch(5), None),
+            machine: RunMachine::new(name, spec.clone(), Arc::new(pipeline), agent, Epoch(5), payload, reused),
             nanos: 0,
             record: Run::new(name, at, spec),
             trace: Vec::new(),
@@ -171,6 +185,27 @@ impl Sim {
         self.end(self.running(task), ExitStatus::Code(code), &[]);
     }
 
+    /// Every process that runs, and that then runs, exits with 0.
+    fn finish(&mut self) {
+        while let Some(id) = self.processes.keys().next().cloned() {
+            self.end(id, ExitStatus::Code(0), &[]);
+        }
+    }
+
+    fn decide(&mut self, task: &str, approved: bool) {
+        self.input(Input::Decided { task: task.into(), approved, by: "ann".into() });
+    }
+
+    /// A variable of the process of a task.
+    fn variable(&self, task: &str, name: &str) -> Option<String> {
+        let env = &self.processes[&self.running(task)].env;
+        env.iter().find(|(variable, _)| variable == name).map(|(_, value)| value.clone())
+    }
+
+    fn message(&self, task: &str) -> &str {
+        self.record.status.tasks[task].message.as_deref().unwrap_or_default()
+    }
+
     /// Time passes, with every timer at its time.
     fn pass(&mut self, duration: Duration) {
         let end = self.nanos + u64::try_from(duration.as_nanos()).unwrap();
@@ -214,6 +249,10 @@ fn line(output: &Output) -> Option<String> {
             format!("{task}.{step} {}{}", end.phase, why(&end.reason))
         }
         Output::Fact(RunEvent::TaskEnded { task, phase, reason, .. }) => format!("{task} {phase}{}", why(reason)),
+        Output::Fact(RunEvent::ApprovalWanted { task, .. }) => format!("{task} wants approval"),
+        Output::Fact(RunEvent::ApprovalDecided { task, approved, by, .. }) => {
+            format!("{task} {} by {by}", if *approved { "approved" } else { "rejected" })
+        }
         Output::Fact(RunEvent::ShuttingDown { reason, .. }) => format!("shutting down{}", why(reason)),
         Output::Fact(RunEvent::Ended { phase, reason, .. }) => format!("ended {phase}{}", why(reason)),
         Output::Fact(fact) => panic!("{fact:?} is not for the machine to say"),

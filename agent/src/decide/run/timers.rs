@@ -19,6 +19,8 @@ pub(super) enum Timer {
     Grace(usize),
     /// This task, or the step it is at, is tried again.
     Retry(usize),
+    /// Nobody has decided whether this task may run.
+    Approval(usize),
 }
 
 #[derive(Debug, Default)]

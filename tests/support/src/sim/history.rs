@@ -146,6 +146,10 @@ pub(super) fn controller_says(message: &ControllerMessage) -> String {
         ControllerMessage::StartRun(start) => {
             format!("StartRun {} of {}@{}", tail(&start.run), start.spec.key(), n(start.epoch.0))
         }
+        ControllerMessage::Decide(decision) => {
+            let word = if decision.approved { "approved" } else { "rejected" };
+            format!("Decide {} of {}: {word}", decision.task, tail(&decision.run))
+        }
         ControllerMessage::CancelRun(cancel) => format!("CancelRun {}", tail(&cancel.run)),
         ControllerMessage::Acknowledged(acknowledged) => {
             let runs: Vec<String> =
@@ -155,6 +159,7 @@ pub(super) fn controller_says(message: &ControllerMessage) -> String {
         ControllerMessage::LogAcknowledged(_) => "LogAcknowledged".into(),
         ControllerMessage::ArtifactStored(_) => "ArtifactStored".into(),
         ControllerMessage::Specs(specs) => format!("Specs {}", specs.specs.len()),
+        ControllerMessage::Decide(decision) => format!("Decide {} of {}", decision.task, tail(&decision.run)),
         ControllerMessage::Certificate(_) => "Certificate".into(),
     }
 }
@@ -265,6 +270,8 @@ fn word(event: &xene_schemas::run::RunEvent) -> String {
         E::StepStarted { step, .. } => format!("step {step} started"),
         E::StepEnded { step, .. } => format!("step {step} ended"),
         E::TaskEnded { .. } => "task ended".into(),
+        E::ApprovalWanted { .. } => "approval wanted".into(),
+        E::ApprovalDecided { approved, .. } => (if *approved { "approved" } else { "rejected" }).into(),
         E::ShuttingDown { .. } => "shutting down".into(),
         E::Ended { phase, reason, .. } => match reason {
             Some(reason) => format!("{phase} {reason}"),

@@ -10,12 +10,45 @@ use super::*;
 
 #[derive(Debug, Clone)]
 struct RandomDag {
-    /// From an earlier task to a later one.
-    edges: Vec<(usize, usize, On)>,
-    /// Whether each task succeeds, and whether its failure is tolerated.
-    tasks: Vec<(bool, bool)>,
-    /// Which of the processes that run ends next.
+    edges: Vec<RandomEdge>,
+    tasks: Vec<RandomTask>,
+    /// Which of the processes that run, or of the tasks that ask for approval, is next.
     order: Vec<usize>,
+}
+
+#[derive(Debug, Clone)]
+struct RandomTask {
+    succeeds: bool,
+    tolerated: bool,
+    /// What its `when` says.
+    when: Option<bool>,
+    /// What people say, if they are asked.
+    approved: bool,
+    /// Instances of its matrix; without one 0.
+    instances: usize,
+}
+
+/// From an earlier task to a later one.
+#[derive(Debug, Clone)]
+struct RandomEdge {
+    from: usize,
+    to: usize,
+    on: On,
+    when: Option<bool>,
+    approval: bool,
+}
+
+/// Where an instance must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Waiting,
+    Asking,
+    Running,
+    Success,
+    Error,
+    Skipped,
+    Rejected,
+    Blocked,
 }
 
 fn name(task: usize) -> Name {
@@ -26,13 +59,31 @@ fn on() -> impl Strategy<Value = On> {
     prop_oneof![3 => Just(On::Success), 2 => Just(On::Failure), 2 => Just(On::Always)]
 }
 
+/// Mostly absent.
+fn condition() -> impl Strategy<Value = Option<bool>> {
+    prop_oneof![4 => Just(None), 1 => Just(Some(true)), 1 => Just(Some(false))]
+}
+
 fn random_dag() -> impl Strategy<Value = RandomDag> {
-    (2usize..9).prop_flat_map(|count| {
-        let edge = (0..count, 0..count, on())
-            .prop_filter_map("an edge joins two", |(a, b, on)| (a != b).then(|| (a.min(b), a.max(b), on)));
+    use proptest::bool::weighted;
+    let task = (weighted(0.6), weighted(0.2), condition(), weighted(0.7), prop_oneof![3 => Just(0), 1 => 1_usize..4])
+        .prop_map(|(succeeds, tolerated, when, approved, instances)| RandomTask {
+            succeeds,
+            tolerated,
+            when,
+            approved,
+            instances,
+        });
+    (2usize..9).prop_flat_map(move |count| {
+        let edge = (0..count, 0..count, on(), condition(), weighted(0.2)).prop_filter_map(
+            "an edge joins two",
+            |(a, b, on, when, approval)| {
+                (a != b).then(|| RandomEdge { from: a.min(b), to: a.max(b), on, when, approval })
+            },
+        );
         (
             proptest::collection::vec(edge, 0..count * 2),
-            proptest::collection::vec((proptest::bool::weighted(0.6), proptest::bool::weighted(0.2)), count),
+            proptest::collection::vec(task.clone(), count),
             proptest::collection::vec(any::<usize>(), count),
         )
             .prop_map(|(edges, tasks, order)| RandomDag { edges, tasks, order })
@@ -41,46 +92,81 @@ fn random_dag() -> impl Strategy<Value = RandomDag> {
 
 impl RandomDag {
     fn pipeline(&self) -> CompiledPipeline {
+        let when = |when: Option<bool>| when.map(|truth| truth.to_string());
         let tasks: serde_json::Map<String, Value> = (self.tasks.iter().enumerate())
-            .map(|(i, (_, tolerated))| (name(i).to_string(), json!({"steps": ["x"], "allowFailure": tolerated})))
+            .map(|(i, task)| {
+                let values: Vec<usize> = (0..task.instances).collect();
+                let matrix = (task.instances > 0).then(|| json!({"k": values}));
+                let task = json!({
+                    "steps": ["x"], "allowFailure": task.tolerated, "when": when(task.when), "matrix": matrix,
+                });
+                (name(i).to_string(), task)
+            })
             .collect();
         let mut spec: PipelineSpec = serde_json::from_value(json!({ "tasks": tasks })).unwrap();
         spec.connectors = (self.edges.iter())
-            .map(|(from, to, on)| Connector {
-                from: Names(vec![name(*from)]),
-                to: Names(vec![name(*to)]),
-                on: *on,
-                when: None,
+            .map(|edge| Connector {
+                from: Names(vec![name(edge.from)]),
+                to: Names(vec![name(edge.to)]),
+                on: edge.on,
+                when: when(edge.when),
                 outputs: Default::default(),
-                approval: None,
+                approval: edge.approval.then(|| serde_json::from_str("{}").unwrap()),
             })
             .collect();
         compiled(spec)
     }
 
-    /// Where every task must be, given those that have run to their end: `Some(end)` for one that has ended or
-    /// never will run, else whether it is to run.
-    fn brute_force(&self, ran: &BTreeSet<usize>) -> Vec<(Option<&'static str>, bool)> {
-        let mut known: Vec<(Option<&'static str>, bool)> = Vec::new();
-        for task in 0..self.tasks.len() {
-            let connectors: Vec<Option<bool>> = (self.edges.iter())
-                .filter(|(_, to, _)| *to == task)
-                .map(|(from, _, on)| {
-                    let success = |end: &str| end == "Success" || (end == "Error" && self.tasks[*from].1);
-                    known[*from].0.map(|end| match on {
-                        On::Success => success(end),
-                        On::Failure => end == "Error" && !success(end),
+    fn instances(&self, task: usize) -> Vec<String> {
+        match self.tasks[task].instances {
+            0 => vec![format!("t{task}")],
+            count => (0..count).map(|k| format!("t{task}[k={k}]")).collect(),
+        }
+    }
+
+    /// Where everything must be, given those that have run to their end and those that were decided on.
+    fn brute_force(&self, ran: &BTreeSet<String>, decided: &BTreeSet<String>) -> BTreeMap<String, Place> {
+        let mut known: BTreeMap<String, Place> = BTreeMap::new();
+        for (index, task) in self.tasks.iter().enumerate() {
+            let incoming = || self.edges.iter().filter(|edge| edge.to == index);
+            let connectors = incoming().flat_map(|edge| {
+                self.instances(edge.from).into_iter().map(|from| {
+                    let good = match known[&from] {
+                        Place::Success | Place::Skipped => Some(true),
+                        Place::Error => Some(self.tasks[edge.from].tolerated),
+                        Place::Rejected | Place::Blocked => None,
+                        Place::Waiting | Place::Asking | Place::Running => return None,
+                    };
+                    let passes = match edge.on {
+                        On::Success => good == Some(true),
+                        On::Failure => good == Some(false),
                         On::Always => true,
-                    })
+                    };
+                    Some(passes && edge.when != Some(false))
                 })
-                .collect();
-            known.push(if connectors.contains(&Some(false)) {
-                (Some("NotExecuted"), false)
-            } else if ran.contains(&task) {
-                (Some(if self.tasks[task].0 { "Success" } else { "Error" }), false)
-            } else {
-                (None, connectors.iter().all(|passed| *passed == Some(true)))
             });
+            let connectors: Vec<Option<bool>> = connectors.collect();
+            let asked = incoming().any(|edge| edge.approval);
+            for instance in self.instances(index) {
+                let place = if connectors.contains(&Some(false)) {
+                    Place::Blocked
+                } else if connectors.contains(&None) {
+                    Place::Waiting
+                } else if task.when == Some(false) {
+                    Place::Skipped
+                } else if asked && !decided.contains(&instance) {
+                    Place::Asking
+                } else if asked && !task.approved {
+                    Place::Rejected
+                } else if !ran.contains(&instance) {
+                    Place::Running
+                } else if task.succeeds {
+                    Place::Success
+                } else {
+                    Place::Error
+                };
+                known.insert(instance, place);
+            }
         }
         known
     }
@@ -118,6 +204,8 @@ fn random_task(choices: &mut Choices, earlier: &[String]) -> Value {
     json!({
         "steps": steps, "allowFailure": choices.of(5) == 0, "retry": retry(choices), "timeout": timeout(choices),
         "dependencies": dependencies, "gracePeriod": format!("{}s", choices.of(4)),
+        "when": match choices.of(12) { 0 => json!("false"), 1 => json!("tasks.size() / 0 == 1"), _ => Value::Null },
+        "matrix": match choices.of(6) { 0 => json!({"k": [1, 2, 3], "maxParallel": 1 + choices.of(3)}), _ => Value::Null },
     })
 }
 
@@ -136,26 +224,39 @@ proptest! {
     #[test]
     fn readiness_agrees_with_brute_force(dag in random_dag()) {
         let mut sim = Sim::started(dag.pipeline());
-        let mut ran = BTreeSet::new();
+        let (mut ran, mut decided) = (BTreeSet::new(), BTreeSet::new());
         for choice in dag.order.iter().cycle() {
-            let expected = dag.brute_force(&ran);
-            for (task, (end, runs)) in expected.iter().enumerate() {
-                let task = name(task).to_string();
-                let phase = match (end, runs) {
-                    (Some(end), _) => *end,
-                    (None, true) => "Running",
-                    (None, false) => "NotExecuted",
+            let expected = dag.brute_force(&ran, &decided);
+            for (task, place) in &expected {
+                let shown = match place {
+                    Place::Waiting => "NotExecuted",
+                    Place::Asking => "NotExecuted WaitingForApproval",
+                    Place::Running => "Running",
+                    Place::Success => "Success",
+                    Place::Error => "Error StepFailed",
+                    Place::Skipped => "NotExecuted Skipped",
+                    Place::Rejected => "NotExecuted Rejected",
+                    Place::Blocked => "NotExecuted UpstreamFailed",
                 };
-                prop_assert_eq!(sim.record.status.tasks[&task].phase.as_str(), phase, "{} after {:?}", task, ran);
-                prop_assert_eq!(sim.processes.keys().any(|id| id.task == task), *runs);
+                prop_assert_eq!(&sim.task(task), shown, "{} after {:?} and {:?}", task, ran, decided);
+                let runs = sim.processes.keys().any(|id| id.task == *task);
+                prop_assert_eq!(runs, *place == Place::Running);
             }
-            let Some(id) = sim.processes.keys().nth(choice % sim.processes.len().max(1)).cloned() else { break };
-            let task: usize = id.task[1..].parse().unwrap();
-            sim.end(id, ExitStatus::Code(i32::from(!dag.tasks[task].0)), &[]);
-            ran.insert(task);
+            let open: Vec<(&String, &Place)> =
+                expected.iter().filter(|(_, place)| matches!(place, Place::Running | Place::Asking)).collect();
+            let Some((task, place)) = open.get(choice % open.len().max(1)) else { break };
+            let index: usize = task[1..].split('[').next().unwrap().parse().unwrap();
+            if **place == Place::Asking {
+                sim.decide(task, dag.tasks[index].approved);
+                decided.insert((*task).clone());
+            } else {
+                sim.exit(task, i32::from(!dag.tasks[index].succeeds));
+                ran.insert((*task).clone());
+            }
         }
         prop_assert!(sim.machine.is_ended());
-        let failed = ran.iter().any(|task| dag.tasks[*task] == (false, false));
+        let index = |task: &String| task[1..].split('[').next().unwrap().parse::<usize>().unwrap();
+        let failed = ran.iter().map(|task| &dag.tasks[index(task)]).any(|task| !task.succeeds && !task.tolerated);
         prop_assert_eq!(sim.record.status.phase == RunPhase::Error, failed);
     }
 

@@ -1,0 +1,120 @@
+//! What can be told of a shell script by looking at it, without being a shell.
+
+/// Programs that read no variables of ours and publish nothing. Of any other it can't be told.
+const PLAIN: &[&str] = &[
+    "echo", "printf", "test", "[", "true", "false", ":", "sleep", "date", "exit", "set", "cd", "ls", "mkdir", "rm", "cp",
+    "mv", "touch", "cat", "wc", "head", "tail", "sort", "uniq", "cut", "tr", "grep", "gzip", "tar", "if", "then", "else",
+    "fi", "do", "done", "export", "pwd", "id", "hostname", "uname", "whoami", "df", "du", "chmod", "ln",
+];
+
+/// The lines that do something.
+pub(super) fn lines(script: &str) -> impl Iterator<Item = &str> {
+    script.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
+}
+
+/// One command of a script.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Command<'s> {
+    /// Its first word, without a folder.
+    pub(super) program: &'s str,
+    /// True if its output goes into another command, which then is the one whose failure counts.
+    pub(super) is_piped: bool,
+}
+
+/// The commands of a script, as far as quotes and separators tell. Comments and the texts of here-documents may be
+/// taken for commands.
+pub(super) fn commands(script: &str) -> Vec<Command<'_>> {
+    let mut found = Vec::new();
+    for line in lines(script) {
+        let (mut start, mut quote, mut chars) = (0, None, line.char_indices().peekable());
+        while let Some((at, c)) = chars.next() {
+            match (quote, c) {
+                (_, '\\') => drop(chars.next()),
+                (Some(open), c) if open == c => quote = None,
+                (Some(_), _) => {}
+                (None, '"' | '\'') => quote = Some(c),
+                (None, ';' | '&' | '|' | '(' | '`') => {
+                    let is_double = chars.next_if(|(_, next)| *next == c).is_some();
+                    found.extend(command(&line[start..at], c == '|' && !is_double));
+                    start = chars.peek().map_or(line.len(), |(at, _)| *at);
+                }
+                (None, _) => {}
+            }
+        }
+        found.extend(command(&line[start..], false));
+    }
+    found
+}
+
+fn command(text: &str, is_piped: bool) -> Option<Command<'_>> {
+    let is_program = |word: &&str| !word.contains('=') && !matches!(*word, "!" | "sudo" | "env" | "exec" | "time" | "{");
+    let word = text.split_whitespace().find(is_program)?;
+    let program = word.rsplit('/').next().unwrap_or(word).trim_matches(['"', '\'', ')']);
+    (!program.is_empty()).then_some(Command { program, is_piped })
+}
+
+/// True if the script runs a program that may do more than one can see.
+pub(super) fn runs_unknown(script: &str) -> bool {
+    commands(script).iter().any(|command| !PLAIN.contains(&command.program))
+}
+
+/// `NAME` of the first `$NAME` or `${NAME}` in a text that looks like a variable of the environment.
+pub(super) fn variable(text: &str) -> Option<&str> {
+    text.match_indices('$').find_map(|(at, _)| {
+        let rest = &text[at + 1..];
+        let name = rest.strip_prefix('{').unwrap_or(rest);
+        let length = name.bytes().take_while(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || *b == b'_').count();
+        let closed = name.len() == rest.len() || name[length..].starts_with(['}', ':']);
+        let is_escaped = text[..at].ends_with(['\\', '$']);
+        let is_name = length >= 2 && !name.starts_with(|c: char| c.is_ascii_digit());
+        (is_name && closed && !is_escaped).then(|| &text[at..=at + rest.len() - name.len() + length])
+    })
+}
+
+/// The `{{ … }}` of another system's templates in a text, from its braces on.
+pub(super) fn template(text: &str) -> Option<&str> {
+    let words = ["params", "inputs", "workflow", "tasks", "steps", "outputs", "secrets", "github", "matrix", "trigger"];
+    let end = |at: usize| text[at..].find("}}").map_or(text.len(), |end| at + end + 2);
+    text.match_indices("{{").find_map(|(at, _)| {
+        let inside = text[at + 2..].trim_start_matches([' ', '=', '.']);
+        let names = words.iter().any(|word| inside.strip_prefix(word).is_some_and(|rest| rest.starts_with('.')));
+        if text[..at].ends_with('$') {
+            Some(&text[at - 1..end(at)])
+        } else {
+            names.then(|| &text[at..end(at)])
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_found_between_separators_and_outside_of_quotes() {
+        let of = |script: &'static str| {
+            let commands = commands(script);
+            commands.iter().map(|c| format!("{}{}", c.program, if c.is_piped { "|" } else { "" })).collect::<Vec<_>>()
+        };
+        assert_eq!(of("pg_dump db | gzip > f"), ["pg_dump|", "gzip"]);
+        assert_eq!(of("A=1 /usr/bin/make -j4 || exit 1; ls"), ["make", "exit", "ls"]);
+        assert_eq!(of("echo 'a | b' \"c; d\" # e"), ["echo"]);
+        assert_eq!(of("# make\n\n  sudo tar c . |& tee log"), ["tar|", "tee"]);
+        assert_eq!(of("X=$(curl -s u | jq .a)"), ["curl|", "jq"]);
+        assert_eq!(of("a\\|b && c &"), ["a\\|b", "c"]);
+    }
+
+    #[test]
+    fn variables_and_templates_are_told_from_other_signs() {
+        assert_eq!(variable("a $HOME/b"), Some("$HOME"));
+        assert_eq!(variable("${XENE_CACHE}"), Some("${XENE_CACHE"));
+        assert_eq!(variable("${A_B:-x}"), Some("${A_B"));
+        for text in ["$1", "$x", "US$ 5", "\\$HOME", "$$HOME", "${HOME", "^a$", "$A"] {
+            assert_eq!(variable(text), None, "{text}");
+        }
+        assert_eq!(template("echo ${{ github.ref }} x"), Some("${{ github.ref }}"));
+        assert_eq!(template("echo {{inputs.parameters.x}}"), Some("{{inputs.parameters.x}}"));
+        assert_eq!(template("docker inspect -f '{{.State.Status}}'"), None);
+        assert_eq!(template("{{"), None);
+    }
+}
