@@ -226,8 +226,14 @@ impl Controller {
         let sweeper = tokio::spawn(sweep_daily(store.clone(), files.clone()));
 
         let sink = Sink { store, logs };
-        let listener =
-            Listener::bind(&ListenerConfig::new(options.quic), Arc::clone(&pki), handle.clone(), sink, files.clone(), sessions)?;
+        let listener = Listener::bind(
+            &ListenerConfig::new(options.quic),
+            Arc::clone(&pki),
+            handle.clone(),
+            sink,
+            files.clone(),
+            sessions,
+        )?;
         let quic = listener.local_addr().map_err(|source| StartError::System {
             what: "the address that agents dial can't be told".into(),
             source,

@@ -295,7 +295,8 @@ impl Driver {
                 self.shells.sessions.send(session, &ControllerMessage::Specs(Specs { specs }));
             }
             Effect::SendFiles { session, spec, hashes } => {
-                let found = self.shells.store.spec(&spec).map(|bytes| bytes.map(|bytes| CompiledPipeline::decode(&bytes)));
+                let found =
+                    self.shells.store.spec(&spec).map(|bytes| bytes.map(|bytes| CompiledPipeline::decode(&bytes)));
                 match found {
                     Ok(Some(Ok(pipeline))) => {
                         let mut files = pipeline.files;

@@ -207,7 +207,8 @@ mod tests {
     fn looks_only_where_something_may_be() {
         let globs = globs(&["scripts/ci/*.sh", "data/**", "data/x/*", "!other/**"]);
         assert_eq!(globs.folders(), ["data", "scripts/ci"]);
-        for (folder, may) in [("", true), ("scripts", true), ("scripts/ci", true), ("scripts/x", false), ("other", false)]
+        for (folder, may) in
+            [("", true), ("scripts", true), ("scripts/ci", true), ("scripts/x", false), ("other", false)]
         {
             assert_eq!(globs.may_hold(folder), may, "{folder}");
         }

@@ -110,9 +110,9 @@ pub fn expand(matrix: &Matrix) -> Result<Expanded, Vec<MatrixError>> {
         return Err(errors);
     }
     expanded.combinations = if listed_only { Vec::new() } else { multiply(&axes) };
-    expanded.combinations.retain(|combination| {
-        !exclude.iter().any(|entry| entry.iter().all(|value| combination.contains(value)))
-    });
+    expanded
+        .combinations
+        .retain(|combination| !exclude.iter().any(|entry| entry.iter().all(|value| combination.contains(value))));
     for entry in &include {
         let value = |axis: &String| entry.iter().find(|(name, _)| name == axis).cloned();
         expanded.combinations.push(names.iter().filter_map(value).collect());
@@ -176,7 +176,9 @@ fn scalar(value: &Value) -> Result<String, &'static str> {
         Value::Number(number) => number.to_string(),
         Value::Bool(truth) => truth.to_string(),
         Value::Null => return Err("is null; quote it to mean the text"),
-        Value::Array(_) | Value::Object(_) => return Err("is a list or a map; only text, numbers and booleans are taken"),
+        Value::Array(_) | Value::Object(_) => {
+            return Err("is a list or a map; only text, numbers and booleans are taken");
+        }
     };
     if text.is_empty() || text.chars().count() > VALUE || text.chars().any(char::is_control) {
         return Err("is empty, longer than 64 characters or holds a control character, and it is part of a name");
@@ -297,7 +299,10 @@ mod tests {
             ),
             ["t[os=linux,go=2]", "t[os=bsd,go=3]"]
         );
-        assert_eq!(shown(r#"{"include": [{"a": 1, "b": true}, {"b": false, "a": 2}]}"#), ["t[a=1,b=true]", "t[a=2,b=false]"]);
+        assert_eq!(
+            shown(r#"{"include": [{"a": 1, "b": true}, {"b": false, "a": 2}]}"#),
+            ["t[a=1,b=true]", "t[a=2,b=false]"]
+        );
     }
 
     #[test]
@@ -307,11 +312,17 @@ mod tests {
             (r#"{"maxParallel": 0, "a": [1]}"#, "Shape: `maxParallel` is a whole number above 0"),
             (r#"{"a": 1}"#, "Shape: axis `a` is not a list of values"),
             (r#"{"a": []}"#, "Shape: axis `a` has no value"),
-            (r#"{"a": [[1]]}"#, "Shape: a value of axis `a` is a list or a map; only text, numbers and booleans are taken"),
+            (
+                r#"{"a": [[1]]}"#,
+                "Shape: a value of axis `a` is a list or a map; only text, numbers and booleans are taken",
+            ),
             (r#"{"1a": [1]}"#, "Shape: \"1a\" can't name an axis: a letter, then letters, digits, _ and -"),
             (r#"{"a": [1], "exclude": {}}"#, "Shape: `exclude` is not a list of maps, axis by value"),
             (r#"{"a": [1], "exclude": [{"b": 1}]}"#, "Axis: there is no axis `b`"),
-            (r#"{"a": [1], "b": [1], "include": [{"a": 2}]}"#, "Axis: an entry of `include` is a whole combination, and this one has no `b`"),
+            (
+                r#"{"a": [1], "b": [1], "include": [{"a": 2}]}"#,
+                "Axis: an entry of `include` is a whole combination, and this one has no `b`",
+            ),
             (r#"{"a": [1], "exclude": [{"a": 1}]}"#, "Count: `exclude` leaves no combination"),
             (r#"{"a": [1, "1"]}"#, "Collision: there are two instances [a=1]"),
             (r#"{"a-b": [1], "a_b": [1]}"#, "Collision: axes `a-b` and `a_b` would share the variable XENE_MATRIX_A_B"),

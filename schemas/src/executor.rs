@@ -61,7 +61,15 @@ impl<'de> Deserialize<'de> for Executor {
         let Fields { kind, image, pull, user, network, mounts, cpus, memory } = Fields::deserialize(deserializer)?;
         if matches!(kind, Kind::Container) {
             let image = image.ok_or_else(|| D::Error::missing_field("image"))?;
-            return Ok(Self::Container { image, pull, user, network, mounts: mounts.unwrap_or_default(), cpus, memory });
+            return Ok(Self::Container {
+                image,
+                pull,
+                user,
+                network,
+                mounts: mounts.unwrap_or_default(),
+                cpus,
+                memory,
+            });
         }
         let given = [
             ("image", image.is_some()),

@@ -45,7 +45,8 @@ enum Kind {
 impl<'de> Deserialize<'de> for Trigger {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let fields = Fields::deserialize(deserializer)?;
-        let Fields { kind, schedule, time_zone, catch_up, starting_deadline, jitter, auth, when, params, suspend } = fields;
+        let Fields { kind, schedule, time_zone, catch_up, starting_deadline, jitter, auth, when, params, suspend } =
+            fields;
         // The first field that the other type has.
         let foreign = |given: &[(&'static str, bool)], own| match given.iter().find(|(_, is_given)| *is_given) {
             Some((field, _)) => Err(D::Error::unknown_field(field, own)),
@@ -53,7 +54,8 @@ impl<'de> Deserialize<'de> for Trigger {
         };
         match kind {
             Kind::Cron => {
-                let own = &["type", "schedule", "timeZone", "catchUp", "startingDeadline", "jitter", "params", "suspend"];
+                let own =
+                    &["type", "schedule", "timeZone", "catchUp", "startingDeadline", "jitter", "params", "suspend"];
                 foreign(&[("auth", auth.is_some()), ("when", when.is_some())], own)?;
                 Ok(Self::Cron(Cron {
                     schedule: schedule.ok_or_else(|| D::Error::missing_field("schedule"))?,

@@ -27,10 +27,58 @@ fn name() -> impl Strategy<Value = Name> {
 
 fn text() -> impl Strategy<Value = String> {
     let odd = select(vec![
-        "", " ", "~", "null", "true", "no", "1", "-1.5", "1e9", "0o7", ".inf", "- a", "a: b", "# a", "a #b", "'", "\"", "*a",
-        "&a", "!a", "%a", "@a", "`a", "|", ">", "{", "[", "a\nb", "a\n", "\na", "a\n\n", " a\n b", "\t", "a\tb", "\r", "a\r\nb",
-        "\u{0}", "\u{7f}", "\u{85}", "\u{2028}", "\u{feff}", "é", "\u{1f600}", "---", "...", "--- a", "<<", "=", "?", "? a",
-        "2026-11-26", "12:30:45",
+        "",
+        " ",
+        "~",
+        "null",
+        "true",
+        "no",
+        "1",
+        "-1.5",
+        "1e9",
+        "0o7",
+        ".inf",
+        "- a",
+        "a: b",
+        "# a",
+        "a #b",
+        "'",
+        "\"",
+        "*a",
+        "&a",
+        "!a",
+        "%a",
+        "@a",
+        "`a",
+        "|",
+        ">",
+        "{",
+        "[",
+        "a\nb",
+        "a\n",
+        "\na",
+        "a\n\n",
+        " a\n b",
+        "\t",
+        "a\tb",
+        "\r",
+        "a\r\nb",
+        "\u{0}",
+        "\u{7f}",
+        "\u{85}",
+        "\u{2028}",
+        "\u{feff}",
+        "é",
+        "\u{1f600}",
+        "---",
+        "...",
+        "--- a",
+        "<<",
+        "=",
+        "?",
+        "? a",
+        "2026-11-26",
+        "12:30:45",
     ]);
     prop_oneof![2 => odd.prop_map(str::to_owned), 1 => "[ -~]{0,12}", 1 => any::<String>()]
 }
@@ -48,7 +96,12 @@ fn duration() -> impl Strategy<Value = Duration> {
 
 fn number() -> impl Strategy<Value = f64> {
     // With few digits: JSON's reader is exact to within the last bit only.
-    prop_oneof![(-9i32..9).prop_map(f64::from), any::<i32>().prop_map(|n| f64::from(n) / 16.0), Just(1e300), Just(-1e-9)]
+    prop_oneof![
+        (-9i32..9).prop_map(f64::from),
+        any::<i32>().prop_map(|n| f64::from(n) / 16.0),
+        Just(1e300),
+        Just(-1e-9)
+    ]
 }
 
 fn scalar() -> impl Strategy<Value = Scalar> {
@@ -81,13 +134,8 @@ fn names() -> impl Strategy<Value = Names> {
 }
 
 fn params() -> impl Strategy<Value = UniqueMap<String, Param>> {
-    let kind = select(vec![
-        ParamType::String,
-        ParamType::Integer,
-        ParamType::Number,
-        ParamType::Boolean,
-        ParamType::Choice,
-    ]);
+    let kind =
+        select(vec![ParamType::String, ParamType::Integer, ParamType::Number, ParamType::Boolean, ParamType::Choice]);
     let fields = (kind, option::of(scalar()), any::<bool>(), vec(text(), 0..3), option::of(text()), option::of(text()));
     let param = fields.prop_map(|(kind, default, required, choices, pattern, description)| Param {
         kind,
@@ -123,7 +171,13 @@ fn trigger() -> impl Strategy<Value = Trigger> {
 fn retry() -> impl Strategy<Value = Retry> {
     let (delay, longest) = (option::of(duration()), option::of(duration()));
     (any::<u32>(), delay, option::of(number()), longest, vec(any::<i32>(), 0..3)).prop_map(
-        |(attempts, delay, backoff, max_delay, on_exit_codes)| Retry { attempts, delay, backoff, max_delay, on_exit_codes },
+        |(attempts, delay, backoff, max_delay, on_exit_codes)| Retry {
+            attempts,
+            delay,
+            backoff,
+            max_delay,
+            on_exit_codes,
+        },
     )
 }
 
@@ -168,7 +222,8 @@ fn step() -> impl Strategy<Value = Step> {
 fn task() -> impl Strategy<Value = Task> {
     let head = (option::of(text()), names(), option::of(name()), option::of(text()), option::of(text()));
     let limits = (option::of(duration()), option::of(duration()), option::of(retry()), any::<bool>());
-    let artifacts = option::of((vec(text(), 0..3), vec(name(), 0..3)).prop_map(|(save, from)| Artifacts { save, from }));
+    let artifacts =
+        option::of((vec(text(), 0..3), vec(name(), 0..3)).prop_map(|(save, from)| Artifacts { save, from }));
     let body = (env(), option::of(executor()), vec(step(), 0..3), option::of(vec(text(), 0..3)), artifacts);
     (head, limits, body).prop_map(
         |(
@@ -213,11 +268,12 @@ fn pipeline() -> impl Strategy<Value = PipelineSpec> {
     let on_agent_lost = option::of(select(vec![OnAgentLost::Error, OnAgentLost::Retry]));
     let owner = (autonomy, any::<bool>(), option::of(executor()), concurrency, on_agent_lost);
     let limits = (option::of(duration()), option::of(duration()), option::of(duration()), option::of(duration()));
-    let history = option::of((any::<u32>(), duration(), any::<u32>()).prop_map(|(runs, max_age, keep_successes)| History {
-        runs,
-        max_age,
-        keep_successes,
-    }));
+    let history =
+        option::of((any::<u32>(), duration(), any::<u32>()).prop_map(|(runs, max_age, keep_successes)| History {
+            runs,
+            max_age,
+            keep_successes,
+        }));
     let keep = option::of(select(vec![KeepWorkspace::Never, KeepWorkspace::OnError, KeepWorkspace::Always]));
     let inside = (any::<bool>(), env(), params(), any::<bool>(), history, keep);
     let work = (map(name(), task()), vec(connector(), 0..3), map(name(), task()));
@@ -257,9 +313,8 @@ fn pipeline() -> impl Strategy<Value = PipelineSpec> {
 }
 
 fn workflow() -> impl Strategy<Value = Workflow> {
-    let metadata = (name(), option::of(text()), labels(), labels()).prop_map(|(name, description, labels, annotations)| {
-        ObjectMeta { name, description, labels, annotations }
-    });
+    let metadata = (name(), option::of(text()), labels(), labels())
+        .prop_map(|(name, description, labels, annotations)| ObjectMeta { name, description, labels, annotations });
     let triggers = map(name(), trigger());
     let spec = (any::<bool>(), env(), params(), vec(text(), 0..3), triggers, map(name(), pipeline())).prop_map(
         |(suspend, env, params, files, triggers, pipelines)| WorkflowSpec {

@@ -24,7 +24,9 @@ const SILENCE: Duration = Duration::from_secs(60);
 
 /// Arguments of `xene artifacts`.
 #[derive(Debug, Clone, clap::Args)]
-#[command(after_help = "Files come to DIR/TASK/PATH; each is checked against its hash. A file that is there is replaced.")]
+#[command(
+    after_help = "Files come to DIR/TASK/PATH; each is checked against its hash. A file that is there is replaced."
+)]
 pub struct Args {
     /// The run; WORKFLOW/PIPELINE is the newest of that pipeline.
     pub run: String,
@@ -97,12 +99,8 @@ impl Saved {
     /// Checks what the controller says: names become paths here.
     fn of(item: &Value, client: &Client) -> Result<Self, Error> {
         let text = |field: &str| item[field].as_str().unwrap_or_default().to_owned();
-        let saved = Self {
-            task: text("task"),
-            path: text("path"),
-            hash: text("hash"),
-            executable: item["executable"] == true,
-        };
+        let saved =
+            Self { task: text("task"), path: text("path"), hash: text("hash"), executable: item["executable"] == true };
         if is_inner_path(&saved.path) && is_inner_path(&saved.task) && !saved.task.contains('/') {
             return Ok(saved);
         }

@@ -133,13 +133,16 @@ mod tests {
 
     #[test]
     fn a_page_is_text_for_a_terminal() {
-        let page = "# XE1: it broke\n\nSee [there](x.md#y), `code` and a[0].\n\n```yaml\na: 1\n\nb: # error: XE1\n```\n";
+        let page =
+            "# XE1: it broke\n\nSee [there](x.md#y), `code` and a[0].\n\n```yaml\na: 1\n\nb: # error: XE1\n```\n";
         assert_eq!(
             shown(page, false),
             "XE1: it broke\n\nSee there, `code` and a[0].\n\n    a: 1\n\n    b: # error: XE1\n"
         );
         assert!(shown(page, true).contains("\u{1b}[36mcode\u{1b}[0m"));
-        assert!(explain(Some("xe0041"), Format::Table).unwrap().starts_with("XE0041: tasks wait for each other\n\nEach"));
+        assert!(
+            explain(Some("xe0041"), Format::Table).unwrap().starts_with("XE0041: tasks wait for each other\n\nEach")
+        );
         assert!(explain(Some("41"), Format::Table).unwrap().starts_with("XE0041: "));
     }
 

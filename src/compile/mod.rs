@@ -70,7 +70,9 @@ pub fn wanted_files(path: &str, bytes: &[u8]) -> Option<Wanted> {
 pub fn is_doubtful(snapshot: &Snapshot) -> bool {
     let limits = Limits::default();
     snapshot.files.iter().any(|(path, file)| {
-        file.bytes.as_ref().is_some_and(|bytes| build::is_broken(&build::compile_file(path, bytes, file.files.as_deref(), limits).problems))
+        file.bytes.as_ref().is_some_and(|bytes| {
+            build::is_broken(&build::compile_file(path, bytes, file.files.as_deref(), limits).problems)
+        })
     })
 }
 
@@ -87,9 +89,7 @@ pub fn validate(files: &[(String, Vec<u8>)]) -> (usize, Vec<Diagnostic>) {
 }
 
 /// [`validate`], with what the patterns of each file took, if anybody looked.
-fn check<'f>(
-    files: impl Iterator<Item = (&'f str, &'f [u8], Option<&'f [Travelling]>)>,
-) -> (usize, Vec<Diagnostic>) {
+fn check<'f>(files: impl Iterator<Item = (&'f str, &'f [u8], Option<&'f [Travelling]>)>) -> (usize, Vec<Diagnostic>) {
     let (mut count, mut problems) = (0, Vec::new());
     let mut claims: BTreeMap<Name, Vec<(&str, u32)>> = BTreeMap::new();
     for (path, bytes, found) in files {

@@ -140,7 +140,8 @@ pub(super) fn convert(path: &str, bytes: &[u8]) -> Option<String> {
     let mut documents = Vec::new();
     for chunk in chunks.iter().filter(|chunk| chunk.first_line().is_some()) {
         let outline = Outline::read(chunk.text).ok()?;
-        let is_legacy = outline.header("apiVersion") == Some(FIRST_VERSION) && outline.header("kind") == Some("Workflow");
+        let is_legacy =
+            outline.header("apiVersion") == Some(FIRST_VERSION) && outline.header("kind") == Some("Workflow");
         documents.push(if is_legacy {
             write(&read::<v1alpha1::Workflow>(format, chunk.text).ok()?.into())?
         } else {
@@ -249,7 +250,8 @@ fn legacy(mut workflow: Workflow, line: u32, limits: Limits, parsed: &mut Parsed
         if let Some(Executor::Container { .. }) = &pipeline.executor {
             let at = ["spec", "pipelines", name.as_str(), "executor"].map(|key| Segment::Key(key.into())).into();
             let message = format!("pipeline `{name}` needs a container, which this version can't run yet");
-            let hint = Some("`xene validate --convert FILE` prints it in today's format, to be written for a shell".into());
+            let hint =
+                Some("`xene validate --convert FILE` prints it in today's format, to be written for a shell".into());
             problems.push(Problem { rule: &file::NEEDS_CONTAINER, at, at_key: true, message, hint });
         }
     }

@@ -82,12 +82,24 @@ fn marked_length(rest: impl Iterator<Item = char>) -> usize {
 const TAB: &str = "  ";
 
 fn width(c: char) -> usize {
-    if c == '\t' { TAB.len() } else if c.is_control() { 1 } else { c.width().unwrap_or(0) }
+    if c == '\t' {
+        TAB.len()
+    } else if c.is_control() {
+        1
+    } else {
+        c.width().unwrap_or(0)
+    }
 }
 
 /// Tabs and other control characters would move the caret or the terminal.
 fn visible(c: char) -> String {
-    if c == '\t' { TAB.to_owned() } else if c.is_control() { " ".to_owned() } else { c.to_string() }
+    if c == '\t' {
+        TAB.to_owned()
+    } else if c.is_control() {
+        " ".to_owned()
+    } else {
+        c.to_string()
+    }
 }
 
 #[cfg(test)]

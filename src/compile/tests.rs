@@ -7,14 +7,14 @@ use expect_test::Expect;
 use super::{render::render, validate};
 
 mod documents;
+mod example;
 mod expressions;
 mod files;
-mod shared;
-mod matrices;
-mod example;
 mod legacy;
 mod limits;
+mod matrices;
 mod pages;
+mod shared;
 mod values;
 mod workflows;
 

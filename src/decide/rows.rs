@@ -9,7 +9,9 @@ use xene_schemas::{
     diagnostic::Diagnostic,
     duration::Duration,
     event::EventType,
-    meta::{AgentName, Epoch, FileHash, Generation, Labels, Name, ObjectMeta, PipelineKey, Revision, RunName, SpecHash},
+    meta::{
+        AgentName, Epoch, FileHash, Generation, Labels, Name, ObjectMeta, PipelineKey, Revision, RunName, SpecHash,
+    },
     phase::Reason,
     pipeline::{Autonomy, PipelineSpec},
     run::Run,

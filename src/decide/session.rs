@@ -9,8 +9,8 @@ use xene_schemas::{
     wire::{
         VERSION,
         control::{
-            AgentMessage, Assignments, CancelRun, ControllerMessage, FilesWanted, Hello, Refused, Renew, Renewed, Skipped,
-            StoreSeen, Welcome,
+            AgentMessage, Assignments, CancelRun, ControllerMessage, FilesWanted, Hello, Refused, Renew, Renewed,
+            Skipped, StoreSeen, Welcome,
         },
     },
 };

@@ -36,7 +36,6 @@ use tokio::{
     sync::{Mutex, watch as tokio_watch},
     time::timeout,
 };
-
 use xene_agent::content::ContentStore;
 
 pub use self::serve::serve;

@@ -121,7 +121,12 @@ impl Problems {
 
     /// The file can't be read.
     pub(super) fn unreadable(&mut self, path: &str, why: &str) {
-        self.unread(path, &rules::UNREADABLE, format!("the file can't be read: {why}"), "make it readable for the controller");
+        self.unread(
+            path,
+            &rules::UNREADABLE,
+            format!("the file can't be read: {why}"),
+            "make it readable for the controller",
+        );
     }
 
     /// The file changes as it is read.
@@ -131,7 +136,13 @@ impl Problems {
 
     fn bad_ignore_line(&mut self, path: &str, line: usize, why: &str) {
         let line = u32::try_from(line).unwrap_or(0);
-        self.add(path, line, &rules::IGNORE_LINE, format!("the line is no pattern: {why}"), "write it as in .gitignore");
+        self.add(
+            path,
+            line,
+            &rules::IGNORE_LINE,
+            format!("the line is no pattern: {why}"),
+            "write it as in .gitignore",
+        );
     }
 
     fn unread(&mut self, path: &str, rule: &Rule, message: String, hint: &str) {

@@ -41,7 +41,7 @@ use xene_schemas::source::SourceKind;
 
 use self::{
     directory::Directory, fetch::Fetch, git::GitReader, local::LocalGit, location::Location, remote::Remote,
-    worker::Reader, travel::Travel,
+    travel::Travel, worker::Reader,
 };
 
 /// A source, opened.

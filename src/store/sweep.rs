@@ -101,7 +101,9 @@ impl Store {
             let mut used = HashSet::new();
             for entry in self.tables.specs.iter(txn)? {
                 // What can't be read is no spec, and nobody runs it.
-                used.extend(CompiledPipeline::decode(entry?.1).iter().flat_map(|spec| &spec.files).map(|file| file.hash));
+                used.extend(
+                    CompiledPipeline::decode(entry?.1).iter().flat_map(|spec| &spec.files).map(|file| file.hash),
+                );
             }
             for entry in self.tables.runs.iter(txn)? {
                 let tasks = entry?.1.run.status.tasks;

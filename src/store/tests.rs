@@ -427,7 +427,8 @@ fn files_of_specs_runs_and_workflow_files_are_in_use() {
         "files": [{"path": "x", "hash": file(1).to_string(), "size": 1}]});
     let bytes = serde_json::to_vec(&spec).unwrap();
     let mut run = run_row(0, RunPhase::Success);
-    let task = json!({"phase": "Success", "steps": [], "artifacts": [{"path": "y", "size": 1, "hash": file(2).to_string()}]});
+    let task =
+        json!({"phase": "Success", "steps": [], "artifacts": [{"path": "y", "size": 1, "hash": file(2).to_string()}]});
     run.run.status.tasks.insert("t".into(), serde_json::from_value(task).unwrap());
     let row =
         FileRow { content: "x".into(), workflows: vec![], ignored: 0, problems: vec![], travelling: vec![file(3)] };
@@ -449,13 +450,8 @@ fn loading_does_not_keep_the_map_in_memory() {
     let temp = tempfile::tempdir().unwrap();
     let store = Store::open(temp.path()).unwrap();
     let file = |n: u32| {
-        let row = FileRow {
-            content: "x".repeat(2_000),
-            workflows: vec![],
-            ignored: 0,
-            problems: vec![],
-            travelling: vec![],
-        };
+        let row =
+            FileRow { content: "x".repeat(2_000), workflows: vec![], ignored: 0, problems: vec![], travelling: vec![] };
         Change::PutFile(n.to_string(), Some(Box::new(row)))
     };
     commit(&store, (0..1_000).map(file).collect());

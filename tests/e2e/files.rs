@@ -207,7 +207,10 @@ fn artifacts_go_to_later_tasks_and_to_people() {
 
     let to = fetch(&cluster, &name, "fetched");
     let text = |path: &str| fs::read_to_string(to.join(path)).unwrap();
-    assert_eq!((text("make/out/text"), text("left/left"), text("right/right")), ("made\n".into(), "ran\n".into(), "made\n".into()));
+    assert_eq!(
+        (text("make/out/text"), text("left/left"), text("right/right")),
+        ("made\n".into(), "ran\n".into(), "made\n".into())
+    );
     assert_ne!(fs::metadata(to.join("make/out/run.sh")).unwrap().permissions().mode() & 0o100, 0);
     let only = cluster.folder().join("only");
     cluster.run(&["artifacts", &name, "--task", "left", "-D", &only.display().to_string()]).expect(0);

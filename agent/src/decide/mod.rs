@@ -28,8 +28,8 @@ use xene_schemas::{
     wire::{
         VERSION,
         control::{
-            AgentMessage, Claim as ClaimMessage, ControllerMessage, Decision, Hello, Renew, Renewed, Report, RunFact, Skipped,
-            SkippedSlot, SpecsWanted, StoreSeen, Welcome,
+            AgentMessage, Claim as ClaimMessage, ControllerMessage, Decision, Hello, Renew, Renewed, Report, RunFact,
+            Skipped, SkippedSlot, SpecsWanted, StoreSeen, Welcome,
         },
     },
 };
@@ -366,8 +366,6 @@ impl Agent {
                 fx.now.push(Effect::LogAcknowledged { run: log.run, offset: log.offset });
             }
             ControllerMessage::ArtifactStored(stored) => self.artifact_stored(stored.run, stored.hash, fx),
-            // This version's runs wait for nobody.
-            ControllerMessage::Decide(_) => {}
             ControllerMessage::Specs(specs) => self.specs_came(now, specs.specs, fx),
             ControllerMessage::Certificate(certificate) => {
                 fx.now.push(Effect::InstallCertificate(certificate.chain));

@@ -17,8 +17,8 @@ use xene_schemas::{
 
 use super::{
     Agent, Timer,
-    artifacts::RunArtifacts,
     admission::{Admission, Shared},
+    artifacts::RunArtifacts,
     event::{Effect, Effects, JournalChange, RunRow, RunState, keeps_workspace},
     mutant::Mutant,
     outbox::Outbox,
@@ -393,8 +393,7 @@ impl Agent {
             && claim.row.epoch == entry.row.epoch
         {
             let row = Box::new(RunRow { state: RunState::Queued, ..entry.row.clone() });
-            let what =
-                What::Run { name: run, row, given: entry.given, spec: entry.spec.as_ref().map(ReadSpec::kept) };
+            let what = What::Run { name: run, row, given: entry.given, spec: entry.spec.as_ref().map(ReadSpec::kept) };
             claim.waiting.push_front(Waiting { since: now.boot, what });
             self.parked.insert(entry.key);
         }

@@ -28,8 +28,7 @@ use super::{
     cgroup::StepGroup,
     environment,
     folders::{self, Needs, StepFolders},
-    lay,
-    outputs,
+    lay, outputs,
     processes::{self, Tree, kill_each, signal_each, timespec},
     save,
 };

@@ -75,7 +75,8 @@ fn colours_mark_the_word_the_carets_and_the_hint() {
     let (mut ui, out, _) = testing::ui(Format::Table);
     ui.out.colored = true;
     report(&files(1), &(1, vec![problem(Severity::Warning)]), (Output::Table, false), &mut ui).unwrap();
-    let plain = out.text().replace("\u{1b}[0m", "").replace("\u{1b}[1m\u{1b}[33m", "<y>").replace("\u{1b}[1m\u{1b}[36m", "<c>");
+    let plain =
+        out.text().replace("\u{1b}[0m", "").replace("\u{1b}[1m\u{1b}[33m", "<y>").replace("\u{1b}[1m\u{1b}[36m", "<c>");
     expect![[r#"
         w.yaml:3:7: <y>warning[XE0012]: there is no task named bild
           |
@@ -94,7 +95,10 @@ fn warnings_alone_are_no_failure_unless_strict() {
     let value: Value = serde_json::from_str(&out).unwrap();
     assert_eq!(value["problems"][0]["code"], "XE0012");
     assert_eq!(reported(&verdict, Output::Table, true).0, 1);
-    assert_eq!(reported(&(1, vec![]), Output::Table, true), (0, String::new(), "2 files, 1 workflow: no problems\n".into()));
+    assert_eq!(
+        reported(&(1, vec![]), Output::Table, true),
+        (0, String::new(), "2 files, 1 workflow: no problems\n".into())
+    );
 }
 
 #[test]
@@ -117,7 +121,13 @@ fn annotations_escape_what_would_end_them() {
 
 #[test]
 fn sarif_keeps_the_constraints_of_its_schema() {
-    let whole = Diagnostic { path: "/abs/ä b.yaml".into(), line: 0, column: 0, code: "XE0002".into(), ..problem(Severity::Error) };
+    let whole = Diagnostic {
+        path: "/abs/ä b.yaml".into(),
+        line: 0,
+        column: 0,
+        code: "XE0002".into(),
+        ..problem(Severity::Error)
+    };
     let later = Diagnostic { code: "XE9999".into(), ..problem(Severity::Warning) };
     let (_, out, _) = reported(&(1, vec![problem(Severity::Error), whole, later]), Output::Sarif, false);
     let log: Value = serde_json::from_str(&out).unwrap();

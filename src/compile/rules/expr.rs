@@ -221,9 +221,8 @@ fn check_task(report: &mut Report, at: &Path<'_>, text: &str, read: &Read, here:
     let Some((name, task)) = task_named(here.pipeline, wanted) else {
         let mut known = here.pipeline.tasks.keys().map(Name::as_str);
         // `tasks.build-all` is `tasks.build` minus `all`.
-        let cut_off = known.clone().find(|name| {
-            name.strip_prefix(wanted).is_some_and(|rest| rest.starts_with(['-', '.']))
-        });
+        let cut_off =
+            known.clone().find(|name| name.strip_prefix(wanted).is_some_and(|rest| rest.starts_with(['-', '.'])));
         let hint = match cut_off {
             Some(whole) => Some(format!("a name with - or . is written tasks[\"{whole}\"]")),
             None => suggest(wanted, known.by_ref()),
@@ -242,7 +241,9 @@ fn check_task(report: &mut Report, at: &Path<'_>, text: &str, read: &Read, here:
     };
     if !ended {
         let message = format!("task `{name}` need not have ended by then{where_}");
-        let hint = reader.filter(|reader| *reader != name).map(|reader| format!("add `{name}` to the dependencies of `{reader}`"));
+        let hint = reader
+            .filter(|reader| *reader != name)
+            .map(|reader| format!("add `{name}` to the dependencies of `{reader}`"));
         report.add(&EXPR_TOO_EARLY, at, message).hint(hint);
         return;
     }

@@ -55,7 +55,9 @@ fn check_artifacts(report: &mut Report, at: &Path<'_>, pipeline: &PipelineSpec) 
                 report.add(&NOT_BEFORE, &at, format!("task `{from}` saves no artifacts")).hint(hint);
             } else if !in_finally && order.precedes(from.as_str(), name.as_str()).is_none() {
                 let hint = format!("add `{from}` to the dependencies of `{name}`");
-                report.add(&NOT_BEFORE, &at, format!("task `{from}` need not have ended when `{name}` starts")).hint(hint);
+                report
+                    .add(&NOT_BEFORE, &at, format!("task `{from}` need not have ended when `{name}` starts"))
+                    .hint(hint);
             }
         }
     });

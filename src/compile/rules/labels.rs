@@ -8,7 +8,17 @@ pub(super) const NO_AGENT: Rule = rule!(Warning "XE0118", "label that no agent h
 
 const SYSTEMS: &[&str] = &["linux", "macos", "freebsd", "netbsd", "openbsd", "dragonfly", "illumos", "solaris"];
 const MACHINES: &[&str] = &[
-    "x86_64", "aarch64", "x86", "arm", "riscv64", "powerpc64", "powerpc", "s390x", "loongarch64", "mips", "mips64",
+    "x86_64",
+    "aarch64",
+    "x86",
+    "arm",
+    "riscv64",
+    "powerpc64",
+    "powerpc",
+    "s390x",
+    "loongarch64",
+    "mips",
+    "mips64",
     "sparc64",
 ];
 

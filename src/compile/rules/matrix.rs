@@ -81,7 +81,8 @@ pub(super) fn is_field(key: &str) -> bool {
 pub(super) fn axes(task: &Task) -> Vec<String> {
     let Some(matrix) = &task.matrix else { return Vec::new() };
     let expanded = expand(matrix).unwrap_or_default();
-    let of_combination = expanded.combinations.first().map(|combination| combination.iter().map(|(axis, _)| axis.clone()));
+    let of_combination =
+        expanded.combinations.first().map(|combination| combination.iter().map(|(axis, _)| axis.clone()));
     match of_combination {
         Some(axes) => axes.collect(),
         None => matrix.0.keys().filter(|key| !is_field(key)).cloned().collect(),

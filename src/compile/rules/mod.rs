@@ -38,8 +38,8 @@ pub(super) mod file;
 mod files;
 mod graph;
 mod group;
-mod matrix;
 mod labels;
+mod matrix;
 mod params;
 mod range;
 mod schedule;
@@ -50,8 +50,8 @@ pub(crate) mod source;
 mod triggers;
 mod twice;
 mod unsupported;
-mod webhook;
 mod unused;
+mod webhook;
 
 /// One rule: what a diagnostic's code stands for.
 #[derive(Debug, PartialEq, Eq)]

@@ -2,9 +2,9 @@
 
 /// Programs that read no variables of ours and publish nothing. Of any other it can't be told.
 const PLAIN: &[&str] = &[
-    "echo", "printf", "test", "[", "true", "false", ":", "sleep", "date", "exit", "set", "cd", "ls", "mkdir", "rm", "cp",
-    "mv", "touch", "cat", "wc", "head", "tail", "sort", "uniq", "cut", "tr", "grep", "gzip", "tar", "if", "then", "else",
-    "fi", "do", "done", "export", "pwd", "id", "hostname", "uname", "whoami", "df", "du", "chmod", "ln",
+    "echo", "printf", "test", "[", "true", "false", ":", "sleep", "date", "exit", "set", "cd", "ls", "mkdir", "rm",
+    "cp", "mv", "touch", "cat", "wc", "head", "tail", "sort", "uniq", "cut", "tr", "grep", "gzip", "tar", "if", "then",
+    "else", "fi", "do", "done", "export", "pwd", "id", "hostname", "uname", "whoami", "df", "du", "chmod", "ln",
 ];
 
 /// The lines that do something.
@@ -47,7 +47,8 @@ pub(super) fn commands(script: &str) -> Vec<Command<'_>> {
 }
 
 fn command(text: &str, is_piped: bool) -> Option<Command<'_>> {
-    let is_program = |word: &&str| !word.contains('=') && !matches!(*word, "!" | "sudo" | "env" | "exec" | "time" | "{");
+    let is_program =
+        |word: &&str| !word.contains('=') && !matches!(*word, "!" | "sudo" | "env" | "exec" | "time" | "{");
     let word = text.split_whitespace().find(is_program)?;
     let program = word.rsplit('/').next().unwrap_or(word).trim_matches(['"', '\'', ')']);
     (!program.is_empty()).then_some(Command { program, is_piped })
@@ -78,11 +79,7 @@ pub(super) fn template(text: &str) -> Option<&str> {
     text.match_indices("{{").find_map(|(at, _)| {
         let inside = text[at + 2..].trim_start_matches([' ', '=', '.']);
         let names = words.iter().any(|word| inside.strip_prefix(word).is_some_and(|rest| rest.starts_with('.')));
-        if text[..at].ends_with('$') {
-            Some(&text[at - 1..end(at)])
-        } else {
-            names.then(|| &text[at..end(at)])
-        }
+        if text[..at].ends_with('$') { Some(&text[at - 1..end(at)]) } else { names.then(|| &text[at..end(at)]) }
     })
 }
 

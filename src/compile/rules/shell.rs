@@ -20,8 +20,26 @@ pub(super) const NOTHING_LASTS: Rule = rule!(Warning "XE0125", "step without a l
 
 /// Programs whose failure matters more than that of what reads them.
 const PRODUCERS: &[&str] = &[
-    "pg_dump", "pg_dumpall", "pg_basebackup", "mysqldump", "mariadb-dump", "mongodump", "tar", "zfs", "btrfs", "ssh",
-    "curl", "wget", "make", "cargo", "go", "npm", "mvn", "gradle", "pytest", "ctest",
+    "pg_dump",
+    "pg_dumpall",
+    "pg_basebackup",
+    "mysqldump",
+    "mariadb-dump",
+    "mongodump",
+    "tar",
+    "zfs",
+    "btrfs",
+    "ssh",
+    "curl",
+    "wget",
+    "make",
+    "cargo",
+    "go",
+    "npm",
+    "mvn",
+    "gradle",
+    "pytest",
+    "ctest",
 ];
 
 /// Shells that stop at a failure only if they are told to.
@@ -55,7 +73,8 @@ fn check_template(report: &mut Report, at: &Path<'_>, text: &str) -> bool {
     let Some(template) = script::template(text) else { return false };
     let template: String = template.chars().take(60).collect();
     let message = format!("`{template}` stands as it is: nothing is ever put into a text");
-    let hint = "give the value to a variable, as in env: {WHO: {param: who}}, and write \"$WHO\" in the script".to_owned();
+    let hint =
+        "give the value to a variable, as in env: {WHO: {param: who}}, and write \"$WHO\" in the script".to_owned();
     report.add(&TEMPLATE, at, message).hint(hint);
     true
 }
@@ -151,7 +170,8 @@ fn check_errexit(report: &mut Report, at: &Path<'_>, (program, argv): (&str, &[S
 fn check_pipes(report: &mut Report, at: &Path<'_>, text: &str) {
     let hides = |command: &&script::Command<'_>| command.is_piped && PRODUCERS.contains(&command.program);
     if let Some(command) = script::commands(text).iter().find(hides) {
-        let message = format!("if `{}` fails here nobody notices: of a pipe, `sh` heeds only the last command", command.program);
+        let message =
+            format!("if `{}` fails here nobody notices: of a pipe, `sh` heeds only the last command", command.program);
         report.add(&HIDDEN_FAILURE, at, message).hint("write `shell: bash`, which has pipefail set".to_owned());
     }
 }

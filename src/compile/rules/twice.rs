@@ -2,12 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use xene_schemas::{
-    connector::On,
-    meta::Name,
-    pipeline::PipelineSpec,
-    workflow::WorkflowSpec,
-};
+use xene_schemas::{connector::On, meta::Name, pipeline::PipelineSpec, workflow::WorkflowSpec};
 
 use super::{Path, Report, Rule, each_pipeline, each_task};
 

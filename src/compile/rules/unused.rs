@@ -58,7 +58,8 @@ fn check_params(report: &mut Report, spec: &WorkflowSpec) {
     let unused = |report: &mut Report, at: &Path<'_>, name: &str| {
         let variable = env_name(name);
         let message = format!("no step uses param `{name}`");
-        let hint = format!("steps see it as ${variable}; if a program reads that, say so: env: {{NAME: {{param: {name}}}}}");
+        let hint =
+            format!("steps see it as ${variable}; if a program reads that, say so: env: {{NAME: {{param: {name}}}}}");
         report.add(&PARAM, &at.key(name), message).at_key().hint(hint);
     };
     for name in spec.params.keys().filter(|name| !all.iter().any(|usage| usage.knows(name))) {

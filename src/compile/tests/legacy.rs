@@ -22,11 +22,7 @@ fn manifest(trigger: &str, steps: &str) -> String {
 
 #[test]
 fn schedules_are_taken_however_they_were_written() {
-    for config in [
-        "'0 3 * * *'",
-        "{schedule: '0 3 * * *'}",
-        "{expression: '0 3 * * *'}",
-    ] {
+    for config in ["'0 3 * * *'", "{schedule: '0 3 * * *'}", "{expression: '0 3 * * *'}"] {
         let [workflow] = &read(&manifest(&format!("{{type: cron, cronConfig: {config}}}"), "[{cmd: echo}]"))[..] else {
             panic!("{config}")
         };

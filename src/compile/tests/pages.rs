@@ -1,25 +1,29 @@
 //! The pages of `docs/reference/diagnostics/` do what they say: what is called wrong gives the problems that its
 //! comments name, on their lines, and what is called right gives none.
 
-use std::{collections::BTreeSet, fs, path::{Path, PathBuf}, process::Command};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use xene_schemas::diagnostic::{Diagnostic, Severity};
 
 use super::example::{Example, Language, examples};
 use crate::{
     compile::{
+        check as check_files,
         render::render,
         rules::{self, Rule},
-        check as check_files, validate, wanted_files,
+        validate, wanted_files,
     },
     source::{Source, SourceConfig, travel::Travel},
 };
 
 /// What comes of circumstances rather than of what a file says has no example, but a test of its own.
-const BY_CIRCUMSTANCE: [(&str, &str); 2] = [
-    ("XE0001", include_str!("../catalog/tests.rs")),
-    ("XE0907", include_str!("../../source/tests/directory.rs")),
-];
+const BY_CIRCUMSTANCE: [(&str, &str); 2] =
+    [("XE0001", include_str!("../catalog/tests.rs")), ("XE0907", include_str!("../../source/tests/directory.rs"))];
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference/diagnostics")
@@ -89,7 +93,8 @@ fn check(rule: &Rule, example: &Example, complaints: &mut Vec<String>) -> Vec<St
     if !as_expected || !severe || example.is_wrong == problems.is_empty() {
         let shown: String = problems.iter().map(|problem| render(problem, Some(&example.text))).collect();
         let marks = &example.marks;
-        complaints.push(format!("{}: an example is not as it says:\n{}marked: {marks:?}\n{shown}", rule.code, example.text));
+        complaints
+            .push(format!("{}: an example is not as it says:\n{}marked: {marks:?}\n{shown}", rule.code, example.text));
     }
     problems.into_iter().map(|problem| problem.code).collect()
 }

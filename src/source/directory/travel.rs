@@ -28,11 +28,7 @@ struct Search<'a> {
 
 impl Pass<'_> {
     /// Gives every workflow file what its patterns take.
-    pub(super) fn carry(
-        &mut self,
-        carrier: &mut Carrier,
-        before: &HashMap<String, ReadBefore>,
-    ) -> Result<(), Failure> {
+    pub(super) fn carry(&mut self, carrier: &mut Carrier, before: &HashMap<String, ReadBefore>) -> Result<(), Failure> {
         let paths: Vec<String> = self.files.keys().cloned().collect();
         for path in paths {
             self.carry_one(&path, carrier, before)?;

@@ -15,7 +15,9 @@ impl RunMachine {
     /// What the first step of a task's attempt finds beside what was there: artifacts of tasks in other contexts.
     pub(super) fn artifacts_for(&self, task: usize) -> Vec<Artifact> {
         let State::Running(attempt) = &self.states[task] else { return Vec::new() };
-        let Some(artifacts) = self.spec_of(task).artifacts.as_ref().filter(|_| !attempt.has_begun()) else { return Vec::new() };
+        let Some(artifacts) = self.spec_of(task).artifacts.as_ref().filter(|_| !attempt.has_begun()) else {
+            return Vec::new();
+        };
         // Of a matrix all instances.
         let from = artifacts.from.iter().filter_map(|name| self.tasks.of_name(name.as_str()));
         let from = from.flat_map(|of| self.tasks.members(of).0);

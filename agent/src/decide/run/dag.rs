@@ -152,9 +152,7 @@ impl Edge {
 pub(super) fn unsupported(spec: &PipelineSpec) -> Option<String> {
     use xene_schemas::executor::Executor;
     let container = |executor: &Option<Executor>| matches!(executor, Some(Executor::Container { .. }));
-    let of_task = |task: &Task| {
-        container(&task.executor).then_some("the container executor")
-    };
+    let of_task = |task: &Task| container(&task.executor).then_some("the container executor");
     if container(&spec.executor) {
         return Some("this version does not run the container executor".into());
     }

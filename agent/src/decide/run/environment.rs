@@ -106,12 +106,7 @@ impl Environment {
     }
 
     /// A variable's value; none for a declared param that has no value.
-    fn value(
-        &self,
-        name: &str,
-        value: &EnvValue,
-        sources: &Sources<'_>,
-    ) -> Result<Option<String>, (Reason, String)> {
+    fn value(&self, name: &str, value: &EnvValue, sources: &Sources<'_>) -> Result<Option<String>, (Reason, String)> {
         let invalid = |message: String| Err((Reason::SPEC_INVALID, message));
         match value {
             EnvValue::Literal(scalar) => Ok(Some(scalar.to_string())),
@@ -139,7 +134,9 @@ impl Environment {
                     Err((Reason::EXPR_FAILED, format!("the expression of variable {name} gives a NUL character")))
                 }
                 Ok(value) => Ok(Some(value)),
-                Err(why) => Err((Reason::EXPR_FAILED, format!("the expression of variable {name} has no value: {why}"))),
+                Err(why) => {
+                    Err((Reason::EXPR_FAILED, format!("the expression of variable {name} has no value: {why}")))
+                }
             },
         }
     }

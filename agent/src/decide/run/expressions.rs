@@ -7,14 +7,7 @@ use std::{
 };
 
 use indexmap::{IndexMap, IndexSet};
-
-use xene_schemas::{
-    env::EnvValue,
-    param::ParamType,
-    phase::TaskPhase,
-    pipeline::CompiledPipeline,
-    run::RunSpec,
-};
+use xene_schemas::{env::EnvValue, param::ParamType, phase::TaskPhase, pipeline::CompiledPipeline, run::RunSpec};
 
 use super::{
     RunMachine,
@@ -115,10 +108,8 @@ impl RunMachine {
         }
         if let Some(upstream) = upstream {
             let end = self.end_of(upstream);
-            scope = scope
-                .with("phase", end.phase.as_str())
-                .with("exitCode", end.exit_code)
-                .with("outputs", end.outputs);
+            scope =
+                scope.with("phase", end.phase.as_str()).with("exitCode", end.exit_code).with("outputs", end.outputs);
         }
         scope
     }
@@ -127,7 +118,9 @@ impl RunMachine {
     fn tasks_value(&self, expr: &Expr) -> Value {
         let paths = || expr.paths().iter().filter(|path| path.segments[0] == "tasks");
         if paths().any(|path| path.segments.len() == 1) {
-            return Value::map(self.tasks.names_of_file().filter_map(|name| Some((name.to_owned(), self.task_value(name)?))));
+            return Value::map(
+                self.tasks.names_of_file().filter_map(|name| Some((name.to_owned(), self.task_value(name)?))),
+            );
         }
         let named = paths().map(|path| &path.segments[1]);
         Value::map(named.filter_map(|name| Some((name.clone(), self.task_value(name)?))))

@@ -61,7 +61,9 @@ fn params_have_their_types_and_triggers_their_fields() {
 
 #[test]
 fn the_payload_is_there_if_it_is_json() {
-    for (payload, branch) in [(r#"{"ref": "refs/heads/$(touch x)"}"#, "$(touch x)"), ("no json", "none"), ("[1]", "none")] {
+    for (payload, branch) in
+        [(r#"{"ref": "refs/heads/$(touch x)"}"#, "$(touch x)"), ("no json", "none"), ("[1]", "none")]
+    {
         let pipeline = tasks(json!({"a": {"steps": ["x"], "env": {"BRANCH": {"expr":
             "has(trigger.payload.ref) ? trigger.payload.ref.replace('refs/heads/', '') : 'none'"}}}}));
         let mut sim = Sim::given(run_spec(), pipeline, Some(payload), IndexMap::new());
@@ -81,24 +83,39 @@ fn the_payload_is_there_if_it_is_json() {
 #[test]
 fn an_expression_without_a_value_ends_its_task_in_error() {
     for (task, message) in [
-        (json!({"when": "tasks.up.outputs.no == ''", "steps": ["x"]}),
-         "task a can't be run: its `when` has no value: there is no key \"no\"; has(…) asks whether there is one"),
-        (json!({"when": "1 + 1", "steps": ["x"]}),
-         "task a can't be run: its `when` has no value: it gives a whole number, not true or false"),
-        (json!({"when": "1 +", "steps": ["x"]}),
-         "task a can't be run: its `when` has no value: the expression ends too early"),
-        (json!({"steps": [{"name": "s", "run": "x", "when": "phase == ''"}]}),
-         "step s of task a can't be run: its `when` has no value: there is no phase here"),
-        (json!({"steps": ["x"], "env": {"V": {"expr": "tasks.up.outputs.id / 2"}}, "retry": {"attempts": 3}}),
-         "step step-1 of task a can't be run: the expression of variable V has no value: `/` does not take text and a whole number"),
-        (json!({"steps": ["x"], "env": {"V": {"expr": "'a\\u0000b'"}}}),
-         "step step-1 of task a can't be run: the expression of variable V gives a NUL character"),
-        (json!({"steps": ["x"], "env": {"V": {"expr": "trigger.name"}}}),
-         "step step-1 of task a can't be run: the expression of variable V has no value: it gives null, where text is needed"),
+        (
+            json!({"when": "tasks.up.outputs.no == ''", "steps": ["x"]}),
+            "task a can't be run: its `when` has no value: there is no key \"no\"; has(…) asks whether there is one",
+        ),
+        (
+            json!({"when": "1 + 1", "steps": ["x"]}),
+            "task a can't be run: its `when` has no value: it gives a whole number, not true or false",
+        ),
+        (
+            json!({"when": "1 +", "steps": ["x"]}),
+            "task a can't be run: its `when` has no value: the expression ends too early",
+        ),
+        (
+            json!({"steps": [{"name": "s", "run": "x", "when": "phase == ''"}]}),
+            "step s of task a can't be run: its `when` has no value: there is no phase here",
+        ),
+        (
+            json!({"steps": ["x"], "env": {"V": {"expr": "tasks.up.outputs.id / 2"}}, "retry": {"attempts": 3}}),
+            "step step-1 of task a can't be run: the expression of variable V has no value: `/` does not take text and a whole number",
+        ),
+        (
+            json!({"steps": ["x"], "env": {"V": {"expr": "'a\\u0000b'"}}}),
+            "step step-1 of task a can't be run: the expression of variable V gives a NUL character",
+        ),
+        (
+            json!({"steps": ["x"], "env": {"V": {"expr": "trigger.name"}}}),
+            "step step-1 of task a can't be run: the expression of variable V has no value: it gives null, where text is needed",
+        ),
     ] {
         let mut a = task;
         a["dependencies"] = json!("up");
-        let mut sim = Sim::started(tasks(json!({"up": {"steps": ["x"]}, "a": a, "b": {"dependencies": "a", "steps": ["x"]}})));
+        let mut sim =
+            Sim::started(tasks(json!({"up": {"steps": ["x"]}, "a": a, "b": {"dependencies": "a", "steps": ["x"]}})));
         sim.end(sim.running("up"), ExitStatus::Code(0), &[("id", "7")]);
         assert_eq!(sim.task("a"), "Error ExprFailed");
         assert_eq!(sim.message("a"), message);

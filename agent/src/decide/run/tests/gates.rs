@@ -33,7 +33,13 @@ fn a_task_waits_for_consent_without_a_slot() {
     sim.decide("deploy", false);
     assert_eq!(
         sim.lines(),
-        ["deploy approved by ann", "deploy asks", "deploy started, attempt 1", "deploy.0 started", "spawn deploy.0 (1.1)"]
+        [
+            "deploy approved by ann",
+            "deploy asks",
+            "deploy started, attempt 1",
+            "deploy.0 started",
+            "spawn deploy.0 (1.1)"
+        ]
     );
     let approval = sim.record.status.tasks["deploy"].approval.clone().unwrap();
     assert_eq!((approval.approved, approval.by.as_deref()), (Some(true), Some("ann")));

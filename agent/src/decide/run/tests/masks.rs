@@ -85,8 +85,9 @@ fn oracle(mask: &Mask) -> (Vec<u64>, u64, bool) {
 }
 
 fn again() -> impl Strategy<Value = Option<Again>> {
-    let some = (1_u32..4, 1_u64..6, 1_u64..4, 2_u64..9, any::<bool>())
-        .prop_map(|(attempts, delay, backoff, max_delay, only_75)| Again { attempts, delay, backoff, max_delay, only_75 });
+    let some = (1_u32..4, 1_u64..6, 1_u64..4, 2_u64..9, any::<bool>()).prop_map(
+        |(attempts, delay, backoff, max_delay, only_75)| Again { attempts, delay, backoff, max_delay, only_75 },
+    );
     proptest::option::of(some)
 }
 

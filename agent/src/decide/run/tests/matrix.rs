@@ -16,7 +16,8 @@ fn spec(matrix: Value) -> CompiledPipeline {
 
 #[test]
 fn connectors_mean_all_instances() {
-    let mut sim = Sim::started(spec(json!({"os": ["linux", "macos"], "go": [1, 2], "exclude": [{"os": "macos", "go": 1}]})));
+    let mut sim =
+        Sim::started(spec(json!({"os": ["linux", "macos"], "go": [1, 2], "exclude": [{"os": "macos", "go": 1}]})));
     let names = ["test[os=linux,go=1]", "test[os=linux,go=2]", "test[os=macos,go=2]"];
     assert_eq!(sim.record.status.tasks.keys().map(String::as_str).collect::<Vec<_>>()[1..4], names);
     assert_eq!(sim.record.status.tasks["publish"].dependencies, names);
@@ -80,7 +81,10 @@ fn held_instances_end_with_the_run() {
         "tasks": {"t": {"matrix": {"n": [1, 2, 3], "maxParallel": 1}, "steps": ["x"]}},
     })));
     sim.exit("t[n=1]", 1);
-    assert_eq!((sim.task("t[n=2]"), sim.task("t[n=3]")), ("NotExecuted Cancelled".into(), "NotExecuted Cancelled".into()));
+    assert_eq!(
+        (sim.task("t[n=2]"), sim.task("t[n=3]")),
+        ("NotExecuted Cancelled".into(), "NotExecuted Cancelled".into())
+    );
     assert!(sim.machine.is_ended());
 }
 
