@@ -55,7 +55,7 @@ use crate::{
 const SWEEP_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long a file stays that nothing refers to: what is to refer to it may be on its way into the store.
 const FILES_GRACE: Duration = Duration::from_secs(60 * 60);
-/// How long an equal delivery finds its run, and a due time without a run is on record.
+/// How long an equal delivery finds its run.
 const KEEP_DELIVERIES: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// What a controller takes its store for.
@@ -177,6 +177,7 @@ impl Controller {
     /// If the source, the data folder or an address can't be had.
     pub async fn start(options: Options) -> Result<Self, StartError> {
         let source = Source::open(options.source.clone())?;
+        let browser = source.browser();
         let lock = DataLock::acquire(&options.data_dir)?;
         let socket =
             TcpListener::bind(options.http).map_err(|source| StartError::Http { address: options.http, source })?;
@@ -254,6 +255,8 @@ impl Controller {
                     let syncing = syncing.clone();
                     Box::pin(async move { syncing.sync().await.map(drop).map_err(|failure| failure.to_string()) })
                 }),
+                browser,
+                limits,
                 stopping: stopping.clone(),
             },
         );
@@ -378,13 +381,13 @@ fn watch_source(
         .map_err(|source| StartError::System { what: "the source can't be watched".into(), source })
 }
 
-/// Drops what is kept and nobody refers to any more: specs, deliveries, due times without a run; then files.
+/// Drops what is kept and nobody refers to any more: specs, deliveries, old due times; then files.
 async fn sweep_daily(store: Store, files: ContentStore) {
     loop {
         tokio::time::sleep(SWEEP_EVERY).await;
-        let (kept, before) = (store.clone(), clock::now().wall - KEEP_DELIVERIES);
+        let (kept, now) = (store.clone(), clock::now().wall);
         let swept = tokio::task::spawn_blocking(move || {
-            kept.sweep(before, |result| match result {
+            kept.sweep(now - KEEP_DELIVERIES, now, |result| match result {
                 Ok(swept) => tracing::debug!(?swept, "the store was swept"),
                 Err(error) => tracing::warn!(%error, "the store was not swept"),
             })

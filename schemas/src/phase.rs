@@ -195,6 +195,12 @@ reasons! {
     COALESCED = "Coalesced",
     /// Later than `startingDeadline`.
     TOO_LATE = "TooLate",
+    /// More were missed than are started at once.
+    MISSED = "Missed",
+    /// Its owner was lost, and nobody can tell whether it started.
+    UNKNOWN = "Unknown",
+    /// Its trigger was edited before anybody looked at it.
+    TRIGGER_EDITED = "TriggerEdited",
     /// Its pipeline was removed before it started.
     PIPELINE_REMOVED = "PipelineRemoved",
     /// Its agent's lease ended before it could start.

@@ -496,6 +496,9 @@ impl Run {
                 status.finished_at = Some(*at);
                 for task in status.tasks.values_mut() {
                     // Whatever was open when the run ended is open no more.
+                    if task.reason == Some(Reason::WAITING_FOR_APPROVAL) {
+                        (task.reason, task.message) = (reason.clone(), None);
+                    }
                     if task.phase == TaskPhase::Running {
                         (task.phase, task.finished_at) = (TaskPhase::Error, Some(*at));
                         task.reason.clone_from(reason);
@@ -611,6 +614,35 @@ mod tests {
         let ended = run.clone();
         run.apply(&RunEvent::Started { at, tasks: vec![] });
         assert_eq!(run, ended, "an end is final");
+    }
+
+    #[test]
+    fn an_approval_is_part_of_its_task() {
+        let at = Timestamp::from_millisecond(2_000).unwrap();
+        let mut run = run();
+        let plan = TaskPlan { name: "t".into(), steps: vec![], dependencies: vec![], finally: false };
+        run.apply(&RunEvent::Started { at, tasks: vec![plan] });
+        assert!(!serde_json::to_string(&run).unwrap().contains("approval"), "absent means absent");
+        let (task, message) = ("t".to_owned(), Some("Sure?".to_owned()));
+        run.apply(&RunEvent::ApprovalWanted { task: task.clone(), message, until: Some(at), at });
+        let waiting = &run.status.tasks["t"];
+        assert_eq!(
+            (waiting.phase, waiting.reason.clone()),
+            (TaskPhase::NotExecuted, Some(Reason::WAITING_FOR_APPROVAL))
+        );
+        let json = serde_json::to_string(waiting).unwrap();
+        let approval = r#""approval":{"message":"Sure?","wantedAt":"1970-01-01T00:00:02.000Z","until":"1970-01-01T00:00:02.000Z"}"#;
+        assert!(json.contains(approval), "{json}");
+        let mut lost = run.clone();
+        lost.apply(&RunEvent::Ended { phase: RunPhase::Error, reason: Some(Reason::AGENT_LOST), message: None, at });
+        assert_eq!(lost.status.tasks["t"].reason, Some(Reason::AGENT_LOST), "nobody is asked any more");
+        run.apply(&RunEvent::ApprovalDecided { task, approved: true, by: "ann".into(), at });
+        let decided = &run.status.tasks["t"];
+        assert_eq!(decided.reason, None);
+        assert_eq!(
+            decided.approval.as_ref().map(|approval| (approval.approved, approval.by.as_deref())),
+            Some((Some(true), Some("ann")))
+        );
     }
 
     #[test]

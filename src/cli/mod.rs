@@ -21,11 +21,13 @@ pub mod exit;
 pub mod explain;
 pub mod follow;
 pub mod get;
+pub mod history;
 pub mod interrupt;
 pub mod kind;
 pub mod logs;
 pub mod man;
 pub mod output;
+pub mod plan;
 pub mod prune;
 pub mod rerun;
 pub mod rows;
@@ -40,6 +42,7 @@ pub mod trigger;
 pub mod usage;
 pub mod validate;
 pub mod watch;
+pub mod why;
 
 #[cfg(test)]
 mod fake;
@@ -132,6 +135,12 @@ pub enum Command {
     Get(get::Args),
     /// Show one object with its conditions, events and recent runs.
     Describe(describe::Args),
+    /// Show what a commit, or the work tree, would change.
+    Plan(plan::Args),
+    /// Show the commits that changed a workflow, and the runs of each.
+    History(history::Args),
+    /// Say why a run ran or waits, why a pipeline has its agent or none, what became of a due time.
+    Why(why::Args),
     /// Start a run of a pipeline; prints the run's name.
     Trigger(trigger::Args),
     /// Print the log of a run.
@@ -178,8 +187,13 @@ pub fn main() -> ExitCode {
     };
     let format = cli.global.output.format();
     let mut ui = Ui::of_process(format.unwrap_or(Format::Table), cli.global.color, cli.global.quiet);
-    if format.is_none() && !matches!(cli.command, Command::Validate(_)) {
-        let message = "only `xene validate` prints annotations for GitHub and SARIF";
+    let is_of_command = match cli.global.output {
+        Output::Github | Output::Sarif => matches!(cli.command, Command::Validate(_)),
+        Output::Markdown => matches!(cli.command, Command::Plan(_)),
+        Output::Table | Output::Wide | Output::Json | Output::Yaml | Output::Name => true,
+    };
+    if !is_of_command {
+        let message = "annotations for GitHub and SARIF are forms of `xene validate` alone, Markdown of `xene plan`";
         return tell(&Error::usage_with_hint(message, "elsewhere -o takes table, wide, json, yaml and name"), &mut ui);
     }
     match dispatch(cli, &mut ui).and_then(|()| ui.flush()) {
@@ -204,6 +218,9 @@ fn dispatch(cli: Cli, ui: &mut Ui) -> Result<(), Error> {
         Command::Sync => sync::run(&client()?, ui),
         Command::Get(args) => get::run(&args, &client()?, ui),
         Command::Describe(args) => describe::run(&args, &client()?, ui),
+        Command::Plan(args) => plan::run(&args, global, ui),
+        Command::History(args) => history::run(&args, &client()?, ui),
+        Command::Why(args) => why::run(&args, &client()?, ui),
         Command::Trigger(args) => trigger::run(&args, &client()?, ui),
         Command::Logs(args) => logs::run(&args, &client()?, ui),
         Command::Artifacts(args) => artifacts::run(&args, &client()?, ui),

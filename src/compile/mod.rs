@@ -19,15 +19,22 @@ pub mod rules;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use xene_agent::glob::Globs;
-use xene_schemas::{diagnostic::Diagnostic, duration::Duration, meta::Name};
+use xene_schemas::{
+    diagnostic::Diagnostic,
+    duration::Duration,
+    meta::{Name, SpecHash},
+};
 
 pub use self::parse::MAX_FILE_BYTES;
-use crate::source::{
-    snapshot::{Snapshot, Travelling},
-    travel::Wanted,
+use crate::{
+    decide::desired::WorkflowBody,
+    source::{
+        snapshot::{Snapshot, Travelling},
+        travel::Wanted,
+    },
 };
 
 /// The most files that may travel with a workflow.
@@ -80,6 +87,18 @@ pub fn is_doubtful(snapshot: &Snapshot) -> bool {
 /// [`validate`] explains.
 pub fn convert(path: &str, bytes: &[u8]) -> Option<String> {
     parse::convert(path, bytes)
+}
+
+/// What one file declares, by itself: each workflow's name, hash, line, and what it says.
+///
+/// # Errors
+/// If the file has an error: then it counts for nothing.
+pub fn workflows_of(path: &str, bytes: &[u8]) -> Result<Vec<(Name, SpecHash, u32, Arc<WorkflowBody>)>, Vec<Diagnostic>> {
+    let file = build::compile_file(path, bytes, Limits::default());
+    if build::is_broken(&file.problems) {
+        return Err(file.problems);
+    }
+    Ok(file.workflows.into_iter().map(|workflow| (workflow.name, workflow.hash, workflow.line, workflow.body)).collect())
 }
 
 /// Checks a set of files by themselves, without an earlier state: how many workflows they declare, and all that is

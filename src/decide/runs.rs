@@ -307,6 +307,7 @@ impl Controller {
             // Due before the store was restored: it may have been followed already, and forgotten with its end.
             let unsure = self.row.recovered_at.is_some_and(|at| run.at() <= at);
             let row = RunRow { facts: 1, unsure, ..RunRow::new(record, false) };
+            self.fired(agent, &row.run, fx);
             self.runs.insert(run, row);
             self.active.entry(fact.pipeline).or_default().insert(run);
             if let Some(state) = self.agents.get_mut(agent) {

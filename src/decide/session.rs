@@ -10,7 +10,7 @@ use xene_schemas::{
         VERSION,
         control::{
             AgentMessage, Assignments, CancelRun, ControllerMessage, FilesWanted, Hello, Refused, Renew, Renewed,
-            Skipped, StoreSeen, Welcome,
+            StoreSeen, Welcome,
         },
     },
 };
@@ -20,7 +20,7 @@ use super::{
     agents::{AgentState, SKEW_LIMIT, SessionState},
     event::{Effect, Effects, SessionId},
     ownership::Owned,
-    rows::{Change, LedgerRow},
+    rows::Change,
 };
 
 /// Answers that an agent does not show to have got for this long are lost on the way: its renewals stop counting.
@@ -157,7 +157,7 @@ impl Controller {
             AgentMessage::CertificateWanted(wanted) => {
                 fx.now.push(Effect::SignCertificate { session, agent, csr: wanted.csr });
             }
-            AgentMessage::Skipped(skipped) => self.skipped(&agent, skipped, fx),
+            AgentMessage::Skipped(skipped) => self.skipped(session, &agent, skipped, fx),
         }
     }
 
@@ -252,20 +252,6 @@ impl Controller {
         let owned = state.into_iter().flat_map(|state| &state.owned).filter_map(|key| self.owners.get(key));
         let runs = state.into_iter().flat_map(|state| &state.runs).filter_map(|run| self.runs.get(run));
         owned.map(|owned| owned.row.spec_hash).chain(runs.map(|row| row.run.spec.spec_hash))
-    }
-
-    /// Slots that gave no run. Only the owner of an epoch can say so, of pipelines that it had.
-    fn skipped(&mut self, agent: &AgentName, skipped: Skipped, fx: &mut Effects) {
-        for row in skipped.rows {
-            let Some(owned) = self.owners.get(&row.pipeline).filter(|owned| owned.row.epoch >= row.epoch) else {
-                continue;
-            };
-            if owned.row.epoch == row.epoch && owned.row.owner.as_ref().is_some_and(|owner| owner != agent) {
-                continue;
-            }
-            let (pipeline, trigger, slot, reason) = (row.pipeline, row.trigger, row.slot, row.reason);
-            fx.commit.push(Change::PutLedger(LedgerRow { pipeline, trigger, slot, reason }));
-        }
     }
 
     /// Tells every agent what changed in its set, and then which runs are its.

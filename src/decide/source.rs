@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use xene_agent::decide::time::Now;
 use xene_schemas::{
+    diagnostic::{Diagnostic, Severity},
     event::EventType,
     meta::{Name, Revision},
     source::{Condition, ConditionStatus, SourceStatus},
@@ -69,7 +70,7 @@ impl SourceState {
         use ConditionStatus::{False, True, Unknown};
         let status = &self.status;
         let behind = status.seen != status.revision;
-        let problems = status.problems.len();
+        let problems = errors(&status.problems);
         let is = |truth| if truth { True } else { False };
         let (reason, message) = self.failure.clone().unwrap_or_default();
         let failed = self.failure.is_some();
@@ -181,7 +182,7 @@ impl Controller {
         self.put_source(now, fx);
         let degraded = self.source.condition("Degraded") == Some(ConditionStatus::True);
         if degraded && before != Some(ConditionStatus::True) {
-            let message = format!("{} has {}", desired.revision, count(desired.problems.len()));
+            let message = format!("{} has {}", desired.revision, count(errors(&desired.problems)));
             note(fx, now, EventType::Warning, "Degraded", "source".into(), message);
         }
     }
@@ -192,6 +193,11 @@ impl Controller {
         self.source.judge(now.wall);
         fx.commit.push(Change::PutSource(Box::new(self.source.status.clone())));
     }
+}
+
+/// How many keep files from taking effect: a warning is no reason to call a source degraded.
+fn errors(problems: &[Diagnostic]) -> usize {
+    problems.iter().filter(|problem| problem.severity == Severity::Error).count()
 }
 
 /// `1 problem`, `2 problems`.

@@ -4,6 +4,7 @@ mod after;
 mod files;
 mod groups;
 mod operators;
+mod ledger;
 mod recovery;
 mod stories;
 mod world;

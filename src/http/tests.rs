@@ -145,6 +145,8 @@ impl World {
             ca_fingerprint: "ab".repeat(32),
             files: files.clone(),
             sync: Arc::new(|| Box::pin(async { Err("the source is gone".to_owned()) })),
+            browser: None,
+            limits: Limits::default(),
             stopping,
         };
         Self { router: router(handle, config), store, logs, files, asked, stop, _data: data }

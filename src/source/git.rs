@@ -120,6 +120,11 @@ impl GitReader {
         })
     }
 
+    /// The repository itself, to look around in.
+    pub(super) fn repository(&self) -> &Repository {
+        &self.repo
+    }
+
     /// True if `new` has `old` in its history; false if `old` is unknown here.
     pub(super) fn descends(&self, new: Oid, old: Oid) -> bool {
         new == old || self.repo.graph_descendant_of(new, old).unwrap_or(false)
@@ -511,7 +516,7 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
     fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
-fn unreadable(error: &git2::Error) -> Failure {
+pub(super) fn unreadable(error: &git2::Error) -> Failure {
     Failure::new(
         Reason::Unreadable,
         format!("the repository can't be read: {}; check it with `git fsck`", error.message()),

@@ -12,6 +12,7 @@ use notify::RecursiveMode;
 use tracing::{debug, warn};
 
 use super::{
+    browse::Browser,
     config::Rewrites,
     fetch::{Fetch, FetchError},
     git::{GitReader, missing_branch},
@@ -60,6 +61,11 @@ impl Remote {
             followed: Followed::default(),
             fetched: 0,
         }
+    }
+
+    /// To look into the mirror's commits.
+    pub(super) fn browser(&self) -> Browser {
+        Browser::new(self.mirror.clone(), Some(self.refs().1), self.folder.clone(), true)
     }
 
     /// Fetches into the mirror; one that is damaged is made anew.

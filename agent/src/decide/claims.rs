@@ -10,7 +10,7 @@ use xene_schemas::{
     meta::{Epoch, PipelineKey, Revision, RunName, SpecHash},
     phase::Reason,
     pipeline::Autonomy,
-    wire::control::{AgentMessage, Assignment, Assignments, Released, SetWanted, SkippedSlot},
+    wire::control::{AgentMessage, Assignment, Assignments, Released, SetWanted},
 };
 
 use super::{
@@ -21,7 +21,7 @@ use super::{
     runs::{RunEntry, Waiting},
     spec::Spec,
     time::{BootTime, Now},
-    triggers::{Come, Hosted, Slot, host, same_triggers},
+    triggers::{Come, Hosted, Passed, Slot, host, same_triggers},
 };
 
 /// What is known of one pipeline, claimed or not.
@@ -144,7 +144,14 @@ impl Agent {
             return;
         }
         if claim.row.suspended != assignment.suspended {
-            self.suspend(&key, assignment.suspended, fx);
+            if assignment.suspended || self.lease.slot_now(now).is_some() {
+                self.suspend(now, &key, assignment.suspended, fx);
+            } else {
+                // What was due meanwhile can't be told yet.
+                self.resuming.insert(key.clone());
+            }
+        } else {
+            self.resuming.remove(&key);
         }
         let Some(claim) = self.claims.get_mut(&key) else { return };
         let changed = claim.row.autonomy != assignment.autonomy;
@@ -196,8 +203,8 @@ impl Agent {
     }
 
     /// A person suspended it, or took that back. What was due meanwhile stays without a run.
-    fn suspend(&mut self, key: &PipelineKey, suspended: bool, fx: &mut Effects) {
-        let slot_now = self.lease.slot_now(self.last);
+    pub(super) fn suspend(&mut self, now: Now, key: &PipelineKey, suspended: bool, fx: &mut Effects) {
+        let slot_now = self.lease.slot_now(now);
         let Some(claim) = self.claims.get_mut(key) else { return };
         let mut come = Come::default();
         if let Some(slot_now) = slot_now.filter(|_| claim.row.suspended) {
@@ -208,8 +215,8 @@ impl Agent {
         }
         claim.row.suspended = suspended;
         fx.commit.push(JournalChange::PutClaim(key.clone(), claim.row.clone()));
-        for (slot, reason) in come.skipped {
-            self.skip(key, &slot, reason);
+        for passed in come.skipped {
+            self.skip(key, passed, fx);
         }
         self.rehost(key);
     }
@@ -301,15 +308,20 @@ impl Agent {
         let Some(spec) = self.specs.get(&hash).cloned() else { return };
         let old_hash = claim.row.spec_hash;
         let old = claim.spec.replace(spec.clone());
+        let mut passed = Vec::new();
         if let (Some(old), Some(slot_now)) = (&old, slot_now)
             && let (Some(old), Some(new)) = (old.read(), spec.read())
             && !same_triggers(&old, &new)
         {
             claim.row.slots_after = claim.row.slots_after.max(slot_now);
+            passed = claim.hosted.iter_mut().filter_map(|hosted| hosted.pass_over(slot_now)).collect();
         }
         (claim.row.spec_hash, claim.row.revision) = (hash, revision);
         fx.commit.push(JournalChange::PutClaim(key.clone(), claim.row.clone()));
         drop(old);
+        for passed in passed {
+            self.skip(key, passed, fx);
+        }
         self.rehost(key);
         self.remove_if_unused(old_hash, fx);
         self.parked.remove(key);
@@ -376,7 +388,7 @@ impl Agent {
                 let same = |waiting: &Waiting| waiting.slot().is_some_and(|waiting| waiting.trigger == slot.trigger);
                 while let Some(at) = claim.waiting.iter().position(same) {
                     let older = claim.waiting.remove(at).and_then(|waiting| waiting.slot().cloned());
-                    come.skipped.extend(older.map(|slot| (slot, Reason::COALESCED)));
+                    come.skipped.extend(older.map(|slot| Passed::one(slot, Reason::COALESCED)));
                 }
             }
             claim.waiting.push_back(Waiting::tick(now.boot, slot));
@@ -385,26 +397,14 @@ impl Agent {
             claim.looked_up_to(newest);
         }
         let passed_over = !come.skipped.is_empty();
-        for (slot, reason) in come.skipped {
-            self.skip(key, &slot, reason);
+        for passed in come.skipped {
+            self.skip(key, passed, fx);
         }
         if passed_over && let Some(claim) = self.claims.get(key) {
             fx.commit.push(JournalChange::PutClaim(key.clone(), claim.row.clone()));
         }
         self.schedule(key);
         self.start_waiting(now, key, fx);
-    }
-
-    /// A due time gave no run.
-    pub(super) fn skip(&mut self, key: &PipelineKey, slot: &Slot, reason: Reason) {
-        let Some(claim) = self.claims.get(key) else { return };
-        self.skipped.push(SkippedSlot {
-            pipeline: key.clone(),
-            epoch: claim.row.epoch,
-            trigger: slot.trigger.clone(),
-            slot: slot.at,
-            reason,
-        });
     }
 
     /// True if the pipeline is claimed under this epoch.
@@ -459,13 +459,13 @@ impl Agent {
         })));
     }
 
-    /// Ticks that wait above the watermark are the next owner's; those at or below it nobody can start any more.
+    /// Ticks that wait above the watermark are the next owner's, and it tells what became of them if there is one; those
+    /// at or below it nobody can start any more.
     fn drop_waiting(&mut self, key: &PipelineKey, fx: &mut Effects) {
         let Some(claim) = self.claims.get_mut(key) else { return };
-        let watermark = claim.row.watermark;
         let waiting = std::mem::take(&mut claim.waiting);
-        for slot in waiting.iter().filter_map(Waiting::slot).filter(|slot| slot.due <= watermark) {
-            self.skip(key, slot, Reason::MOVING);
+        for slot in waiting.iter().filter_map(Waiting::slot) {
+            self.skip(key, Passed::one(slot.clone(), Reason::MOVING), fx);
         }
         let specs: Vec<SpecHash> = waiting.iter().filter_map(Waiting::spec_hash).collect();
         drop(waiting);

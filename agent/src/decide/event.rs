@@ -8,7 +8,7 @@ use xene_schemas::{
     meta::{AgentName, Epoch, FileHash, PipelineKey, Revision, RunName, SpecHash},
     pipeline::{Autonomy, KeepWorkspace, PipelineFile},
     run::{Artifact, RunEvent, RunSpec},
-    wire::control::{AgentMessage, ControllerMessage, StoreSeen},
+    wire::control::{AgentMessage, ControllerMessage, SkippedSlot, StoreSeen},
 };
 
 /// One process of a run: which step of which attempt of which task.
@@ -262,6 +262,10 @@ pub enum JournalChange {
     PutSpec(SpecHash, Vec<u8>),
     /// No claim and no run needs it.
     DeleteSpec(SpecHash),
+    /// A due time without a run, by number, until the controller has it.
+    PutSkipped(u64, SkippedSlot),
+    /// The controller has all such due times below this number.
+    DeleteSkipped(u64),
     /// The store that the agent speaks to.
     PutStore(StoreSeen),
     /// The host's boot that the claims were last live in.
@@ -339,6 +343,8 @@ pub struct Recovered {
     pub facts: BTreeMap<RunName, BTreeMap<u64, RunEvent>>,
     /// Specs by hash.
     pub specs: BTreeMap<SpecHash, Vec<u8>>,
+    /// Due times without a run that the controller may not have, by number.
+    pub skipped: BTreeMap<u64, SkippedSlot>,
     /// The store last spoken to.
     pub store: Option<StoreSeen>,
     /// The boot that the claims were last live in.

@@ -10,6 +10,7 @@ pub mod mutant;
 mod outbox;
 pub mod run;
 mod runs;
+mod skipped;
 mod spec;
 pub mod time;
 mod triggers;
@@ -29,7 +30,7 @@ use xene_schemas::{
         VERSION,
         control::{
             AgentMessage, Claim as ClaimMessage, ControllerMessage, Decision, Hello, Renew, Renewed, Report, RunFact,
-            Skipped, SkippedSlot, SpecsWanted, StoreSeen, Welcome,
+            SpecsWanted, StoreSeen, Welcome,
         },
     },
 };
@@ -41,6 +42,7 @@ use self::{
     lease::{Lease, guard},
     mutant::{Mutant, Mutants},
     runs::RunEntry,
+    skipped::SkippedRows,
     spec::Spec,
     time::{BootTime, Now, Timers},
 };
@@ -49,11 +51,6 @@ use self::{
 const SKEW: Duration = Duration::from_secs(5);
 /// How long nothing is started after the journal refused.
 const JOURNAL_PAUSE: Duration = Duration::from_secs(10);
-/// Skipped due times that are kept for the controller while it is away; beyond that the oldest are dropped. In memory
-/// only: the watermark is what keeps a slot from starting, these rows only say why it did not, and a restart of a
-/// cut-off agent loses no more than that.
-const SKIPPED: usize = 10_000;
-
 /// What an operator sets, and what a process draws at its start.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -136,12 +133,14 @@ pub struct Agent {
     due: BTreeSet<(Timestamp, PipelineKey)>,
     /// Pipelines with something to start and no lease or spec to start it with.
     parked: BTreeSet<PipelineKey>,
+    /// Pipelines that are not suspended any more, as soon as it is known what was due while they were.
+    resuming: BTreeSet<PipelineKey>,
     timers: Timers<Timer>,
     draining: bool,
     exited: bool,
     skewed: bool,
     journal_failed: bool,
-    skipped: Vec<SkippedSlot>,
+    skipped: SkippedRows,
     // What one call gathers, and `flush` sends.
     outgoing: Vec<RunFact>,
     outgoing_whole: bool,
@@ -178,12 +177,13 @@ impl Agent {
             slots: Slots::new(config.slots),
             due: BTreeSet::new(),
             parked: BTreeSet::new(),
+            resuming: BTreeSet::new(),
             timers: Timers::default(),
             draining: false,
             exited: false,
             skewed: false,
             journal_failed: false,
-            skipped: Vec::new(),
+            skipped: SkippedRows::recovered(recovered.skipped),
             outgoing: Vec::new(),
             outgoing_whole: false,
             wanted: BTreeSet::new(),
@@ -367,6 +367,7 @@ impl Agent {
             }
             ControllerMessage::ArtifactStored(stored) => self.artifact_stored(stored.run, stored.hash, fx),
             ControllerMessage::Specs(specs) => self.specs_came(now, specs.specs, fx),
+            ControllerMessage::SkippedAcknowledged(skipped) => self.skipped.acknowledge(skipped.next),
             ControllerMessage::Certificate(certificate) => {
                 fx.now.push(Effect::InstallCertificate(certificate.chain));
             }
@@ -391,6 +392,7 @@ impl Agent {
             self.runs.iter().flat_map(|(run, entry)| entry.outbox.facts(*run, &entry.key, &entry.row)).collect();
         self.outgoing = facts;
         self.outgoing_whole = true;
+        self.skipped.say_again();
         self.renew_soon = true;
         self.wanted.extend(self.claims.values().flat_map(Claim::lacks));
         self.send_renew(now, |fx, message| fx.then.push(Effect::Send(message)), fx);
@@ -400,6 +402,12 @@ impl Agent {
         let version = self.lease.renewed(now, &answer, self.mutants);
         for (key, epoch) in &answer.nacks {
             self.drop_claim(key, Some(*epoch), fx);
+        }
+        let resuming = if self.lease.slot_now(now).is_some() { std::mem::take(&mut self.resuming) } else { BTreeSet::new() };
+        for key in resuming {
+            if self.claims.get(&key).is_some_and(|claim| claim.row.claimed && claim.row.suspended) {
+                self.suspend(now, &key, false, fx);
+            }
         }
         if let Some(skew) = self.lease.skew(now) {
             if skew > SKEW && !self.skewed {
@@ -501,17 +509,16 @@ impl Agent {
             if !facts.is_empty() {
                 fx.then.push(Effect::Send(AgentMessage::Report(Report { facts, whole })));
             }
-            if !self.skipped.is_empty() {
-                let rows = std::mem::take(&mut self.skipped);
-                fx.then.push(Effect::Send(AgentMessage::Skipped(Skipped { rows })));
-            }
+            fx.then.extend(self.skipped.unsaid().map(|rows| Effect::Send(AgentMessage::Skipped(rows))));
             if !wanted.is_empty() {
                 let hashes = wanted.into_iter().collect();
                 fx.then.push(Effect::Send(AgentMessage::SpecsWanted(SpecsWanted { hashes })));
             }
         }
-        let surplus = self.skipped.len().saturating_sub(SKIPPED);
-        self.skipped.drain(..surplus);
+        // What need not be kept goes with what is written anyway.
+        if !fx.commit.is_empty() {
+            fx.commit.extend(self.skipped.forgotten());
+        }
         let done = self.runs.values().all(RunEntry::is_ended);
         if self.draining && !self.exited && done && (self.runs.is_empty() || self.session == Session::Down) {
             self.exited = true;

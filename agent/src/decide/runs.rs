@@ -25,7 +25,7 @@ use super::{
     run::{Input, Output, RunMachine},
     spec::{ReadSpec, Spec},
     time::{BootTime, Now},
-    triggers::{Hosted, Slot},
+    triggers::{Hosted, Passed, Slot},
 };
 
 /// After so many acknowledged facts the journal may forget them, though the run goes on.
@@ -295,7 +295,7 @@ impl Agent {
                 claim.row.watermark = claim.row.watermark.max(slot.due);
                 fx.commit.push(JournalChange::PutClaim(key.clone(), claim.row.clone()));
                 if let Some(reason) = skip {
-                    self.skip(key, &slot, reason);
+                    self.skip(key, Passed::one(slot, reason), fx);
                     return;
                 }
                 let row = RunRow {
@@ -386,8 +386,8 @@ impl Agent {
     pub(super) fn abandon(&mut self, now: Now, run: RunName, reason: Reason, fx: &mut Effects) {
         let Some(entry) = self.runs.remove(&run) else { return };
         fx.commit.push(JournalChange::DeleteRun(run));
-        if let Some(slot) = &entry.slot {
-            self.skip(&entry.key, slot, reason);
+        if let Some(slot) = entry.slot {
+            self.skip(&entry.key, Passed::one(slot, reason), fx);
         } else if let Some(claim) = self.claims.get_mut(&entry.key)
             && claim.row.claimed
             && claim.row.epoch == entry.row.epoch

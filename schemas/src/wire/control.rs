@@ -62,6 +62,8 @@ messages! {
         111 = Decide(Decision),
         /// An artifact is durable.
         112 = ArtifactStored(ArtifactStored),
+        /// Due times without a run are on record up to here.
+        115 = SkippedAcknowledged(SkippedAcknowledged),
     }
 }
 
@@ -211,14 +213,17 @@ pub struct CertificateWanted {
     pub csr: String,
 }
 
-/// Due times that gave no run.
+/// Due times that gave no run; said again at each session until they are acknowledged.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Skipped {
+    /// The number of the first row, from 0; the others follow. Absent: the agent wants no acknowledgement.
+    #[serde(default)]
+    pub first: Option<u64>,
     /// One row each.
     pub rows: Vec<SkippedSlot>,
 }
 
-/// A due time that gave no run.
+/// A due time that gave no run, or several in a row.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SkippedSlot {
     /// The pipeline.
@@ -227,10 +232,16 @@ pub struct SkippedSlot {
     pub epoch: Epoch,
     /// The trigger's name.
     pub trigger: crate::meta::Name,
-    /// The due time.
+    /// The due time; of several, the first.
     pub slot: Timestamp,
     /// Why, in a word.
     pub reason: crate::phase::Reason,
+    /// All due times up to this one, itself included, gave no run either.
+    #[serde(default)]
+    pub until: Option<Timestamp>,
+    /// How many they are, if somebody counted.
+    #[serde(default)]
+    pub count: Option<u32>,
 }
 
 /// Answers Hello.
@@ -363,6 +374,13 @@ pub struct Decision {
 pub struct Acknowledged {
     /// By run: how many facts the controller has. Repeated facts are acknowledged again.
     pub runs: Vec<(RunName, u64)>,
+}
+
+/// Due times without a run are durable up to here.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SkippedAcknowledged {
+    /// The number of the first row that the controller does not have.
+    pub next: u64,
 }
 
 /// Log bytes are durable up to here.

@@ -410,3 +410,26 @@ mod any_history {
         }
     }
 }
+
+#[test]
+fn a_document_that_needs_a_container_keeps_what_it_gave_and_its_neighbours_go_on() {
+    let old = |executor: &str| {
+        format!(
+            "apiVersion: v1alpha1\nkind: Workflow\nmetadata: {{name: old}}\n\
+             spec: {{pipelines: {{p: {{{executor}tasks: {{t: {{steps: [{{cmd: echo}}]}}}}}}}}}}\n---\n"
+        )
+    };
+    let mut bench = Bench::default();
+    let first = bench.put("a.yaml", old("") + &workflow("new", "one")).pass();
+    let hash = |desired: &Desired, name: &str| desired.workflows.get(&name.parse::<Name>().unwrap()).map(|w| w.hash);
+    assert!(hash(&first, "old").is_some() && first.problems.is_empty());
+    let container = "executor: {type: container, containerConfig: {image: alpine}}, ";
+    let second = bench.put("a.yaml", old(container) + &workflow("new", "two")).pass();
+    assert_eq!(second.problems.iter().map(|p| p.code.as_str()).collect::<Vec<_>>(), ["XE0133"]);
+    assert_eq!(hash(&second, "old"), hash(&first, "old"), "as it was");
+    assert_ne!(hash(&second, "new"), hash(&first, "new"), "as the file says");
+    // One that never was anything else is not there.
+    let mut bench = Bench::default();
+    let only = bench.put("a.yaml", old(container) + &workflow("new", "one")).pass();
+    assert_eq!((hash(&only, "old"), only.workflows.len()), (None, 1));
+}

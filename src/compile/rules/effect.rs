@@ -88,7 +88,7 @@ fn check_task(report: &mut Report, at: &Path<'_>, task: &Task, around: (&str, Du
 
 fn within(report: &mut Report, at: &Path<'_>, timeout: Option<Duration>, (what, limit): (&str, Duration)) {
     if let Some(timeout) = timeout.filter(|timeout| *timeout > limit) {
-        let message = format!("{timeout} are never reached: {what} may take {limit}");
+        let message = format!("{timeout} is never reached: {what} may take {limit}");
         let field = if what == "all of `finally`" { "finallyTimeout" } else { "timeout" };
         report.add(&TIMEOUT, at, message).hint(format!("raise the `{field}` of what is around it, or lower this one"));
     }

@@ -63,7 +63,7 @@ pub(super) fn check(spec: &WorkflowSpec, report: &mut Report) {
                 Some(name) => Some(format!("here it is called `{name}`")),
                 None => suggest(value, known.iter().copied()),
             };
-            report.add(&NO_AGENT, &at, format!("no agent of its own has the label {key}={value}")).hint(hint);
+            report.add(&NO_AGENT, &at, format!("agents do not have the label {key}={value} by themselves")).hint(hint);
         }
     });
 }

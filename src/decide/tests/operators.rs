@@ -73,6 +73,21 @@ fn a_suspension_outlives_restarts_and_ends_by_itself() {
 }
 
 #[test]
+fn nothing_is_replayed_on_an_agent_that_was_away_when_it_was_resumed() {
+    let mut world = World::new(&["a"]);
+    world.commit("w", "", Some(EVERY_MINUTE));
+    world.suspend(pipeline(), None);
+    world.pass(MINUTE);
+    world.crash("a");
+    resume(&mut world, pipeline()).unwrap();
+    world.pass(2 * MINUTE);
+    world.start_agent("a");
+    assert!(world.starts.is_empty());
+    world.pass(MINUTE);
+    assert_eq!(world.started("a"), [1260]);
+}
+
+#[test]
 fn a_suspension_goes_with_the_pipeline_to_its_next_agent_and_away_with_the_workflow() {
     let mut world = World::new(&["a", "b"]);
     world.commit("w", "", Some(EVERY_MINUTE));

@@ -768,6 +768,8 @@ fn apply(journal: &mut Recovered, changes: Vec<JournalChange>) {
             }
             JournalChange::PutSpec(hash, bytes) => _ = journal.specs.insert(hash, bytes),
             JournalChange::DeleteSpec(hash) => _ = journal.specs.remove(&hash),
+            JournalChange::PutSkipped(number, row) => _ = journal.skipped.insert(number, row),
+            JournalChange::DeleteSkipped(next) => journal.skipped.retain(|number, _| *number >= next),
             JournalChange::PutStore(store) => journal.store = Some(store),
             JournalChange::PutBoot(boot) => journal.boot_id = Some(boot),
             JournalChange::PutName(name) => journal.name = Some(name),

@@ -66,9 +66,10 @@ impl History {
                     None => format!("{key} is nobody's{reason}"),
                 }
             }),
-            Change::PutLedger(row) => {
+            Change::PutLedger(row) if row.run.is_none() => {
                 self.mark(at, "store", || {
-                    format!("no run of {} at {}: {}", row.pipeline, time_of_day(row.slot), row.reason)
+                    let reason = row.reason.as_ref().map(ToString::to_string).unwrap_or_default();
+                    format!("no run of {} at {}: {reason}", row.pipeline, time_of_day(row.slot))
                 });
             }
             _ => {}
@@ -158,8 +159,8 @@ pub(super) fn controller_says(message: &ControllerMessage) -> String {
         }
         ControllerMessage::LogAcknowledged(_) => "LogAcknowledged".into(),
         ControllerMessage::ArtifactStored(_) => "ArtifactStored".into(),
+        ControllerMessage::SkippedAcknowledged(skipped) => format!("SkippedAcknowledged <{}", skipped.next),
         ControllerMessage::Specs(specs) => format!("Specs {}", specs.specs.len()),
-        ControllerMessage::Decide(decision) => format!("Decide {} of {}", decision.task, tail(&decision.run)),
         ControllerMessage::Certificate(_) => "Certificate".into(),
     }
 }

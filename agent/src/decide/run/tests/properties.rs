@@ -64,17 +64,21 @@ fn condition() -> impl Strategy<Value = Option<bool>> {
     prop_oneof![4 => Just(None), 1 => Just(Some(true)), 1 => Just(Some(false))]
 }
 
-fn random_dag() -> impl Strategy<Value = RandomDag> {
+fn random_dag_task() -> impl Strategy<Value = RandomTask> {
     use proptest::bool::weighted;
-    let task = (weighted(0.6), weighted(0.2), condition(), weighted(0.7), prop_oneof![3 => Just(0), 1 => 1_usize..4])
+    (weighted(0.6), weighted(0.2), condition(), weighted(0.7), prop_oneof![3 => Just(0), 1 => 1_usize..4])
         .prop_map(|(succeeds, tolerated, when, approved, instances)| RandomTask {
             succeeds,
             tolerated,
             when,
             approved,
             instances,
-        });
-    (2usize..9).prop_flat_map(move |count| {
+        })
+}
+
+fn random_dag() -> impl Strategy<Value = RandomDag> {
+    use proptest::bool::weighted;
+    (2usize..9).prop_flat_map(|count| {
         let edge = (0..count, 0..count, on(), condition(), weighted(0.2)).prop_filter_map(
             "an edge joins two",
             |(a, b, on, when, approval)| {
@@ -83,7 +87,7 @@ fn random_dag() -> impl Strategy<Value = RandomDag> {
         );
         (
             proptest::collection::vec(edge, 0..count * 2),
-            proptest::collection::vec(task.clone(), count),
+            proptest::collection::vec(random_dag_task(), count),
             proptest::collection::vec(any::<usize>(), count),
         )
             .prop_map(|(edges, tasks, order)| RandomDag { edges, tasks, order })
