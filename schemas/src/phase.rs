@@ -133,6 +133,8 @@ reasons! {
     QUEUED = "Queued",
     /// Waits for its agent.
     WAITING_FOR_AGENT = "WaitingForAgent",
+    /// Its agent waits for files that travel with its workflow.
+    WAITING_FOR_FILES = "WaitingForFiles",
     /// Its own `when` was false.
     SKIPPED = "Skipped",
     /// A person, `failFast`, or `concurrency: Replace` ended it.
@@ -167,6 +169,8 @@ reasons! {
     OUTPUT_TOO_LARGE = "OutputTooLarge",
     /// Its outputs can't be read.
     OUTPUT_INVALID = "OutputInvalid",
+    /// Its artifacts can't be saved.
+    ARTIFACTS_NOT_SAVED = "ArtifactsNotSaved",
     /// Its agent crashed between the intent to start it and the record that it started.
     START_UNCERTAIN = "StartUncertain",
     /// Its agent restarted under it.

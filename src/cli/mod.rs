@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod agents;
 pub mod approve;
+pub mod artifacts;
 pub mod cancel;
 pub mod client;
 pub mod completion;
@@ -144,6 +145,8 @@ pub enum Command {
     Trigger(trigger::Args),
     /// Print the log of a run.
     Logs(logs::Args),
+    /// Fetch what a run's tasks saved.
+    Artifacts(artifacts::Args),
     /// Cancel runs.
     Cancel(cancel::Args),
     /// Approve a task that waits for it, or reject it.
@@ -220,6 +223,7 @@ fn dispatch(cli: Cli, ui: &mut Ui) -> Result<(), Error> {
         Command::Why(args) => why::run(&args, &client()?, ui),
         Command::Trigger(args) => trigger::run(&args, &client()?, ui),
         Command::Logs(args) => logs::run(&args, &client()?, ui),
+        Command::Artifacts(args) => artifacts::run(&args, &client()?, ui),
         Command::Cancel(args) => cancel::run(&args, &client()?, ui),
         Command::Approve(args) => approve::run(&args, &client()?, ui),
         Command::Rerun(args) => rerun::run(&args, &client()?, ui),

@@ -21,6 +21,7 @@ mod tests;
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use xene_agent::glob::Globs;
 use xene_schemas::{
     diagnostic::Diagnostic,
     duration::Duration,
@@ -28,7 +29,18 @@ use xene_schemas::{
 };
 
 pub use self::parse::MAX_FILE_BYTES;
-use crate::{decide::desired::WorkflowBody, source::snapshot::Snapshot};
+use crate::{
+    decide::desired::WorkflowBody,
+    source::{
+        snapshot::{Snapshot, Travelling},
+        travel::Wanted,
+    },
+};
+
+/// The most files that may travel with a workflow.
+pub const MAX_TRAVELLING_FILES: usize = 4096;
+/// The most bytes that may travel with a workflow: 32 MiB.
+pub const MAX_TRAVELLING_BYTES: u64 = 32 << 20;
 
 /// What an operator may set of the rules.
 #[derive(Debug, Clone, Copy)]
@@ -43,11 +55,31 @@ impl Default for Limits {
     }
 }
 
+/// What the workflows of a file want to travel with them; `None` if nothing.
+pub fn wanted_files(path: &str, bytes: &[u8]) -> Option<Wanted> {
+    const FIELD: &[u8] = b"files";
+    // Most files have none, and need not be read twice.
+    if !bytes.windows(FIELD.len()).any(|window| window == FIELD) {
+        return None;
+    }
+    let workflows = parse::parse(path, bytes, None, Limits::default()).workflows;
+    let wanting = workflows.iter().map(|(workflow, _)| &workflow.spec.files).filter(|files| !files.is_empty());
+    let count = wanting.clone().count() as u64;
+    // Patterns that can't be used are told by the rules.
+    let usable = wanting.flatten().filter(|glob| Globs::new(std::slice::from_ref(*glob)).is_ok());
+    // What one workflow leaves out another may take.
+    let patterns: Vec<String> = usable.filter(|glob| count == 1 || !glob.starts_with('!')).cloned().collect();
+    let globs = Globs::new(&patterns).ok()?;
+    (count > 0).then(|| Wanted { globs, budget: MAX_TRAVELLING_BYTES * count })
+}
+
 /// True if a file that came with bytes has an error: in a folder it may be half written.
 pub fn is_doubtful(snapshot: &Snapshot) -> bool {
     let limits = Limits::default();
     snapshot.files.iter().any(|(path, file)| {
-        file.bytes.as_ref().is_some_and(|bytes| build::is_broken(&build::compile_file(path, bytes, limits).problems))
+        file.bytes.as_ref().is_some_and(|bytes| {
+            build::is_broken(&build::compile_file(path, bytes, file.files.as_deref(), limits).problems)
+        })
     })
 }
 
@@ -79,10 +111,15 @@ pub fn workflows_of(
 /// Checks a set of files by themselves, without an earlier state: how many workflows they declare, and all that is
 /// wrong, sorted. A name that two files declare is a problem of both.
 pub fn validate(files: &[(String, Vec<u8>)]) -> (usize, Vec<Diagnostic>) {
+    check(files.iter().map(|(path, bytes)| (path.as_str(), bytes.as_slice(), None)))
+}
+
+/// [`validate`], with what the patterns of each file took, if anybody looked.
+fn check<'f>(files: impl Iterator<Item = (&'f str, &'f [u8], Option<&'f [Travelling]>)>) -> (usize, Vec<Diagnostic>) {
     let (mut count, mut problems) = (0, Vec::new());
     let mut claims: BTreeMap<Name, Vec<(&str, u32)>> = BTreeMap::new();
-    for (path, bytes) in files {
-        let compiled = build::compile_file(path, bytes, Limits::default());
+    for (path, bytes, found) in files {
+        let compiled = build::compile_file(path, bytes, found, Limits::default());
         problems.extend(compiled.problems);
         count += compiled.workflows.len();
         for workflow in compiled.workflows {

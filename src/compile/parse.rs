@@ -17,6 +17,7 @@ use super::{
     path::Segment,
     rules::{self, Problem, Rule, file},
 };
+use crate::source::snapshot::Travelling;
 
 /// The largest file that is read.
 pub const MAX_FILE_BYTES: usize = 1 << 20;
@@ -35,7 +36,9 @@ pub(super) struct Parsed {
 }
 
 /// Reads a file. `path` tells YAML from JSON and names the file in problems.
-pub(super) fn parse(path: &str, bytes: &[u8], limits: Limits) -> Parsed {
+///
+/// `found` is what its workflows' patterns of files took, if anybody looked.
+pub(super) fn parse(path: &str, bytes: &[u8], found: Option<&[Travelling]>, limits: Limits) -> Parsed {
     let mut parsed = Parsed::default();
     let whole = |rule: &Rule, line: u32, message: String, hint: Option<&str>| {
         diagnostic(path, rule, Position { line, column: u32::from(line > 0) }, message, hint.map(Into::into))
@@ -59,7 +62,7 @@ pub(super) fn parse(path: &str, bytes: &[u8], limits: Limits) -> Parsed {
     let chunks = if format == Format::Json { vec![Chunk { text, lines_before: 0 }] } else { split(text) };
     for chunk in chunks {
         if let Some(line) = chunk.first_line() {
-            document(path, format, &chunk, line, limits, &mut parsed);
+            document(path, format, &chunk, line, (found, limits), &mut parsed);
         }
     }
     let mut names: Vec<(&Name, u32)> = Vec::new();
@@ -174,7 +177,14 @@ fn write(workflow: &Workflow) -> Option<String> {
     serde_yaml::to_string(&value).ok()
 }
 
-fn document(path: &str, format: Format, chunk: &Chunk<'_>, line: u32, limits: Limits, parsed: &mut Parsed) {
+fn document(
+    path: &str,
+    format: Format,
+    chunk: &Chunk<'_>,
+    line: u32,
+    (found, limits): (Option<&[Travelling]>, Limits),
+    parsed: &mut Parsed,
+) {
     if needs_reading(chunk.text)
         && let Err(refusal) = Outline::read(chunk.text)
     {
@@ -183,7 +193,7 @@ fn document(path: &str, format: Format, chunk: &Chunk<'_>, line: u32, limits: Li
     }
     let problems = match read(format, chunk.text) {
         Ok(workflow) => {
-            let problems = rules::check(&workflow, limits);
+            let problems = rules::check(&workflow, found, limits);
             parsed.workflows.push((workflow, line));
             problems
         }

@@ -9,6 +9,7 @@ use super::{render::render, validate};
 mod documents;
 mod example;
 mod expressions;
+mod files;
 mod legacy;
 mod limits;
 mod matrices;

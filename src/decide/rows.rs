@@ -9,7 +9,9 @@ use xene_schemas::{
     diagnostic::Diagnostic,
     duration::Duration,
     event::EventType,
-    meta::{AgentName, Epoch, Generation, Labels, Name, ObjectMeta, PipelineKey, Revision, RunName, SpecHash},
+    meta::{
+        AgentName, Epoch, FileHash, Generation, Labels, Name, ObjectMeta, PipelineKey, Revision, RunName, SpecHash,
+    },
     phase::Reason,
     pipeline::{Autonomy, PipelineSpec},
     run::Run,
@@ -308,6 +310,9 @@ pub struct FileRow {
     pub ignored: u32,
     /// What is wrong with it now.
     pub problems: Vec<Diagnostic>,
+    /// Files that travel with its workflows: they must stay in the store.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub travelling: Vec<FileHash>,
 }
 
 /// A join token: what is kept of it.

@@ -145,10 +145,11 @@ impl Controller {
         if again.failed && status.phase == RunPhase::Success {
             return Err(Refusal::NothingFailed(metadata.name));
         }
-        let succeeded = status
-            .tasks
-            .into_iter()
-            .filter(|(_, task)| again.failed && task.phase == TaskPhase::Success && !task.finally);
+        let succeeded = status.tasks.into_iter().filter(|(_, task)| {
+            // What others may want of it is on the agent that had the run: such a task runs again.
+            let reusable = task.phase == TaskPhase::Success && task.artifacts.is_empty();
+            again.failed && reusable && !task.finally
+        });
         let reused = succeeded.map(|(name, task)| (name, task.outputs)).collect();
         let order = Order {
             pipeline: spec.key(),

@@ -5,10 +5,12 @@ use std::time::Duration;
 use xene_agent::decide::time::Now;
 use xene_schemas::{
     meta::{AgentName, PipelineKey, RunName, SpecHash},
+    phase::{Reason, RunPhase},
     wire::{
         VERSION,
         control::{
-            AgentMessage, Assignments, CancelRun, ControllerMessage, Hello, Refused, Renew, Renewed, StoreSeen, Welcome,
+            AgentMessage, Assignments, CancelRun, ControllerMessage, FilesWanted, Hello, Refused, Renew, Renewed,
+            StoreSeen, Welcome,
         },
     },
 };
@@ -148,6 +150,7 @@ impl Controller {
             AgentMessage::Released(released) => self.released(now, &agent, released, fx),
             AgentMessage::Report(report) => self.report(now, session, &agent, report, fx),
             AgentMessage::SpecsWanted(wanted) => self.send_specs(session, &agent, wanted.hashes, fx),
+            AgentMessage::FilesWanted(wanted) => self.send_files(session, &agent, wanted, fx),
             AgentMessage::SetWanted(_) => {
                 self.fresh.insert(agent);
             }
@@ -209,14 +212,46 @@ impl Controller {
 
     /// Only specs that the agent has a use for.
     fn send_specs(&self, session: SessionId, agent: &AgentName, mut hashes: Vec<SpecHash>, fx: &mut Effects) {
-        let Some(state) = self.agents.get(agent) else { return };
-        let owned = state.owned.iter().filter_map(|key| self.owners.get(key)).map(|owned| owned.row.spec_hash);
-        let runs = state.runs.iter().filter_map(|run| self.runs.get(run)).map(|row| row.run.spec.spec_hash);
-        let useful: std::collections::BTreeSet<SpecHash> = owned.chain(runs).collect();
+        let useful: std::collections::BTreeSet<SpecHash> = self.useful_specs(agent).collect();
         hashes.retain(|hash| useful.contains(hash));
         if !hashes.is_empty() {
             fx.now.push(Effect::SendSpecs { session, hashes });
         }
+    }
+
+    /// Only files of a spec that the agent has a use for.
+    fn send_files(&mut self, session: SessionId, agent: &AgentName, wanted: FilesWanted, fx: &mut Effects) {
+        let FilesWanted { spec, hashes } = wanted;
+        if self.useful_specs(agent).any(|useful| useful == spec) {
+            self.note_waiting(agent, spec, hashes.len(), fx);
+            fx.now.push(Effect::SendFiles { session, spec, hashes });
+        } else {
+            let sentence = format!("{agent} asked for files of spec {spec:?}, which is not one of its: not sent");
+            fx.now.push(Effect::Alert(sentence));
+        }
+    }
+
+    /// Runs of a spec whose agent has not got its files yet say so until they start.
+    fn note_waiting(&mut self, agent: &AgentName, spec: SpecHash, files: usize, fx: &mut Effects) {
+        let runs = self.agents.get(agent).map(|state| state.runs.clone()).unwrap_or_default();
+        for run in runs {
+            let Some(row) = self.runs.get_mut(&run).filter(|row| row.run.spec.spec_hash == spec) else { continue };
+            let status = &mut row.run.status;
+            let reason = Some(Reason::WAITING_FOR_FILES);
+            if status.phase == RunPhase::StartingUp && status.reason != reason {
+                let message = format!("{agent} waits for {files} of the files that travel with the workflow");
+                (status.reason, status.message) = (reason, Some(message));
+                fx.commit.push(Change::PutRun(Box::new(row.clone())));
+            }
+        }
+    }
+
+    /// The specs of what an agent owns, and of what it runs.
+    fn useful_specs(&self, agent: &AgentName) -> impl Iterator<Item = SpecHash> {
+        let state = self.agents.get(agent);
+        let owned = state.into_iter().flat_map(|state| &state.owned).filter_map(|key| self.owners.get(key));
+        let runs = state.into_iter().flat_map(|state| &state.runs).filter_map(|run| self.runs.get(run));
+        owned.map(|owned| owned.row.spec_hash).chain(runs.map(|row| row.run.spec.spec_hash))
     }
 
     /// Tells every agent what changed in its set, and then which runs are its.

@@ -4,6 +4,7 @@
 //! document of RFC 9457.
 
 mod agents;
+mod artifacts;
 pub mod auth;
 mod firings;
 mod history;
@@ -39,6 +40,7 @@ use tokio::{
     sync::{Mutex, watch as tokio_watch},
     time::timeout,
 };
+use xene_agent::content::ContentStore;
 
 pub use self::serve::serve;
 use self::{
@@ -68,6 +70,8 @@ pub struct Config {
     pub hosts: Vec<String>,
     /// SHA-256 of the CA's certificate, hex; part of every join token.
     pub ca_fingerprint: String,
+    /// Where the bytes of artifacts are.
+    pub files: ContentStore,
     /// Behind `POST /api/v1/sync`.
     pub sync: SyncHook,
     /// The source's commits; `None` in directory mode.
@@ -134,6 +138,8 @@ pub fn router(handle: Handle, config: Config) -> Router {
         .route("/runs/{name}/approve", post(operate::approve))
         .route("/runs/{name}/rerun", post(operate::rerun))
         .route("/runs/{name}/logs", get(logs::logs))
+        .route("/runs/{name}/artifacts", get(artifacts::list))
+        .route("/runs/{name}/artifacts/{task}/{*path}", get(artifacts::download))
         .route("/runs/{name}/why", get(why::run))
         .route("/agents", get(lists::agents))
         .route("/agents/tokens", post(agents::create_token))
@@ -196,9 +202,8 @@ async fn finish(request: Request, next: Next) -> Response {
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(
-        header::CONTENT_SECURITY_POLICY,
-        HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
-    );
+    headers
+        .entry(header::CONTENT_SECURITY_POLICY)
+        .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
     response
 }

@@ -2,6 +2,7 @@
 //!
 //! - [`snapshot`]: what is handed over · [`config`]: what a person says · [`health`]: what can go wrong
 //! - `git`: commits · `local`, `remote`, `directory`: the three kinds of source · `fetch`: the child process
+//! - [`travel`]: files that workflows take with them
 //! - [`browse`]: commits, for people who ask · `watch`: "something changed" · `backoff` · `report`: transitions only · `worker`: the thread that ties them together
 
 use std::{
@@ -26,6 +27,7 @@ mod location;
 mod remote;
 mod report;
 pub mod snapshot;
+pub mod travel;
 mod watch;
 mod worker;
 
@@ -41,7 +43,7 @@ use xene_schemas::source::SourceKind;
 
 use self::{
     directory::Directory, fetch::Fetch, git::GitReader, local::LocalGit, location::Location, remote::Remote,
-    worker::Reader,
+    travel::Travel, worker::Reader,
 };
 
 /// A source, opened.
@@ -116,6 +118,13 @@ impl Source {
         if self.kind == SourceKind::Directory {
             self.is_doubtful = Some(Box::new(is_doubtful));
         }
+        self
+    }
+
+    /// Has files travel with workflows, as these patterns say and to this store.
+    #[must_use]
+    pub fn carrying(mut self, travel: Travel) -> Self {
+        self.reader.carry(travel);
         self
     }
 

@@ -13,7 +13,10 @@ use heed::{
     types::{Bytes, DecodeIgnore},
 };
 use jiff::Timestamp;
-use xene_schemas::{meta::SpecHash, pipeline::History};
+use xene_schemas::{
+    meta::{FileHash, SpecHash},
+    pipeline::{CompiledPipeline, History},
+};
 
 use super::{Job, Store, StoreError, keys::ByRun, tables::Tables};
 
@@ -81,6 +84,34 @@ impl Store {
         };
         self.writer.submit(Job::Sweep(sweep), Box::new(done));
         Ok(())
+    }
+}
+
+impl Store {
+    /// The files that specs, runs and workflow files refer to. Reads all of them: for once a day, on a thread that may
+    /// block.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    pub fn files_in_use(&self) -> Result<HashSet<FileHash>, StoreError> {
+        self.env.read(|txn| {
+            let mut used = HashSet::new();
+            for entry in self.tables.specs.iter(txn)? {
+                // What can't be read is no spec, and nobody runs it.
+                used.extend(
+                    CompiledPipeline::decode(entry?.1).iter().flat_map(|spec| &spec.files).map(|file| file.hash),
+                );
+            }
+            for entry in self.tables.runs.iter(txn)? {
+                let tasks = entry?.1.run.status.tasks;
+                used.extend(tasks.values().flat_map(|task| &task.artifacts).map(|artifact| artifact.hash));
+            }
+            for entry in self.tables.files.remap_key_type::<Bytes>().iter(txn)? {
+                used.extend(entry?.1.row.travelling);
+            }
+            self.release_map();
+            Ok::<_, StoreError>(used)
+        })
     }
 }
 

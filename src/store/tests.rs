@@ -7,10 +7,11 @@ use std::{
 
 use jiff::Timestamp;
 use proptest::prelude::*;
+use serde_json::json;
 use xene_schemas::{
     event::{Event, EventType},
     map::UniqueMap,
-    meta::{Epoch, Generation, Labels, Name, ObjectMeta, PipelineKey, Revision, RunName, SpecHash},
+    meta::{Epoch, FileHash, Generation, Labels, Name, ObjectMeta, PipelineKey, Revision, RunName, SpecHash},
     phase::{Reason, RunPhase},
     pipeline::Autonomy,
     run::{Run, RunSpec, RunTrigger, TriggerType},
@@ -157,7 +158,13 @@ fn changes() -> impl Strategy<Value = Change> {
         13 => Change::PutFile("x".repeat(usize::from(n) * 50), None),
         14 => Change::PutFile(
             "x".repeat(usize::from(n) * 50),
-            Some(Box::new(FileRow { content: version.to_string(), workflows: vec![], ignored: 1, problems: vec![] })),
+            Some(Box::new(FileRow {
+                content: version.to_string(),
+                workflows: vec![],
+                ignored: 1,
+                problems: vec![],
+                travelling: vec![],
+            })),
         ),
         15 => Change::PutJoinToken(JoinTokenRow {
             id: n.to_string(),
@@ -420,6 +427,34 @@ fn sweep_drops_what_nobody_refers_to() {
 }
 
 #[test]
+fn files_of_specs_runs_and_workflow_files_are_in_use() {
+    let temp = tempfile::tempdir().unwrap();
+    let store = Store::open(temp.path()).unwrap();
+    let file = |n: u8| FileHash::of(&[n]);
+    let spec = json!({"key": "a/p", "suspend": false, "env": {}, "params": {}, "triggers": {},
+        "spec": {"tasks": {"x": {"steps": ["true"]}}},
+        "files": [{"path": "x", "hash": file(1).to_string(), "size": 1}]});
+    let bytes = serde_json::to_vec(&spec).unwrap();
+    let mut run = run_row(0, RunPhase::Success);
+    let task =
+        json!({"phase": "Success", "steps": [], "artifacts": [{"path": "y", "size": 1, "hash": file(2).to_string()}]});
+    run.run.status.tasks.insert("t".into(), serde_json::from_value(task).unwrap());
+    let row =
+        FileRow { content: "x".into(), workflows: vec![], ignored: 0, problems: vec![], travelling: vec![file(3)] };
+    commit(
+        &store,
+        vec![
+            Change::PutSpec(SpecHash::of(&bytes), bytes.into()),
+            Change::PutRun(Box::new(run)),
+            Change::PutFile("a.yaml".into(), Some(Box::new(row))),
+        ],
+    );
+    assert_eq!(store.files_in_use().unwrap(), [1, 2, 3].map(file).into());
+    commit(&store, vec![Change::DeleteRun(run_name(0)), Change::PutFile("a.yaml".into(), None)]);
+    assert_eq!(store.files_in_use().unwrap(), [file(1)].into());
+}
+
+#[test]
 fn due_times_are_kept_as_long_as_the_history_of_their_pipeline() {
     let temp = tempfile::tempdir().unwrap();
     let store = Store::open(temp.path()).unwrap();
@@ -464,7 +499,8 @@ fn loading_does_not_keep_the_map_in_memory() {
     let temp = tempfile::tempdir().unwrap();
     let store = Store::open(temp.path()).unwrap();
     let file = |n: u32| {
-        let row = FileRow { content: "x".repeat(2_000), workflows: vec![], ignored: 0, problems: vec![] };
+        let row =
+            FileRow { content: "x".repeat(2_000), workflows: vec![], ignored: 0, problems: vec![], travelling: vec![] };
         Change::PutFile(n.to_string(), Some(Box::new(row)))
     };
     commit(&store, (0..1_000).map(file).collect());

@@ -7,6 +7,7 @@ mod bad_input;
 mod crashes;
 mod dev;
 mod examples;
+mod files;
 mod hostile;
 mod logs;
 mod main_job;

@@ -118,6 +118,7 @@ impl Agent {
         for assignment in assignments.set {
             self.assign_one(now, assignment, fx);
         }
+        self.forget_unwanted_files(fx);
     }
 
     fn assign_one(&mut self, now: Now, assignment: Assignment, fx: &mut Effects) {
@@ -235,28 +236,67 @@ impl Agent {
         }
     }
 
-    /// Specs have come: whoever waits for one goes on with it.
+    /// Specs have come: whoever waits for one goes on with it, once its files are here, too.
     pub(super) fn specs_came(&mut self, now: Now, specs: Vec<Vec<u8>>, fx: &mut Effects) {
         for bytes in specs {
             let hash = SpecHash::of(&bytes);
-            let (spec, key) = match Spec::new(&bytes) {
-                Ok((spec, pipeline)) => (spec, pipeline.key),
+            match Spec::new(&bytes) {
+                Ok((spec, pipeline)) if pipeline.files.is_empty() => {
+                    self.spec_complete(now, &pipeline.key, (hash, spec, bytes), fx);
+                }
+                Ok((_, pipeline)) => {
+                    if self.claims.get(&pipeline.key).is_some_and(|claim| claim.lacks().any(|lacked| lacked == hash)) {
+                        self.arriving.insert(hash, bytes);
+                        // Files stay for as long as a spec in the journal names them, so they come first.
+                        fx.then.push(Effect::FetchFiles { spec: hash, files: pipeline.files });
+                    }
+                }
                 Err(error) => {
                     fx.now.push(Effect::Alert(format!("a spec can't be read by this version: {error}")));
-                    continue;
                 }
-            };
-            let Some(claim) = self.claims.get_mut(&key).filter(|claim| claim.lacks().any(|lacked| lacked == hash))
-            else {
-                continue;
-            };
-            claim.waiting.iter_mut().for_each(|waiting| waiting.provide(hash, &spec));
-            if self.specs.insert(hash, spec).is_none() {
-                fx.commit.push(JournalChange::PutSpec(hash, bytes));
             }
-            self.adopt(now, &key, fx);
-            self.start_waiting(now, &key, fx);
         }
+    }
+
+    /// All files of a spec are here.
+    pub(super) fn files_ready(&mut self, now: Now, hash: SpecHash, fx: &mut Effects) {
+        let Some(bytes) = self.arriving.remove(&hash) else { return };
+        // It could be read when it came.
+        if let Ok((spec, pipeline)) = Spec::new(&bytes) {
+            self.spec_complete(now, &pipeline.key, (hash, spec, bytes), fx);
+        }
+    }
+
+    fn spec_complete(
+        &mut self,
+        now: Now,
+        key: &PipelineKey,
+        (hash, spec, bytes): (SpecHash, Arc<Spec>, Vec<u8>),
+        fx: &mut Effects,
+    ) {
+        let lacks = |claim: &&mut Claim| claim.lacks().any(|lacked| lacked == hash);
+        let Some(claim) = self.claims.get_mut(key).filter(lacks) else { return };
+        claim.waiting.iter_mut().for_each(|waiting| waiting.provide(hash, &spec));
+        if self.specs.insert(hash, spec).is_none() {
+            fx.commit.push(JournalChange::PutSpec(hash, bytes));
+        }
+        self.adopt(now, key, fx);
+        self.start_waiting(now, key, fx);
+    }
+
+    /// Specs that were on their way and that nobody wants any more.
+    fn forget_unwanted_files(&mut self, fx: &mut Effects) {
+        if self.arriving.is_empty() {
+            return;
+        }
+        let wanted: BTreeSet<SpecHash> = self.claims.values().flat_map(Claim::lacks).collect();
+        self.arriving.retain(|hash, _| {
+            let stays = wanted.contains(hash);
+            if !stays {
+                fx.then.push(Effect::ForgetFiles(*hash));
+            }
+            stays
+        });
     }
 
     /// The pending spec of a claim is here: host its triggers. The watermark stays, and a trigger that was edited

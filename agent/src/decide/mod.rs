@@ -1,6 +1,7 @@
 //! The agent's machine: every rule, no I/O. Claims and leases, cron, the DAG, runs, the outbox.
 
 mod admission;
+mod artifacts;
 mod claims;
 pub mod cron;
 pub mod event;
@@ -22,8 +23,8 @@ use std::{
 
 use jiff::Timestamp;
 use xene_schemas::{
-    meta::{AgentName, Labels, PipelineKey, RunName, SpecHash},
-    pipeline::Autonomy,
+    meta::{AgentName, FileHash, Labels, PipelineKey, RunName, SpecHash},
+    pipeline::{Autonomy, CompiledPipeline},
     run::RunEvent,
     wire::{
         VERSION,
@@ -123,6 +124,8 @@ pub struct Agent {
     /// The version of the assignments of this session; 0: none came yet.
     set_version: u64,
     specs: BTreeMap<SpecHash, Arc<Spec>>,
+    /// Specs that have come, and some of whose files have not.
+    arriving: BTreeMap<SpecHash, Vec<u8>>,
     runs: BTreeMap<RunName, RunEntry>,
     holders: Holders,
     slots: Slots,
@@ -168,6 +171,7 @@ impl Agent {
             unconfirmed: BTreeSet::new(),
             set_version: 0,
             specs: specs.collect(),
+            arriving: BTreeMap::new(),
             runs: BTreeMap::new(),
             holders: Holders::default(),
             slots: Slots::new(config.slots),
@@ -224,6 +228,7 @@ impl Agent {
                 self.drive(now, run, run::Input::StepExited(id, exit), &mut fx);
             }
             Event::LogDelivered(run) => self.log_delivered(run, &mut fx),
+            Event::FilesReady(spec) => self.files_ready(now, spec, &mut fx),
             Event::DrainRequested => self.drain(now, &mut fx),
             Event::StopRequested => {
                 self.drain(now, &mut fx);
@@ -270,6 +275,16 @@ impl Agent {
     /// What the journal holds of each pipeline ever seen, or will once the last effects are committed.
     pub fn claims(&self) -> impl Iterator<Item = (&PipelineKey, &ClaimRow)> {
         self.claims.iter().map(|(key, claim)| (key, &claim.row))
+    }
+
+    /// The files of all specs that are kept or on their way, and artifacts: what must stay.
+    pub fn files_in_use(&self) -> BTreeSet<FileHash> {
+        let kept = self.specs.values().flat_map(|spec| spec.files());
+        let arriving = self.arriving.values().filter_map(|bytes| CompiledPipeline::decode(bytes).ok());
+        let travelling = kept.chain(arriving.flat_map(|spec| spec.files)).map(|file| file.hash);
+        let unsent = self.runs.values().flat_map(|run| &run.row.artifacts).map(|artifact| artifact.hash);
+        let saved = self.runs.values().filter(|run| run.is_running()).flat_map(|run| &run.artifacts.saved).copied();
+        travelling.chain(unsent).chain(saved).collect()
     }
 
     /// The slot clock; `None` before the first answer.
@@ -350,6 +365,7 @@ impl Agent {
             ControllerMessage::LogAcknowledged(log) => {
                 fx.now.push(Effect::LogAcknowledged { run: log.run, offset: log.offset });
             }
+            ControllerMessage::ArtifactStored(stored) => self.artifact_stored(stored.run, stored.hash, fx),
             ControllerMessage::Specs(specs) => self.specs_came(now, specs.specs, fx),
             ControllerMessage::SkippedAcknowledged(skipped) => self.skipped.acknowledge(skipped.next),
             ControllerMessage::Certificate(certificate) => {
@@ -486,7 +502,7 @@ impl Agent {
         let facts = std::mem::take(&mut self.outgoing);
         let whole = std::mem::take(&mut self.outgoing_whole);
         let mut wanted = std::mem::take(&mut self.wanted);
-        wanted.retain(|hash| !self.specs.contains_key(hash));
+        wanted.retain(|hash| !self.specs.contains_key(hash) && !self.arriving.contains_key(hash));
         if self.session == Session::Up {
             if self.renew_soon {
                 self.send_renew(now, |fx, message| fx.then.push(Effect::Send(message)), fx);

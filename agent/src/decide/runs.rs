@@ -18,6 +18,7 @@ use xene_schemas::{
 use super::{
     Agent, Timer,
     admission::{Admission, Shared},
+    artifacts::RunArtifacts,
     event::{Effect, Effects, JournalChange, RunRow, RunState, keeps_workspace},
     mutant::Mutant,
     outbox::Outbox,
@@ -115,6 +116,7 @@ pub(super) struct RunEntry {
     slot: Option<Slot>,
     cancelled_by: Option<String>,
     log_delivered: bool,
+    pub(super) artifacts: RunArtifacts,
 }
 
 impl RunEntry {
@@ -166,8 +168,10 @@ impl Agent {
             slot: None,
             cancelled_by: None,
             log_delivered: false,
+            artifacts: RunArtifacts::default(),
         };
         self.runs.insert(run, entry);
+        self.recover_artifacts(run, fx);
         match state {
             // Given back before it could start, so that the controller has it again.
             RunState::Intent if from_controller && !self.is_claimed(&key, epoch) => {
@@ -206,6 +210,7 @@ impl Agent {
             acknowledged: 0,
             from_controller: true,
             created_at: start.created_at,
+            artifacts: Vec::new(),
             spec: start.spec,
         });
         let spec = self.specs.get(&row.spec.spec_hash).cloned();
@@ -313,6 +318,7 @@ impl Agent {
                     acknowledged: 0,
                     from_controller: false,
                     created_at: now.wall,
+                    artifacts: Vec::new(),
                 };
                 (RunName::of_slot(key, &slot.trigger, slot.at), row, Given::default(), Some(slot))
             }
@@ -331,6 +337,7 @@ impl Agent {
             slot,
             cancelled_by: None,
             log_delivered: false,
+            artifacts: RunArtifacts::default(),
         };
         self.runs.insert(run, entry);
         if let Some(reason) = skip {
@@ -414,6 +421,7 @@ impl Agent {
                 match output {
                     Output::Fact(event) => {
                         success |= matches!(event, RunEvent::Ended { phase: RunPhase::Success, .. });
+                        self.keep_artifacts(run, &event, fx);
                         self.push_fact(run, event, fx);
                     }
                     Output::TaskReady(task) => {
@@ -511,6 +519,7 @@ impl Agent {
             slot: None,
             cancelled_by: None,
             log_delivered: false,
+            artifacts: RunArtifacts::default(),
         };
         self.runs.insert(run, entry);
         self.end_unstarted(now, run, Reason::CANCELLED, by, fx);
@@ -535,6 +544,7 @@ impl Agent {
             entry.row.acknowledged = acknowledged;
             fx.commit.push(JournalChange::PutRun(run, entry.row.clone()));
         }
+        self.upload_artifacts(run, fx);
         self.forget_if_done(run, fx);
     }
 
@@ -545,8 +555,11 @@ impl Agent {
         }
     }
 
-    fn forget_if_done(&mut self, run: RunName, fx: &mut Effects) {
-        let done = |entry: &RunEntry| entry.is_ended() && entry.outbox.is_empty() && entry.log_delivered;
+    pub(super) fn forget_if_done(&mut self, run: RunName, fx: &mut Effects) {
+        let done = |entry: &RunEntry| {
+            let all_out = entry.outbox.is_empty() && entry.log_delivered && entry.row.artifacts.is_empty();
+            entry.is_ended() && all_out
+        };
         if self.runs.get(&run).is_some_and(done) {
             self.runs.remove(&run);
             fx.commit.push(JournalChange::DeleteRun(run));

@@ -3,8 +3,10 @@
 mod cgroup;
 mod environment;
 mod folders;
+mod lay;
 mod outputs;
 mod processes;
+mod save;
 mod step;
 
 use std::{
@@ -26,17 +28,20 @@ use xene_schemas::meta::RunName;
 pub use self::cgroup::find as find_cgroup;
 use self::{environment::Account, step::Running};
 use crate::{
+    content::ContentStore,
     decide::event::{Signal, StepCommand, StepExit, StepId},
     logs::RunLog,
 };
 
 /// Where an executor works.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ExecConfig {
     /// Folders of runs; goes with them.
     pub work_dir: PathBuf,
     /// Folders that last, one a pipeline.
     pub cache_dir: PathBuf,
+    /// Where files that travel are taken from.
+    pub files: ContentStore,
     /// Below which cgroup each step gets one of its own, from [`find_cgroup`]. Without, a step's processes are found
     /// by descent, process group and environment; the last can fail only for one that has cleared its environment,
     /// which then goes once no other step runs.

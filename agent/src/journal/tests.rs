@@ -46,7 +46,7 @@ fn row(acknowledged: u64) -> RunRow {
         rerun_of: None,
     };
     let (epoch, state) = (Epoch(1), RunState::Intent);
-    RunRow { spec, epoch, state, acknowledged, from_controller: true, created_at: at(2) }
+    RunRow { spec, epoch, state, acknowledged, from_controller: true, created_at: at(2), artifacts: vec![] }
 }
 
 fn ended() -> RunEvent {

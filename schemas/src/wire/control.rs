@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::messages;
 use crate::{
-    meta::{Epoch, Labels, PipelineKey, Revision, RunName, SpecHash},
+    meta::{Epoch, FileHash, Labels, PipelineKey, Revision, RunName, SpecHash},
     pipeline::Autonomy,
     run::{RunEvent, RunSpec},
 };
@@ -30,6 +30,8 @@ messages! {
         7 = CertificateWanted(CertificateWanted),
         /// Due times that gave no run, with the reason.
         8 = Skipped(Skipped),
+        /// Files of a spec that it lacks; each comes on a stream of its own ([`super::files`]).
+        9 = FilesWanted(FilesWanted),
     }
 }
 
@@ -58,6 +60,8 @@ messages! {
         110 = Certificate(Certificate),
         /// Someone's decision on a task that waits for approval.
         111 = Decide(Decision),
+        /// An artifact is durable.
+        112 = ArtifactStored(ArtifactStored),
         /// Due times without a run are on record up to here.
         115 = SkippedAcknowledged(SkippedAcknowledged),
     }
@@ -183,6 +187,16 @@ pub struct RunFact {
 pub struct SpecsWanted {
     /// Their hashes.
     pub hashes: Vec<SpecHash>,
+}
+
+/// Files that the agent lacks. What is not a file of that spec, or of a spec that the agent has no use for, is not
+/// sent, and not answered either.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FilesWanted {
+    /// The spec whose files they are.
+    pub spec: SpecHash,
+    /// Their hashes.
+    pub hashes: Vec<FileHash>,
 }
 
 /// The last delta did not fit.
@@ -387,6 +401,15 @@ pub struct LogAcknowledged {
 pub struct Specs {
     /// [`crate::pipeline::CompiledPipeline::encode`]d; the agent checks the hash.
     pub specs: Vec<Vec<u8>>,
+}
+
+/// An artifact is durable, or nobody has a use for it any more: the agent need not keep it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ArtifactStored {
+    /// The run.
+    pub run: RunName,
+    /// Of the artifact's bytes.
+    pub hash: FileHash,
 }
 
 /// A new certificate.

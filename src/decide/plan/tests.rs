@@ -26,6 +26,7 @@ fn body(name: &str, pipelines: &[(&str, &str)], keep: bool) -> WorkflowBody {
             params: Default::default(),
             triggers: Default::default(),
             spec: Clone::clone(spec),
+            files: vec![],
         };
         (pipeline.clone(), compiled)
     };
