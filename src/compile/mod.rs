@@ -97,7 +97,7 @@ pub fn workflows_of(
     path: &str,
     bytes: &[u8],
 ) -> Result<Vec<(Name, SpecHash, u32, Arc<WorkflowBody>)>, Vec<Diagnostic>> {
-    let file = build::compile_file(path, bytes, Limits::default());
+    let file = build::compile_file(path, bytes, None, Limits::default());
     if build::is_broken(&file.problems) {
         return Err(file.problems);
     }

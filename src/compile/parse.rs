@@ -259,7 +259,8 @@ fn legacy(mut workflow: Workflow, line: u32, limits: Limits, parsed: &mut Parsed
     let mut pipelines = workflow.spec.pipelines.into_inner();
     pipelines.values_mut().for_each(|pipeline| pipeline.executor = None);
     workflow.spec.pipelines = pipelines.into();
-    problems.extend(rules::check(&workflow, limits));
+    // Its format has no files that travel.
+    problems.extend(rules::check(&workflow, None, limits));
     if needs_container {
         parsed.refused.push(workflow.metadata.name);
     } else {
