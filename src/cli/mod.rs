@@ -10,6 +10,7 @@ pub mod cancel;
 pub mod client;
 pub mod completion;
 pub mod controller;
+pub mod cron;
 pub mod describe;
 pub mod dev;
 pub mod dirs;
@@ -24,10 +25,12 @@ pub mod logs;
 pub mod man;
 pub mod output;
 pub mod rows;
+pub mod run;
 pub mod settings;
 pub mod status;
 pub mod sync;
 pub mod table;
+pub mod test;
 pub mod time;
 pub mod tree;
 pub mod trigger;
@@ -116,6 +119,12 @@ pub enum Command {
     Agent(agent::Args),
     /// Check workflow files, without a controller.
     Validate(validate::Args),
+    /// Run pipelines of a file here and now, without a controller.
+    Run(run::Args),
+    /// Try workflow tests on a virtual clock.
+    Test(test::Args),
+    /// Show what a schedule means and when it fires.
+    Cron(cron::Args),
     /// Show the source, its problems, and the agents.
     Status,
     /// Look at the source now, and wait until it is in effect.
@@ -174,6 +183,9 @@ fn dispatch(cli: Cli, ui: &mut Ui) -> Result<(), Error> {
         Command::Controller(args) => controller::run(*args, global),
         Command::Agent(args) => agent::run(args, global),
         Command::Validate(args) => validate::run(&args, ui),
+        Command::Run(args) => run::run(&args, global, ui),
+        Command::Test(args) => test::run(&args, ui),
+        Command::Cron(args) => cron::run(&args, ui),
         Command::Status => status::run(&client()?, ui),
         Command::Sync => sync::run(&client()?, ui),
         Command::Get(args) => get::run(&args, &client()?, ui),

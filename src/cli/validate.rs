@@ -10,7 +10,7 @@ use xene_schemas::diagnostic::{Diagnostic, Severity};
 
 use super::{
     Error, escape, exit,
-    output::{Format, Ui, painted, phase_style},
+    output::{Format, Stream, Ui, painted, phase_style},
 };
 use crate::compile;
 
@@ -24,7 +24,7 @@ pub struct Args {
 }
 
 /// Files by path, as the compiler takes them.
-type Files = Vec<(String, Vec<u8>)>;
+pub(super) type Files = Vec<(String, Vec<u8>)>;
 
 /// What the compiler says: how many workflows are good, and what is wrong.
 type Verdict = (usize, Vec<Diagnostic>);
@@ -40,7 +40,7 @@ pub fn run(args: &Args, ui: &mut Ui) -> Result<(), Error> {
 }
 
 /// Reads the files: a named one whatever it is called, of folders what a source would read.
-fn collect(paths: &[PathBuf]) -> Result<Files, Error> {
+pub(super) fn collect(paths: &[PathBuf]) -> Result<Files, Error> {
     let mut found = Vec::new();
     for path in paths {
         let about = fs::metadata(path).map_err(|error| Error::file(path, &error))?;
@@ -70,18 +70,20 @@ fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), Error> {
             Some(cause) => Error::file(folder, cause),
             None => Error::file(folder, &io::Error::other(error.to_string())),
         })?;
-        let is_workflow = |path: &Path| {
-            path.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|ours| extension == *ours))
-        };
-        if entry.file_type().is_some_and(|kind| kind.is_file()) && is_workflow(entry.path()) {
+        if entry.file_type().is_some_and(|kind| kind.is_file()) && is_workflow_file(entry.path()) {
             found.push(entry.into_path());
         }
     }
     Ok(())
 }
 
+/// True for a file that a source would read.
+pub(super) fn is_workflow_file(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|ours| extension == *ours))
+}
+
 /// With `/`, and without the `./` that nobody typed.
-fn shown(path: &Path) -> String {
+pub(super) fn shown(path: &Path) -> String {
     let text = path.to_string_lossy().replace('\\', "/");
     text.strip_prefix("./").map_or_else(|| text.clone(), str::to_owned)
 }
@@ -101,7 +103,9 @@ fn report(files: &Files, (workflows, problems): &Verdict, ui: &mut Ui) -> Result
             paths.dedup();
             paths.iter().try_for_each(|path| ui.out.line(path))?;
         }
-        Format::Table | Format::Wide => problems.iter().try_for_each(|problem| print(problem, files, ui))?,
+        Format::Table | Format::Wide => {
+            problems.iter().try_for_each(|problem| print(problem, files, &mut ui.out))?;
+        }
     }
     ui.out.flush()?;
     let mut summary = format!("{}, {}", plural(files.len(), "file"), plural(*workflows, "workflow"));
@@ -116,7 +120,8 @@ fn report(files: &Files, (workflows, problems): &Verdict, ui: &mut Ui) -> Result
     if errors > 0 { Err(Error::Status(exit::FAILED)) } else { Ok(()) }
 }
 
-fn print(problem: &Diagnostic, files: &Files, ui: &mut Ui) -> Result<(), Error> {
+/// One problem with the line that it stands on.
+pub(super) fn print(problem: &Diagnostic, files: &Files, to: &mut Stream) -> Result<(), Error> {
     let text = files.iter().find(|(path, _)| *path == problem.path);
     let text = compile::render::render(problem, text.and_then(|(_, bytes)| std::str::from_utf8(bytes).ok()));
     let mut lines = text.lines();
@@ -124,11 +129,11 @@ fn print(problem: &Diagnostic, files: &Files, ui: &mut Ui) -> Result<(), Error> 
     let word = format!("{}[{}]", problem.severity, problem.code);
     let head = escape::line(lines.next().unwrap_or_default());
     let style = phase_style(if problem.severity == Severity::Error { "Error" } else { "Warning" }).bold();
-    ui.out.line(head.replacen(&word, &painted(&word, style, ui.out.colored), 1))?;
-    lines.try_for_each(|line| ui.out.line(escape::line(line)))
+    to.line(head.replacen(&word, &painted(&word, style, to.colored), 1))?;
+    lines.try_for_each(|line| to.line(escape::line(line)))
 }
 
-fn plural(count: usize, word: &str) -> String {
+pub(super) fn plural(count: usize, word: &str) -> String {
     format!("{count} {word}{}", if count == 1 { "" } else { "s" })
 }
 

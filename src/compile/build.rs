@@ -10,7 +10,7 @@ use xene_schemas::{
     workflow::{Workflow, WorkflowSpec},
 };
 
-use super::{Limits, params::overlay, parse::parse};
+use super::{Limits, cases::TestDocument, params::overlay, parse::parse};
 use crate::decide::desired::WorkflowBody;
 
 /// What one file gives.
@@ -18,6 +18,8 @@ use crate::decide::desired::WorkflowBody;
 pub(super) struct CompiledFile {
     /// Its workflows; none if anything is wrong with it.
     pub(super) workflows: Vec<CompiledWorkflow>,
+    /// Its workflow tests; likewise.
+    pub(super) tests: Vec<TestDocument>,
     /// How many of its documents are not ours.
     pub(super) ignored: u32,
     /// What is wrong with it.
@@ -36,12 +38,13 @@ pub(super) struct CompiledWorkflow {
 /// Compiles one file. A file counts whole or not at all: with an error anywhere in it, none of its workflows do.
 pub(super) fn compile_file(path: &str, bytes: &[u8], limits: Limits) -> CompiledFile {
     let parsed = parse(path, bytes, limits);
-    let workflows = if is_broken(&parsed.problems) {
-        Vec::new()
+    let (workflows, tests) = if is_broken(&parsed.problems) {
+        (Vec::new(), Vec::new())
     } else {
-        parsed.workflows.into_iter().map(|(workflow, line)| compile_workflow(workflow, line)).collect()
+        let compile = |(workflow, line)| compile_workflow(workflow, line);
+        (parsed.workflows.into_iter().map(compile).collect(), parsed.tests)
     };
-    CompiledFile { workflows, ignored: parsed.ignored, problems: parsed.problems }
+    CompiledFile { workflows, tests, ignored: parsed.ignored, problems: parsed.problems }
 }
 
 /// True if these problems keep a file from counting.

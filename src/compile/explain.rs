@@ -1,8 +1,8 @@
 //! What the deserializer's errors mean, in the language's own words, with a place and a hint.
 
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_path_to_error::{Deserializer, Segment as Traced, Track};
-use xene_schemas::{diagnostic::Diagnostic, workflow::Workflow};
+use xene_schemas::diagnostic::Diagnostic;
 
 use super::{
     outline::{Outline, Position},
@@ -11,15 +11,15 @@ use super::{
     rules::{Rule, file, suggest},
 };
 
-/// Says why a document is no workflow. Its text is read once more, tracing where the error comes from.
-pub(super) fn explain(
+/// Says why a document is no `T`. Its text is read once more, tracing where the error comes from.
+pub(super) fn explain<T: DeserializeOwned>(
     path: &str,
     format: Format,
     chunk: &Chunk<'_>,
     (line, outline): (u32, Option<&Outline>),
     error: &ReadError,
 ) -> Diagnostic {
-    let trace = trace(format, chunk.text);
+    let trace = trace::<T>(format, chunk.text);
     let Meaning { rule, message, hint, target } = meaning(&essence(&error.message));
     let place = outline.and_then(|outline| match &target {
         Target::Here => {
@@ -36,16 +36,16 @@ pub(super) fn explain(
 }
 
 /// Where in the document reading stopped.
-fn trace(format: Format, text: &str) -> Vec<Segment> {
+fn trace<T: DeserializeOwned>(format: Format, text: &str) -> Vec<Segment> {
     let mut track = Track::new();
     // The error itself is known; only the way to it is wanted.
     match format {
         Format::Yaml => {
-            drop(Workflow::deserialize(Deserializer::new(serde_yaml::Deserializer::from_str(text), &mut track)));
+            drop(T::deserialize(Deserializer::new(serde_yaml::Deserializer::from_str(text), &mut track)));
         }
         Format::Json => {
             let mut json = serde_json::Deserializer::from_str(text);
-            drop(Workflow::deserialize(Deserializer::new(&mut json, &mut track)));
+            drop(T::deserialize(Deserializer::new(&mut json, &mut track)));
         }
     }
     track

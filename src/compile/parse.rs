@@ -5,10 +5,12 @@ use xene_schemas::{
     diagnostic::Diagnostic,
     meta::{API_VERSION, Name},
     workflow::Workflow,
+    workflow_test::WorkflowTest,
 };
 
 use super::{
     Limits,
+    cases::TestDocument,
     explain::explain,
     outline::{Outline, Position, Refusal, needs_reading},
     rules::{self, Problem, Rule, file},
@@ -22,6 +24,8 @@ pub const MAX_FILE_BYTES: usize = 1 << 20;
 pub(super) struct Parsed {
     /// Its workflows, and where each document begins.
     pub(super) workflows: Vec<(Workflow, u32)>,
+    /// Its workflow tests.
+    pub(super) tests: Vec<TestDocument>,
     /// How many of its documents are not ours.
     pub(super) ignored: u32,
     /// What is wrong with it.
@@ -79,7 +83,7 @@ pub(super) enum Format {
 pub(super) struct Chunk<'t> {
     pub(super) text: &'t str,
     /// How many lines of the file stand before it.
-    lines_before: u32,
+    pub(super) lines_before: u32,
 }
 
 impl Chunk<'_> {
@@ -142,9 +146,23 @@ fn document(path: &str, format: Format, chunk: &Chunk<'_>, line: u32, limits: Li
             let outline = Outline::read(chunk.text).ok();
             match classify(outline.as_ref()) {
                 Kind::Workflow => {
-                    parsed.problems.push(explain(path, format, chunk, (line, outline.as_ref()), &error));
+                    let place = (line, outline.as_ref());
+                    parsed.problems.push(explain::<Workflow>(path, format, chunk, place, &error));
                     return;
                 }
+                Kind::Test => match read::<WorkflowTest>(format, chunk.text) {
+                    Ok(test) => {
+                        let document = TestDocument::new(path, line, test, outline, *chunk);
+                        parsed.problems.extend(document.check(None));
+                        parsed.tests.push(document);
+                        return;
+                    }
+                    Err(error) => {
+                        let place = (line, outline.as_ref());
+                        parsed.problems.push(explain::<WorkflowTest>(path, format, chunk, place, &error));
+                        return;
+                    }
+                },
                 Kind::NotOurs => {
                     parsed.ignored += 1;
                     return;
@@ -233,6 +251,7 @@ pub(super) fn without_place(message: &str) -> String {
 /// What a document that is YAML, but no workflow, may be.
 enum Kind {
     Workflow,
+    Test,
     NotOurs,
     Refused(Problem),
 }
@@ -264,6 +283,7 @@ fn classify(outline: Option<&Outline>) -> Kind {
             )
         }
         (Some(API_VERSION), Some("Workflow") | None) | (None, Some("Workflow")) => Kind::Workflow,
+        (Some(API_VERSION), Some("WorkflowTest")) => Kind::Test,
         (Some(API_VERSION), Some(kind)) => {
             let message = format!("there is no kind `{kind}`");
             refuse(&file::UNKNOWN_KIND, "kind", message, smallest)

@@ -16,6 +16,7 @@ use super::{
     path::{Path, Segment},
 };
 
+pub(super) mod cases;
 mod env;
 pub(super) mod file;
 mod graph;
@@ -94,6 +95,14 @@ pub const ALL: &[&Rule] = &[
     &env::OUTPUT_NEEDS_DEFAULT,
     // Numbers and durations.
     &range::OUT_OF_RANGE,
+    // Workflow tests.
+    &cases::UNKNOWN_WORKFLOW,
+    &cases::CASE,
+    &cases::CASE_TWICE,
+    &cases::UNKNOWN_IN_TEST,
+    &cases::TEST_PARAM,
+    &cases::TEST_TIME,
+    &cases::EXPECTS_NOTHING,
 ];
 
 /// A broken rule, before it is known where in the text it stands.
