@@ -6,6 +6,7 @@ use expect_test::Expect;
 
 use super::{render::render, rules, validate};
 
+mod cases;
 mod documents;
 mod limits;
 mod values;
@@ -26,6 +27,7 @@ fn check(text: &str, expected: Expect) {
 #[test]
 fn every_rule_has_an_example() {
     let here = [
+        include_str!("tests/cases.rs"),
         include_str!("tests/documents.rs"),
         include_str!("tests/workflows.rs"),
         include_str!("tests/values.rs"),

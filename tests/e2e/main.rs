@@ -9,3 +9,5 @@ mod dev;
 mod examples;
 mod logs;
 mod main_job;
+mod run;
+mod workflow_tests;
