@@ -31,7 +31,7 @@ use crate::{
         Config,
         desired::SourceOrigin,
         event::{Command, Event},
-        rows::Loaded,
+        rows::{Loaded, RunRow},
     },
     driver::{Closed, Driver, DriverError, Handle, Shells},
     http::{
@@ -39,7 +39,7 @@ use crate::{
         auth::{AdminToken, HookSecret},
     },
     session::{
-        Listener, ListenerConfig, ListenerError, LogSink, Sessions,
+        Append, Listener, ListenerConfig, ListenerError, LogSink, Sessions,
         pki::{AGENT_LIFE, Pki, PkiError},
     },
     source::{Resume, Source, SourceConfig, SourceError, SourceHandle},
@@ -342,7 +342,10 @@ fn watch_source(
                 let desired = catalog.apply(snapshot);
                 let revision = desired.revision.clone();
                 handle.settle(Event::Compiled(Box::new(desired)))?;
-                catalog.applied(&revision);
+                // While the source is suspended it waits, and the next snapshot must bring all of it again.
+                if handle.store().source()?.is_some_and(|source| source.revision.as_ref() == Some(&revision)) {
+                    catalog.applied(&revision);
+                }
                 Ok(())
             },
             // The loop ends after the source's thread.
@@ -378,12 +381,19 @@ struct Sink {
 }
 
 impl LogSink for Sink {
-    async fn may_append(&self, agent: &AgentName, header: &LogHeader) -> bool {
-        self.store.run(header.run).ok().flatten().is_some_and(|row| {
-            row.run.status.agent.as_ref() == Some(agent)
-                && row.run.status.epoch == Some(header.epoch)
-                && row.run.spec.key() == header.pipeline
-        })
+    async fn may_append(&self, agent: &AgentName, header: &LogHeader) -> Append {
+        match self.store.run(header.run) {
+            Ok(Some(RunRow { run, .. }))
+                if run.status.agent.as_ref() == Some(agent)
+                    && run.status.epoch == Some(header.epoch)
+                    && run.spec.key() == header.pipeline =>
+            {
+                Append::Yes
+            }
+            // All facts about it were taken, so its record is past its retention, or was lost with an older store.
+            Ok(None) if header.settled => Append::Never,
+            Ok(_) | Err(_) => Append::NotYet,
+        }
     }
 
     async fn append(&self, run: RunName, offset: u64, bytes: Bytes) -> io::Result<()> {

@@ -1,8 +1,8 @@
 //! The agent's command line, for both binaries that have it: `xene agent` and `xene-agent`.
 
-use std::{num::NonZeroU32, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, num::NonZeroU32, path::PathBuf, process::ExitCode};
 
-use clap::{ArgAction, Parser};
+use clap::{ArgAction, CommandFactory, Parser};
 use tokio::{
     runtime::Builder,
     signal::unix::{SignalKind, signal},
@@ -14,6 +14,7 @@ use xene_schemas::meta::Labels;
 use crate::{
     driver::{self, AgentError, Ending, Options},
     session::{dial::DialError, identity::IdentityError},
+    usage,
 };
 
 /// Arguments of an agent.
@@ -182,10 +183,41 @@ struct Cli {
     verbose: u8,
 }
 
+/// What a command line is that is no run of an agent.
+#[derive(Debug)]
+enum Unparsed {
+    /// It asks for help or the version.
+    Whole(clap::Error),
+    /// It makes no sense: a sentence, and a hint.
+    Mistake(String, String),
+}
+
+fn parse(args: &[OsString]) -> Result<Cli, Unparsed> {
+    Cli::try_parse_from(args).map_err(|error| {
+        if usage::is_shown_whole(&error) {
+            return Unparsed::Whole(error);
+        }
+        let (message, hint) = usage::explain(&error, &Cli::command(), args);
+        Unparsed::Mistake(message, hint)
+    })
+}
+
 /// `xene-agent`: parses the process's arguments, runs the agent, tells errors; returns the exit status.
 #[expect(clippy::print_stderr, reason = "this is where a person is told")]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let cli = match parse(&args) {
+        Ok(cli) => cli,
+        Err(Unparsed::Whole(error)) => {
+            // Help and version are results; a failed print has nobody left to be told of.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+        Err(Unparsed::Mistake(message, hint)) => {
+            eprintln!("error: {message}\nhint: {hint}");
+            return ExitCode::from(2);
+        }
+    };
     init_logging(cli.quiet, cli.verbose);
     let home =
         std::env::home_dir().map_or_else(|| PathBuf::from("/var/lib/xene"), |home| home.join(".local/share/xene"));
@@ -208,6 +240,35 @@ pub fn main() -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_mistake_is_one_sentence_with_a_hint() {
+        let told = |line: &str| match parse(&line.split(' ').map(OsString::from).collect::<Vec<_>>()) {
+            Err(Unparsed::Mistake(message, hint)) => format!("{message} | {hint}"),
+            other => panic!("{line}: {other:?}"),
+        };
+        assert_eq!(
+            told("xene-agent"),
+            "`xene-agent` needs --controller <HOST:PORT> | `xene-agent --help` shows what it takes"
+        );
+        assert_eq!(
+            told("xene-agent --controler c:1"),
+            "`xene-agent` has no flag --controler | did you mean --controller?"
+        );
+        assert_eq!(
+            told("xene-agent --controller c:1 --slots 0"),
+            "\"0\" is no value of --slots <N>: number would be zero for non-zero type | `xene-agent --help` shows what it \
+             takes"
+        );
+        assert_eq!(
+            told("xene-agent --controller c:1 x"),
+            "`xene-agent` takes no argument \"x\" there | `xene-agent --help` shows what it takes"
+        );
+        for line in ["xene-agent --help", "xene-agent --version"] {
+            let args: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            assert!(matches!(parse(&args), Err(Unparsed::Whole(_))), "{line}");
+        }
+    }
 
     #[test]
     fn addresses_and_labels_are_checked() {

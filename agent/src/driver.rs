@@ -186,7 +186,7 @@ impl Driver {
                 drop(logs.remove(found.run));
                 continue;
             };
-            let header = LogHeader { run: found.run, pipeline, epoch, offset: 0 };
+            let header = LogHeader { run: found.run, pipeline, epoch, offset: 0, settled: false };
             uploads.add(header, SpoolSource(logs.create(found.run)));
         }
 
@@ -384,6 +384,7 @@ impl Driver {
                 drop(self.exec.finish_run(run, keep_workspace));
                 self.check_delivered(run);
             }
+            Effect::SettleRun(run) => self.uploads.settle(run),
             Effect::ForgetRun(run) => {
                 self.uploads.remove(run);
                 if let Err(error) = self.logs.remove(run) {
@@ -414,7 +415,7 @@ impl Driver {
         }
         let log = self.logs.create(run);
         if let Some((pipeline, epoch)) = self.open_logs.get(&run).cloned() {
-            let header = LogHeader { run, pipeline, epoch, offset: 0 };
+            let header = LogHeader { run, pipeline, epoch, offset: 0, settled: false };
             self.uploads.add(header, SpoolSource(Arc::clone(&log)));
         }
         log

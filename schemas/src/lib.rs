@@ -4,7 +4,7 @@
 //!
 //! - the YAML objects of `xene/v1` ([`workflow`], [`trigger`], [`pipeline`], [`task`], [`step`], …, [`workflow_test`]): a new
 //!   field is a new feature of the language, an unknown field is an error;
-//! - the records that the API shows ([`run`], [`agent`], [`source`], [`event`], [`object`]): fields are only
+//! - the records that the API shows ([`run`], [`agent`], [`source`], [`event`], [`object`], [`suspension`]): fields are only
 //!   added, absent means absent;
 //! - the messages between controller and agent ([`wire`]): tags are never reused, unknown ones survive.
 //!
@@ -26,6 +26,7 @@ pub mod pipeline;
 pub mod run;
 pub mod source;
 pub mod step;
+pub mod suspension;
 pub mod task;
 pub mod trigger;
 pub mod wire;

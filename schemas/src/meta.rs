@@ -162,6 +162,12 @@ impl RunName {
         Self::hashed(at, &[&pipeline.to_string(), "delivery", delivery])
     }
 
+    /// The name of the run that follows these runs, in the order of `after`; `at` is when the last of them ended.
+    pub fn of_upstream(pipeline: &PipelineKey, upstream: &[Self], at: Timestamp) -> Self {
+        let names: Vec<String> = upstream.iter().map(ToString::to_string).collect();
+        Self::hashed(at, &[&pipeline.to_string(), "after", &names.join(" ")])
+    }
+
     fn hashed(at: Timestamp, parts: &[&str]) -> Self {
         let mut hasher = blake3::Hasher::new();
         for part in parts {

@@ -8,6 +8,7 @@ use crate::{
     phase::{PipelinePhase, Reason, RunPhase, WorkflowPhase},
     pipeline::PipelineSpec,
     run::optional_millis,
+    suspension::Suspension,
     workflow::WorkflowSpec,
 };
 
@@ -42,6 +43,9 @@ pub struct WorkflowStatus {
     /// What a person should know, in a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// Who suspended it by command, if somebody did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspension: Option<Suspension>,
 }
 
 /// A pipeline in effect.
@@ -86,6 +90,9 @@ pub struct PipelineStatus {
     pub revision: Revision,
     /// The spec in effect.
     pub spec_hash: SpecHash,
+    /// Who suspended it or its workflow by command, if somebody did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspension: Option<Suspension>,
     /// When its cron triggers fire next.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
     pub next_fire: Option<Timestamp>,

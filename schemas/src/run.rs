@@ -49,6 +49,9 @@ pub struct RunSpec {
     pub revision: Revision,
     /// The spec it runs, to its end.
     pub spec_hash: SpecHash,
+    /// The run that this one repeats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rerun_of: Option<RunName>,
 }
 
 impl RunSpec {
@@ -71,7 +74,7 @@ pub struct RunTrigger {
     /// The due time, for cron.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
     pub scheduled_time: Option<Timestamp>,
-    /// Who asked, for manual starts and webhooks.
+    /// Who asked, for manual starts, webhooks and reruns; for `after`, the runs that it follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
 }
@@ -495,6 +498,7 @@ mod tests {
             params: IndexMap::new(),
             revision: Revision("abc".into()),
             spec_hash: SpecHash([7; 32]),
+            rerun_of: None,
         };
         Run::new(RunName::new(at, 1), at, spec)
     }

@@ -7,6 +7,7 @@ use crate::{
     diagnostic::Diagnostic,
     meta::Revision,
     run::{millis, optional_millis},
+    suspension::Suspension,
 };
 
 /// The source.
@@ -57,6 +58,9 @@ pub struct SourceStatus {
     pub ignored: u32,
     /// How many files of the work tree differ from the commit; they do not count.
     pub dirty: u32,
+    /// Who suspended it by command, if somebody did: then `seen` waits, and does not take effect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspension: Option<Suspension>,
     /// Its health, condition by condition.
     pub conditions: Vec<Condition>,
     /// What is wrong with its files.

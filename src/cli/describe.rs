@@ -9,6 +9,7 @@ use xene_schemas::{
     event::Event,
     object,
     run::Run,
+    suspension::Suspension,
     trigger::{Cron, Trigger},
 };
 
@@ -126,6 +127,16 @@ impl Page {
         self.field("Message", message.unwrap_or_default());
     }
 
+    /// Who suspended it by command.
+    fn suspension(&mut self, suspension: Option<&Suspension>) {
+        if let Some(suspension) = suspension {
+            self.field("Suspended", format!("{} by {}", relative(suspension.since, self.now), suspension.by));
+            let until = suspension.until.map(|at| format!("{} ({})", exact(at), relative(at, self.now)));
+            self.field("Until", until.unwrap_or_default());
+            self.field("Why", suspension.why.as_deref().unwrap_or_default());
+        }
+    }
+
     fn section(&mut self, title: &str) {
         self.line("");
         self.line(&painted(title, anstyle::Style::new().bold(), self.colored));
@@ -177,6 +188,7 @@ fn workflow(object: &Value, page: &mut Page) -> Result<(), Error> {
     page.field("Description", metadata.description.unwrap_or_default());
     page.field("Labels", rows::labels(&metadata.labels));
     page.phase(status.phase.as_str(), None, status.message.as_deref());
+    page.suspension(status.suspension.as_ref());
     page.field("File", format!("{}:{}", status.path, status.line));
     page.field("Revision", &status.revision.0);
     page.field("Generation", status.generation.0.to_string());
@@ -217,6 +229,7 @@ fn pipeline(story: &Story, now: Timestamp, page: &mut Page) -> Result<(), Error>
     page.field("Name", &metadata.name);
     page.field("Description", spec("description").and_then(Value::as_str).unwrap_or_default());
     page.phase(status.phase.as_str(), status.reason.as_ref().map(|reason| reason.as_str()), status.message.as_deref());
+    page.suspension(status.suspension.as_ref());
     page.field("Agent", status.agent.map(|agent| agent.to_string()).unwrap_or_default());
     page.field("Epoch", status.epoch.map(|epoch| epoch.to_string()).unwrap_or_default());
     page.field("Revision", &status.revision.0);
@@ -266,6 +279,7 @@ fn run_page(object: &Value, now: Timestamp, page: &mut Page) -> Result<(), Error
     page.field("Trigger", format!("{}{by}", rows::trigger(&run)));
     let time =
         |at: Option<Timestamp>| at.map(|at| format!("{} ({})", exact(at), relative(at, now))).unwrap_or_default();
+    page.field("Repeats", run.spec.rerun_of.map(|run| run.to_string()).unwrap_or_default());
     page.field("Due", time(run.spec.trigger.scheduled_time));
     page.field("Agent", status.agent.as_ref().map(ToString::to_string).unwrap_or_default());
     page.field("Epoch", status.epoch.map(|epoch| epoch.to_string()).unwrap_or_default());

@@ -24,10 +24,13 @@ pub mod kind;
 pub mod logs;
 pub mod man;
 pub mod output;
+pub mod prune;
+pub mod rerun;
 pub mod rows;
 pub mod run;
 pub mod settings;
 pub mod status;
+pub mod suspend;
 pub mod sync;
 pub mod table;
 pub mod test;
@@ -139,6 +142,14 @@ pub enum Command {
     Logs(logs::Args),
     /// Cancel runs.
     Cancel(cancel::Args),
+    /// Start a run again, as it was; prints the new run's name.
+    Rerun(rerun::Args),
+    /// Let a workflow's, a pipeline's triggers rest, or the source.
+    Suspend(suspend::Suspend),
+    /// End a suspension by command.
+    Resume(suspend::Resume),
+    /// Let a commit remove more than half of all workflows.
+    ApprovePrune(prune::Args),
     /// Manage agents and the tokens by which they join.
     Agents(agents::Args),
     /// Print a completion script for a shell.
@@ -193,6 +204,10 @@ fn dispatch(cli: Cli, ui: &mut Ui) -> Result<(), Error> {
         Command::Trigger(args) => trigger::run(&args, &client()?, ui),
         Command::Logs(args) => logs::run(&args, &client()?, ui),
         Command::Cancel(args) => cancel::run(&args, &client()?, ui),
+        Command::Rerun(args) => rerun::run(&args, &client()?, ui),
+        Command::Suspend(args) => suspend::suspend(&args, &client()?, ui),
+        Command::Resume(args) => suspend::resume(&args, &client()?, ui),
+        Command::ApprovePrune(args) => prune::run(&args, &client()?, ui),
         Command::Agents(args) => agents::run(&args, &client()?, ui),
         Command::Completion(args) => completion::run(&args, ui),
         Command::Man(args) => man::run(&args, ui),

@@ -71,6 +71,11 @@ fn print_source(status: &SourceStatus, ui: &mut Ui) -> Result<(), Error> {
         let looked = status.observed_at.map(|at| format!(", looked at {}", relative(at, now))).unwrap_or_default();
         lines.push(("in effect", format!("for {}{looked}", age(at, now))));
     }
+    if let Some(suspension) = &status.suspension {
+        let text = suspension.to_string();
+        let text = text.strip_prefix("suspended ").unwrap_or(&text);
+        lines.push(("suspended", format!("{text} ({})", relative(suspension.since, now))));
+    }
     if status.seen.is_some() && status.seen != status.revision {
         lines.push(("seen", format!("{}, not in effect", short(status.seen.as_ref()))));
     }

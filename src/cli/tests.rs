@@ -26,6 +26,10 @@ fn run(line: &str, fake: &Fake) -> (Result<(), Error>, String, String) {
         Command::Sync => sync::run(&client, ui_ref),
         Command::Cancel(args) => cancel::run(&args, &client, ui_ref),
         Command::Agents(args) => agents::run(&args, &client, ui_ref),
+        Command::Rerun(args) => rerun::run(&args, &client, ui_ref),
+        Command::Suspend(args) => suspend::suspend(&args, &client, ui_ref),
+        Command::Resume(args) => suspend::resume(&args, &client, ui_ref),
+        Command::ApprovePrune(args) => prune::run(&args, &client, ui_ref),
         other => panic!("{other:?}"),
     };
     (result, out.text(), err.text())
@@ -55,6 +59,10 @@ fn each_command_has_its_help() {
         "trigger",
         "logs",
         "cancel",
+        "rerun",
+        "suspend",
+        "resume",
+        "approve-prune",
         "agents",
         "agents token create",
         "agents drain",
@@ -205,6 +213,37 @@ fn the_life_of_an_agent_is_four_calls() {
     }
     let targets: Vec<_> = fake.requests().into_iter().map(|request| request.target).collect();
     assert_eq!(targets, ["drain", "undrain", "revoke", "forget"].map(|verb| format!("/api/v1/agents/a1/{verb}")));
+}
+
+#[test]
+fn what_operators_say_becomes_calls() {
+    let fake = Fake::start(|request, _| match request.path() {
+        "/api/v1/source/approve-prune" => Reply::Json(200, fixtures::source()),
+        "/api/v1/runs/r/rerun" => Reply::Json(201, fixtures::runs()[0].clone()),
+        _ => Reply::Json(200, json!({})),
+    });
+    let told = |line: &str| {
+        let (result, out, err) = run(line, &fake);
+        result.unwrap();
+        format!("{out}{err}")
+    };
+    assert_eq!(told("xene suspend w --why moving --for 2h"), "workflow/w is suspended for 2h\n");
+    assert_eq!(told("xene suspend source -o name"), "source\n");
+    assert_eq!(told("xene resume w/p"), "pipeline/w/p is resumed\n");
+    assert_eq!(told("xene approve-prune 1a2b3c4"), "approved: 1 workflow is left\n");
+    let name = fixtures::runs()[0]["metadata"]["name"].as_str().unwrap().to_owned();
+    assert_eq!(told("xene rerun r --force"), format!("{name}\n"));
+    let calls: Vec<_> = fake.requests().into_iter().map(|r| format!("{} {} {}", r.method, r.target, r.body)).collect();
+    assert_eq!(
+        calls,
+        [
+            r#"POST /api/v1/workflows/w/suspend {"why":"moving","for":"2h"}"#,
+            "POST /api/v1/source/suspend {}",
+            "POST /api/v1/pipelines/w/p/resume {}",
+            r#"POST /api/v1/source/approve-prune {"commit":"1a2b3c4"}"#,
+            r#"POST /api/v1/runs/r/rerun {"force":true}"#,
+        ]
+    );
 }
 
 #[test]

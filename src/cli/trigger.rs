@@ -28,6 +28,18 @@ pub struct Args {
     #[arg(long)]
     pub force: bool,
 
+    /// How it is waited for.
+    #[command(flatten)]
+    pub wait: Wait,
+
+    /// Start at most one run for this key, however often it is asked for.
+    #[arg(long, value_name = "KEY")]
+    pub idempotency_key: Option<String>,
+}
+
+/// How a run that was started is waited for.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Wait {
     /// Wait until the run ends.
     #[arg(long)]
     pub wait: bool,
@@ -35,10 +47,6 @@ pub struct Args {
     /// Wait, and show tasks, steps and output as they go.
     #[arg(short, long)]
     pub follow: bool,
-
-    /// Start at most one run for this key, however often it is asked for.
-    #[arg(long, value_name = "KEY")]
-    pub idempotency_key: Option<String>,
 }
 
 /// Starts a run.
@@ -59,13 +67,18 @@ pub fn run(args: &Args, client: &Client, ui: &mut Ui) -> Result<(), Error> {
     }
     let headers: Vec<_> = args.idempotency_key.as_deref().map(|key| ("idempotency-key", key)).into_iter().collect();
     let created = client.post(Kind::Runs.path(), &body, &headers)?;
-    let run: Run = parse(&created)?;
-    let waits = args.wait || args.follow;
+    started(&created, &args.wait, client, ui)
+}
+
+/// Prints the name of a run that was started, and waits for it if that is asked for.
+pub(super) fn started(created: &Value, wait: &Wait, client: &Client, ui: &mut Ui) -> Result<(), Error> {
+    let run: Run = parse(created)?;
+    let waits = wait.wait || wait.follow;
     match ui.format {
         Format::Table | Format::Wide => ui.out.line(run.metadata.name.to_string())?,
         Format::Name => ui.out.line(format!("run/{}", run.metadata.name))?,
         // With --wait the run as it ended is the result.
-        Format::Json | Format::Yaml if !waits => ui.value(&created)?,
+        Format::Json | Format::Yaml if !waits => ui.value(created)?,
         Format::Json | Format::Yaml => {}
     }
     ui.out.flush()?;
@@ -73,7 +86,7 @@ pub fn run(args: &Args, client: &Client, ui: &mut Ui) -> Result<(), Error> {
         return Ok(());
     }
     let name = run.metadata.name;
-    let ended = if args.follow {
+    let ended = if wait.follow {
         follow::follow(run, client, ui)?
     } else {
         follow::wait(name, client, &mut |heard| {

@@ -2,80 +2,17 @@
 
 use std::{ffi::OsString, path::Path};
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
+pub use xene_agent::usage::is_shown_whole;
 
 use super::{Error, settings};
 
-/// True for what is shown as clap has it: help, also for a command that lacks its subcommand, and the version.
-pub fn is_shown_whole(error: &clap::Error) -> bool {
-    !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
-}
-
 /// One sentence and a hint; `args` is the command line, `file` where values may have come from besides.
 pub fn explain(error: &clap::Error, args: &[OsString], file: Option<&Path>) -> Error {
-    let text = error.to_string();
-    let command = command_of(args);
-    let arg = list(error, ContextKind::InvalidArg);
-    let value = list(error, ContextKind::InvalidValue);
-    let cause = std::error::Error::source(error).map(ToString::to_string);
-    let valid = list(error, ContextKind::ValidValue);
-    let message = match error.kind() {
-        ErrorKind::MissingRequiredArgument => format!("`{command}` needs {arg}"),
-        ErrorKind::UnknownArgument if arg.starts_with('-') => format!("`{command}` has no flag {arg}"),
-        ErrorKind::UnknownArgument => format!("`{command}` takes no argument {arg:?} there"),
-        ErrorKind::InvalidSubcommand => {
-            format!("`{command}` has no command {:?}", list(error, ContextKind::InvalidSubcommand))
-        }
-        ErrorKind::InvalidValue if value.is_empty() => format!("{arg} needs a value"),
-        ErrorKind::InvalidValue => format!("{value:?} is no value of {arg}"),
-        ErrorKind::ValueValidation => match cause {
-            Some(cause) => format!("{value:?} is no value of {arg}: {cause}"),
-            None => format!("{value:?} is no value of {arg}"),
-        },
-        _ => first_sentence(&text),
-    };
-    let suggested = [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand, ContextKind::SuggestedValue]
-        .map(|kind| list(error, kind));
-    let mut hint = match suggested.into_iter().find(|text| !text.is_empty()) {
-        Some(text) => format!("did you mean {text}?"),
-        None if !valid.is_empty() => format!("it takes {valid}"),
-        None => format!("`{command} --help` shows what it takes"),
-    };
+    let (message, mut hint) = xene_agent::usage::explain(error, &settings::command(), args);
     if let Some(file) = file {
         hint = format!("{hint}; what is not on the command line may come from {}", file.display());
     }
     Error::usage_with_hint(message, hint)
-}
-
-/// `xene`, `xene trigger`, …: the command that a command line means, as far as it is one.
-fn command_of(args: &[OsString]) -> String {
-    let (mut command, mut path) = (&settings::command(), "xene".to_owned());
-    for word in args.iter().skip(1).filter_map(|arg| arg.to_str()) {
-        // Flags and their values may stand between.
-        if let Some(found) = command.find_subcommand(word) {
-            path.push(' ');
-            path += found.get_name();
-            command = found;
-        }
-    }
-    path
-}
-
-/// What clap's error holds of one kind.
-fn list(error: &clap::Error, kind: ContextKind) -> String {
-    match error.get(kind) {
-        Some(ContextValue::String(text)) => text.clone(),
-        Some(ContextValue::Strings(texts)) => texts.join(", "),
-        Some(other) => other.to_string(),
-        None => String::new(),
-    }
-}
-
-/// clap's own words, for errors that have no better ones.
-fn first_sentence(text: &str) -> String {
-    let lines = text.lines().map(str::trim).take_while(|line| !line.is_empty());
-    let sentence = lines.collect::<Vec<_>>().join(" ");
-    sentence.strip_prefix("error: ").unwrap_or(&sentence).to_owned()
 }
 
 #[cfg(test)]

@@ -39,10 +39,7 @@ pub fn resolve(
 }
 
 /// The workflow's params, overlaid by the pipeline's.
-pub(super) fn overlay(
-    workflow: &UniqueMap<String, Param>,
-    pipeline: &UniqueMap<String, Param>,
-) -> UniqueMap<String, Param> {
+pub fn overlay(workflow: &UniqueMap<String, Param>, pipeline: &UniqueMap<String, Param>) -> UniqueMap<String, Param> {
     let mut params = workflow.clone().into_inner();
     params.extend(pipeline.iter().map(|(name, param)| (name.clone(), param.clone())));
     params.into()

@@ -106,9 +106,17 @@ impl Controller {
     pub(super) fn command(&mut self, now: Now, command: Command, fx: &mut Effects) -> Result<Answer, Refusal> {
         match command {
             Command::StartRun { pipeline, spec_hash, run, trigger, params, payload, delivery, force } => {
-                let order = super::runs::Order { pipeline, spec_hash, run, trigger, params, payload, delivery, force };
+                let repeats = None;
+                let order =
+                    super::runs::Order { pipeline, spec_hash, run, trigger, params, payload, delivery, force, repeats };
                 self.order_run(now, order, fx)
             }
+            Command::Rerun { original, run, by, delivery, force } => {
+                self.rerun(now, *original, run, by, delivery, force, fx)
+            }
+            Command::Suspend { what, suspension } => self.suspend(now, what, suspension, fx),
+            Command::Resume { what, by } => self.resume(now, what, &by, fx),
+            Command::ApprovePrune { commit, by } => self.approve_prune(now, &commit, &by, fx),
             Command::CancelRun { run, by } => self.cancel_run(now, run, by, fx),
             Command::Drain(agent) => {
                 self.change_agent(&agent, fx, |row| row.draining = true)?;

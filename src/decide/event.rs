@@ -3,14 +3,15 @@
 use indexmap::IndexMap;
 use jiff::Timestamp;
 use xene_schemas::{
-    meta::{AgentName, Labels, PipelineKey, RunName, SpecHash},
+    meta::{AgentName, Labels, PipelineKey, Revision, RunName, SpecHash},
     run::{Run, RunTrigger},
+    suspension::Suspension,
     wire::control::{AgentMessage, ControllerMessage, Hello},
 };
 
 use super::{
     desired::{Desired, SourceHealth},
-    rows::Batch,
+    rows::{Batch, RunRow, Suspendable},
 };
 
 /// One session of one agent; counted up for the life of the process.
@@ -87,6 +88,40 @@ pub enum Command {
         delivery: Option<String>,
         /// Start even if suspended.
         force: bool,
+    },
+    /// Start a run again, as it was: of the same commit, with the same params, due time and payload.
+    Rerun {
+        /// The run that is repeated, which has ended.
+        original: Box<RunRow>,
+        /// The new run's name.
+        run: RunName,
+        /// Who asks.
+        by: String,
+        /// The Idempotency-Key.
+        delivery: Option<String>,
+        /// Start even if suspended.
+        force: bool,
+    },
+    /// Keep triggers from firing, or commits from taking effect.
+    Suspend {
+        /// Which.
+        what: Suspendable,
+        /// Who, when, why, until when.
+        suspension: Suspension,
+    },
+    /// The opposite.
+    Resume {
+        /// Which.
+        what: Suspendable,
+        /// Who asks.
+        by: String,
+    },
+    /// Let the commit in effect remove what it was kept from removing.
+    ApprovePrune {
+        /// The commit, or how it begins.
+        commit: String,
+        /// Who approves.
+        by: String,
     },
     /// End a run.
     CancelRun {
@@ -168,6 +203,18 @@ pub enum Refusal {
     /// The run has ended.
     #[error("run {0} has ended")]
     Ended(RunName),
+    /// The run has not ended, so it can't be repeated yet.
+    #[error("run {0} has not ended: cancel it, or wait for its end, and then start it again")]
+    NotEnded(RunName),
+    /// Nobody suspended it by command.
+    #[error("{0} is not suspended by command; what is committed as `suspend: true` is resumed by a commit")]
+    NotSuspended(String),
+    /// No removal waits for approval.
+    #[error("no removal waits for approval")]
+    NothingBlocked,
+    /// The removal that waits for approval is another commit's.
+    #[error("the removal that waits for approval is that of {0}")]
+    OtherCommit(Revision),
 }
 
 /// What to do.

@@ -1,8 +1,10 @@
 //! The controller's machine: every rule, no I/O. Reconciling, scheduling, ownership, sessions, runs.
 
+mod after;
 mod agents;
 pub mod desired;
 pub mod event;
+mod group;
 mod ownership;
 pub mod plan;
 mod reconcile;
@@ -13,6 +15,7 @@ mod runs;
 mod schedule;
 mod session;
 mod source;
+mod suspend;
 mod wall;
 
 use std::{
@@ -31,16 +34,17 @@ use xene_schemas::{
     agent::Agent,
     event::EventType,
     meta::{AgentName, Name, PipelineKey, RunName},
+    suspension::Suspension,
     wire::control::Assignment,
 };
 
 use self::{
     agents::AgentState,
-    desired::{Observed, SourceOrigin},
+    desired::{Desired, Observed, SourceOrigin},
     event::{Effect, Effects, Event, SessionId},
     ownership::Owned,
     reconcile::{Pipeline, Workflow},
-    rows::{Change, ControllerRow, EndedRun, JoinTokenRow, Loaded, NewEvent, OwnerRow, RunRow},
+    rows::{AfterRow, Change, ControllerRow, EndedRun, JoinTokenRow, Loaded, NewEvent, OwnerRow, RunRow, Suspendable},
     source::SourceState,
     wall::Wall,
 };
@@ -95,6 +99,8 @@ enum Timer {
     Sweep,
     /// Claims that nobody showed since the recovery have run out.
     Recovered,
+    /// A suspension by command ends.
+    Suspension(Suspendable),
 }
 
 /// The controller's machine.
@@ -122,6 +128,16 @@ pub struct Controller {
     /// Runs of the controller that wait for an agent.
     unaddressed: BTreeSet<(PipelineKey, RunName)>,
     ended: BTreeMap<PipelineKey, Vec<EndedRun>>,
+    /// The pipelines that name this one in their `after`.
+    dependents: BTreeMap<PipelineKey, BTreeSet<Name>>,
+    /// What these have still to follow.
+    after: BTreeMap<PipelineKey, AfterRow>,
+    /// The pipelines of each group of `concurrency`.
+    groups: BTreeMap<Name, BTreeSet<PipelineKey>>,
+    /// What is suspended by command.
+    suspensions: BTreeMap<Suspendable, Suspension>,
+    /// The newest that was found while the source is suspended.
+    pending: Option<Box<Desired>>,
     tokens: BTreeMap<String, JoinTokenRow>,
     source: SourceState,
     timers: Timers<Timer>,
@@ -143,6 +159,7 @@ impl Controller {
             incarnation: 0,
             wall_high: Timestamp::UNIX_EPOCH,
             recovering: false,
+            recovered_at: None,
         });
         row.incarnation += 1;
         let mut wall = Wall::new(now, row.wall_high, config.pause_margin);
@@ -167,6 +184,11 @@ impl Controller {
             active: BTreeMap::new(),
             unaddressed: BTreeSet::new(),
             ended: loaded.ended_runs,
+            dependents: BTreeMap::new(),
+            after: loaded.after.into_iter().collect(),
+            groups: BTreeMap::new(),
+            suspensions: BTreeMap::new(),
+            pending: None,
             tokens: loaded.join_tokens.into_iter().map(|token| (token.id.clone(), token)).collect(),
             source: SourceState::new(&config.source, loaded.source),
             timers: Timers::default(),
@@ -177,6 +199,9 @@ impl Controller {
         };
         controller.load_workflows(loaded.workflows, loaded.pipelines);
         controller.count_held();
+        for row in loaded.suspensions {
+            controller.load_suspension(now, row);
+        }
         for agent in loaded.agents {
             controller.agents.insert(agent.name.clone(), AgentState::new(Some(agent)));
         }
@@ -200,6 +225,7 @@ impl Controller {
         let mut fx = Effects::default();
         self.watch_clock(now, &mut fx);
         match event {
+            Event::Compiled(desired) if self.must_wait(&desired) => self.wait_with(now, desired, &mut fx),
             Event::Compiled(desired) => self.compiled(now, *desired, &mut fx),
             Event::Source(health) => self.source_health(now, health, &mut fx),
             Event::SessionOpened { session, agent, fingerprint, address, hello } => {
@@ -228,6 +254,7 @@ impl Controller {
                 Timer::Lease(agent) => self.judge(now, &agent, &mut fx),
                 Timer::GiveUp(run) => self.give_up(now, run, &mut fx),
                 Timer::Recovered => self.end_recovery(now, &mut fx),
+                Timer::Suspension(what) => self.suspension_ended(now, &what, &mut fx),
                 Timer::Sweep => {
                     self.timers.arm(Timer::Sweep, now.boot + SWEEP);
                     self.sweep(now, &mut fx);

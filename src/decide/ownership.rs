@@ -19,10 +19,11 @@ use super::{
     Controller, Timer,
     agents::AgentState,
     event::{Effect, Effects},
+    group::Bond,
     note,
     reconcile::Pipeline,
     rows::{Change, OwnerRow},
-    schedule::{Placement, matches},
+    schedule::Placement,
 };
 
 /// The smallest step of a watermark.
@@ -102,8 +103,16 @@ impl Controller {
         }
     }
 
-    /// Gives a pipeline to an agent if nobody owns it, or its owner's claim has run out. Otherwise says why not.
+    /// Gives a pipeline to an agent if nobody owns it, or its owner's claim has run out. Otherwise says why not. Who
+    /// waits for its group may go on then.
     pub(super) fn place(&mut self, now: Now, key: &PipelineKey, fx: &mut Effects) {
+        self.place_one(now, key, fx);
+        if !self.waiting.contains(key) {
+            self.place_group(now, key, fx);
+        }
+    }
+
+    pub(super) fn place_one(&mut self, now: Now, key: &PipelineKey, fx: &mut Effects) {
         let owned = self.owners.get(key);
         let owner = owned.and_then(|owned| owned.row.owner.clone());
         if let (Some(owned), Some(_)) = (owned, &owner)
@@ -115,13 +124,13 @@ impl Controller {
         let gives_back = owned.is_some_and(|owned| owned.row.revoking || owned.row.void);
         let forgotten =
             owner.as_ref().and_then(|owner| self.agents.get(owner)).is_some_and(|agent| agent.row.is_none());
-        let Some(pipeline) = self.pipelines.get(key) else {
+        if !self.pipelines.contains_key(key) {
             self.waiting.remove(key);
             if owner.is_some() {
                 self.disown(now, key, Reason::MOVING, "the pipeline was removed".into(), fx);
             }
             return;
-        };
+        }
         if owner.is_none()
             && let Some(doubt) = self.in_doubt(key)
         {
@@ -131,7 +140,20 @@ impl Controller {
         }
         // One that was to give it back and said nothing may have it anew, if by now nothing speaks against it.
         let except = owner.as_ref().filter(|_| !gives_back);
-        match self.choose(&pipeline.labels, except) {
+        let placement = match self.bond(now, key) {
+            Bond::Waits(message) => Placement::Nowhere(Reason::MOVING, message),
+            bond => {
+                let only = if let Bond::To(agent) = &bond { Some(agent) } else { None };
+                match (self.choose(&self.asked_labels(key), except, only), self.group(key)) {
+                    (Placement::Nowhere(reason, message), Some(group)) => {
+                        let message = format!("{message}; all pipelines of group {group} go to one agent");
+                        Placement::Nowhere(reason, message)
+                    }
+                    (placement, _) => placement,
+                }
+            }
+        };
+        match placement {
             Placement::Agent(agent, message) => self.grant(now, key, agent, message, fx),
             Placement::Nowhere(reason, message) => {
                 self.waiting.insert(key.clone());
@@ -300,17 +322,22 @@ impl Controller {
         }
     }
 
-    /// An owner that lacks the labels by now gives the pipeline back.
+    /// An owner that lacks the labels by now, or the rest of the group, gives the pipeline back.
     pub(super) fn keep_or_revoke(&mut self, now: Now, key: &PipelineKey, fx: &mut Effects) {
-        let Some(pipeline) = self.pipelines.get(key) else { return };
+        if !self.pipelines.contains_key(key) {
+            return;
+        }
         let owner = self.owners.get(key).and_then(|owned| owned.row.owner.as_ref());
         let Some(owner) = owner else {
             self.place(now, key, fx);
             return;
         };
         let row = self.agents.get(owner).and_then(|agent| agent.row.as_ref());
-        if row.is_some_and(|row| !matches(&pipeline.labels, &row.labels)) {
+        if row.is_some_and(|row| !self.fits(key, &row.labels)) {
             let message = format!("{owner} has not the labels any more, and gives it back");
+            self.revoke(key, message, fx);
+        } else if let Some(rival) = self.rival(now, key, owner) {
+            let message = format!("{owner} gives it back, to where the rest of its group is: {rival}");
             self.revoke(key, message, fx);
         }
     }
@@ -372,6 +399,7 @@ impl Controller {
             spec_hash: row.spec_hash,
             revision: row.revision.clone(),
             revoked: row.revoking,
+            suspended: self.suspension(key).is_some(),
         })
     }
 

@@ -51,6 +51,8 @@ pub struct Plan {
     pub prune_blocked: Option<u32>,
 }
 
+/// How the reason of a workflow that is blocked begins.
+pub(super) const BLOCKED: &str = "PruneBlocked";
 /// With fewer workflows than that, a commit may remove any number.
 const MIN_TO_BLOCK: usize = 4;
 
@@ -117,8 +119,8 @@ impl Plan {
         } else if all >= MIN_TO_BLOCK && gone * 2 > all {
             self.prune_blocked = u32::try_from(all).ok();
             Some(format!(
-                "PruneBlocked: {} would remove {gone} of {all} workflows at once; revert it, or bring files back until \
-                 at most half go",
+                "{BLOCKED}: {0} would remove {gone} of {all} workflows at once; if that is meant, `xene approve-prune \
+                 {0}`, else revert it",
                 desired.revision
             ))
         } else {

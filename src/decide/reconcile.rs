@@ -14,10 +14,10 @@ use xene_schemas::{
 use super::{
     Controller,
     desired::{Desired, ObservedWorkflow},
-    event::Effects,
+    event::{Answer, Effects, Refusal},
     note,
-    plan::{Plan, PlanChange},
-    rows::{Change, PipelineRow, WorkflowRow},
+    plan::{BLOCKED, Plan, PlanChange},
+    rows::{Change, PipelineRow, Suspendable, WorkflowRow},
 };
 
 /// What the machine needs of a pipeline in effect.
@@ -33,6 +33,10 @@ pub(super) struct Pipeline {
     pub(super) history: Option<History>,
     pub(super) timeout: Option<Duration>,
     pub(super) max_runs: u32,
+    /// The group of `concurrency`.
+    pub(super) group: Option<Name>,
+    /// The pipelines of its workflow that it follows.
+    pub(super) after: Vec<Name>,
 }
 
 /// A workflow in effect: its row as bytes, which take a tenth of its memory and are seldom looked into.
@@ -51,7 +55,7 @@ impl Workflow {
         Self { generation: row.generation, held: row.held.clone(), blocked_among: row.blocked_among, row: bytes.into() }
     }
 
-    fn row(&self) -> Option<WorkflowRow> {
+    pub(super) fn row(&self) -> Option<WorkflowRow> {
         serde_json::from_slice(&self.row).ok()
     }
 }
@@ -68,6 +72,8 @@ impl Pipeline {
             history: spec.history.clone(),
             timeout: spec.timeout.map(Into::into),
             max_runs: spec.concurrency.max,
+            group: spec.concurrency.group.clone(),
+            after: spec.after.0.clone(),
         }
     }
 }
@@ -85,12 +91,59 @@ impl Controller {
             }
             let smallest = self.config.min_autonomy;
             let pipeline = Pipeline::new(&row.spec, row.spec_hash, row.revision, row.suspend, smallest);
-            self.pipelines.insert(row.key, pipeline);
+            self.enter(row.key, pipeline);
         }
+    }
+
+    /// Keeps a pipeline, and who is to look at it when something happens to another.
+    fn enter(&mut self, key: PipelineKey, pipeline: Pipeline) {
+        self.leave(&key);
+        for before in &pipeline.after {
+            let before = PipelineKey { workflow: key.workflow.clone(), pipeline: before.clone() };
+            self.dependents.entry(before).or_default().insert(key.pipeline.clone());
+        }
+        if let Some(group) = &pipeline.group {
+            self.groups.entry(group.clone()).or_default().insert(key.clone());
+        }
+        self.pipelines.insert(key, pipeline);
+    }
+
+    /// The opposite; the group that it leaves, if it had one.
+    fn leave(&mut self, key: &PipelineKey) -> Option<Name> {
+        let pipeline = self.pipelines.remove(key)?;
+        for before in pipeline.after {
+            let before = PipelineKey { workflow: key.workflow.clone(), pipeline: before };
+            if let Some(dependents) = self.dependents.get_mut(&before) {
+                dependents.remove(&key.pipeline);
+                if dependents.is_empty() {
+                    self.dependents.remove(&before);
+                }
+            }
+        }
+        let group = pipeline.group?;
+        if let Some(members) = self.groups.get_mut(&group) {
+            members.remove(key);
+            if members.is_empty() {
+                self.groups.remove(&group);
+            }
+        }
+        Some(group)
+    }
+
+    /// True if the source is suspended, and this is news.
+    pub(super) fn must_wait(&self, desired: &Desired) -> bool {
+        self.source_suspension().is_some() && self.source.revision() != Some(&desired.revision)
+    }
+
+    /// The source is suspended: what it asks for waits, and the newest takes the place of what waited before.
+    pub(super) fn wait_with(&mut self, now: Now, desired: Box<Desired>, fx: &mut Effects) {
+        self.pending = Some(desired);
+        self.put_source(now, fx);
     }
 
     /// The source asks for this: one commit for all of it.
     pub(super) fn compiled(&mut self, now: Now, desired: Desired, fx: &mut Effects) {
+        self.pending = None;
         let plan = Plan::build(&desired, &self.observed);
         // All rows before anything that stays: after a first look they are many, and their memory, which goes back
         // once they are written, must not lie between what is kept.
@@ -98,26 +151,25 @@ impl Controller {
             self.write(now, &desired, change, fx);
         }
         let mut touched: BTreeSet<PipelineKey> = BTreeSet::new();
+        let mut regrouped: BTreeSet<Name> = BTreeSet::new();
         for change in plan.changes {
             match change {
                 PlanChange::CreateWorkflow(name)
                 | PlanChange::UpdateWorkflow(name)
                 | PlanChange::MoveWorkflow(name) => self.keep_workflow(&desired, &name),
-                PlanChange::RemoveWorkflow(name) => {
-                    self.workflows.remove(&name);
-                    self.observed.workflows.remove(&name);
-                }
+                PlanChange::RemoveWorkflow(name) => self.remove_workflow(&name, fx),
                 PlanChange::CreatePipeline(key) => {
                     self.keep_pipeline(&desired, &key);
                     self.begin_watermark(now, &key, fx);
                     touched.insert(key);
                 }
                 PlanChange::UpdatePipeline(key) => {
+                    regrouped.extend(self.group(&key).cloned());
                     self.keep_pipeline(&desired, &key);
                     self.respec(now, &key, fx);
                     touched.insert(key);
                 }
-                PlanChange::RemovePipeline(key) => self.remove_pipeline(now, &key, fx),
+                PlanChange::RemovePipeline(key) => regrouped.extend(self.remove_pipeline(now, &key, fx)),
             }
         }
         self.hold(&desired, &plan.held, plan.prune_blocked, fx);
@@ -125,9 +177,62 @@ impl Controller {
             fx.commit.push(Change::PutFile(path.clone(), row.clone().map(Box::new)));
         }
         self.source_applied(now, &desired, fx);
+        for key in &touched {
+            self.follow(now, key, fx);
+            regrouped.extend(self.group(key).cloned());
+        }
+        let members = regrouped.iter().filter_map(|group| self.groups.get(group));
+        touched.extend(members.flatten().cloned().collect::<Vec<_>>());
         for key in touched {
             self.keep_or_revoke(now, &key, fx);
         }
+    }
+
+    fn remove_workflow(&mut self, name: &Name, fx: &mut Effects) {
+        self.workflows.remove(name);
+        self.observed.workflows.remove(name);
+        self.drop_suspension(&Suspendable::Workflow(name.clone()), fx);
+    }
+
+    /// A person lets a commit remove what it was kept from removing: all of that, at once.
+    pub(super) fn approve_prune(
+        &mut self,
+        now: Now,
+        commit: &str,
+        by: &str,
+        fx: &mut Effects,
+    ) -> Result<Answer, Refusal> {
+        let blocked = self.workflows.iter().filter(|(_, workflow)| {
+            workflow.blocked_among.is_some() && workflow.held.as_ref().is_some_and(|held| held.starts_with(BLOCKED))
+        });
+        let blocked: Vec<Name> = blocked.map(|(name, _)| name.clone()).collect();
+        let revision = self.source.revision().cloned().filter(|_| !blocked.is_empty());
+        let revision = revision.ok_or(Refusal::NothingBlocked)?;
+        if !revision.0.starts_with(commit) {
+            return Err(Refusal::OtherCommit(revision));
+        }
+        let removed: Vec<&str> = blocked.iter().map(Name::as_str).collect();
+        let message = format!("{by} lets {revision} remove {}", removed.join(", "));
+        note(fx, now, EventType::Normal, "PruneApproved", "source".into(), message);
+        let mut regrouped: BTreeSet<Name> = BTreeSet::new();
+        for name in blocked {
+            let message = format!("{revision} asks for it no more, and {by} approved");
+            note(fx, now, EventType::Normal, "WorkflowRemoved", format!("workflow/{name}"), message);
+            fx.commit.push(Change::DeleteWorkflow(name.clone()));
+            let pipelines = self.observed.workflows.get(&name).map(|observed| observed.pipelines.clone());
+            for pipeline in pipelines.unwrap_or_default().into_keys() {
+                let key = PipelineKey { workflow: name.clone(), pipeline };
+                regrouped.extend(self.remove_pipeline(now, &key, fx));
+            }
+            self.remove_workflow(&name, fx);
+        }
+        for member in regrouped.iter().filter_map(|group| self.groups.get(group)).flatten().cloned().collect::<Vec<_>>()
+        {
+            self.keep_or_revoke(now, &member, fx);
+        }
+        self.count_held();
+        self.put_source(now, fx);
+        Ok(Answer::Done)
     }
 
     /// Adds the rows and the event of one change.
@@ -208,22 +313,28 @@ impl Controller {
         let (spec_hash, revision) = (compiled.encode().0, desired.revision.clone());
         let smallest = self.config.min_autonomy;
         let pipeline = Pipeline::new(&compiled.spec, spec_hash, revision, compiled.suspend, smallest);
-        self.pipelines.insert(key.clone(), pipeline);
+        self.enter(key.clone(), pipeline);
         if let Some(observed) = self.observed.workflows.get_mut(&key.workflow) {
             observed.pipelines.insert(key.pipeline.clone(), spec_hash);
         }
     }
 
     /// Its triggers stop, its runs go on, its history stays until retention takes it.
-    fn remove_pipeline(&mut self, now: Now, key: &PipelineKey, fx: &mut Effects) {
-        self.pipelines.remove(key);
+    /// Returns the group that it leaves.
+    fn remove_pipeline(&mut self, now: Now, key: &PipelineKey, fx: &mut Effects) -> Option<Name> {
+        let group = self.leave(key);
         self.waiting.remove(key);
+        if self.after.remove(key).is_some() {
+            fx.commit.push(Change::PutAfter(key.clone(), None));
+        }
+        self.drop_suspension(&Suspendable::Pipeline(key.clone()), fx);
         if let Some(observed) = self.observed.workflows.get_mut(&key.workflow) {
             observed.pipelines.remove(&key.pipeline);
         }
         fx.commit.push(Change::DeletePipeline(key.clone()));
         self.revoke(key, "the pipeline was removed".into(), fx);
         self.end_unaddressed(now, key, fx);
+        group
     }
 
     /// Workflows that vanished but stay, and those that are asked for again.

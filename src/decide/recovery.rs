@@ -41,6 +41,7 @@ impl Controller {
         }
         self.row.generation = (self.row.generation.max(seen) + 1).max(now.wall.as_second().unsigned_abs());
         self.row.recovering = true;
+        self.row.recovered_at = Some(self.row.wall_high.max(now.wall));
         fx.commit.push(Change::PutController(self.row.clone()));
         fx.now.push(Effect::Alert(format!("recovery: {why}; only claims of agents that are live are adopted")));
         note(fx, now, EventType::Warning, "Recovering", "controller".into(), why.to_owned());

@@ -56,6 +56,10 @@ impl Controller {
         let success = row.run.status.phase == RunPhase::Success;
         self.ended.entry(key.clone()).or_default().push(EndedRun { name: run, finished_at, success });
         self.retain(now, &key, fx);
+        if success {
+            self.succeeded(now, &row, fx);
+        }
+        self.place_group(now, &key, fx);
     }
 
     /// Looks for runs that are too old, of every pipeline.

@@ -1,7 +1,8 @@
 //! What the controller keeps: rows of the store, and changes of them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
+use indexmap::IndexMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use xene_schemas::{
@@ -13,6 +14,7 @@ use xene_schemas::{
     pipeline::{Autonomy, PipelineSpec},
     run::Run,
     source::SourceStatus,
+    suspension::Suspension,
     workflow::WorkflowSpec,
 };
 
@@ -58,6 +60,12 @@ pub enum Change {
     PutDelivery(PipelineKey, String, RunName),
     /// The controller's own counters.
     PutController(ControllerRow),
+    /// What a pipeline with `after` has still to follow; `None`: nothing.
+    PutAfter(PipelineKey, Option<AfterRow>),
+    /// Something is suspended by command.
+    PutSuspension(SuspensionRow),
+    /// It is not any more.
+    DeleteSuspension(Suspendable),
 }
 
 /// The controller's own counters.
@@ -74,6 +82,9 @@ pub struct ControllerRow {
     /// True while nobody can tell which agents own what: the store was restored, or made anew under agents.
     #[serde(default)]
     pub recovering: bool,
+    /// When the last recovery began, by the guarded clock: of due times up to then, nobody can tell what they led to.
+    #[serde(default)]
+    pub recovered_at: Option<Timestamp>,
 }
 
 /// A workflow in effect.
@@ -194,6 +205,68 @@ pub struct RunRow {
     pub payload: Option<Vec<u8>>,
     /// When an Unknown run is given up.
     pub give_up_at: Option<Timestamp>,
+    /// True if it was under way when the store was restored: what followed from its end may have happened already.
+    #[serde(default)]
+    pub unsure: bool,
+}
+
+impl RunRow {
+    /// Of a run of which no fact is known.
+    pub fn new(run: Run, from_controller: bool) -> Self {
+        Self { run, facts: 0, from_controller, cancel_by: None, payload: None, give_up_at: None, unsure: false }
+    }
+}
+
+/// Successes of upstream pipelines that a pipeline with `after` has not followed yet, in the order in which they came;
+/// of each pipeline the newest.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct AfterRow {
+    /// The successes.
+    pub arrived: Vec<Arrived>,
+}
+
+/// A success that waits to be followed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Arrived {
+    /// The pipeline, of the same workflow.
+    pub pipeline: Name,
+    /// Its run.
+    pub run: RunName,
+    /// When that ended.
+    pub finished_at: Timestamp,
+    /// What it was given.
+    pub params: IndexMap<String, String>,
+}
+
+/// What can be suspended by command.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Suspendable {
+    /// What is found at the source does not take effect.
+    Source,
+    /// Its triggers do not fire, those of all its pipelines.
+    Workflow(Name),
+    /// Its triggers do not fire.
+    Pipeline(PipelineKey),
+}
+
+impl fmt::Display for Suspendable {
+    /// As an event's `regarding` names it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Source => f.write_str("source"),
+            Self::Workflow(name) => write!(f, "workflow/{name}"),
+            Self::Pipeline(key) => write!(f, "pipeline/{key}"),
+        }
+    }
+}
+
+/// Something that a person suspended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SuspensionRow {
+    /// What.
+    pub what: Suspendable,
+    /// Who, when, why, until when.
+    pub suspension: Suspension,
 }
 
 /// A run that has ended, as far as retention needs it.
@@ -284,6 +357,10 @@ pub struct Loaded {
     pub ended_runs: BTreeMap<PipelineKey, Vec<EndedRun>>,
     /// All join tokens.
     pub join_tokens: Vec<JoinTokenRow>,
+    /// What pipelines with `after` have still to follow.
+    pub after: Vec<(PipelineKey, AfterRow)>,
+    /// What is suspended by command.
+    pub suspensions: Vec<SuspensionRow>,
     /// How the source went.
     pub source: Option<SourceStatus>,
     /// What each file last gave.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use indexmap::IndexMap;
 use xene_agent::decide::time::{Now, after};
 use xene_schemas::{
-    meta::{AgentName, Epoch, PipelineKey, RunName, SpecHash},
+    meta::{AgentName, Epoch, PipelineKey, Revision, RunName, SpecHash},
     phase::{Reason, RunPhase},
     pipeline::Autonomy,
     run::{Run, RunEvent, RunSpec, RunTrigger, TriggerType},
@@ -32,6 +32,8 @@ pub(super) struct Order {
     pub(super) payload: Option<Vec<u8>>,
     pub(super) delivery: Option<String>,
     pub(super) force: bool,
+    /// The run that it repeats, with that one's revision: then its spec need not be the one in effect.
+    pub(super) repeats: Option<(RunName, Revision)>,
 }
 
 /// What the agent of a run is told until its first fact has come.
@@ -76,13 +78,15 @@ impl Controller {
         if let Some(row) = self.runs.get(&order.run) {
             return Ok(Answer::Run(Box::new(row.run.clone())));
         }
+        let (rerun_of, revision) = order.repeats.unzip();
         let spec = RunSpec {
             workflow: key.workflow.clone(),
             pipeline: key.pipeline.clone(),
             trigger: order.trigger,
             params: order.params,
-            revision: pipeline.revision.clone(),
+            revision: revision.unwrap_or_else(|| pipeline.revision.clone()),
             spec_hash: order.spec_hash,
+            rerun_of,
         };
         if let Some(ended) = self.ended_run(&key, order.run) {
             // The record is in the store; what is known here is that it ended, and how.
@@ -90,13 +94,13 @@ impl Controller {
             run.status.phase = if ended.success { RunPhase::Success } else { RunPhase::Error };
             return Ok(Answer::Run(Box::new(run)));
         }
-        if pipeline.spec_hash != order.spec_hash {
+        if pipeline.spec_hash != order.spec_hash && rerun_of.is_none() {
             return Err(Refusal::SpecChanged);
         }
-        if pipeline.suspend && !order.force {
+        if (pipeline.suspend || self.suspension(&key).is_some()) && !order.force {
             return Err(Refusal::Suspended(key));
         }
-        let busy = self.active.get(&key).is_some_and(|runs| runs.len() >= pipeline.max_runs as usize);
+        let busy = self.is_busy(&key);
         let mut run = Run::new(order.run, now.wall, spec);
         let waits = self.owners.get(&key).map_or("no agent has its pipeline", |owned| match &owned.row.owner {
             Some(_) => "its agent is not connected",
@@ -107,8 +111,7 @@ impl Controller {
             run.status.reason = Some(Reason::QUEUED);
             run.status.message = Some("it waits for an earlier run of this pipeline".to_owned());
         }
-        let row =
-            RunRow { run, facts: 0, from_controller: true, cancel_by: None, payload: order.payload, give_up_at: None };
+        let row = RunRow { payload: order.payload, ..RunRow::new(run, true) };
         if let Some(delivery) = order.delivery {
             fx.commit.push(Change::PutDelivery(key.clone(), delivery, order.run));
         }
@@ -118,6 +121,36 @@ impl Controller {
         self.unaddressed.insert((key.clone(), order.run));
         self.address_runs(&key, fx);
         Ok(Answer::Run(Box::new(self.runs[&order.run].run.clone())))
+    }
+
+    /// The same again, whatever is in effect by now.
+    #[expect(clippy::too_many_arguments, reason = "the fields of one command")]
+    pub(super) fn rerun(
+        &mut self,
+        now: Now,
+        original: RunRow,
+        run: RunName,
+        by: String,
+        delivery: Option<String>,
+        force: bool,
+        fx: &mut Effects,
+    ) -> Result<Answer, Refusal> {
+        let RunRow { run: Run { metadata, spec, status }, payload, .. } = original;
+        if !status.phase.is_final() {
+            return Err(Refusal::NotEnded(metadata.name));
+        }
+        let order = Order {
+            pipeline: spec.key(),
+            spec_hash: spec.spec_hash,
+            run,
+            trigger: RunTrigger { by: Some(by), ..spec.trigger },
+            params: spec.params,
+            payload,
+            delivery,
+            force,
+            repeats: Some((metadata.name, spec.revision)),
+        };
+        self.order_run(now, order, fx)
     }
 
     /// Runs that wait for an agent go to the owner of the current epoch, if it is there to hear of them.
@@ -264,14 +297,9 @@ impl Controller {
             }
             let mut record = Run::new(run, *at, spec.clone());
             (record.status.agent, record.status.epoch) = (Some(agent.clone()), Some(fact.epoch));
-            let row = RunRow {
-                run: record,
-                facts: 1,
-                from_controller: false,
-                cancel_by: None,
-                payload: None,
-                give_up_at: None,
-            };
+            // Due before the store was restored: it may have been followed already, and forgotten with its end.
+            let unsure = self.row.recovered_at.is_some_and(|at| run.at() <= at);
+            let row = RunRow { facts: 1, unsure, ..RunRow::new(record, false) };
             self.runs.insert(run, row);
             self.active.entry(fact.pipeline).or_default().insert(run);
             if let Some(state) = self.agents.get_mut(agent) {
@@ -373,6 +401,8 @@ impl Controller {
     /// After a recovery: if it did not begin, as the store remembers, any agent may have begun it since.
     pub(super) fn doubt_run(&mut self, now: Now, run: RunName, fx: &mut Effects) {
         let Some(row) = self.runs.get_mut(&run) else { return };
+        row.unsure = true;
+        fx.commit.push(Change::PutRun(Box::new(row.clone())));
         if row.from_controller && row.facts == 0 {
             self.unaddressed.remove(&(row.run.spec.key(), run));
             row.run.status.epoch = None;

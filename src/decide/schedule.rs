@@ -1,14 +1,12 @@
 //! Placement: which agent gets a pipeline, and why this one, or why none.
 
-use std::fmt::Write as _;
-
 use xene_schemas::{
     map::UniqueMap,
     meta::{AgentName, Labels},
     phase::Reason,
 };
 
-use super::{Controller, agents::AgentState};
+use super::{Controller, agents::AgentState, rows::AgentRow};
 
 /// Where a pipeline goes, with the reason in a sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,13 +23,20 @@ pub(super) fn matches(asked: &UniqueMap<String, String>, labels: &Labels) -> boo
 }
 
 impl Controller {
-    /// Chooses: all labels, fewest pipelines per slot, then by name. Costs one look at each agent.
-    pub(super) fn choose(&self, labels: &UniqueMap<String, String>, except: Option<&AgentName>) -> Placement {
+    /// Chooses: all labels, fewest pipelines per slot, then by name; with `only`, that agent or none. Costs one look at
+    /// each agent.
+    pub(super) fn choose(
+        &self,
+        asked: &[&UniqueMap<String, String>],
+        except: Option<&AgentName>,
+        only: Option<&AgentName>,
+    ) -> Placement {
         let mut best: Option<(&AgentName, &AgentState)> = None;
         let mut unavailable = Vec::new();
         for (name, agent) in &self.agents {
-            let Some(row) = agent.row.as_ref().filter(|row| matches(labels, &row.labels)) else { continue };
-            if Some(name) == except {
+            let fits = |row: &&AgentRow| asked.iter().all(|asked| matches(asked, &row.labels));
+            let Some(row) = agent.row.as_ref().filter(fits) else { continue };
+            if Some(name) == except || only.is_some_and(|only| only != name) {
                 continue;
             }
             if let Some(why) = agent.unavailable(row) {
@@ -40,17 +45,24 @@ impl Controller {
                 best = Some((name, agent));
             }
         }
-        let asked = describe(labels);
-        match best {
-            Some((name, agent)) => {
+        let labels = describe(asked);
+        match (best, only) {
+            (Some((name, _)), Some(_)) => {
+                Placement::Agent(name.clone(), format!("{name} has {labels}and the rest of its group"))
+            }
+            (Some((name, agent)), None) => {
                 let (owned, slots) = (agent.owned.len(), agent.slots());
-                let message = format!("{name} has {asked}and the fewest pipelines per slot: {owned} on {slots}");
+                let message = format!("{name} has {labels}and the fewest pipelines per slot: {owned} on {slots}");
                 Placement::Agent(name.clone(), message)
             }
-            None if unavailable.is_empty() => {
-                Placement::Nowhere(Reason::NO_MATCHING_AGENT, format!("no agent has {asked}").trim_end().to_owned())
+            (None, Some(only)) if unavailable.is_empty() => {
+                let message = format!("{only}, which has the rest of its group, has not {labels}");
+                Placement::Nowhere(Reason::NO_MATCHING_AGENT, message.trim_end().to_owned())
             }
-            None => {
+            (None, None) if unavailable.is_empty() => {
+                Placement::Nowhere(Reason::NO_MATCHING_AGENT, format!("no agent has {labels}").trim_end().to_owned())
+            }
+            (None, _) => {
                 let agents = unavailable.join(", ");
                 Placement::Nowhere(Reason::NO_AGENT_AVAILABLE, format!("not available: {agents}"))
             }
@@ -59,15 +71,13 @@ impl Controller {
 }
 
 /// `the labels gpu=yes, os=linux `, or nothing that needs saying.
-fn describe(labels: &UniqueMap<String, String>) -> String {
-    if labels.is_empty() {
-        return "what it takes ".into();
+fn describe(asked: &[&UniqueMap<String, String>]) -> String {
+    let mut pairs: Vec<String> = Vec::new();
+    for (label, value) in asked.iter().copied().flatten() {
+        let pair = format!("{label}={value}");
+        if !pairs.contains(&pair) {
+            pairs.push(pair);
+        }
     }
-    let mut text = String::from("the labels");
-    for (at, (label, value)) in labels.iter().enumerate() {
-        let comma = if at == 0 { "" } else { "," };
-        let _ = write!(text, "{comma} {label}={value}");
-    }
-    text.push(' ');
-    text
+    if pairs.is_empty() { "what it takes ".into() } else { format!("the labels {} ", pairs.join(", ")) }
 }

@@ -20,7 +20,6 @@ use super::{
     event::{Effect, Effects, SessionId},
     ownership::Owned,
     rows::{Change, LedgerRow},
-    schedule::matches,
 };
 
 /// Answers that an agent does not show to have got for this long are lost on the way: its renewals stop counting.
@@ -118,8 +117,7 @@ impl Controller {
         };
         fx.then.push(Effect::Send { session, message: ControllerMessage::Welcome(welcome) });
         for key in owned {
-            let fits = self.pipelines.get(&key).is_none_or(|pipeline| matches(&pipeline.labels, &labels));
-            if !fits {
+            if !self.fits(&key, &labels) {
                 self.revoke(&key, format!("{agent} has not the labels any more, and gives it back"), fx);
             }
             self.address_runs(&key, fx);

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use xene_agent::decide::time::Now;
 use xene_schemas::{
     event::EventType,
-    meta::Name,
+    meta::{Name, Revision},
     source::{Condition, ConditionStatus, SourceStatus},
 };
 
@@ -48,6 +48,7 @@ impl SourceState {
             workflows: 0,
             ignored: 0,
             dirty: 0,
+            suspension: None,
             conditions: Vec::new(),
             problems: Vec::new(),
         });
@@ -56,6 +57,11 @@ impl SourceState {
         status.branch.clone_from(&origin.branch);
         status.path.clone_from(&origin.path);
         Self { status, failure: None, limit: None, held: Vec::new(), blocked: Vec::new() }
+    }
+
+    /// What is in effect.
+    pub(super) fn revision(&self) -> Option<&Revision> {
+        self.status.revision.as_ref()
     }
 
     /// The conditions as they are; `since` moves with the status of a condition only.
@@ -71,6 +77,10 @@ impl SourceState {
         let applied = status.revision.as_ref().map_or("nothing", |revision| &revision.0);
         let ready = match (behind, failed) {
             (_, true) if status.revision.is_none() => (False, reason.clone(), message.clone()),
+            (true, _) if status.suspension.is_some() => {
+                let by = status.suspension.as_ref().map(ToString::to_string).unwrap_or_default();
+                (False, "Suspended".into(), format!("{seen} was found and waits, {applied} stays in effect: {by}"))
+            }
             (true, _) => (False, "Progressing".into(), format!("{seen} was found, {applied} is in effect")),
             (false, true) => (Unknown, reason.clone(), message.clone()),
             (false, false) if status.revision.is_none() => (Unknown, "NotYet".into(), "nothing was found yet".into()),
@@ -79,8 +89,12 @@ impl SourceState {
         let degraded = if problems > 0 {
             (True, "Problems".into(), format!("{} in its files; what they last gave stays in effect", count(problems)))
         } else if !self.blocked.is_empty() {
-            let message = "more than half of all workflows would go at once, and stay";
-            (True, "PruneBlocked".into(), format!("{message}: {}", join(&self.blocked)))
+            let names = join(&self.blocked);
+            let message = format!(
+                "more than half of all workflows would go at once, and stay: {names}; if that is meant, `xene \
+                 approve-prune {applied}`, else revert it"
+            );
+            (True, "PruneBlocked".into(), message)
         } else if !self.held.is_empty() {
             (True, "PruneHeld".into(), format!("no file declares these any more, and they stay: {}", join(&self.held)))
         } else if let Some(limit) = &self.limit {
@@ -98,8 +112,11 @@ impl SourceState {
         } else {
             (is(status.seen.is_some()), "Looked".into(), format!("{seen} is the newest"))
         };
-        let reconciling =
-            (is(behind), if behind { "Progressing" } else { "Done" }.into(), format!("{applied} is in effect"));
+        let reconciling = match (behind, status.suspension.is_some()) {
+            (true, true) => (False, "Suspended".into(), format!("{applied} is in effect")),
+            (true, false) => (True, "Progressing".into(), format!("{applied} is in effect")),
+            (false, _) => (False, "Done".into(), format!("{applied} is in effect")),
+        };
         let conditions = [
             ("Ready", ready),
             ("Reconciling", reconciling),
@@ -148,7 +165,6 @@ impl Controller {
 
     /// What was compiled is in effect.
     pub(super) fn source_applied(&mut self, now: Now, desired: &Desired, fx: &mut Effects) {
-        let workflows = u32::try_from(self.workflows.len()).unwrap_or(u32::MAX);
         let status = &mut self.source.status;
         let moved = status.revision.as_ref() != Some(&desired.revision);
         status.attempted = Some(desired.revision.clone());
@@ -159,7 +175,7 @@ impl Controller {
         if moved {
             status.synced_at = Some(now.wall);
         }
-        (status.workflows, status.ignored) = (workflows, desired.ignored);
+        status.ignored = desired.ignored;
         status.problems.clone_from(&desired.problems);
         let before = self.source.condition("Degraded");
         self.put_source(now, fx);
@@ -170,7 +186,9 @@ impl Controller {
         }
     }
 
-    fn put_source(&mut self, now: Now, fx: &mut Effects) {
+    pub(super) fn put_source(&mut self, now: Now, fx: &mut Effects) {
+        self.source.status.suspension = self.source_suspension().cloned();
+        self.source.status.workflows = u32::try_from(self.workflows.len()).unwrap_or(u32::MAX);
         self.source.judge(now.wall);
         fx.commit.push(Change::PutSource(Box::new(self.source.status.clone())));
     }

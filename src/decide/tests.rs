@@ -1,5 +1,8 @@
 //! Stories: one controller's machine and some agents' machines in a world of memory, where time is a number.
 
+mod after;
+mod groups;
+mod operators;
 mod recovery;
 mod stories;
 mod world;

@@ -10,13 +10,14 @@ use axum::{
 use xene_agent::clock;
 use xene_schemas::{
     meta::{Name, PipelineKey, RunName},
+    object::WorkflowObject,
     phase::{AgentPhase, PipelinePhase, RunPhase, WorkflowPhase},
     source::Source,
 };
 
 use super::{
     Api,
-    objects::{self, Object, list},
+    objects::{self, Object, Suspensions, list},
     problem::Problem,
     query::{Query, Selector},
 };
@@ -40,22 +41,28 @@ pub(super) async fn workflows(State(api): State<Arc<Api>>, mut query: Query) -> 
     let only: Option<Name> = query.parse("workflow", "a name")?;
     let phase: Option<WorkflowPhase> = query.parse("phase", "Ready, Invalid or Suspended")?;
     query.finish()?;
+    let suspensions = Suspensions::read(&api)?;
     let rows = api.handle.store().workflows(after.as_ref(), limit, |row| {
         let name = &row.metadata.name;
         only.as_ref().is_none_or(|only| only == name)
             && labels.matches(|key| row.metadata.labels.get(key))
-            && phase.is_none_or(|phase| objects::workflow_phase(row) == phase)
+            && phase.is_none_or(|phase| objects::workflow_phase(row, &suspensions) == phase)
     })?;
-    Ok(list("Workflow", rows.into_iter().map(objects::workflow).collect()))
+    Ok(list("Workflow", rows.into_iter().map(|row| objects::workflow(row, &suspensions)).collect()))
 }
 
 pub(super) async fn workflow(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Answer {
-    let row = match name.parse() {
-        Ok(parsed) => api.handle.store().workflow(&parsed)?,
+    let item = match name.parse() {
+        Ok(parsed) => workflow_object(&api, &parsed)?,
         Err(_) => None,
     };
-    let row = row.ok_or_else(|| absent("workflow", &name))?;
-    Ok(Object::new("Workflow", objects::workflow(row)).into_response())
+    Ok(item.ok_or_else(|| absent("workflow", &name))?.into_response())
+}
+
+/// One workflow, if it is there.
+pub(super) fn workflow_object(api: &Api, name: &Name) -> Result<Option<Object<WorkflowObject>>, Problem> {
+    let Some(row) = api.handle.store().workflow(name)? else { return Ok(None) };
+    Ok(Some(Object::new("Workflow", objects::workflow(row, &Suspensions::read(api)?))))
 }
 
 pub(super) async fn pipelines(State(api): State<Arc<Api>>, mut query: Query) -> Answer {
@@ -65,6 +72,7 @@ pub(super) async fn pipelines(State(api): State<Arc<Api>>, mut query: Query) -> 
     let phase: Option<PipelinePhase> = query.parse("phase", "Scheduled or NotScheduled")?;
     query.finish()?;
     let (store, now) = (api.handle.store(), clock::now().wall);
+    let suspensions = Suspensions::read(&api)?;
     let (mut items, mut last_workflow): (Vec<_>, Option<WorkflowRow>) = (Vec::new(), None);
     // A phase is not in the row: pages are read until enough objects have it.
     loop {
@@ -77,7 +85,7 @@ pub(super) async fn pipelines(State(api): State<Arc<Api>>, mut query: Query) -> 
             if last_workflow.as_ref().is_none_or(|last| last.metadata.name != row.key.workflow) {
                 last_workflow = store.workflow(&row.key.workflow)?;
             }
-            let item = objects::pipeline(&api, row, last_workflow.as_ref(), now)?;
+            let item = objects::pipeline(&api, row, last_workflow.as_ref(), &suspensions, now)?;
             if phase.is_none_or(|phase| phase == item.status.phase) {
                 items.push(item);
             }
@@ -110,7 +118,7 @@ pub(super) fn pipeline_object(
     let store = api.handle.store();
     let Some(row) = store.pipeline(key)? else { return Ok(None) };
     let workflow = store.workflow(&key.workflow)?;
-    let item = objects::pipeline(api, row, workflow.as_ref(), clock::now().wall)?;
+    let item = objects::pipeline(api, row, workflow.as_ref(), &Suspensions::read(api)?, clock::now().wall)?;
     Ok(Some(Object::new("Pipeline", item)))
 }
 

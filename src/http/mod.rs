@@ -9,6 +9,7 @@ mod hooks;
 mod lists;
 mod logs;
 mod objects;
+mod operate;
 mod problem;
 mod query;
 mod runs;
@@ -88,13 +89,21 @@ pub fn router(handle: Handle, config: Config) -> Router {
     let api = Arc::new(Api { handle, config, deliveries: std::array::from_fn(|_| Mutex::default()) });
     let v1 = Router::new()
         .route("/source", get(lists::source))
+        .route("/source/suspend", post(operate::suspend_source))
+        .route("/source/resume", post(operate::resume_source))
+        .route("/source/approve-prune", post(operate::approve_prune))
         .route("/workflows", get(lists::workflows))
         .route("/workflows/{name}", get(lists::workflow))
+        .route("/workflows/{name}/suspend", post(operate::suspend_workflow))
+        .route("/workflows/{name}/resume", post(operate::resume_workflow))
         .route("/pipelines", get(lists::pipelines))
         .route("/pipelines/{workflow}/{pipeline}", get(lists::pipeline))
+        .route("/pipelines/{workflow}/{pipeline}/suspend", post(operate::suspend_pipeline))
+        .route("/pipelines/{workflow}/{pipeline}/resume", post(operate::resume_pipeline))
         .route("/runs", get(lists::runs).post(runs::start))
         .route("/runs/{name}", get(lists::run))
         .route("/runs/{name}/cancel", post(runs::cancel))
+        .route("/runs/{name}/rerun", post(operate::rerun))
         .route("/runs/{name}/logs", get(logs::logs))
         .route("/agents", get(lists::agents))
         .route("/agents/tokens", post(agents::create_token))

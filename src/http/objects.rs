@@ -8,16 +8,17 @@ use jiff::Timestamp;
 use serde::Serialize;
 use xene_agent::decide::cron::Schedule;
 use xene_schemas::{
-    meta::{API_VERSION, PipelineKey},
+    meta::{API_VERSION, Name, PipelineKey},
     object::{LastRun, PipelineMeta, PipelineObject, PipelineStatus, WorkflowObject, WorkflowStatus},
     phase::{PipelinePhase, Reason, WorkflowPhase},
+    suspension::Suspension,
     trigger::Trigger,
     workflow::WorkflowSpec,
 };
 
 use super::Api;
 use crate::{
-    decide::rows::{PipelineRow, WorkflowRow},
+    decide::rows::{PipelineRow, Suspendable, SuspensionRow, WorkflowRow},
     store::StoreError,
 };
 
@@ -71,9 +72,31 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     }
 }
 
+/// What is suspended by command, as of one look at the store.
+pub(super) struct Suspensions(Vec<SuspensionRow>);
+
+impl Suspensions {
+    pub(super) fn read(api: &Api) -> Result<Self, StoreError> {
+        api.handle.store().suspensions().map(Self)
+    }
+
+    fn of(&self, what: &Suspendable) -> Option<Suspension> {
+        self.0.iter().find(|row| row.what == *what).map(|row| row.suspension.clone())
+    }
+
+    fn of_workflow(&self, name: &Name) -> Option<Suspension> {
+        self.of(&Suspendable::Workflow(name.clone()))
+    }
+
+    /// Its own, or its workflow's.
+    fn of_pipeline(&self, key: &PipelineKey) -> Option<Suspension> {
+        self.of(&Suspendable::Pipeline(key.clone())).or_else(|| self.of_workflow(&key.workflow))
+    }
+}
+
 /// How a workflow goes, in a word.
-pub(super) fn workflow_phase(row: &WorkflowRow) -> WorkflowPhase {
-    match (row.valid, row.spec.suspend) {
+pub(super) fn workflow_phase(row: &WorkflowRow, suspensions: &Suspensions) -> WorkflowPhase {
+    match (row.valid, row.spec.suspend || suspensions.of_workflow(&row.metadata.name).is_some()) {
         (false, _) => WorkflowPhase::Invalid,
         (true, true) => WorkflowPhase::Suspended,
         (true, false) => WorkflowPhase::Ready,
@@ -81,12 +104,13 @@ pub(super) fn workflow_phase(row: &WorkflowRow) -> WorkflowPhase {
 }
 
 /// A workflow.
-pub(super) fn workflow(row: WorkflowRow) -> WorkflowObject {
-    let phase = workflow_phase(&row);
+pub(super) fn workflow(row: WorkflowRow, suspensions: &Suspensions) -> WorkflowObject {
+    let phase = workflow_phase(&row, suspensions);
+    let suspension = suspensions.of_workflow(&row.metadata.name);
     let invalid = || format!("{} has a problem; what it last gave is in effect", row.path);
     let message = row.held.clone().or_else(|| (!row.valid).then(invalid));
     let WorkflowRow { metadata, spec, revision, path, line, generation, hash, .. } = row;
-    let status = WorkflowStatus { phase, revision, path, line, generation, spec_hash: hash, message };
+    let status = WorkflowStatus { phase, revision, path, line, generation, spec_hash: hash, message, suspension };
     WorkflowObject { metadata, spec, status }
 }
 
@@ -95,6 +119,7 @@ pub(super) fn pipeline(
     api: &Api,
     row: PipelineRow,
     workflow: Option<&WorkflowRow>,
+    suspensions: &Suspensions,
     now: Timestamp,
 ) -> Result<PipelineObject, StoreError> {
     let store = api.handle.store();
@@ -102,11 +127,13 @@ pub(super) fn pipeline(
     let last_run =
         store.last_run(&row.key)?.map(|row| LastRun { name: row.run.metadata.name, phase: row.run.status.phase });
     let agent = owner.as_ref().and_then(|owner| owner.owner.clone());
-    let next_fire = workflow.filter(|_| !row.suspend).and_then(|workflow| next_fire(&row, &workflow.spec, now));
+    let suspension = suspensions.of_pipeline(&row.key);
+    let suspended = row.suspend || suspension.is_some();
+    let next_fire = workflow.filter(|_| !suspended).and_then(|workflow| next_fire(&row, &workflow.spec, now));
     let status = PipelineStatus {
         phase: if agent.is_some() { PipelinePhase::Scheduled } else { PipelinePhase::NotScheduled },
         reason: match &owner {
-            Some(owner) => owner.reason.clone(),
+            Some(owner) => owner.reason.clone().or_else(|| suspended.then_some(Reason::SUSPENDED)),
             None => Some(Reason::NO_AGENT_AVAILABLE),
         },
         message: Some(owner.as_ref().map_or_else(|| "no agent has been chosen yet".to_owned(), |o| o.message.clone()))
@@ -115,6 +142,7 @@ pub(super) fn pipeline(
         agent,
         revision: row.revision,
         spec_hash: row.spec_hash,
+        suspension,
         next_fire,
         last_run,
         webhook: Some(hook_path(&row.key)),

@@ -105,9 +105,14 @@ impl From<Refusal> for Problem {
         let status = match refusal {
             Refusal::NotFound { .. } => StatusCode::NOT_FOUND,
             Refusal::Token => StatusCode::FORBIDDEN,
-            Refusal::SpecChanged | Refusal::Suspended(_) | Refusal::NameTaken(_) | Refusal::Ended(_) => {
-                StatusCode::CONFLICT
-            }
+            Refusal::SpecChanged
+            | Refusal::Suspended(_)
+            | Refusal::NameTaken(_)
+            | Refusal::Ended(_)
+            | Refusal::NotEnded(_)
+            | Refusal::NotSuspended(_)
+            | Refusal::NothingBlocked
+            | Refusal::OtherCommit(_) => StatusCode::CONFLICT,
         };
         Self::new(status, refusal.to_string())
     }

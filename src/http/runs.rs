@@ -77,13 +77,7 @@ pub(super) async fn start(
         delivery: delivery_id(&headers, &["idempotency-key"])?,
         force,
     };
-    match wish.carry_out(&api).await? {
-        Started::Run(run) => Ok(json(StatusCode::CREATED, &Object::new("Run", *run))),
-        Started::Gone(name) => Err(Problem::new(
-            StatusCode::GONE,
-            format!("this Idempotency-Key started run {name}, which is past its retention"),
-        )),
-    }
+    wish.carry_out(&api).await?.created()
 }
 
 pub(super) async fn cancel(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Response, Problem> {
@@ -113,16 +107,8 @@ impl Started {
 impl Start {
     /// Starts a run, or finds the one that an equal delivery made; it is durable then.
     pub(super) async fn carry_out(self, api: &Api) -> Result<Started, Problem> {
-        let Some(delivery) = &self.delivery else { return self.start(api).await };
-        let place = blake3::hash(format!("{}/{delivery}", self.key).as_bytes()).as_bytes()[0];
-        let _only_one = api.deliveries[usize::from(place) % api.deliveries.len()].lock().await;
-        match api.handle.store().delivery(&self.key, delivery)? {
-            Some(name) => Ok(match api.handle.store().run(name)? {
-                Some(row) => Started::Run(Box::new(row.run)),
-                None => Started::Gone(name),
-            }),
-            None => self.start(api).await,
-        }
+        let (key, delivery) = (self.key.clone(), self.delivery.clone());
+        once(api, &key, delivery.as_deref(), self.start(api)).await
     }
 
     async fn start(self, api: &Api) -> Result<Started, Problem> {
@@ -167,7 +153,26 @@ impl Start {
     }
 }
 
-fn random_bits() -> Result<u128, Problem> {
+/// Starts a run, or finds the one that an equal delivery made.
+pub(super) async fn once(
+    api: &Api,
+    key: &PipelineKey,
+    delivery: Option<&str>,
+    start: impl Future<Output = Result<Started, Problem>>,
+) -> Result<Started, Problem> {
+    let Some(delivery) = delivery else { return start.await };
+    let place = blake3::hash(format!("{key}/{delivery}").as_bytes()).as_bytes()[0];
+    let _only_one = api.deliveries[usize::from(place) % api.deliveries.len()].lock().await;
+    match api.handle.store().delivery(key, delivery)? {
+        Some(name) => Ok(match api.handle.store().run(name)? {
+            Some(row) => Started::Run(Box::new(row.run)),
+            None => Started::Gone(name),
+        }),
+        None => start.await,
+    }
+}
+
+pub(super) fn random_bits() -> Result<u128, Problem> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes)
         .map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the system gives no random bytes"))?;

@@ -27,7 +27,7 @@ use super::*;
 use crate::{
     decide::{
         event::{Answer, Command, Refusal},
-        rows::{Batch, Change, NewEvent, PipelineRow, RunRow, WorkflowRow},
+        rows::{Batch, Change, NewEvent, PipelineRow, RunRow, Suspendable, SuspensionRow, WorkflowRow},
     },
     store::{Store, logs::LogStore},
 };
@@ -63,7 +63,7 @@ fn row(key: &PipelineKey, name: RunName, command: Option<&Command>, phase: RunPh
     .unwrap();
     let mut run = Run::new(name, Timestamp::from_second(5).unwrap(), spec);
     run.status.phase = phase;
-    RunRow { run, facts: 0, from_controller: true, cancel_by: None, payload: None, give_up_at: None }
+    RunRow::new(run, true)
 }
 
 /// A workflow with two pipelines, of which only `slow` is started by the trigger `push`.
@@ -122,11 +122,11 @@ impl World {
         let (machine, seen) = (store.clone(), asked.clone());
         let handle = Handle::for_tests(store.clone(), logs.clone(), move |command| {
             seen.lock().unwrap().push(command.clone());
-            let Command::StartRun { pipeline, run, delivery, .. } = &command else {
-                return match command {
-                    Command::CancelRun { run, .. } => Err(Refusal::Ended(run)),
-                    _ => Ok(Answer::Done),
-                };
+            let (pipeline, run, delivery) = match &command {
+                Command::StartRun { pipeline, run, delivery, .. } => (pipeline, run, delivery),
+                Command::Rerun { original, run, delivery, .. } => (&original.run.spec.key(), run, delivery),
+                Command::CancelRun { run, .. } => return Err(Refusal::Ended(*run)),
+                _ => return Ok(Answer::Done),
             };
             let row = row(pipeline, *run, Some(&command), RunPhase::StartingUp);
             let answer = Answer::Run(Box::new(row.run.clone()));
@@ -377,6 +377,67 @@ async fn webhooks_need_their_own_token_and_take_each_delivery_once() {
     };
     assert_eq!((payload.as_deref(), trigger.name.as_ref()), (Some(&b"\0payload"[..]), None));
     assert_eq!(by_trigger.name.as_ref().map(|name| name.as_str()), Some("push"));
+}
+
+#[tokio::test]
+async fn a_run_that_ended_is_started_again_once_for_each_key() {
+    let world = World::new();
+    let auth = ("authorization", "Bearer s3cret");
+    let (_, run) = world.start(&[], &json!({"workflow": "w", "pipeline": "slow"})).await;
+    let name = run["metadata"]["name"].as_str().unwrap().to_owned();
+    let path = format!("/api/v1/runs/{name}/rerun");
+    let (status, again) = read(world.ask("POST", &path, &[auth, ("idempotency-key", "1")], "").await).await;
+    assert_eq!((status, again["spec"]["pipeline"].as_str()), (201, Some("slow")), "{again}");
+    let (_, same) = read(world.ask("POST", &path, &[auth, ("idempotency-key", "1")], "{}").await).await;
+    assert_eq!(same["metadata"]["name"], again["metadata"]["name"]);
+    let (_, other) = read(world.ask("POST", &path, &[auth], r#"{"force": true}"#).await).await;
+    assert_ne!(other["metadata"]["name"], again["metadata"]["name"]);
+    let asked = world.asked.lock().unwrap().clone();
+    let [_, Command::Rerun { original, by, force, .. }, Command::Rerun { force: forced, .. }] = &asked[..] else {
+        panic!("{asked:?}")
+    };
+    assert_eq!((original.run.metadata.name.to_string(), by.as_str(), *force, *forced), (name, "admin", false, true));
+    let (status, _) = read(world.ask("POST", "/api/v1/runs/nobody/rerun", &[auth], "").await).await;
+    assert_eq!(status, 404);
+}
+
+#[tokio::test]
+async fn what_is_suspended_by_command_is_shown_with_who_and_why() {
+    let world = World::new();
+    let auth = ("authorization", "Bearer s3cret");
+    let post = async |path: &str, body: &str| read(world.ask("POST", path, &[auth], body.to_owned()).await).await;
+    let (status, _) = post("/api/v1/workflows/w/suspend", r#"{"why": "we move", "for": "2h"}"#).await;
+    assert_eq!(status, 200);
+    assert_eq!(post("/api/v1/pipelines/w/build/resume", "").await.0, 200);
+    let asked = world.asked.lock().unwrap().clone();
+    let [Command::Suspend { what, suspension }, Command::Resume { what: resumed, by }] = &asked[..] else {
+        panic!("{asked:?}")
+    };
+    assert_eq!(*what, Suspendable::Workflow("w".parse().unwrap()));
+    assert_eq!((suspension.by.as_str(), suspension.why.as_deref()), ("admin", Some("we move")));
+    let lasts = suspension.until.unwrap().duration_since(suspension.since);
+    assert_eq!(lasts, jiff::SignedDuration::from_hours(2));
+    assert_eq!((resumed, by.as_str()), (&Suspendable::Pipeline("w/build".parse().unwrap()), "admin"));
+
+    let row = SuspensionRow { what: what.clone(), suspension: suspension.clone() };
+    commit(&world.store, vec![Change::PutSuspension(row)]);
+    let (_, workflow) = read(world.get("/api/v1/workflows/w").await).await;
+    assert_eq!(
+        (&workflow["status"]["phase"], &workflow["status"]["suspension"]["why"]),
+        (&json!("Suspended"), &json!("we move"))
+    );
+    assert_eq!(world.items("/api/v1/workflows?phase=Suspended").await, ["w"]);
+    let (_, pipeline) = read(world.get("/api/v1/pipelines/w/build").await).await;
+    assert_eq!(pipeline["status"]["suspension"]["by"], "admin");
+
+    for (path, body) in [
+        ("/api/v1/workflows/w/suspend", r#"{"for": "0s"}"#),
+        ("/api/v1/workflows/w/suspend", r#"{"until": "tomorrow"}"#),
+        ("/api/v1/source/approve-prune", r#"{"commit": "abc"}"#),
+    ] {
+        assert_eq!(post(path, body).await.0, 400, "{path} {body}");
+    }
+    assert_eq!(post("/api/v1/workflows/-/suspend", "").await.0, 404);
 }
 
 #[tokio::test]

@@ -12,20 +12,23 @@ use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
 use xene_schemas::{
     event::Event,
-    meta::{AgentName, PipelineKey},
+    meta::{AgentName, Name, PipelineKey},
     source::Source,
 };
 
 use super::{
     Api,
-    lists::pipeline_object,
-    objects::{self, Object},
+    lists::{pipeline_object, workflow_object},
+    objects::Object,
     problem::Problem,
     query::Query,
     stopped,
     stream::stream,
 };
-use crate::{decide::rows::Change, store::Committed};
+use crate::{
+    decide::rows::{Change, Suspendable, SuspensionRow},
+    store::Committed,
+};
 
 /// A client hears at least a comment this often, so that it can tell a quiet controller from a dead connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
@@ -88,13 +91,12 @@ fn parse_kinds(kinds: Option<&str>) -> Result<BTreeSet<&'static str>, Problem> {
 async fn write_group(api: &Api, kinds: &BTreeSet<&'static str>, group: &Committed, text: &mut String) {
     let start = text.len();
     let (mut pipelines, mut agents) = (BTreeSet::<&PipelineKey>::new(), BTreeSet::<&AgentName>::new());
+    let (mut workflows, mut suspended) = (BTreeSet::<&Name>::new(), BTreeSet::<PipelineKey>::new());
     let mut event_id = group.first_event;
     for change in &group.changes {
         let takes = |kind| kinds.contains(kind);
         match &**change {
-            Change::PutWorkflow(row) if takes("workflow") => {
-                write_event(text, "workflow", &Object::new("Workflow", objects::workflow((**row).clone())));
-            }
+            Change::PutWorkflow(row) => drop(workflows.insert(&row.metadata.name)),
             Change::DeleteWorkflow(name) if takes("workflow") => write_deleted(text, "workflow", name),
             Change::PutPipeline(row) if takes("pipeline") => drop(pipelines.insert(&row.key)),
             Change::PutOwner(key, _) if takes("pipeline") => drop(pipelines.insert(key)),
@@ -106,6 +108,15 @@ async fn write_group(api: &Api, kinds: &BTreeSet<&'static str>, group: &Committe
             Change::PutSource(status) if takes("source") => {
                 write_event(text, "source", &Object::new("Source", Source { status: (**status).clone() }));
             }
+            Change::PutSuspension(SuspensionRow { what, .. }) | Change::DeleteSuspension(what) => match what {
+                Suspendable::Source => {}
+                Suspendable::Workflow(name) => {
+                    workflows.insert(name);
+                    let of_it = api.handle.store().pipelines(Some(name), None, usize::MAX, |_| true);
+                    suspended.extend(of_it.unwrap_or_default().into_iter().map(|row| row.key));
+                }
+                Suspendable::Pipeline(key) => drop(suspended.insert(key.clone())),
+            },
             Change::AddEvent(event) => {
                 if takes("event") {
                     let crate::decide::rows::NewEvent { at, kind, reason, message, regarding } = event.clone();
@@ -117,6 +128,14 @@ async fn write_group(api: &Api, kinds: &BTreeSet<&'static str>, group: &Committe
             _ => {}
         }
     }
+    if kinds.contains("workflow") {
+        for name in workflows {
+            if let Ok(Some(object)) = workflow_object(api, name) {
+                write_event(text, "workflow", &object);
+            }
+        }
+    }
+    pipelines.extend(suspended.iter().filter(|_| kinds.contains("pipeline")));
     for key in pipelines {
         // One that a later commit removed has its own event coming.
         if let Ok(Some(object)) = pipeline_object(api, key) {

@@ -14,7 +14,7 @@ use xene_schemas::{
     },
 };
 
-use super::{Driver, LogSink, listener::Shared};
+use super::{Append, Driver, LogSink, listener::Shared};
 
 /// Taken at a time, in bytes.
 const CHUNK: usize = 256 << 10;
@@ -65,8 +65,15 @@ async fn take<L: LogSink>(
     mut bytes: bytes::Bytes,
     outgoing: &Outgoing<ControllerMessage>,
 ) -> Result<(), String> {
-    if !logs.may_append(agent, &header).await {
-        return Err("the run is not known, or not this agent's".into());
+    match logs.may_append(agent, &header).await {
+        Append::Yes => {}
+        Append::NotYet => return Err("the run is not known, or not this agent's".into()),
+        Append::Never => {
+            let unwanted = LogAcknowledged { run: header.run, offset: header.offset, unwanted: true };
+            // If the session is over, the agent offers it again in the next one.
+            let _ = outgoing.send(&ControllerMessage::LogAcknowledged(unwanted));
+            return Err("there is no record of the run any more".into());
+        }
     }
     let LogHeader { run, mut offset, .. } = header;
     // When the first byte that is not durable must be.
@@ -108,6 +115,6 @@ async fn take<L: LogSink>(
 async fn acknowledge<L: LogSink>(logs: &L, run: RunName, outgoing: &Outgoing<ControllerMessage>) -> Result<(), String> {
     let offset = logs.sync(run).await.map_err(|error| error.to_string())?;
     // If the session is over, the agent asks again in the next one.
-    let _ = outgoing.send(&ControllerMessage::LogAcknowledged(LogAcknowledged { run, offset }));
+    let _ = outgoing.send(&ControllerMessage::LogAcknowledged(LogAcknowledged { run, offset, unwanted: false }));
     Ok(())
 }

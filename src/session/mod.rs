@@ -55,11 +55,22 @@ impl Driver for Handle {
     }
 }
 
+/// Whether a log is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Append {
+    /// It is.
+    Yes,
+    /// Not now; the agent asks again later.
+    NotYet,
+    /// Never: there is no record of the run, and none will come.
+    Never,
+}
+
 /// Where log bytes go. Calls for one run may overlap when an agent has just come back: they must not mix.
 pub trait LogSink: Clone + Send + Sync + 'static {
-    /// True if this agent may append to this log: the run exists, is of that pipeline, and was started by this agent
-    /// under that ownership. False for now is asked again later.
-    fn may_append(&self, agent: &AgentName, header: &LogHeader) -> impl Future<Output = bool> + Send;
+    /// Whether this agent may append to this log: the run exists, is of that pipeline, and was started by this agent
+    /// under that ownership.
+    fn may_append(&self, agent: &AgentName, header: &LogHeader) -> impl Future<Output = Append> + Send;
 
     /// Appends bytes that belong at `offset` of the run's log. What it has of them already is passed over.
     ///

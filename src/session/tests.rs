@@ -81,11 +81,15 @@ struct FakeLogs {
 }
 
 impl LogSink for FakeLogs {
-    async fn may_append(&self, agent: &AgentName, header: &LogHeader) -> bool {
+    async fn may_append(&self, agent: &AgentName, header: &LogHeader) -> Append {
         let mut refusals = self.refusals.lock().unwrap();
         let known = *refusals == 0;
         *refusals = refusals.saturating_sub(1);
-        known && agent.as_str() == "alpha" && header.epoch == Epoch(7)
+        match known && agent.as_str() == "alpha" && header.epoch == Epoch(7) {
+            true => Append::Yes,
+            false if header.settled => Append::Never,
+            false => Append::NotYet,
+        }
     }
 
     async fn append(&self, run: RunName, offset: u64, bytes: Bytes) -> io::Result<()> {

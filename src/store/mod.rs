@@ -171,6 +171,8 @@ impl Store {
                 active_runs: active.collect::<Result<_, _>>()?,
                 ended_runs: ended_runs(tables.runs.iter(txn)?)?,
                 join_tokens: values(tables.join_tokens.remap_key_type::<heed::types::DecodeIgnore>().iter(txn)?)?,
+                after: tables.after.iter(txn)?.collect::<Result<_, _>>()?,
+                suspensions: values(tables.suspensions.remap_key_type::<heed::types::DecodeIgnore>().iter(txn)?)?,
                 source: tables.source(txn)?,
                 files: values(tables.files.remap_key_type::<heed::types::DecodeIgnore>().iter(txn)?)?
                     .into_iter()

@@ -17,7 +17,7 @@ use super::{
     keys::{pipeline_prefix, workflow_prefix},
     values,
 };
-use crate::decide::rows::{AgentRow, LedgerRow, OwnerRow, PipelineRow, RunRow, WorkflowRow};
+use crate::decide::rows::{AgentRow, LedgerRow, OwnerRow, PipelineRow, RunRow, SuspensionRow, WorkflowRow};
 
 /// Which runs are asked for; all conditions must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -140,6 +140,15 @@ impl Store {
     /// If the store can't be read.
     pub fn agent(&self, name: &AgentName) -> Result<Option<AgentRow>, StoreError> {
         self.env.read(|txn| Ok(self.tables.agents.get(txn, name)?))
+    }
+
+    /// What is suspended by command.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    pub fn suspensions(&self) -> Result<Vec<SuspensionRow>, StoreError> {
+        let table = self.tables.suspensions.remap_key_type::<DecodeIgnore>();
+        self.env.read(|txn| Ok(values(table.iter(txn)?)?))
     }
 
     /// How the source goes.

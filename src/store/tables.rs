@@ -10,12 +10,12 @@ use xene_schemas::{event::Event, meta::RunName, source::SourceStatus};
 
 use super::keys::{ByDelivery, ByHash, ByPipeline, ByPipelineRun, ByRun, BySlot, ByText, NameKey, Row};
 use crate::decide::rows::{
-    AgentRow, Change, ControllerRow, FileRow, JoinTokenRow, LedgerRow, NewEvent, OwnerRow, PipelineRow, RunRow,
-    WorkflowRow,
+    AfterRow, AgentRow, Change, ControllerRow, FileRow, JoinTokenRow, LedgerRow, NewEvent, OwnerRow, PipelineRow,
+    RunRow, SuspensionRow, WorkflowRow,
 };
 
 /// How many tables there are.
-pub(super) const COUNT: u32 = 14;
+pub(super) const COUNT: u32 = 16;
 
 /// Events beyond the newest so many are dropped, so many at a time.
 const EVENTS_KEPT: u64 = 100_000;
@@ -36,6 +36,8 @@ mod table_name {
     pub(super) const JOIN_TOKENS: &str = "join-tokens";
     pub(super) const LEDGER: &str = "ledger";
     pub(super) const DELIVERIES: &str = "deliveries";
+    pub(super) const AFTER: &str = "after";
+    pub(super) const SUSPENSIONS: &str = "suspensions";
 }
 
 mod meta_key {
@@ -66,6 +68,9 @@ pub(super) struct Tables {
     pub(super) ledger: Database<BySlot, Row<LedgerRow>>,
     /// The value is the run's name, in the bytes of its key.
     pub(super) deliveries: Database<ByDelivery, ByRun>,
+    pub(super) after: Database<ByPipeline, Row<AfterRow>>,
+    /// Under what is suspended, as an event's `regarding` names it.
+    pub(super) suspensions: Database<ByText, Row<SuspensionRow>>,
 }
 
 /// A file's row beside its path, which a key can't always hold.
@@ -93,6 +98,8 @@ impl Tables {
             join_tokens: env.create_database(txn, Some(table_name::JOIN_TOKENS))?,
             ledger: env.create_database(txn, Some(table_name::LEDGER))?,
             deliveries: env.create_database(txn, Some(table_name::DELIVERIES))?,
+            after: env.create_database(txn, Some(table_name::AFTER))?,
+            suspensions: env.create_database(txn, Some(table_name::SUSPENSIONS))?,
         })
     }
 
@@ -173,6 +180,10 @@ impl Tables {
             Change::DeleteJoinToken(id) => self.join_tokens.delete(txn, id).map(drop),
             Change::PutLedger(row) => self.ledger.put(txn, &(&row.pipeline, row.slot, &row.trigger), row),
             Change::PutDelivery(key, delivery, run) => self.deliveries.put(txn, &(key, delivery), run),
+            Change::PutAfter(key, Some(row)) => self.after.put(txn, key, row),
+            Change::PutAfter(key, None) => self.after.delete(txn, key).map(drop),
+            Change::PutSuspension(row) => self.suspensions.put(txn, &row.what.to_string(), row),
+            Change::DeleteSuspension(what) => self.suspensions.delete(txn, &what.to_string()).map(drop),
             Change::PutController(row) => self.controllers().put(txn, meta_key::CONTROLLER, row),
         }
     }

@@ -14,12 +14,14 @@ use xene_schemas::{
     phase::{Reason, RunPhase},
     pipeline::Autonomy,
     run::{Run, RunSpec, RunTrigger, TriggerType},
+    suspension::Suspension,
     workflow::WorkflowSpec,
 };
 
 use super::*;
 use crate::decide::rows::{
-    AgentRow, ControllerRow, FileRow, JoinTokenRow, LedgerRow, NewEvent, OwnerRow, PipelineRow, RunRow, WorkflowRow,
+    AfterRow, AgentRow, Arrived, ControllerRow, FileRow, JoinTokenRow, LedgerRow, NewEvent, OwnerRow, PipelineRow,
+    RunRow, Suspendable, SuspensionRow, WorkflowRow,
 };
 
 pub(super) fn name(text: &str) -> Name {
@@ -117,15 +119,24 @@ pub(super) fn run_row(n: u8, phase: RunPhase) -> RunRow {
         params: [("x".to_owned(), "1".to_owned())].into_iter().collect(),
         revision: Revision("r".to_owned()),
         spec_hash: SpecHash::of(&u64::from(n % 8).to_le_bytes()),
+        rerun_of: None,
     };
     let mut run = Run::new(run_name(n), at(1_000), spec);
     run.status.phase = phase;
-    RunRow { run, facts: 3, from_controller: true, cancel_by: None, payload: Some(vec![0, 255]), give_up_at: None }
+    RunRow { facts: 3, payload: Some(vec![0, 255]), ..RunRow::new(run, true) }
+}
+
+fn suspendable(n: u8) -> Suspendable {
+    match n % 3 {
+        0 => Suspendable::Source,
+        1 => Suspendable::Workflow(key(n).workflow),
+        _ => Suspendable::Pipeline(key(n)),
+    }
 }
 
 fn changes() -> impl Strategy<Value = Change> {
     let phases = prop::sample::select(RunPhase::ALL);
-    (0..19u8, 0..12u8, 1..9u64, phases).prop_map(|(kind, n, version, phase)| match kind {
+    (0..22u8, 0..12u8, 1..9u64, phases).prop_map(|(kind, n, version, phase)| match kind {
         0 => Change::PutWorkflow(Box::new(workflow(n, version))),
         1 => Change::DeleteWorkflow(key(n).workflow),
         2 => Change::PutPipeline(Box::new(pipeline(n, version))),
@@ -163,6 +174,22 @@ fn changes() -> impl Strategy<Value = Change> {
             slot: at(i64::try_from(version).unwrap()),
             reason: Reason::TOO_LATE,
         }),
+        18 => Change::PutAfter(
+            key(n),
+            version.is_multiple_of(2).then(|| AfterRow {
+                arrived: vec![Arrived {
+                    pipeline: name("p"),
+                    run: run_name(n),
+                    finished_at: at(4),
+                    params: [("x".to_owned(), version.to_string())].into_iter().collect(),
+                }],
+            }),
+        ),
+        19 => Change::PutSuspension(SuspensionRow {
+            what: suspendable(n),
+            suspension: Suspension { by: "me".to_owned(), since: at(1), why: None, until: Some(at(2)) },
+        }),
+        20 => Change::DeleteSuspension(suspendable(n)),
         _ if n.is_multiple_of(2) => Change::PutDelivery(key(n), version.to_string(), run_name(n)),
         _ => Change::PutController(ControllerRow {
             store_id: "id".to_owned(),
@@ -170,6 +197,7 @@ fn changes() -> impl Strategy<Value = Change> {
             incarnation: version,
             wall_high: at(3),
             recovering: false,
+            recovered_at: Some(at(9)),
         }),
     })
 }
@@ -188,6 +216,8 @@ struct Model {
     tokens: BTreeMap<String, JoinTokenRow>,
     ledger: BTreeMap<(PipelineKey, Timestamp), LedgerRow>,
     deliveries: HashMap<(PipelineKey, String), RunName>,
+    after: BTreeMap<PipelineKey, AfterRow>,
+    suspensions: BTreeMap<String, SuspensionRow>,
 }
 
 impl Model {
@@ -214,6 +244,10 @@ impl Model {
             Change::DeleteJoinToken(id) => drop(self.tokens.remove(&id)),
             Change::PutLedger(row) => drop(self.ledger.insert((row.pipeline.clone(), row.slot), row)),
             Change::PutDelivery(key, id, run) => drop(self.deliveries.insert((key, id), run)),
+            Change::PutAfter(key, Some(row)) => drop(self.after.insert(key, row)),
+            Change::PutAfter(key, None) => drop(self.after.remove(&key)),
+            Change::PutSuspension(row) => drop(self.suspensions.insert(row.what.to_string(), row)),
+            Change::DeleteSuspension(what) => drop(self.suspensions.remove(&what.to_string())),
             Change::PutController(row) => self.controller = Some(row),
         }
     }
@@ -230,6 +264,9 @@ impl Model {
         assert_eq!(loaded.agents, self.agents.values().cloned().collect::<Vec<_>>());
         assert_eq!(loaded.files, self.files.clone().into_iter().collect::<Vec<_>>());
         assert_eq!(loaded.join_tokens, tokens);
+        assert_eq!(loaded.after, self.after.clone().into_iter().collect::<Vec<_>>());
+        assert_eq!(loaded.suspensions, self.suspensions.values().cloned().collect::<Vec<_>>());
+        assert_eq!(store.suspensions().unwrap(), loaded.suspensions);
         let active: Vec<_> = self.runs.values().filter(|row| !row.run.status.phase.is_final()).cloned().collect();
         assert_eq!(loaded.active_runs, active);
         for n in 0..4 {

@@ -103,6 +103,7 @@ fn try_run(workflow: &WorkflowBody, case: &TestCase) -> Result<Verdict, String> 
         params,
         revision: Revision("test".into()),
         spec_hash,
+        rerun_of: None,
     };
     let world = World::new(start, spec, pipeline, case).run();
     Ok(Verdict { mismatches: check::run(&case.expect, &world), course: world.course })

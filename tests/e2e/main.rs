@@ -9,5 +9,6 @@ mod dev;
 mod examples;
 mod logs;
 mod main_job;
+mod operators;
 mod run;
 mod workflow_tests;

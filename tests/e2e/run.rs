@@ -127,6 +127,23 @@ two: {tasks: {d: {steps: [echo two-d]}}}",
 }
 
 #[test]
+fn pipelines_come_after_those_that_they_name() {
+    let folder = folder(
+        "last: {after: [good, bad], tasks: {t: {steps: [echo last]}}}
+then: {after: good, tasks: {t: {steps: [echo then]}}}
+good: {tasks: {t: {steps: [echo good]}}}
+bad: {tasks: {t: {steps: [exit 1]}}}",
+    );
+    let ended = xene_run(folder.path(), &["w.yaml"]).expect(1);
+    assert_eq!(ended.stdout, "t/step-1 | good\nt/step-1 | then\n", "{ended:#?}");
+    assert!(ended.stderr.contains("one after another: good, then, bad, last"), "{ended:#?}");
+    assert!(ended.stderr.contains("last does not start: bad did not end in Success"), "{ended:#?}");
+    assert!(ended.stderr.contains("w/bad ended in Error"), "{ended:#?}");
+    // One that is asked for does not wait for others.
+    assert_eq!(xene_run(folder.path(), &["w.yaml", "--pipeline", "last"]).expect(0).stdout, "t/step-1 | last\n");
+}
+
+#[test]
 fn params_are_checked_and_never_become_code() {
     let folder = folder(
         "p:

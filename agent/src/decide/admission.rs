@@ -39,16 +39,26 @@ pub(super) enum Admission {
     Replace(RunName),
 }
 
-/// The runs that count: from the intent to start until the end.
+/// The runs that count, from the intent to start until the end; and which pipelines share a group.
 #[derive(Debug, Default)]
-pub(super) struct Holders(BTreeMap<Shared, BTreeSet<RunName>>);
+pub(super) struct Holders {
+    runs: BTreeMap<Shared, BTreeSet<RunName>>,
+    /// The pipelines of each group that this agent hosts, with the `max` that each asks for.
+    groups: BTreeMap<Name, BTreeMap<PipelineKey, u32>>,
+    /// The group of each.
+    of: BTreeMap<PipelineKey, Name>,
+}
 
 impl Holders {
     /// The one place where `concurrency` is applied.
     pub(super) fn admit(&self, spec: &CompiledPipeline) -> Admission {
         let concurrency = &spec.spec.concurrency;
-        let holders = self.0.get(&Shared::of(spec));
-        if holders.map_or(0, BTreeSet::len) < concurrency.max.max(1) as usize {
+        let holders = self.runs.get(&Shared::of(spec));
+        // Of a group, whose pipelines may not agree, the smallest counts.
+        let group = concurrency.group.as_ref().and_then(|group| self.groups.get(group));
+        let smallest = group.and_then(|members| members.values().min().copied());
+        let max = smallest.map_or(concurrency.max, |smallest| smallest.min(concurrency.max));
+        if holders.map_or(0, BTreeSet::len) < max.max(1) as usize {
             return Admission::Start;
         }
         match (concurrency.policy, holders.and_then(BTreeSet::first)) {
@@ -58,17 +68,44 @@ impl Holders {
         }
     }
 
+    /// This agent hosts a pipeline.
+    pub(super) fn enter(&mut self, spec: &CompiledPipeline) {
+        if let Some(group) = &spec.spec.concurrency.group {
+            self.groups.entry(group.clone()).or_default().insert(spec.key.clone(), spec.spec.concurrency.max);
+            self.of.insert(spec.key.clone(), group.clone());
+        }
+    }
+
+    /// The opposite.
+    pub(super) fn leave(&mut self, key: &PipelineKey) {
+        let Some(group) = self.of.remove(key) else { return };
+        if let Some(members) = self.groups.get_mut(&group) {
+            members.remove(key);
+            if members.is_empty() {
+                self.groups.remove(&group);
+            }
+        }
+    }
+
+    /// The pipelines on this agent that wait for each other's runs: those of its group, or itself.
+    pub(super) fn sharing(&self, shared: &Shared) -> Vec<PipelineKey> {
+        match shared {
+            Shared::Pipeline(key) => vec![key.clone()],
+            Shared::Group(group) => self.groups.get(group).into_iter().flat_map(BTreeMap::keys).cloned().collect(),
+        }
+    }
+
     pub(super) fn hold(&mut self, spec: &CompiledPipeline, run: RunName) {
-        self.0.entry(Shared::of(spec)).or_default().insert(run);
+        self.runs.entry(Shared::of(spec)).or_default().insert(run);
     }
 
     /// The run holds nothing any more; the answer is who may go on.
     pub(super) fn let_go(&mut self, spec: &CompiledPipeline, run: RunName) -> Shared {
         let shared = Shared::of(spec);
-        if let Some(holders) = self.0.get_mut(&shared) {
+        if let Some(holders) = self.runs.get_mut(&shared) {
             holders.remove(&run);
             if holders.is_empty() {
-                self.0.remove(&shared);
+                self.runs.remove(&shared);
             }
         }
         shared

@@ -142,6 +142,10 @@ impl Agent {
             self.release(now, &key, fx);
             return;
         }
+        if claim.row.suspended != assignment.suspended {
+            self.suspend(&key, assignment.suspended, fx);
+        }
+        let Some(claim) = self.claims.get_mut(&key) else { return };
         let changed = claim.row.autonomy != assignment.autonomy;
         claim.row.autonomy = assignment.autonomy;
         if changed {
@@ -157,6 +161,7 @@ impl Agent {
     fn accept(&mut self, now: Now, assignment: Assignment, takes: bool, fx: &mut Effects) {
         let key = assignment.pipeline;
         self.drop_waiting(&key, fx);
+        self.holders.leave(&key);
         let before = self.claims.remove(&key);
         if let Some(scheduled) = before.as_ref().and_then(|claim| claim.scheduled) {
             self.due.remove(&(scheduled, key.clone()));
@@ -176,6 +181,7 @@ impl Agent {
             spec_hash: assignment.spec_hash,
             revision: assignment.revision.clone(),
             confirmed: false,
+            suspended: assignment.suspended,
         };
         fx.commit.push(JournalChange::PutClaim(key.clone(), row.clone()));
         let mut claim = Claim::new(row, self.claims_version);
@@ -186,6 +192,25 @@ impl Agent {
             self.renew_soon = true;
             self.want_spec(now, &key, assignment.spec_hash, assignment.revision, fx);
         }
+    }
+
+    /// A person suspended it, or took that back. What was due meanwhile stays without a run.
+    fn suspend(&mut self, key: &PipelineKey, suspended: bool, fx: &mut Effects) {
+        let slot_now = self.lease.slot_now(self.last);
+        let Some(claim) = self.claims.get_mut(key) else { return };
+        let mut come = Come::default();
+        if let Some(slot_now) = slot_now.filter(|_| claim.row.suspended) {
+            claim.hosted.iter_mut().for_each(|hosted| hosted.come(slot_now, &mut come));
+        }
+        if let Some(newest) = come.newest {
+            claim.looked_up_to(newest);
+        }
+        claim.row.suspended = suspended;
+        fx.commit.push(JournalChange::PutClaim(key.clone(), claim.row.clone()));
+        for (slot, reason) in come.skipped {
+            self.skip(key, &slot, reason);
+        }
+        self.rehost(key);
     }
 
     /// Runs what is at hand until the new spec has come.
@@ -253,16 +278,19 @@ impl Agent {
 
     /// Hosts the triggers that the spec in effect has.
     fn rehost(&mut self, key: &PipelineKey) {
+        self.holders.leave(key);
         let Some(claim) = self.claims.get_mut(key) else { return };
         claim.hosted = Vec::new();
         if claim.row.claimed
             && let Some(spec) = claim.spec.as_ref().and_then(Spec::read)
         {
-            let (hosted, refused) = host(&spec, claim.row.slots_after, claim.row.watermark);
+            let (mut hosted, refused) = host(&spec, claim.row.slots_after, claim.row.watermark);
+            hosted.iter_mut().filter(|_| claim.row.suspended).for_each(Hosted::suspend);
             for error in refused {
                 tracing::warn!(pipeline = %key, %error, "a cron trigger can't be used");
             }
             claim.hosted = hosted;
+            self.holders.enter(&spec);
             // Ticks that wait for their turn have been looked at.
             let waiting = claim.waiting.iter().filter_map(|waiting| waiting.slot().map(|slot| slot.due)).max();
             if let Some(waiting) = waiting {
@@ -368,6 +396,7 @@ impl Agent {
         }
         self.unconfirmed.remove(key);
         self.parked.remove(key);
+        self.holders.leave(key);
         self.schedule(key);
         if let Some(spec) = spec {
             self.remove_if_unused(spec, fx);

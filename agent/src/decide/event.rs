@@ -133,6 +133,8 @@ pub enum Effect {
         /// Whether the workspace stays.
         keep_workspace: bool,
     },
+    /// Every fact about this run, which has ended, is at the controller: its log may be told so.
+    SettleRun(RunName),
     /// Everything of this run is at the controller: remove its log.
     ForgetRun(RunName),
     /// Install a renewed certificate chain (PEM) and use it from the next session on.
@@ -253,6 +255,9 @@ pub struct ClaimRow {
     pub revision: Revision,
     /// True once a Renew of this epoch was answered: a `Forever` claim then stays live over a reboot.
     pub confirmed: bool,
+    /// True: a person suspended it; its triggers do not fire.
+    #[serde(default)]
+    pub suspended: bool,
 }
 
 /// What the journal holds of a run.

@@ -340,6 +340,10 @@ impl Agent {
                     self.acknowledged(run, count, fx);
                 }
             }
+            ControllerMessage::LogAcknowledged(log) if log.unwanted => {
+                // Nobody will read it: as good as delivered.
+                self.log_delivered(log.run, fx);
+            }
             ControllerMessage::LogAcknowledged(log) => {
                 fx.now.push(Effect::LogAcknowledged { run: log.run, offset: log.offset });
             }

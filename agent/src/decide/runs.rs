@@ -176,7 +176,9 @@ impl Agent {
                 self.finish(now, run, false, fx);
             }
             RunState::Ended | RunState::Queued => {
+                let settled = self.runs.get(&run).is_some_and(|entry| entry.outbox.is_empty());
                 fx.then.push(Effect::FinishRun { run, keep_workspace: true });
+                fx.then.extend(settled.then_some(Effect::SettleRun(run)));
             }
         }
     }
@@ -210,53 +212,57 @@ impl Agent {
 
     /// Starts what waits, in order, as far as lease, spec and `concurrency` let it.
     pub(super) fn start_waiting(&mut self, now: Now, key: &PipelineKey, fx: &mut Effects) {
+        while self.start_next(now, key, fx) {}
+    }
+
+    /// Starts what waits longest, or says why it gets no run; false if it goes on waiting, or nothing waits.
+    fn start_next(&mut self, now: Now, key: &PipelineKey, fx: &mut Effects) -> bool {
         let slot_now = self.lease.slot_now(now);
-        loop {
-            let live = self.may_start(now, key) && !self.journal_failed;
-            let Some(claim) = self.claims.get_mut(key) else { return };
-            let Some(waiting) = claim.waiting.front() else { return };
-            let spec = match &waiting.what {
-                What::Run { spec, .. } => spec.clone(),
-                What::Tick(_) => claim.spec.clone(),
-            };
-            let hosted = waiting.slot().map(|slot| claim.hosted(slot));
-            let Some(spec) = spec.filter(|_| live).as_ref().and_then(Spec::read) else {
-                self.parked.insert(key.clone());
-                return;
-            };
-            let expired = match (waiting.slot(), hosted, slot_now) {
-                (Some(_), Some(None), _) => Some(Reason::TOO_LATE),
-                (Some(slot), Some(Some(hosted)), Some(slot_now)) if hosted.too_late(slot, slot_now) => {
-                    Some(Reason::TOO_LATE)
+        let live = self.may_start(now, key) && !self.journal_failed;
+        let Some(claim) = self.claims.get_mut(key) else { return false };
+        let Some(waiting) = claim.waiting.front() else { return false };
+        let spec = match &waiting.what {
+            What::Run { spec, .. } => spec.clone(),
+            What::Tick(_) => claim.spec.clone(),
+        };
+        let hosted = waiting.slot().map(|slot| claim.hosted(slot));
+        let Some(spec) = spec.filter(|_| live).as_ref().and_then(Spec::read) else {
+            self.parked.insert(key.clone());
+            return false;
+        };
+        let expired = match (waiting.slot(), hosted, slot_now) {
+            (Some(_), Some(None), _) => Some(Reason::TOO_LATE),
+            (Some(slot), Some(Some(hosted)), Some(slot_now)) if hosted.too_late(slot, slot_now) => {
+                Some(Reason::TOO_LATE)
+            }
+            _ => None,
+        };
+        let patience = spec.spec.queue_timeout.map(Duration::from);
+        let gives_up = patience.map(|patience| waiting.since + patience);
+        let expired =
+            expired.or_else(|| gives_up.filter(|gives_up| *gives_up <= now.boot).map(|_| Reason::QUEUE_TIMED_OUT));
+        let admission = if expired.is_some() { Admission::Skip } else { self.holders.admit(&spec) };
+        match admission {
+            Admission::Start | Admission::Skip => {
+                let Some(waiting) = claim.waiting.pop_front() else { return false };
+                let skip = (admission == Admission::Skip).then(|| expired.unwrap_or(Reason::OVERLAP));
+                self.begin(now, key, waiting, spec, skip, fx);
+            }
+            Admission::Wait => {
+                if let Some(gives_up) = gives_up {
+                    self.timers.arm_by(Timer::Queue(key.clone()), gives_up);
                 }
-                _ => None,
-            };
-            let patience = spec.spec.queue_timeout.map(Duration::from);
-            let gives_up = patience.map(|patience| waiting.since + patience);
-            let expired =
-                expired.or_else(|| gives_up.filter(|gives_up| *gives_up <= now.boot).map(|_| Reason::QUEUE_TIMED_OUT));
-            let admission = if expired.is_some() { Admission::Skip } else { self.holders.admit(&spec) };
-            match admission {
-                Admission::Start | Admission::Skip => {
-                    let Some(waiting) = claim.waiting.pop_front() else { return };
-                    let skip = (admission == Admission::Skip).then(|| expired.unwrap_or(Reason::OVERLAP));
-                    self.begin(now, key, waiting, spec, skip, fx);
-                }
-                Admission::Wait => {
-                    if let Some(gives_up) = gives_up {
-                        self.timers.arm_by(Timer::Queue(key.clone()), gives_up);
-                    }
-                    return;
-                }
-                Admission::Replace(oldest) => {
-                    self.cancel_run(now, oldest, "a newer run takes its place", fx);
-                    let ended = self.runs.get(&oldest).is_none_or(RunEntry::is_ended);
-                    if !ended {
-                        return;
-                    }
+                return false;
+            }
+            Admission::Replace(oldest) => {
+                self.cancel_run(now, oldest, "a newer run takes its place", fx);
+                let ended = self.runs.get(&oldest).is_none_or(RunEntry::is_ended);
+                if !ended {
+                    return false;
                 }
             }
         }
+        true
     }
 
     /// Rule 7: the intent and the watermark first, durably; or the reason why there is no run.
@@ -292,6 +298,7 @@ impl Agent {
                         params: claim.hosted(&slot).map_or_else(IndexMap::new, |hosted| params(&spec, hosted)),
                         revision: claim.row.revision.clone(),
                         spec_hash: claim.row.spec_hash,
+                        rerun_of: None,
                     },
                     epoch: claim.row.epoch,
                     state: RunState::Queued,
@@ -453,22 +460,15 @@ impl Agent {
         }
     }
 
-    /// A turn is free: whoever shares it goes on.
+    /// A turn is free: whoever shares it goes on; first come, first served, over all of a group.
     fn go_on(&mut self, now: Now, shared: &Shared, fx: &mut Effects) {
-        match shared {
-            Shared::Pipeline(key) => self.start_waiting(now, key, fx),
-            Shared::Group(_) => {
-                let shares = |spec: &Option<Arc<Spec>>| {
-                    spec.as_ref().and_then(Spec::read).is_some_and(|spec| Shared::of(&spec) == *shared)
-                };
-                let waiting = self.claims.iter().filter(|(_, claim)| !claim.waiting.is_empty() && shares(&claim.spec));
-                // First come, first served, over all of the group.
-                let mut keys: Vec<(BootTime, PipelineKey)> =
-                    waiting.filter_map(|(key, claim)| Some((claim.waiting.front()?.since, key.clone()))).collect();
-                keys.sort_unstable();
-                for (_, key) in keys {
-                    self.start_waiting(now, &key, fx);
-                }
+        let mut keys = self.holders.sharing(shared);
+        loop {
+            let since = |key: &PipelineKey| self.claims.get(key)?.waiting.front().map(|waiting| waiting.since);
+            let first = keys.iter().enumerate().filter_map(|(at, key)| Some((since(key)?, at))).min();
+            let Some((_, at)) = first else { return };
+            if !self.start_next(now, &keys[at].clone(), fx) {
+                keys.swap_remove(at);
             }
         }
     }
@@ -517,8 +517,12 @@ impl Agent {
     /// The controller has `count` facts of a run.
     pub(super) fn acknowledged(&mut self, run: RunName, count: u64, fx: &mut Effects) {
         let Some(entry) = self.runs.get_mut(&run) else { return };
+        let had = !entry.outbox.is_empty();
         entry.outbox.acknowledge(count);
         let acknowledged = entry.outbox.acknowledged();
+        if had && entry.is_ended() && entry.outbox.is_empty() {
+            fx.then.push(Effect::SettleRun(run));
+        }
         if acknowledged >= entry.row.acknowledged + TRIM && !entry.is_ended() {
             entry.row.acknowledged = acknowledged;
             fx.commit.push(JournalChange::PutRun(run, entry.row.clone()));

@@ -97,6 +97,11 @@ fn spread(pipeline: &PipelineKey, trigger: &Name, most: Duration) -> Duration {
 }
 
 impl Hosted {
+    /// It does not fire, though its spec says nothing of that.
+    pub(super) fn suspend(&mut self) {
+        self.suspended = true;
+    }
+
     /// When the next slot comes.
     pub(super) fn next_due(&self) -> Option<Timestamp> {
         self.next.map(|slot| after(slot, self.jitter))

@@ -31,6 +31,7 @@ fn claim(epoch: u64) -> ClaimRow {
         spec_hash: SpecHash::of(b"spec"),
         revision: Revision("abc".into()),
         confirmed: true,
+        suspended: false,
     }
 }
 
@@ -42,6 +43,7 @@ fn row(acknowledged: u64) -> RunRow {
         params: IndexMap::from([("a".into(), "b".into())]),
         revision: Revision("abc".into()),
         spec_hash: SpecHash::of(b"spec"),
+        rerun_of: None,
     };
     let (epoch, state) = (Epoch(1), RunState::Intent);
     RunRow { spec, epoch, state, acknowledged, from_controller: true, created_at: at(2) }

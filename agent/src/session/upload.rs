@@ -7,7 +7,10 @@
 use std::{
     collections::HashMap,
     fmt, io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -69,6 +72,7 @@ struct Log<L> {
     header: LogHeader,
     source: L,
     acknowledged: watch::Sender<u64>,
+    settled: AtomicBool,
 }
 
 impl<L> Clone for Uploads<L> {
@@ -91,7 +95,7 @@ impl<L: LogSource> Uploads<L> {
     /// Sends this log from now on. The header's `offset` is what the controller has acknowledged of it already.
     pub fn add(&self, header: LogHeader, source: L) {
         let acknowledged = watch::Sender::new(header.offset);
-        let log = Arc::new(Log { header, source, acknowledged });
+        let log = Arc::new(Log { header, source, acknowledged, settled: AtomicBool::new(false) });
         let mut state = self.state();
         state.logs.insert(log.header.run, log.clone());
         if let Some(session) = &state.session {
@@ -100,9 +104,20 @@ impl<L: LogSource> Uploads<L> {
         }
     }
 
-    /// Everything of this run is at the controller.
+    /// Everything of this run is at the controller, or nothing of it is wanted.
     pub fn remove(&self, run: RunName) {
-        self.state().logs.remove(&run);
+        let log = self.state().logs.remove(&run);
+        if let Some(log) = log {
+            // Whoever still sends it has nothing to do any more.
+            log.acknowledged.send_replace(u64::MAX);
+        }
+    }
+
+    /// The run has ended, and the controller has every fact about it: its log says so from now on.
+    pub fn settle(&self, run: RunName) {
+        if let Some(log) = self.state().logs.get(&run) {
+            log.settled.store(true, Ordering::Relaxed);
+        }
     }
 
     /// The controller has the run's log durably up to `offset`.
@@ -157,6 +172,9 @@ async fn upload<L: LogSource>(connection: &Connection, streams: &Semaphore, log:
     let mut refused = REFUSED.0;
     loop {
         let from = *log.acknowledged.borrow();
+        if from == u64::MAX {
+            return;
+        }
         log.source.wait_for(from).await;
         let sealed = log.source.is_sealed();
         if sealed && matches!(log.source.read_at(from, &mut [0]), Ok(0)) {
@@ -187,7 +205,8 @@ async fn send<L: LogSource>(connection: &Connection, log: &Log<L>, mut offset: u
     // Behind what is said on the control stream.
     stream.set_priority(-1).map_err(WriteError::from)?;
     let mut frame = Vec::new();
-    LogMessage::Header(LogHeader { offset, ..log.header.clone() }).encode(&mut frame);
+    let settled = log.settled.load(Ordering::Relaxed);
+    LogMessage::Header(LogHeader { offset, settled, ..log.header.clone() }).encode(&mut frame);
     stream.write_all(&frame).await?;
     let mut buffer = Vec::new();
     loop {

@@ -280,6 +280,9 @@ pub struct Assignment {
     pub revision: Revision,
     /// True: stop starting, and answer Released.
     pub revoked: bool,
+    /// True: a person suspended it; its triggers do not fire. An agent that does not know the field fires them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspended: bool,
 }
 
 /// Answers Renew.
@@ -337,6 +340,10 @@ pub struct LogAcknowledged {
     pub run: RunName,
     /// How many bytes of its log the controller has.
     pub offset: u64,
+    /// True: the controller has no record of the run any more, and wants none of its log. An agent that does not know
+    /// the field goes on offering it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unwanted: bool,
 }
 
 /// Specs that were wanted.

@@ -29,6 +29,10 @@ pub struct LogHeader {
     pub epoch: Epoch,
     /// Where in the log the first byte after this header belongs.
     pub offset: u64,
+    /// True: the run has ended, and the controller has acknowledged every fact about it. If the controller has no
+    /// record of it by now, it never will.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub settled: bool,
 }
 
 /// Bytes of a record before its data.

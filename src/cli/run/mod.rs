@@ -112,7 +112,7 @@ pub fn run(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), Error> {
         let (spec_hash, _) = pipeline.encode();
         let trigger = RunTrigger { kind: TriggerType::Manual, name: None, scheduled_time: None, by: None };
         let (workflow, pipeline) = (pipeline.key.workflow.clone(), pipeline.key.pipeline.clone());
-        specs.push(RunSpec { workflow, pipeline, trigger, params, revision: revision.clone(), spec_hash });
+        specs.push(RunSpec { workflow, pipeline, trigger, params, revision: revision.clone(), spec_hash, rerun_of: None });
     }
     let runs: Vec<_> = chosen.pipelines.into_iter().zip(specs).collect();
     if runs.len() > 1 {

@@ -51,14 +51,8 @@ fn check_webhook(report: &mut Report, at: &Path<'_>, webhook: &Webhook) {
 }
 
 fn check_pipeline(report: &mut Report, at: &Path<'_>, pipeline: &PipelineSpec) {
-    if !pipeline.after.0.is_empty() {
-        refuse(report, &at.key("after"), "after");
-    }
     if pipeline.exclusive {
         refuse(report, &at.key("exclusive"), "exclusive");
-    }
-    if pipeline.concurrency.group.is_some() {
-        refuse(report, &at.key("concurrency").key("group"), "group");
     }
     if pipeline.on_agent_lost == Some(OnAgentLost::Retry) {
         refuse(report, &at.key("onAgentLost"), "onAgentLost: Retry");

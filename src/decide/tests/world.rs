@@ -18,6 +18,7 @@ use xene_schemas::{
     pipeline::{CompiledPipeline, PipelineSpec},
     run::{Run, RunTrigger, TriggerType},
     source::SourceKind,
+    suspension::Suspension,
     trigger::Trigger,
     wire::control::{AgentMessage, ControllerMessage, Hello, Refused, Specs},
     workflow::WorkflowSpec,
@@ -25,9 +26,9 @@ use xene_schemas::{
 
 use crate::decide::{
     Config, Controller,
-    desired::{Desired, DesiredWorkflow, SourceOrigin, WorkflowBody},
+    desired::{Desired, DesiredWorkflow, SourceHealth, SourceOrigin, WorkflowBody},
     event::{Answer, Command, Effect, Effects, Event, Refusal, RequestId, SessionId},
-    rows::{AgentRow, Batch, Change, LedgerRow, Loaded, OwnerRow, RunRow},
+    rows::{AgentRow, Batch, Change, LedgerRow, Loaded, NewEvent, OwnerRow, RunRow, Suspendable},
 };
 
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
@@ -48,6 +49,7 @@ pub(super) struct Store {
     pub(super) runs: BTreeMap<RunName, RunRow>,
     pub(super) specs: BTreeMap<SpecHash, Arc<[u8]>>,
     pub(super) ledger: Vec<LedgerRow>,
+    pub(super) events: Vec<NewEvent>,
     workflows: BTreeMap<Name, crate::decide::rows::WorkflowRow>,
     pipelines: BTreeMap<PipelineKey, crate::decide::rows::PipelineRow>,
 }
@@ -83,9 +85,13 @@ pub(super) struct World {
     started_runs: BTreeSet<RunName>,
     /// The controller starts on a backup.
     pub(super) recover: bool,
+    /// Logs do not get to the controller.
+    pub(super) withhold_logs: bool,
     /// Steps do not end by themselves.
     pub(super) slow: bool,
     pub(super) alerts: Vec<String>,
+    /// Runs of which an agent's log says that all facts are at the controller.
+    pub(super) settled: Vec<RunName>,
     pub(super) replies: BTreeMap<RequestId, Result<Answer, Refusal>>,
     wire: VecDeque<Wire>,
     /// What happens on an agent once it has done what it is at.
@@ -120,8 +126,10 @@ impl World {
             starts: Vec::new(),
             started_runs: BTreeSet::new(),
             recover: false,
+            withhold_logs: false,
             slow: false,
             alerts: Vec::new(),
+            settled: Vec::new(),
             replies: BTreeMap::new(),
             wire: VecDeque::new(),
             local: VecDeque::new(),
@@ -278,7 +286,7 @@ impl World {
         node.session = Some(SessionId(self.sessions));
         self.tell_agent(name, agent::event::Event::Connected);
         let ended: Vec<RunName> = self.nodes[name].journal.runs.keys().copied().collect();
-        for run in ended {
+        for run in ended.into_iter().filter(|_| !self.withhold_logs) {
             self.tell_agent(name, agent::event::Event::LogDelivered(run));
         }
     }
@@ -349,11 +357,15 @@ impl World {
     }
 
     pub(super) fn start(&mut self, pipeline: &str, n: u128) -> Result<RunName, Refusal> {
+        self.start_with(pipeline, n, &[])
+    }
+
+    pub(super) fn start_with(&mut self, pipeline: &str, n: u128, params: &[(&str, &str)]) -> Result<RunName, Refusal> {
         let pipeline = key(pipeline);
         let spec_hash = self.store.pipelines.get(&pipeline).map_or(SpecHash([0; 32]), |row| row.spec_hash);
         let trigger = RunTrigger { kind: TriggerType::Manual, name: None, scheduled_time: None, by: None };
         let run = RunName::new(Timestamp::from_second(1_800_000_000).unwrap(), n);
-        let params = IndexMap::new();
+        let params = params.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let command = Command::StartRun {
             pipeline,
             spec_hash,
@@ -369,40 +381,50 @@ impl World {
 
     /// Commits a workflow with one pipeline `p`: extra fields of the pipeline and, if given, a cron trigger.
     pub(super) fn commit(&mut self, workflow: &str, pipeline: &str, cron: Option<&str>) {
+        self.commit_all(workflow, &[("p", pipeline)], cron, "{}");
+    }
+
+    /// Commits a workflow with these pipelines, and these params of all.
+    pub(super) fn commit_all(&mut self, workflow: &str, pipelines: &[(&str, &str)], cron: Option<&str>, params: &str) {
         let name: Name = workflow.parse().unwrap();
         let triggers = if cron.is_some() { r#","triggers":["tick"]"# } else { "" };
-        let text = format!(r#"{{"tasks":{{"t":{{"steps":["true"]}}}}{triggers}{pipeline}}}"#);
-        let spec: PipelineSpec = serde_json::from_str(&text).unwrap();
         let cron = cron.map(|cron| {
             let trigger: Trigger = serde_json::from_str(&format!(r#"{{"type":"cron",{cron}}}"#)).unwrap();
             ("tick".parse::<Name>().unwrap(), trigger)
         });
-        let p: Name = "p".parse().unwrap();
-        let compiled = CompiledPipeline {
-            key: PipelineKey { workflow: name.clone(), pipeline: p.clone() },
-            suspend: spec.suspend,
+        let mut spec = WorkflowSpec {
+            suspend: false,
             env: Default::default(),
-            params: Default::default(),
+            params: serde_json::from_str(params).unwrap(),
+            files: Vec::new(),
             triggers: cron.into_iter().collect(),
-            spec: spec.clone(),
+            pipelines: Default::default(),
         };
-        let body = WorkflowBody {
-            metadata: ObjectMeta {
-                name: name.clone(),
-                description: None,
-                labels: Default::default(),
-                annotations: Default::default(),
-            },
-            spec: WorkflowSpec {
-                suspend: false,
+        let mut compiled = BTreeMap::new();
+        let mut all = Vec::new();
+        for (pipeline, text) in pipelines {
+            let text = format!(r#"{{"tasks":{{"t":{{"steps":["true"]}}}}{triggers}{text}}}"#);
+            let of: PipelineSpec = serde_json::from_str(&text).unwrap();
+            let pipeline: Name = pipeline.parse().unwrap();
+            let entry = CompiledPipeline {
+                key: PipelineKey { workflow: name.clone(), pipeline: pipeline.clone() },
+                suspend: of.suspend,
                 env: Default::default(),
-                params: Default::default(),
-                files: Vec::new(),
-                triggers: compiled.triggers.clone(),
-                pipelines: [(p.clone(), spec)].into_iter().collect(),
-            },
-            pipelines: [(p, compiled)].into(),
+                params: crate::compile::params::overlay(&spec.params, &of.params),
+                triggers: spec.triggers.clone(),
+                spec: of.clone(),
+            };
+            compiled.insert(pipeline.clone(), entry);
+            all.push((pipeline, of));
+        }
+        spec.pipelines = all.into_iter().collect();
+        let metadata = ObjectMeta {
+            name: name.clone(),
+            description: None,
+            labels: Default::default(),
+            annotations: Default::default(),
         };
+        let body = WorkflowBody { metadata, spec, pipelines: compiled };
         self.workflows.insert(name, Arc::new(body));
         self.sync();
     }
@@ -410,6 +432,29 @@ impl World {
     pub(super) fn remove(&mut self, workflow: &str) {
         self.workflows.remove(workflow);
         self.sync();
+    }
+
+    pub(super) fn remove_all(&mut self, workflows: &[&str]) {
+        workflows.iter().for_each(|workflow| drop(self.workflows.remove(*workflow)));
+        self.sync();
+    }
+
+    /// The source was looked at, and this is its newest.
+    pub(super) fn observe(&mut self) {
+        let seen = Some(Revision(format!("r{}", self.revision)));
+        let at = self.now().wall;
+        self.tell(Event::Source(SourceHealth::Observed { seen, at, dirty: 0 }));
+    }
+
+    pub(super) fn suspend(&mut self, what: Suspendable, until: Option<Timestamp>) {
+        let suspension = Suspension { by: "me".into(), since: self.now().wall, why: None, until };
+        self.ask(Command::Suspend { what, suspension }).unwrap();
+    }
+
+    pub(super) fn rerun(&mut self, run: RunName, n: u128) -> Result<RunName, Refusal> {
+        let original = Box::new(self.store.runs[&run].clone());
+        let run = RunName::new(self.now().wall, n);
+        self.ask(Command::Rerun { original, run, by: "me".into(), delivery: None, force: false }).map(|_| run)
     }
 
     pub(super) fn sync(&mut self) {
@@ -557,10 +602,11 @@ impl World {
                 }
             }
             Effect::FinishRun { run, .. } => {
-                if node.session.is_some() {
+                if node.session.is_some() && !self.withhold_logs {
                     self.local.push_back((name.to_owned(), Event::LogDelivered(run)));
                 }
             }
+            Effect::SettleRun(run) => self.settled.push(run),
             Effect::Exit => node.exited = true,
             Effect::Alert(alert) => self.alerts.push(alert),
             Effect::LogNote { .. }
@@ -606,6 +652,10 @@ impl World {
 }
 
 impl Store {
+    pub(super) fn pipelines_known(&self) -> usize {
+        self.pipelines.len()
+    }
+
     fn apply(&mut self, batch: Batch) {
         for change in batch {
             match change {
@@ -628,8 +678,17 @@ impl Store {
                 Change::PutSource(status) => self.loaded.source = Some(*status),
                 Change::PutLedger(row) => self.ledger.push(row),
                 Change::PutController(row) => self.loaded.controller = Some(row),
-                Change::AddEvent(_)
-                | Change::PutFile(..)
+                Change::PutAfter(key, row) => {
+                    self.loaded.after.retain(|(of, _)| *of != key);
+                    self.loaded.after.extend(row.map(|row| (key, row)));
+                }
+                Change::PutSuspension(row) => {
+                    self.loaded.suspensions.retain(|old| old.what != row.what);
+                    self.loaded.suspensions.push(row);
+                }
+                Change::DeleteSuspension(what) => self.loaded.suspensions.retain(|row| row.what != what),
+                Change::AddEvent(event) => self.events.push(event),
+                Change::PutFile(..)
                 | Change::PutJoinToken(_)
                 | Change::DeleteJoinToken(_)
                 | Change::PutDelivery(..) => {}

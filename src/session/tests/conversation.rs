@@ -211,7 +211,11 @@ async fn a_burst_before_the_end_arrives_whole_in_both_directions() {
     agent.message().await;
     let acknowledged = |offset| {
         let run = RunName::new(Timestamp::UNIX_EPOCH, 1);
-        ControllerMessage::LogAcknowledged(xene_schemas::wire::control::LogAcknowledged { run, offset })
+        ControllerMessage::LogAcknowledged(xene_schemas::wire::control::LogAcknowledged {
+            run,
+            offset,
+            unwanted: false,
+        })
     };
     for offset in 0..BURST {
         controller.sessions.send(session, &acknowledged(offset));

@@ -3,7 +3,7 @@
 use super::*;
 
 fn log_header(run: RunName, offset: u64) -> LogHeader {
-    LogHeader { run, pipeline: "w/p".parse().unwrap(), epoch: Epoch(7), offset }
+    LogHeader { run, pipeline: "w/p".parse().unwrap(), epoch: Epoch(7), offset, settled: false }
 }
 
 fn noise(length: usize) -> Vec<u8> {
@@ -106,4 +106,33 @@ async fn more_logs_than_streams_all_arrive_and_a_foreign_one_holds_up_none() {
         let run = RunName::new(Timestamp::UNIX_EPOCH, n);
         logs[&run] == run.to_string().as_bytes()
     }));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_of_a_run_without_a_record_is_not_wanted_once_its_facts_are_settled() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut controller = Controller::start(folder.path());
+    let identity = controller.enrolled("alpha").await;
+    let mut agent = Agent::start(controller.address, identity);
+    agent.connected().await;
+    controller.opened().await;
+    agent.message().await;
+    let run = RunName::new(Timestamp::UNIX_EPOCH, 999);
+    let source = FakeSource::new();
+    source.write(b"nobody reads this");
+    source.seal();
+    agent.uploads.add(LogHeader { epoch: Epoch(6), ..log_header(run, 0) }, source);
+    // Refused for now: its first fact may be on its way.
+    agent.uploads.settle(run);
+    let unwanted = agent.message().await;
+    assert_eq!(
+        unwanted,
+        ControllerMessage::LogAcknowledged(xene_schemas::wire::control::LogAcknowledged {
+            run,
+            offset: 0,
+            unwanted: true
+        })
+    );
+    agent.uploads.remove(run);
+    agent.stop().await;
 }

@@ -45,6 +45,7 @@ fn run_spec() -> RunSpec {
         params: IndexMap::new(),
         revision: Revision("0123abc".into()),
         spec_hash: SpecHash([0; 32]),
+        rerun_of: None,
     }
 }
 

@@ -1,12 +1,13 @@
 //! What happens to a world from outside: people, commits, power, cables, clocks.
 
 use indexmap::IndexMap;
-use xene::decide::event::Command;
+use xene::decide::{event::Command, rows::Suspendable};
 use xene_agent::decide::event::Event;
 use xene_schemas::{
     meta::RunName,
     pipeline::Autonomy,
     run::{RunTrigger, TriggerType},
+    suspension::Suspension,
 };
 
 use super::{
@@ -52,6 +53,20 @@ impl World {
                 let run = self.random.pick(&runs);
                 self.ask(Command::CancelRun { run, by: "me".into() })
             }
+            Action::Rerun => self.rerun(),
+            Action::Suspend => {
+                let until = self.random.chance(500).then(|| self.at + self.random.between(SECOND, 60 * SECOND));
+                let suspension =
+                    Suspension { by: "me".into(), since: self.at.wall(), why: None, until: until.map(|at| at.wall()) };
+                match self.suspendable() {
+                    Some(what) => self.ask(Command::Suspend { what, suspension }),
+                    None => Ok(()),
+                }
+            }
+            Action::Resume => match self.suspendable() {
+                Some(what) => self.ask(Command::Resume { what, by: "me".into() }),
+                None => Ok(()),
+            },
             Action::Cut => {
                 self.cut(agent, outage);
                 Ok(())
@@ -160,6 +175,27 @@ impl World {
             delivery: None,
             force,
         })
+    }
+
+    /// Any run that is over, as it was.
+    fn rerun(&mut self) -> Result<(), Violation> {
+        let ended = self.controller.store.runs.values().filter(|row| row.run.status.phase.is_final());
+        let ended: Vec<_> = ended.rev().take(5).collect();
+        if ended.is_empty() {
+            return Ok(());
+        }
+        let original = Box::new(ended[self.random.index(ended.len())].clone());
+        let run = RunName::new(self.at.wall(), u128::from(self.random.draw()));
+        self.ask(Command::Rerun { original, run, by: "me".into(), delivery: None, force: true })
+    }
+
+    /// The source, or any workflow or pipeline in effect.
+    fn suspendable(&mut self) -> Option<Suspendable> {
+        let store = &self.controller.store;
+        let workflows = store.workflows.keys().cloned().map(Suspendable::Workflow);
+        let pipelines = store.pipelines.keys().cloned().map(Suspendable::Pipeline);
+        let all: Vec<_> = [Suspendable::Source].into_iter().chain(workflows).chain(pipelines).collect();
+        Some(all[self.random.index(all.len())].clone())
     }
 
     /// Cuts one direction or both; the session may break of it, noticed at each end for itself.

@@ -1,16 +1,22 @@
 //! An agent's process: what its machine is told, and how what it wants is carried out.
 
+use std::collections::BTreeSet;
+
 use indexmap::IndexMap;
 use xene_agent::decide::{
     Agent, Config,
     event::{Effect, Effects, Event, ExitStatus, JournalChange, Recovered, Signal, StepExit, StepId},
 };
-use xene_schemas::{meta::PipelineKey, wire::control::ControllerMessage};
+use xene_schemas::{
+    meta::{PipelineKey, RunName},
+    pipeline::CompiledPipeline,
+    wire::control::ControllerMessage,
+};
 
 use super::{
     clock::{Instant, MILLISECOND, SECOND},
     history::{self, tail, time_of_day},
-    invariants::Violation,
+    invariants::{Violation, Witness},
     network::Payload,
     node::Todo,
     store::apply_to_journal,
@@ -192,6 +198,7 @@ impl World {
             }
             Effect::SpawnStep(command) => {
                 self.witness.started(&command.id, agent, &command.pipeline)?;
+                self.has_room(agent, &command.id)?;
                 self.history.mark(self.at, &self.agents[agent].name, || {
                     format!("starts the run of {} that is due {}", command.pipeline, time_of_day(command.id.run.at()))
                 });
@@ -215,6 +222,7 @@ impl World {
                 self.later(wait, What::StartAgent { agent });
             }
             Effect::LogNote { .. }
+            | Effect::SettleRun(_)
             | Effect::ForgetRun(_)
             | Effect::InstallCertificate(_)
             | Effect::LogAcknowledged { .. }
@@ -227,6 +235,24 @@ impl World {
         let exit = Box::new(StepExit { status, outputs: Ok(Vec::new()), leftovers: Vec::new() });
         let process = self.agents[agent].process;
         self.later(wait, What::StepExited { agent, process, id, exit });
+    }
+
+    /// I14, as far as one agent's processes go: a run counts by the spec that it runs.
+    fn has_room(&self, agent: usize, id: &StepId) -> Result<(), Violation> {
+        let node = &self.agents[agent];
+        let concurrency = |run: &RunName| {
+            let spec = &node.journal.runs.get(run)?.spec;
+            let bytes = self.controller.store.specs.get(&spec.spec_hash)?;
+            Some((spec.key(), CompiledPipeline::decode(bytes).ok()?.spec.concurrency))
+        };
+        let Some((key, own)) = concurrency(&id.run) else { return Ok(()) };
+        let running: BTreeSet<RunName> = node.running.iter().map(|id| id.run).filter(|run| *run != id.run).collect();
+        let shares = |run: &&RunName| {
+            concurrency(run).is_some_and(|(of, other)| {
+                if own.group.is_some() { other.group == own.group } else { other.group.is_none() && of == key }
+            })
+        };
+        Witness::has_room(own.max, running.iter().filter(shares).count(), &id.run)
     }
 
     /// I1: at most one agent may start runs of a pipeline.

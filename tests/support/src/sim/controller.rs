@@ -8,6 +8,8 @@ use xene::decide::{
 };
 use xene_schemas::{
     meta::{Epoch, PipelineKey, RunName},
+    phase::RunPhase,
+    run::TriggerType,
     source::SourceKind,
     wire::control::{AgentMessage, ControllerMessage, Specs},
 };
@@ -154,7 +156,20 @@ impl World {
     pub(super) fn write_store(&mut self, changes: Vec<Change>) -> Result<(), Violation> {
         for change in changes {
             self.history.store(self.at, &change);
+            let started = match &change {
+                Change::PutRun(row) if row.run.spec.trigger.kind == TriggerType::After && row.facts == 0 => {
+                    Some(row.run.clone()).filter(|run| run.spec.rerun_of.is_none())
+                }
+                _ => None,
+            };
             self.controller.store.apply(change)?;
+            if let Some(run) = started {
+                let store = &self.controller.store;
+                self.witness.follows(&run, |upstream| {
+                    let phase = store.runs.get(&upstream).map(|row| row.run.status.phase);
+                    phase.is_none_or(|phase| phase == RunPhase::Success)
+                })?;
+            }
         }
         Ok(())
     }

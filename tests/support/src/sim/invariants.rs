@@ -7,7 +7,10 @@ use std::{
 
 use jiff::Timestamp;
 use xene_agent::decide::event::StepId;
-use xene_schemas::meta::{Epoch, PipelineKey, RunName};
+use xene_schemas::{
+    meta::{Epoch, PipelineKey, RunName},
+    run::Run,
+};
 
 use super::history::{n, tail};
 
@@ -73,6 +76,8 @@ pub struct Witness {
     pub starts: BTreeMap<RunName, Start>,
     /// Runs that a restored store may know nothing of, or less than before.
     pub forgotten: BTreeSet<RunName>,
+    /// By which run a pipeline followed an upstream run, also in a store that is lost by now.
+    followed: BTreeMap<(PipelineKey, RunName), RunName>,
 }
 
 impl Witness {
@@ -89,6 +94,31 @@ impl Witness {
             return Violation::of("I2 a slot starts at most once", what);
         }
         Ok(())
+    }
+
+    /// `after`: of one pipeline, an upstream run is followed at most once, and only if it ended in Success.
+    pub fn follows(&mut self, run: &Run, succeeded: impl Fn(RunName) -> bool) -> Result<(), Violation> {
+        let law = "an upstream run is followed once";
+        let told = run.spec.trigger.by.iter().flat_map(|by| by.split([' ', ','])).filter_map(|word| word.parse().ok());
+        for upstream in told {
+            let by = *self.followed.entry((run.spec.key(), upstream)).or_insert(run.metadata.name);
+            if by != run.metadata.name {
+                let what = format!("{} of {} by {} and again", tail(&upstream), run.spec.key(), tail(&by));
+                return Violation::of(law, what);
+            }
+            if !succeeded(upstream) {
+                return Violation::of(law, format!("{} did not end in Success", tail(&upstream)));
+            }
+        }
+        Ok(())
+    }
+
+    /// I14: with one more run that starts, there are no more of those that share its `max` than its spec allows.
+    pub fn has_room(max: u32, others: usize, run: &RunName) -> Result<(), Violation> {
+        if others < max.max(1) as usize {
+            return Ok(());
+        }
+        Violation::of("I14 concurrency.max holds", format!("{} starts beside {others}, of {max}", tail(run)))
     }
 
     /// A backup takes the place of a store that knew these runs: history is given up.

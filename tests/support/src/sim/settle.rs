@@ -1,7 +1,13 @@
 //! The end of a world: everything is mended, time passes, and then all must be as desired (I5, I6, I7, I13).
 
-use xene::decide::event::Command;
-use xene_schemas::{meta::PipelineKey, phase::RunPhase, pipeline::Autonomy};
+use std::collections::BTreeSet;
+
+use xene::decide::{event::Command, rows::Suspendable};
+use xene_schemas::{
+    meta::PipelineKey,
+    phase::RunPhase,
+    pipeline::{Autonomy, CompiledPipeline},
+};
 
 use super::{clock::SECOND, history::tail, invariants::Violation, world::World};
 
@@ -50,6 +56,12 @@ impl World {
         let was_hostile = std::mem::take(&mut self.setup.hostile);
         self.controller.clock.set_offset(0);
         self.start_controller()?;
+        let store = &self.controller.store;
+        let workflows = store.workflows.keys().cloned().map(Suspendable::Workflow);
+        let pipelines = store.pipelines.keys().cloned().map(Suspendable::Pipeline);
+        for what in [Suspendable::Source].into_iter().chain(workflows).chain(pipelines).collect::<Vec<_>>() {
+            self.ask(Command::Resume { what, by: "me".into() })?;
+        }
         for agent in 0..self.agents.len() {
             self.agents[agent].clock.set_offset(0);
             self.heal(agent);
@@ -78,17 +90,27 @@ impl World {
         if store.pipelines.len() != wanted.len() || store.workflows.len() != desired.workflows.len() {
             return Violation::of(law, format!("{} pipelines instead of {}", store.pipelines.len(), wanted.len()));
         }
-        for pipeline in wanted {
+        for pipeline in &wanted {
             let key = &pipeline.key;
             let hash = pipeline.encode().0;
             if store.pipelines.get(key).is_none_or(|row| row.spec_hash != hash) {
                 return Violation::of(law, format!("the store has another spec of {key}"));
             }
-            if self.waits_for_a_person(key) {
+            let group = pipeline.spec.concurrency.group.as_ref();
+            let shares = |other: &&&CompiledPipeline| {
+                other.key == *key || (group.is_some() && other.spec.concurrency.group.as_ref() == group)
+            };
+            let members: Vec<_> = wanted.iter().filter(shares).collect();
+            if members.iter().any(|member| self.waits_for_a_person(&member.key)) {
                 continue;
             }
-            let labels = &pipeline.spec.agents.labels;
-            let fits = |at: usize| labels.is_empty() || at.is_multiple_of(2);
+            let anywhere = members.iter().all(|member| member.spec.agents.labels.is_empty());
+            let fits = |at: usize| anywhere || at.is_multiple_of(2);
+            let owners: BTreeSet<_> =
+                members.iter().filter_map(|member| store.owners.get(&member.key)?.owner.as_ref()).collect();
+            if owners.len() > 1 {
+                return Violation::of("a group is on one agent", format!("{key} and its group are on {owners:?}"));
+            }
             let nobody = !(self.agents.iter().enumerate()).any(|(at, node)| !node.forgotten && fits(at));
             let owner = store.owners.get(key).and_then(|row| row.owner.as_ref());
             match owner.and_then(|owner| self.agents.iter().find(|node| node.name == *owner)) {

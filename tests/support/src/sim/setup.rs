@@ -13,6 +13,12 @@ pub enum Action {
     Trigger,
     /// A person ends a run.
     Cancel,
+    /// A person starts a run again, as it was.
+    Rerun,
+    /// A person suspends a workflow, a pipeline or the source.
+    Suspend,
+    /// A person takes that back.
+    Resume,
     /// The network between an agent and the controller is cut, in one direction or both.
     Cut,
     /// A session breaks.
@@ -60,6 +66,10 @@ pub struct Setup {
     pub autonomies: &'static [&'static str],
     /// How many of a thousand workflows want an agent of zone a.
     pub zoned: u64,
+    /// How many of a thousand workflows are of one group.
+    pub grouped: u64,
+    /// How many of a thousand workflows have a pipeline that follows another.
+    pub following: u64,
     /// How fast elapsed time of a host runs, in thousandths.
     pub rates: &'static [u64],
     /// True: messages are lost, doubled and overtake each other. False: sessions are ordered streams that break.
@@ -102,6 +112,8 @@ impl Setup {
             schedules: QUICK,
             autonomies: SHORT,
             zoned: 0,
+            grouped: 0,
+            following: 0,
             rates: &[1000],
             hostile: false,
             delay: SECOND / 100,
@@ -121,12 +133,15 @@ impl Setup {
     pub fn ordinary(random: &mut Random) -> Self {
         use Action::{
             Backup, Break, Cancel, Commit, CrashAgent, CrashController, Cut, Drain, Forget, JournalFails, PauseAgent,
-            PauseController, Reboot, Restore, StepClock, Terminate, Trigger, Wipe,
+            PauseController, Reboot, Rerun, Restore, Resume, StepClock, Suspend, Terminate, Trigger, Wipe,
         };
         let every = [
             (Commit, 10),
             (Trigger, 12),
             (Cancel, 4),
+            (Rerun, 2),
+            (Suspend, 2),
+            (Resume, 3),
             (Cut, 10),
             (Break, 6),
             (CrashAgent, 8),
@@ -152,6 +167,8 @@ impl Setup {
             schedules: random.pick(&[QUICK, RARE, MIXED]),
             autonomies: random.pick(&[SHORT, ANY]),
             zoned: random.pick(&[0, 0, 300]),
+            grouped: random.pick(&[0, 0, 700]),
+            following: random.pick(&[0, 500]),
             rates: &[950, 970, 1000, 1000, 1030, 1050],
             hostile: random.chance(400),
             delay: random.pick(&[SECOND / 100, SECOND / 4, 2 * SECOND]),

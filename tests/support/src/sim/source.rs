@@ -20,6 +20,11 @@ struct Text {
     catch_up: &'static str,
     autonomy: &'static str,
     policy: &'static str,
+    max: u32,
+    /// All of its pipelines are of this group.
+    group: Option<&'static str>,
+    /// The second of its pipelines follows the first.
+    follows: bool,
     zone: Option<&'static str>,
     steps: usize,
     suspend: bool,
@@ -43,7 +48,9 @@ impl Source {
     /// The first commit, of one pipeline `w0/p0`.
     pub(super) fn begin_with(&mut self, schedule: &'static str, autonomy: &'static str) {
         let (catch_up, policy) = ("Latest", "Queue");
-        let text = Text { pipelines: 1, schedule, catch_up, autonomy, policy, zone: None, steps: 1, suspend: false };
+        let (max, group, follows, zone) = (1, None, false, None);
+        let (pipelines, steps, suspend) = (1, 1, false);
+        let text = Text { pipelines, schedule, catch_up, autonomy, policy, max, group, follows, zone, steps, suspend };
         self.commits = vec![Tree::from([(0, text)])];
     }
 
@@ -101,6 +108,9 @@ fn draw(setup: &Setup, random: &mut Random) -> Text {
         catch_up: random.pick(&["Latest", "All", "Skip"]),
         autonomy: random.pick(setup.autonomies),
         policy: random.pick(&["Queue", "Queue", "Skip", "Replace"]),
+        max: random.pick(&[1, 1, 2]),
+        group: random.chance(setup.grouped).then_some("g"),
+        follows: random.chance(setup.following),
         zone: random.chance(setup.zoned).then_some("a"),
         steps: random.index(2) + 1,
         suspend: random.chance(50),
@@ -115,15 +125,22 @@ fn workflow(at: usize, text: &Text) -> (Name, DesiredWorkflow) {
         "triggers": ["tick"],
         "autonomy": text.autonomy,
         "timeout": "60s",
-        "concurrency": {"policy": text.policy},
+        "concurrency": {"policy": text.policy, "max": text.max},
         "tasks": {"t": {"steps": steps}},
     });
     if let Some(zone) = text.zone {
         pipeline["agents"] = json!({"labels": {"zone": zone}});
     }
+    if let Some(group) = text.group {
+        pipeline["concurrency"]["group"] = json!(group);
+    }
     let pipeline: PipelineSpec = serde_json::from_value(pipeline).unwrap();
-    let pipelines: BTreeMap<Name, PipelineSpec> =
+    let mut pipelines: BTreeMap<Name, PipelineSpec> =
         (0..text.pipelines).map(|at| (format!("p{at}").parse().unwrap(), pipeline.clone())).collect();
+    if let Some(second) = pipelines.get_mut("p1").filter(|_| text.follows) {
+        second.triggers.0.clear();
+        second.after.0.push("p0".parse().unwrap());
+    }
     let spec: WorkflowSpec = serde_json::from_value(json!({
         "suspend": text.suspend,
         "triggers": {"tick": {"type": "cron", "schedule": text.schedule, "catchUp": text.catch_up}},

@@ -6,7 +6,8 @@ use std::{
 };
 
 use xene::decide::rows::{
-    AgentRow, Change, ControllerRow, EndedRun, JoinTokenRow, Loaded, OwnerRow, PipelineRow, RunRow, WorkflowRow,
+    AfterRow, AgentRow, Change, ControllerRow, EndedRun, JoinTokenRow, Loaded, OwnerRow, PipelineRow, RunRow,
+    Suspendable, SuspensionRow, WorkflowRow,
 };
 use xene_agent::decide::event::{JournalChange, Recovered};
 use xene_schemas::{
@@ -35,6 +36,10 @@ pub(super) struct Store {
     pub(super) runs: BTreeMap<RunName, RunRow>,
     /// Runs that retention took.
     pub(super) retired: BTreeSet<RunName>,
+    /// What pipelines have still to follow.
+    after: BTreeMap<PipelineKey, AfterRow>,
+    /// What is suspended by command.
+    suspensions: BTreeMap<Suspendable, SuspensionRow>,
     tokens: BTreeMap<String, JoinTokenRow>,
     source: Option<SourceStatus>,
 }
@@ -65,6 +70,10 @@ impl Store {
             Change::PutSource(status) => self.source = Some(*status),
             Change::PutJoinToken(row) => _ = self.tokens.insert(row.id.clone(), row),
             Change::DeleteJoinToken(id) => _ = self.tokens.remove(&id),
+            Change::PutAfter(key, Some(row)) => _ = self.after.insert(key, row),
+            Change::PutAfter(key, None) => _ = self.after.remove(&key),
+            Change::PutSuspension(row) => _ = self.suspensions.insert(row.what.clone(), row),
+            Change::DeleteSuspension(what) => _ = self.suspensions.remove(&what),
             Change::AddEvent(_) | Change::PutFile(..) | Change::PutLedger(_) | Change::PutDelivery(..) => {}
         }
         Ok(())
@@ -95,6 +104,8 @@ impl Store {
             active_runs,
             ended_runs,
             join_tokens: self.tokens.values().cloned().collect(),
+            after: self.after.iter().map(|(key, row)| (key.clone(), row.clone())).collect(),
+            suspensions: self.suspensions.values().cloned().collect(),
             source: self.source.clone(),
             files: Vec::new(),
         }

@@ -1,0 +1,180 @@
+//! What operators say beside desired state: suspend, resume, approve a removal, start again.
+
+use std::time::Duration;
+
+use xene_agent::decide::{event::Event as AgentEvent, time::after};
+use xene_schemas::{
+    phase::{Reason, RunPhase},
+    run::TriggerType,
+    source::ConditionStatus,
+    wire::control::{ControllerMessage, LogAcknowledged},
+};
+
+use super::world::{MINUTE, World, key};
+use crate::decide::{
+    event::{Command, Refusal},
+    rows::Suspendable,
+};
+
+const EVERY_MINUTE: &str = r#""schedule":"* * * * *""#;
+
+fn pipeline() -> Suspendable {
+    Suspendable::Pipeline(key("w/p"))
+}
+
+fn resume(world: &mut World, what: Suspendable) -> Result<(), Refusal> {
+    world.ask(Command::Resume { what, by: "me".into() }).map(drop)
+}
+
+fn skipped(world: &World) -> usize {
+    world.store.ledger.iter().filter(|row| row.reason == Reason::SUSPENDED).count()
+}
+
+#[test]
+fn a_suspended_pipeline_does_not_fire_and_resuming_replays_nothing() {
+    let mut world = World::new(&["a"]);
+    world.commit("w", "", Some(EVERY_MINUTE));
+    world.pass(MINUTE);
+    world.suspend(pipeline(), None);
+    world.pass(3 * MINUTE);
+    assert_eq!((world.starts.len(), skipped(&world)), (1, 3), "each due time is on record");
+    assert_eq!(world.start("w/p", 1), Err(Refusal::Suspended(key("w/p"))));
+    resume(&mut world, pipeline()).unwrap();
+    assert_eq!(world.starts.len(), 1);
+    world.pass(2 * MINUTE);
+    assert_eq!(world.started("a"), [1020, 1260, 1320]);
+    assert!(matches!(resume(&mut world, pipeline()), Err(Refusal::NotSuspended(_))));
+    assert!(matches!(
+        resume(&mut world, Suspendable::Workflow("nobody".parse().unwrap())),
+        Err(Refusal::NotFound { kind: "workflow", .. })
+    ));
+}
+
+#[test]
+fn a_suspension_outlives_restarts_and_ends_by_itself() {
+    let mut world = World::new(&["a"]);
+    world.commit("w", r#","autonomy":"Forever""#, Some(EVERY_MINUTE));
+    let until = after(world.now().wall, 5 * MINUTE);
+    world.suspend(Suspendable::Workflow("w".parse().unwrap()), Some(until));
+    world.stop_controller();
+    world.crash("a");
+    world.start_agent("a");
+    world.pass(2 * MINUTE);
+    assert!(world.starts.is_empty(), "the agent knows, without any controller");
+    world.start_controller();
+    world.pass(2 * MINUTE);
+    assert!(world.starts.is_empty());
+    world.pass(3 * MINUTE);
+    assert!(world.store.loaded.suspensions.is_empty());
+    assert_eq!(world.started("a"), [1320, 1380]);
+    let told: Vec<&str> =
+        world.store.events.iter().filter(|e| e.regarding == "workflow/w").map(|e| e.reason.as_str()).collect();
+    assert_eq!(told, ["WorkflowCreated", "Suspended", "Resumed"]);
+}
+
+#[test]
+fn a_suspension_goes_with_the_pipeline_to_its_next_agent_and_away_with_the_workflow() {
+    let mut world = World::new(&["a", "b"]);
+    world.commit("w", "", Some(EVERY_MINUTE));
+    world.suspend(pipeline(), None);
+    world.ask(Command::Drain("a".parse().unwrap())).unwrap();
+    assert_eq!(world.owner("w/p").as_deref(), Some("b"));
+    world.pass(2 * MINUTE);
+    assert!(world.starts.is_empty());
+    world.commit("v", "", None);
+    world.remove("w");
+    assert!(world.store.loaded.suspensions.is_empty());
+}
+
+#[test]
+fn a_suspended_source_shows_what_waits_and_goes_to_the_newest_at_once() {
+    let mut world = World::new(&["a"]);
+    world.commit("w", "", None);
+    world.suspend(Suspendable::Source, None);
+    world.commit("v", "", None);
+    world.commit("u", "", None);
+    world.observe();
+    let source = world.store.loaded.source.clone().unwrap();
+    assert_eq!(source.revision.unwrap().0, "r1");
+    assert_eq!(source.seen.unwrap().0, "r3");
+    assert_eq!(source.suspension.unwrap().by, "me");
+    let ready = &source.conditions[0];
+    assert_eq!((ready.status, ready.reason.as_str()), (ConditionStatus::False, "Suspended"));
+    assert_eq!(world.owner("v/p"), None);
+    world.stop_controller();
+    world.start_controller();
+    world.sync();
+    assert_eq!(world.owner("v/p"), None, "also after a restart");
+    resume(&mut world, Suspendable::Source).unwrap();
+    assert_eq!((world.owner("v/p").as_deref(), world.owner("u/p").as_deref()), (Some("a"), Some("a")));
+    assert!(world.store.loaded.source.as_ref().unwrap().suspension.is_none());
+}
+
+#[test]
+fn a_blocked_removal_waits_for_approval_of_that_very_commit() {
+    let mut world = World::new(&["a"]);
+    for workflow in ["a", "b", "c", "d"] {
+        world.commit(workflow, "", None);
+    }
+    let approve = |world: &mut World, commit: &str| {
+        world.ask(Command::ApprovePrune { commit: commit.into(), by: "me".into() }).map(drop)
+    };
+    assert_eq!(approve(&mut world, "r4"), Err(Refusal::NothingBlocked));
+    world.remove_all(&["a", "b", "c"]);
+    let degraded = world.store.loaded.source.as_ref().unwrap().conditions[2].clone();
+    assert_eq!(degraded.reason, "PruneBlocked");
+    assert!(degraded.message.contains("xene approve-prune r5"), "{}", degraded.message);
+    assert_eq!(world.store.pipelines_known(), 4);
+    assert!(matches!(approve(&mut world, "r4"), Err(Refusal::OtherCommit(blocked)) if blocked.0 == "r5"));
+    approve(&mut world, "r5").unwrap();
+    assert_eq!(world.store.pipelines_known(), 1);
+    let source = world.store.loaded.source.clone().unwrap();
+    assert_eq!((source.conditions[2].status, source.workflows), (ConditionStatus::False, 1));
+    assert_eq!(approve(&mut world, "r5"), Err(Refusal::NothingBlocked));
+    world.commit("a", "", None);
+    assert_eq!(world.owner("a/p").as_deref(), Some("a"), "a revert brings it back");
+}
+
+#[test]
+fn a_rerun_is_of_the_same_commit_whatever_is_in_effect() {
+    let mut world = World::new(&["a"]);
+    world.commit("w", "", Some(EVERY_MINUTE));
+    world.pass(MINUTE);
+    let original = world.starts[0].run;
+    let first = world.run(original).clone();
+    world.commit("w", r#","timeout":"5m""#, None);
+    world.slow = true;
+    let again = world.rerun(original, 1).unwrap();
+    let run = world.run(again).clone();
+    assert_eq!(run.status.phase, RunPhase::Running);
+    assert_eq!(run.spec.rerun_of, Some(original));
+    assert_eq!((&run.spec.revision, run.spec.spec_hash), (&first.spec.revision, first.spec.spec_hash));
+    let trigger = &run.spec.trigger;
+    assert_eq!((trigger.kind, trigger.scheduled_time), (TriggerType::Cron, first.spec.trigger.scheduled_time));
+    assert_eq!(trigger.by.as_deref(), Some("me"));
+    assert_eq!(world.rerun(again, 2), Err(Refusal::NotEnded(again)));
+    world.end_steps("a");
+    world.settle();
+    assert_eq!(world.run(again).status.phase, RunPhase::Success);
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.nodes["a"].journal.specs.len(), 1, "the old spec is gone again");
+}
+
+#[test]
+fn an_agent_drains_though_nobody_wants_the_log_of_its_run() {
+    let mut world = World::new(&["a"]);
+    world.withhold_logs = true;
+    world.commit("w", "", None);
+    let run = world.start("w/p", 1).unwrap();
+    assert_eq!(world.settled, [run], "its facts are acknowledged");
+    world.crash("a");
+    world.start_agent("a");
+    assert_eq!(world.settled, [run, run], "said again after a restart");
+    world.tell_agent("a", AgentEvent::DrainRequested);
+    world.settle();
+    assert!(!world.nodes["a"].exited, "its log is to be delivered");
+    let unwanted = LogAcknowledged { run, offset: 0, unwanted: true };
+    world.tell_agent("a", AgentEvent::Message(ControllerMessage::LogAcknowledged(unwanted)));
+    world.settle();
+    assert!(world.nodes["a"].exited && world.nodes["a"].journal.runs.is_empty());
+}

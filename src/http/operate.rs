@@ -1,0 +1,177 @@
+//! What operators say beside desired state: run it again, let it rest, let a removal pass.
+
+use std::sync::Arc;
+
+use axum::{
+    body::Bytes,
+    extract::{Path, State, rejection::BytesRejection},
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+};
+use serde::Deserialize;
+use xene_agent::clock;
+use xene_schemas::{duration::Duration, meta::PipelineKey, suspension::Suspension};
+
+use super::{
+    Api, lists,
+    lists::{absent, find_run},
+    objects::{Object, json},
+    problem::Problem,
+    runs::{Started, body_of, delivery_id, once, parse_json, random_bits},
+};
+use crate::decide::{
+    event::{Answer, Command},
+    rows::Suspendable,
+};
+
+/// Who asks, as long as there is one token.
+const ADMIN: &str = "admin";
+/// Nothing is suspended for longer, unless without end.
+const MAX_SUSPENSION: Duration = Duration::from_secs(366 * 86_400);
+/// A commit is named by at least so many characters.
+const MIN_COMMIT: usize = 7;
+
+/// The body of `POST …/rerun`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RerunBody {
+    /// Start it even if suspended.
+    #[serde(default)]
+    force: bool,
+}
+
+/// The body of `POST …/suspend`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct SuspendBody {
+    #[serde(default)]
+    why: Option<String>,
+    /// After this it ends by itself.
+    #[serde(default, rename = "for")]
+    lasts: Option<Duration>,
+}
+
+/// The body of `POST /api/v1/source/approve-prune`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ApproveBody {
+    commit: String,
+}
+
+type Body = Result<Bytes, BytesRejection>;
+type Reply = Result<Response, Problem>;
+
+/// An empty body stands for `{}`.
+fn parse<T: serde::de::DeserializeOwned>(body: Body) -> Result<T, Problem> {
+    let body = body_of(body)?;
+    parse_json(if body.is_empty() { b"{}" } else { &body })
+}
+
+pub(super) async fn rerun(
+    State(api): State<Arc<Api>>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Reply {
+    let RerunBody { force } = parse(body)?;
+    let original = find_run(&api, &name)?;
+    let key = original.run.spec.key();
+    if api.handle.store().spec(&original.run.spec.spec_hash)?.is_none() {
+        let message = format!("what run {name} ran is not kept any more, so it can't be started again");
+        return Err(Problem::new(StatusCode::GONE, message));
+    }
+    let delivery = delivery_id(&headers, &["idempotency-key"])?;
+    let start = async {
+        let run = xene_schemas::meta::RunName::new(clock::now().wall, random_bits()?);
+        let (original, by, delivery) = (Box::new(original), ADMIN.to_owned(), delivery.clone());
+        match api.handle.ask(Command::Rerun { original, run, by, delivery, force }).await?? {
+            Answer::Run(run) => Ok(Started::Run(run)),
+            Answer::Done | Answer::Enrolled(_) => {
+                Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the controller answers something else"))
+            }
+        }
+    };
+    once(&api, &key, delivery.as_deref(), start).await?.created()
+}
+
+pub(super) async fn suspend_source(State(api): State<Arc<Api>>, body: Body) -> Reply {
+    suspend(&api, Suspendable::Source, body).await?;
+    lists::source(State(api)).await
+}
+
+pub(super) async fn resume_source(State(api): State<Arc<Api>>) -> Reply {
+    resume(&api, Suspendable::Source).await?;
+    lists::source(State(api)).await
+}
+
+pub(super) async fn suspend_workflow(State(api): State<Arc<Api>>, Path(name): Path<String>, body: Body) -> Reply {
+    suspend(&api, workflow(&name)?, body).await?;
+    lists::workflow(State(api), Path(name)).await
+}
+
+pub(super) async fn resume_workflow(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Reply {
+    resume(&api, workflow(&name)?).await?;
+    lists::workflow(State(api), Path(name)).await
+}
+
+pub(super) async fn suspend_pipeline(
+    State(api): State<Arc<Api>>,
+    Path(name): Path<(String, String)>,
+    body: Body,
+) -> Reply {
+    suspend(&api, pipeline(&name)?, body).await?;
+    lists::pipeline(State(api), Path(name)).await
+}
+
+pub(super) async fn resume_pipeline(State(api): State<Arc<Api>>, Path(name): Path<(String, String)>) -> Reply {
+    resume(&api, pipeline(&name)?).await?;
+    lists::pipeline(State(api), Path(name)).await
+}
+
+pub(super) async fn approve_prune(State(api): State<Arc<Api>>, body: Body) -> Reply {
+    let ApproveBody { commit } = parse_json(&body_of(body)?)?;
+    if commit.chars().count() < MIN_COMMIT {
+        return Err(Problem::bad_request(format!("commit takes at least {MIN_COMMIT} characters of its name")));
+    }
+    api.handle.ask(Command::ApprovePrune { commit, by: ADMIN.to_owned() }).await??;
+    Ok(lists::source(State(api)).await?.into_response())
+}
+
+fn workflow(name: &str) -> Result<Suspendable, Problem> {
+    name.parse().map(Suspendable::Workflow).map_err(|_| absent("workflow", name))
+}
+
+fn pipeline((workflow, pipeline): &(String, String)) -> Result<Suspendable, Problem> {
+    let name = format!("{workflow}/{pipeline}");
+    name.parse::<PipelineKey>().map(Suspendable::Pipeline).map_err(|_| absent("pipeline", &name))
+}
+
+async fn suspend(api: &Api, what: Suspendable, body: Body) -> Result<(), Problem> {
+    let SuspendBody { why, lasts } = parse(body)?;
+    if lasts.is_some_and(|lasts| lasts.as_millis() == 0 || lasts > MAX_SUSPENSION) {
+        return Err(Problem::bad_request("for takes a duration above 0 and of at most 366d"));
+    }
+    let since = clock::now().wall;
+    let until = lasts.map(|lasts| since + std::time::Duration::from_millis(lasts.as_millis()));
+    let suspension = Suspension { by: ADMIN.to_owned(), since, why: why.filter(|why| !why.is_empty()), until };
+    api.handle.ask(Command::Suspend { what, suspension }).await??;
+    Ok(())
+}
+
+async fn resume(api: &Api, what: Suspendable) -> Result<(), Problem> {
+    api.handle.ask(Command::Resume { what, by: ADMIN.to_owned() }).await??;
+    Ok(())
+}
+
+impl Started {
+    /// As a call that creates it answers.
+    pub(super) fn created(self) -> Reply {
+        match self {
+            Self::Run(run) => Ok(json(StatusCode::CREATED, &Object::new("Run", *run))),
+            Self::Gone(name) => Err(Problem::new(
+                StatusCode::GONE,
+                format!("this Idempotency-Key started run {name}, which is past its retention"),
+            )),
+        }
+    }
+}
