@@ -148,7 +148,14 @@ fn every_field_of_a_test_is_in_the_schema() {
     let written = serde_json::to_value(&test).unwrap();
     assert_eq!(check(&schema, &schema, &written, ""), Ok(()));
     assert_eq!(serde_json::from_value::<WorkflowTest>(written).unwrap(), test);
-    for path in ["", "/spec", "/spec/cases/0", "/spec/cases/0/expect", "/spec/cases/0/expect/tasks/build", "/spec/cases/0/stubs/b"] {
+    for path in [
+        "",
+        "/spec",
+        "/spec/cases/0",
+        "/spec/cases/0/expect",
+        "/spec/cases/0/expect/tasks/build",
+        "/spec/cases/0/stubs/b",
+    ] {
         let before = value.clone();
         value.pointer_mut(path).unwrap().as_object_mut().unwrap().insert("surprise".into(), 1.into());
         assert!(check(&schema, &schema, &value, "").is_err(), "{path}");

@@ -224,11 +224,7 @@ mod tests {
 
     #[test]
     fn times_are_local_exact_and_relative() {
-        check(
-            Format::Table,
-            &args("30 2 1 * MON", "Europe/Berlin", 3, "2026-11-25T12:00:00Z"),
-            expect![[""]],
-        );
+        check(Format::Table, &args("30 2 1 * MON", "Europe/Berlin", 3, "2026-11-25T12:00:00Z"), expect![[""]]);
     }
 
     #[test]

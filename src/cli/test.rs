@@ -1,6 +1,10 @@
 //! `xene test PATH…`: tries workflow tests on a virtual clock.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use serde_json::{Value, json};
 use xene_schemas::{diagnostic::Severity, meta::API_VERSION};
@@ -88,10 +92,10 @@ pub fn run(args: &Args, ui: &mut Ui) -> Result<(), Error> {
 }
 
 /// The workflow files of the folder that a file is in, not those of folders below it.
-fn beside(file: &std::path::Path) -> Result<validate::Files, Error> {
+fn beside(file: &Path) -> Result<validate::Files, Error> {
     let folder = match file.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => std::path::Path::new("."),
+        _ => Path::new("."),
     };
     let mut paths = Vec::new();
     for entry in fs::read_dir(folder).map_err(|error| Error::file(folder, &error))?.flatten() {
@@ -167,7 +171,11 @@ fn report(tried: &[Tried<'_>], ui: &mut Ui) -> Result<(), Error> {
     ui.out.flush()?;
     let passed = tried.len() - failed;
     let cases = plural(tried.len(), "case");
-    ui.note(&if failed == 0 { format!("{cases}: all passed") } else { format!("{cases}: {passed} passed, {failed} failed") });
+    ui.note(&if failed == 0 {
+        format!("{cases}: all passed")
+    } else {
+        format!("{cases}: {passed} passed, {failed} failed")
+    });
     if failed > 0 { Err(Error::Status(exit::FAILED)) } else { Ok(()) }
 }
 
@@ -190,20 +198,20 @@ fn junit(tried: &[Tried<'_>]) -> String {
     let mut out = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n");
     for suite in tried.chunk_by(|a, b| std::ptr::eq(a.document, b.document)) {
         let failed = suite.iter().filter(|tried| !tried.passed()).count();
-        let name = attribute(suite[0].document.test.metadata.name.as_str());
-        out += &format!("  <testsuite name=\"{name}\" tests=\"{}\" failures=\"{failed}\">\n", suite.len());
+        let name = escaped(suite[0].document.test.metadata.name.as_str());
+        // Writing to a string does not fail.
+        let _ = writeln!(out, "  <testsuite name=\"{name}\" tests=\"{}\" failures=\"{failed}\">", suite.len());
         for tried in suite {
-            let case = attribute(&tried.document.test.spec.cases[tried.case].name);
-            let (path, (line, _)) = (attribute(&tried.document.path), tried.locate(&[]));
-            out += &format!("    <testcase classname=\"{name}\" name=\"{case}\" file=\"{path}\" line=\"{line}\"");
+            let case = escaped(&tried.document.test.spec.cases[tried.case].name);
+            let (path, (line, _)) = (escaped(&tried.document.path), tried.locate(&[]));
+            let _ = write!(out, "    <testcase classname=\"{name}\" name=\"{case}\" file=\"{path}\" line=\"{line}\"");
             if tried.passed() {
                 out += "/>\n";
                 continue;
             }
             let sentences: Vec<_> = tried.verdict.mismatches.iter().map(|m| tried.sentence(m)).collect();
-            let course = attribute(&tried.verdict.course.join("\n"));
-            let message = attribute(&sentences.join("\n"));
-            out += &format!(">\n      <failure message=\"{message}\">{course}</failure>\n    </testcase>\n");
+            let (message, course) = (escaped(&sentences.join("\n")), escaped(&tried.verdict.course.join("\n")));
+            let _ = writeln!(out, ">\n      <failure message=\"{message}\">{course}</failure>\n    </testcase>");
         }
         out += "  </testsuite>\n";
     }
@@ -211,7 +219,7 @@ fn junit(tried: &[Tried<'_>]) -> String {
 }
 
 /// A text within XML; what XML can't hold becomes `?`.
-fn attribute(text: &str) -> String {
+fn escaped(text: &str) -> String {
     text.chars().fold(String::new(), |mut out, c| {
         match c {
             '&' => out += "&amp;",

@@ -24,8 +24,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use xene_schemas::{diagnostic::Diagnostic, duration::Duration, meta::Name};
 
-pub use self::{parse::MAX_FILE_BYTES, path::Segment};
 use self::cases::TestDocument;
+pub use self::{parse::MAX_FILE_BYTES, path::Segment};
 use crate::{decide::desired::WorkflowBody, source::snapshot::Snapshot};
 
 /// What an operator may set of the rules.

@@ -107,7 +107,12 @@ pub(super) fn firings(expected: &[Timestamp], got: &[Timestamp], zone: &TimeZone
         let missing = told(expected.difference(&got).collect());
         let surplus = told(got.difference(&expected).collect());
         let what = format!("due times ({} expected, {} come)", expected.len(), got.len());
-        Mismatch::new(&["expect", "firings"], what, format!("beside the others {missing}"), format!("instead {surplus}"))
+        Mismatch::new(
+            &["expect", "firings"],
+            what,
+            format!("beside the others {missing}"),
+            format!("instead {surplus}"),
+        )
     })
 }
 

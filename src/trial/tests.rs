@@ -47,7 +47,10 @@ fn check(case: &str, expected: Expect) {
 
 #[test]
 fn without_stubs_all_goes_well() {
-    check("pipeline: main, expect: {phase: Success, notExecuted: [rescue], order: [build, test, deploy, tidy]}", expect![[""]]);
+    check(
+        "pipeline: main, expect: {phase: Success, notExecuted: [rescue], order: [build, test, deploy, tidy]}",
+        expect![[""]],
+    );
 }
 
 #[test]
@@ -61,8 +64,14 @@ fn stubs_fail_publish_and_take_their_time() {
 
 #[test]
 fn timeouts_and_cancels_come_on_the_virtual_clock() {
-    check("pipeline: main, stubs: {build/compile: {duration: 3h}}, expect: {phase: Error, reason: TaskFailed}", expect![[""]]);
-    check("pipeline: main, cancelAfter: 30s, stubs: {build/link: {duration: 1h}}, expect: {reason: Cancelled, tasks: {tidy: Success}, duration: 30s}", expect![[""]]);
+    check(
+        "pipeline: main, stubs: {build/compile: {duration: 3h}}, expect: {phase: Error, reason: TaskFailed}",
+        expect![[""]],
+    );
+    check(
+        "pipeline: main, cancelAfter: 30s, stubs: {build/link: {duration: 1h}}, expect: {reason: Cancelled, tasks: {tidy: Success}, duration: 30s}",
+        expect![[""]],
+    );
 }
 
 #[test]
@@ -76,11 +85,20 @@ fn whatever_is_not_as_expected_is_told() {
 
 #[test]
 fn due_times_are_those_of_the_zone() {
-    check("trigger: nightly, from: 2026-03-28, until: 2026-03-31, expect: {firings: ['2026-03-28T02:30', '2026-03-29T03:00', '2026-03-30T00:30:00Z']}", expect![[""]]);
-    check("trigger: nightly, from: 2026-10-24, until: 2026-10-26, expect: {firings: ['2026-10-24T02:30', '2026-10-25T02:30+01:00']}", expect![[""]]);
+    check(
+        "trigger: nightly, from: 2026-03-28, until: 2026-03-31, expect: {firings: ['2026-03-28T02:30', '2026-03-29T03:00', '2026-03-30T00:30:00Z']}",
+        expect![[""]],
+    );
+    check(
+        "trigger: nightly, from: 2026-10-24, until: 2026-10-26, expect: {firings: ['2026-10-24T02:30', '2026-10-25T02:30+01:00']}",
+        expect![[""]],
+    );
 }
 
 #[test]
 fn slots_bound_what_runs_at_once() {
-    check("pipeline: main, slots: 1, trigger: nightly, at: 2026-03-29T02:30, params: {keep: 1}, stubs: {rescue: {duration: 5s}, build/link: {outputs: {id: x}, duration: 1s}}, expect: {duration: 1s}", expect![[""]]);
+    check(
+        "pipeline: main, slots: 1, trigger: nightly, at: 2026-03-29T02:30, params: {keep: 1}, stubs: {rescue: {duration: 5s}, build/link: {outputs: {id: x}, duration: 1s}}, expect: {duration: 1s}",
+        expect![[""]],
+    );
 }

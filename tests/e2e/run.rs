@@ -60,10 +60,14 @@ fn output_is_the_result_and_the_exit_status_that_of_the_run() {
     assert!(ended.stderr.contains("ended in Success"), "{ended:#?}");
     assert_clean(folder.path());
 
-    let folder = self::folder("p: {tasks: {t: {steps: [echo before, exit 7]}, after: {dependencies: t, steps: [echo never]}}}");
+    let folder =
+        self::folder("p: {tasks: {t: {steps: [echo before, exit 7]}, after: {dependencies: t, steps: [echo never]}}}");
     let ended = xene_run(folder.path(), &["w.yaml"]).expect(1);
     assert!(ended.stdout.contains("before") && !ended.stdout.contains("never"), "{ended:#?}");
-    assert!(ended.stderr.contains("w/p ended in Error (TaskFailed): step step-2 of task t exited with code 7"), "{ended:#?}");
+    assert!(
+        ended.stderr.contains("w/p ended in Error (TaskFailed): step step-2 of task t exited with code 7"),
+        "{ended:#?}"
+    );
     assert_clean(folder.path());
 }
 
@@ -171,7 +175,10 @@ fn params_are_checked_and_never_become_code() {
 fn a_broken_file_is_told_as_validate_tells_it() {
     let folder = folder("p: {tasks: {t: {stepz: [a]}}}");
     let ended = xene_run(folder.path(), &["w.yaml"]).expect(1);
-    assert!(ended.stderr.contains("w.yaml:6:") && ended.stderr.contains("error[XE0011]") && ended.stderr.contains("^^^"), "{ended:#?}");
+    assert!(
+        ended.stderr.contains("w.yaml:6:") && ended.stderr.contains("error[XE0011]") && ended.stderr.contains("^^^"),
+        "{ended:#?}"
+    );
     assert!(ended.stdout.is_empty(), "{ended:#?}");
 }
 
@@ -188,7 +195,9 @@ fn a_commit_is_run_as_it_was() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("tmp")).unwrap();
     let repository = Repository::new(&folder.path().join("r"));
-    let file = |text: &str| write(&repository.folder().join("flows"), "w.yaml", &format!("p: {{tasks: {{t: {{steps: ['echo {text}']}}}}}}"));
+    let file = |text: &str| {
+        write(&repository.folder().join("flows"), "w.yaml", &format!("p: {{tasks: {{t: {{steps: ['echo {text}']}}}}}}"))
+    };
     fs::create_dir(repository.folder().join("flows")).unwrap();
     file("first $XENE_REVISION");
     let first = repository.commit("first");
@@ -243,7 +252,9 @@ fn ctrl_c_cancels_in_order() {
 
 #[test]
 fn a_second_ctrl_c_kills() {
-    let stubborn = LONG.replace("echo asked; exit 0", "echo asked").replace("sleep 300 & wait", "while :; do sleep 1 || true; done");
+    let stubborn = LONG
+        .replace("echo asked; exit 0", "echo asked")
+        .replace("sleep 300 & wait", "while :; do sleep 1 || true; done");
     let folder = folder(&stubborn);
     let mut command = command(folder.path());
     command.arg("w.yaml");
@@ -289,7 +300,9 @@ fn a_reader_that_goes_away_ends_the_run() {
 
 #[test]
 fn workspaces_are_private_and_stay_if_wanted() {
-    let folder = folder("p: {tasks: {t: {steps: ['echo precious > file; stat -c %a \"$(dirname \"$(dirname \"$(dirname \"$(dirname \"$XENE_WORKSPACE\")\")\")\")\"; echo kept >> \"$XENE_CACHE/file\"; cat \"$XENE_CACHE/file\"']}}}");
+    let folder = folder(
+        "p: {tasks: {t: {steps: ['echo precious > file; stat -c %a \"$(dirname \"$(dirname \"$(dirname \"$(dirname \"$XENE_WORKSPACE\")\")\")\")\"; echo kept >> \"$XENE_CACHE/file\"; cat \"$XENE_CACHE/file\"']}}}",
+    );
     let ended = xene_run(folder.path(), &["w.yaml", "--keep-workspace"]).expect(0);
     assert!(ended.stdout.contains("t/step-1 | 700\n"), "{ended:#?}");
     let (_, kept) = ended.stderr.split_once("is kept in ").unwrap();

@@ -42,7 +42,10 @@ fn failures_are_told_with_their_place() {
     assert_eq!(bad.stderr, "2 cases: 1 passed, 1 failed\n");
     let xml = fs::read_to_string(place.join("out.xml")).unwrap();
     assert!(xml.contains("<testsuite name=\"t\" tests=\"2\" failures=\"1\">"), "{xml}");
-    assert!(xml.contains("name=\"&lt;wrong&gt; &amp; &quot;odd&quot;\"") && xml.contains("file=\"w.test.yaml\""), "{xml}");
+    assert!(
+        xml.contains("name=\"&lt;wrong&gt; &amp; &quot;odd&quot;\"") && xml.contains("file=\"w.test.yaml\""),
+        "{xml}"
+    );
     let json = xene_test(place, &["w.test.yaml", "-o", "json"]).expect(1).json();
     assert_eq!((&json["passed"], &json["failed"]), (&1.into(), &1.into()), "{json:#}");
     assert_eq!(json["items"][1]["failures"][0]["line"], 12, "{json:#}");
@@ -55,7 +58,11 @@ fn tests_that_cannot_be_tried_are_diagnostics() {
     fs::write(place.join("w.yaml"), WORKFLOW).unwrap();
     let none = xene_test(place, &["w.yaml"]).expect(2);
     assert!(none.stderr.contains("kind: WorkflowTest"), "{none:#?}");
-    fs::write(place.join("w.test.yaml"), test("    - {name: c, pipeline: p, stubs: {build: {}}, expect: {phase: Success}}\n")).unwrap();
+    fs::write(
+        place.join("w.test.yaml"),
+        test("    - {name: c, pipeline: p, stubs: {build: {}}, expect: {phase: Success}}\n"),
+    )
+    .unwrap();
     let wrong = xene_test(place, &["."]).expect(1);
     assert!(wrong.stderr.contains("w.test.yaml:7:34: error[XE0153]: there is no task `build`"), "{wrong:#?}");
     xene_test(place, &["absent"]).expect(2);
@@ -65,7 +72,9 @@ fn tests_that_cannot_be_tried_are_diagnostics() {
 fn the_tests_of_the_examples_pass() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     let passed = xene_test(&examples, &["."]).expect(0);
-    for name in ["nightly-backup: once a night, also when clocks change", "data-pipeline: one at a time if there is one slot"] {
+    for name in
+        ["nightly-backup: once a night, also when clocks change", "data-pipeline: one at a time if there is one slot"]
+    {
         assert!(passed.stdout.contains(&format!("ok   {name}\n")), "{passed:#?}");
     }
 }

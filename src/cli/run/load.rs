@@ -62,8 +62,7 @@ fn of_commit(path: &Path, revision: &str) -> Result<Loaded, Error> {
         let what = what.to_owned();
         move |error: git2::Error| Error::usage(format!("{what}: {}", error.message().trim_end_matches('.')))
     };
-    let repository =
-        Repository::discover(place).map_err(git(&format!("{} lies in no git repository", shown(path))))?;
+    let repository = Repository::discover(place).map_err(git(&format!("{} lies in no git repository", shown(path))))?;
     let root = repository.workdir().unwrap_or(repository.path());
     let root = root.canonicalize().map_err(|error| Error::file(root, &error))?;
     let commit = repository.revparse_single(revision).and_then(|object| object.peel_to_commit()).map_err(|error| {

@@ -112,7 +112,15 @@ pub fn run(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), Error> {
         let (spec_hash, _) = pipeline.encode();
         let trigger = RunTrigger { kind: TriggerType::Manual, name: None, scheduled_time: None, by: None };
         let (workflow, pipeline) = (pipeline.key.workflow.clone(), pipeline.key.pipeline.clone());
-        specs.push(RunSpec { workflow, pipeline, trigger, params, revision: revision.clone(), spec_hash, rerun_of: None });
+        specs.push(RunSpec {
+            workflow,
+            pipeline,
+            trigger,
+            params,
+            revision: revision.clone(),
+            spec_hash,
+            rerun_of: None,
+        });
     }
     let runs: Vec<_> = chosen.pipelines.into_iter().zip(specs).collect();
     if runs.len() > 1 {
@@ -128,7 +136,8 @@ fn given(args: &Args, pipelines: &[Arc<CompiledPipeline>]) -> Result<IndexMap<St
     for (name, _) in &args.params {
         if !pipelines.iter().any(|pipeline| pipeline.params.contains_key(name.as_str())) {
             let known: Vec<&str> = pipelines.iter().flat_map(|p| p.params.keys().map(String::as_str)).collect();
-            let hint = if known.is_empty() { "there are no params".into() } else { format!("there is: {}", known.join(", ")) };
+            let hint =
+                if known.is_empty() { "there are no params".into() } else { format!("there is: {}", known.join(", ")) };
             return Err(Error::usage_with_hint(format!("there is no param {name}"), hint));
         }
     }
@@ -159,8 +168,9 @@ impl Runner {
         let failed = |message: String| Error::Failed { message, hint: None };
         let local_failed = |error: LocalError| failed(error.to_string());
         let runtime = controller::runtime()?;
-        let scratch = Scratch::new(&format!("xene-run-{}", new_name()?))
-            .map_err(|error| failed(format!("no temporary folder can be made: {}", super::error::plain_cause(&error))))?;
+        let scratch = Scratch::new(&format!("xene-run-{}", new_name()?)).map_err(|error| {
+            failed(format!("no temporary folder can be made: {}", super::error::plain_cause(&error)))
+        })?;
         let cores = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
         // One that can't be written is no reason not to run.
         let lasting = dirs::cache_dir().filter(|folder| fs::create_dir_all(folder).is_ok());

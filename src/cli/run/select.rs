@@ -20,7 +20,8 @@ pub(super) struct Chosen {
 /// Chooses by `--workflow`, `--pipeline` and `--task`.
 pub(super) fn select(args: &Args, workflows: &[LocatedWorkflow]) -> Result<Chosen, Error> {
     // A pipeline's name has no slash.
-    let (of_pipeline, pipeline) = match args.pipeline.as_deref().map(|name| name.split_once('/').unwrap_or(("", name))) {
+    let (of_pipeline, pipeline) = match args.pipeline.as_deref().map(|name| name.split_once('/').unwrap_or(("", name)))
+    {
         Some(("", name)) => (None, Some(name)),
         Some((workflow, name)) => (Some(workflow), Some(name)),
         None => (None, None),
@@ -125,7 +126,8 @@ fn only(pipeline: &CompiledPipeline, task: &str) -> CompiledPipeline {
         next.extend(leads_here.flat_map(|connector| connector.from.0.clone()));
     }
     let kept = |tasks: &Names| Names(tasks.0.iter().filter(|name| needed.contains(*name)).cloned().collect());
-    spec.tasks = spec.tasks.iter().filter(|(name, _)| needed.contains(*name)).map(|(n, t)| (n.clone(), t.clone())).collect();
+    spec.tasks =
+        spec.tasks.iter().filter(|(name, _)| needed.contains(*name)).map(|(n, t)| (n.clone(), t.clone())).collect();
     spec.connectors = (spec.connectors.iter())
         .map(|connector| {
             let mut connector = connector.clone();

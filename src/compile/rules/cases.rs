@@ -134,9 +134,9 @@ fn fits(report: &mut Report, at: &Path<'_>, case: &TestCase, workflow: &Workflow
     }
     for (at, text) in times {
         if read_time(text, &zone).is_none() {
-            report
-                .add(&TEST_TIME, &at, format!("{text:?} is no time"))
-                .hint("a time is written like 2026-03-29T02:00:00Z, or 2026-03-29T02:00 by the trigger's clock".to_owned());
+            report.add(&TEST_TIME, &at, format!("{text:?} is no time")).hint(
+                "a time is written like 2026-03-29T02:00:00Z, or 2026-03-29T02:00 by the trigger's clock".to_owned(),
+            );
         }
     }
     let Some(name) = &case.pipeline else {
@@ -194,10 +194,7 @@ fn known(report: &mut Report, at: &Path<'_>, name: &str, spec: &PipelineSpec, st
         let names: Vec<String> = task.steps.iter().enumerate().map(|(index, step)| step.name_at(index)).collect();
         if !names.iter().any(|name| name == step) {
             let hint = suggest(step, names.iter().map(String::as_str));
-            report
-                .add(&UNKNOWN_IN_TEST, at, format!("task `{base}` has no step `{step}`"))
-                .at_key()
-                .hint(hint);
+            report.add(&UNKNOWN_IN_TEST, at, format!("task `{base}` has no step `{step}`")).at_key().hint(hint);
         }
     }
 }

@@ -181,7 +181,10 @@ mod tests {
             ("30 2 * * *", "at 02:30 every day"),
             ("30 2,14 * * *", "at 02:30 and 14:30 every day"),
             ("30 2 1 * MON", "at 02:30 on day 1 of the month or on Monday"),
-            ("30 2 */2 * MON,FRI", "at 02:30 on days 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29 and 31 of the month if that is Monday or Friday"),
+            (
+                "30 2 */2 * MON,FRI",
+                "at 02:30 on days 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29 and 31 of the month if that is Monday or Friday",
+            ),
             ("0 0 1-31 * MON", "at 00:00 every day"),
             ("30 7 * * mon-fri", "at 07:30 on Monday to Friday"),
             ("0 12 * * 0,6", "at 12:00 on Sunday and Saturday"),

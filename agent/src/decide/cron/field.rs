@@ -32,14 +32,8 @@ const WEEKDAY: Field = Field {
 };
 
 /// All of them, in the order of a schedule with seconds, each with what it is a part of.
-const FIELDS: [(&Field, &str); 6] = [
-    (&SECOND, "minute"),
-    (&MINUTE, "hour"),
-    (&HOUR, "day"),
-    (&DAY, "month"),
-    (&MONTH, "year"),
-    (&WEEKDAY, "week"),
-];
+const FIELDS: [(&Field, &str); 6] =
+    [(&SECOND, "minute"), (&MINUTE, "hour"), (&HOUR, "day"), (&DAY, "month"), (&MONTH, "year"), (&WEEKDAY, "week")];
 
 /// The place of a field in a schedule with seconds.
 pub(super) fn index(name: &str) -> Option<usize> {

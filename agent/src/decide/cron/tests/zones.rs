@@ -25,8 +25,11 @@ fn wants_all() -> bool {
 fn changes(one_of: usize) -> Vec<Change> {
     let (from, to) = (at("1990-01-01T00:00:00Z"), at("2040-01-01T00:00:00Z"));
     let database = TimeZoneDatabase::bundled();
-    let zones: Vec<TimeZone> =
-        database.available().filter_map(|name| database.get(name.as_str()).ok()).filter(|zone| !zone.is_unknown()).collect();
+    let zones: Vec<TimeZone> = database
+        .available()
+        .filter_map(|name| database.get(name.as_str()).ok())
+        .filter(|zone| !zone.is_unknown())
+        .collect();
     assert!(zones.len() > 400, "the whole database is built in");
     let (mut found, mut seen) = (Vec::new(), BTreeSet::new());
     for zone in zones {
@@ -122,7 +125,9 @@ fn every_change_of_every_zone_agrees_with_a_look_at_every_minute() {
         for reading in change.readings() {
             let (minute, hour, day) = (reading.minute(), reading.hour(), reading.day());
             let weekday = reading.weekday().to_sunday_zero_offset();
-            check_change(&change, &format!("{minute} {hour} * * *"), &looks, |at| (at.minute(), at.hour()) == (minute, hour));
+            check_change(&change, &format!("{minute} {hour} * * *"), &looks, |at| {
+                (at.minute(), at.hour()) == (minute, hour)
+            });
             check_change(&change, &format!("{minute} * * * *"), &looks, |at| at.minute() == minute);
             check_change(&change, &format!("{minute} {hour} {day} * {weekday}"), &looks, |at| {
                 let of_day = at.day() == day || at.weekday().to_sunday_zero_offset() == weekday;
