@@ -149,6 +149,14 @@ reasons! {
     FINALLY_FAILED = "FinallyFailed",
     /// What it waits for can't pass any more.
     UPSTREAM_FAILED = "UpstreamFailed",
+    /// One of its expressions has no value.
+    EXPR_FAILED = "ExprFailed",
+    /// Someone has to approve it first.
+    WAITING_FOR_APPROVAL = "WaitingForApproval",
+    /// Someone did not approve it, or nobody did in time.
+    REJECTED = "Rejected",
+    /// It succeeded in the run that this one repeats.
+    REUSED = "Reused",
     /// The process ended with an exit code other than 0.
     EXIT_CODE = "ExitCode",
     /// A signal ended the process.

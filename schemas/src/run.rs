@@ -171,8 +171,35 @@ pub struct TaskStatus {
     /// True for a task of `finally`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub finally: bool,
+    /// The consent that it waits for, or has waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<ApprovalStatus>,
     /// Its steps in order.
     pub steps: Vec<StepStatus>,
+}
+
+/// A person's consent to a task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ApprovalStatus {
+    /// What the person is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// When it was asked for.
+    #[serde(with = "millis")]
+    pub wanted_at: Timestamp,
+    /// When silence decides.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
+    pub until: Option<Timestamp>,
+    /// What was decided; absent while nobody has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved: Option<bool>,
+    /// Who decided; `timeout` if nobody did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// When it was decided.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
+    pub decided_at: Option<Timestamp>,
 }
 
 /// How a step goes.
@@ -288,6 +315,28 @@ pub enum RunEvent {
         /// When.
         at: Timestamp,
     },
+    /// All that a task waits for has passed, but for someone's consent.
+    ApprovalWanted {
+        /// The task.
+        task: String,
+        /// What is asked.
+        message: Option<String>,
+        /// When silence decides.
+        until: Option<Timestamp>,
+        /// When.
+        at: Timestamp,
+    },
+    /// Someone consented, or not.
+    ApprovalDecided {
+        /// The task.
+        task: String,
+        /// Whether it may run.
+        approved: bool,
+        /// Who; `timeout` if nobody did.
+        by: String,
+        /// When.
+        at: Timestamp,
+    },
     /// Its tasks have ended or are being stopped.
     ShuttingDown {
         /// Why, in a word.
@@ -394,6 +443,21 @@ impl Run {
                 task.finished_at = task.started_at.and(Some(*at));
                 status.warnings += u32::from(*tolerated);
             }
+            RunEvent::ApprovalWanted { task, message, until, at } => {
+                let Some(task) = status.tasks.get_mut(task) else { return };
+                task.reason = Some(Reason::WAITING_FOR_APPROVAL);
+                task.message.clone_from(message);
+                let (message, until) = (message.clone(), *until);
+                task.approval =
+                    Some(ApprovalStatus { message, wanted_at: *at, until, approved: None, by: None, decided_at: None });
+            }
+            RunEvent::ApprovalDecided { task, approved, by, at } => {
+                let Some(task) = status.tasks.get_mut(task) else { return };
+                (task.reason, task.message) = (None, None);
+                if let Some(approval) = &mut task.approval {
+                    (approval.approved, approval.by, approval.decided_at) = (Some(*approved), Some(by.clone()), Some(*at));
+                }
+            }
             RunEvent::ShuttingDown { reason, message, .. } => {
                 status.phase = RunPhase::ShuttingDown;
                 (status.reason, status.message) = (reason.clone(), message.clone());
@@ -430,6 +494,7 @@ impl TaskStatus {
             outputs: IndexMap::new(),
             dependencies: plan.dependencies.clone(),
             finally: plan.finally,
+            approval: None,
             steps: plan.steps.iter().cloned().map(StepStatus::planned).collect(),
         }
     }

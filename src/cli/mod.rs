@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod agents;
+pub mod approve;
 pub mod cancel;
 pub mod client;
 pub mod completion;
@@ -142,6 +143,8 @@ pub enum Command {
     Logs(logs::Args),
     /// Cancel runs.
     Cancel(cancel::Args),
+    /// Approve a task that waits for it, or reject it.
+    Approve(approve::Args),
     /// Start a run again, as it was; prints the new run's name.
     Rerun(rerun::Args),
     /// Let a workflow's, a pipeline's triggers rest, or the source.
@@ -204,6 +207,7 @@ fn dispatch(cli: Cli, ui: &mut Ui) -> Result<(), Error> {
         Command::Trigger(args) => trigger::run(&args, &client()?, ui),
         Command::Logs(args) => logs::run(&args, &client()?, ui),
         Command::Cancel(args) => cancel::run(&args, &client()?, ui),
+        Command::Approve(args) => approve::run(&args, &client()?, ui),
         Command::Rerun(args) => rerun::run(&args, &client()?, ui),
         Command::Suspend(args) => suspend::suspend(&args, &client()?, ui),
         Command::Resume(args) => suspend::resume(&args, &client()?, ui),

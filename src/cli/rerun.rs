@@ -21,6 +21,10 @@ pub struct Args {
     /// The run, which has ended.
     pub run: String,
 
+    /// Run only what did not succeed; what succeeded counts with what it published.
+    #[arg(long)]
+    pub failed: bool,
+
     /// Start even if its pipeline is suspended.
     #[arg(long)]
     pub force: bool,
@@ -36,6 +40,9 @@ pub struct Args {
 /// If the controller refuses; with `--wait` or `--follow` also if the run ends in Error.
 pub fn run(args: &Args, client: &Client, ui: &mut Ui) -> Result<(), Error> {
     let mut body = json!({});
+    if args.failed {
+        body["failed"] = json!(true);
+    }
     if args.force {
         body["force"] = json!(true);
     }

@@ -26,6 +26,7 @@ fn run(line: &str, fake: &Fake) -> (Result<(), Error>, String, String) {
         Command::Sync => sync::run(&client, ui_ref),
         Command::Cancel(args) => cancel::run(&args, &client, ui_ref),
         Command::Agents(args) => agents::run(&args, &client, ui_ref),
+        Command::Approve(args) => approve::run(&args, &client, ui_ref),
         Command::Rerun(args) => rerun::run(&args, &client, ui_ref),
         Command::Suspend(args) => suspend::suspend(&args, &client, ui_ref),
         Command::Resume(args) => suspend::resume(&args, &client, ui_ref),
@@ -59,6 +60,7 @@ fn each_command_has_its_help() {
         "trigger",
         "logs",
         "cancel",
+        "approve",
         "rerun",
         "suspend",
         "resume",
@@ -232,7 +234,9 @@ fn what_operators_say_becomes_calls() {
     assert_eq!(told("xene resume w/p"), "pipeline/w/p is resumed\n");
     assert_eq!(told("xene approve-prune 1a2b3c4"), "approved: 1 workflow is left\n");
     let name = fixtures::runs()[0]["metadata"]["name"].as_str().unwrap().to_owned();
-    assert_eq!(told("xene rerun r --force"), format!("{name}\n"));
+    assert_eq!(told("xene rerun r --failed --force"), format!("{name}\n"));
+    assert_eq!(told("xene approve run/r deploy"), "task deploy of run r is approved\n");
+    assert_eq!(told("xene approve r deploy --reject"), "task deploy of run r is rejected\n");
     let calls: Vec<_> = fake.requests().into_iter().map(|r| format!("{} {} {}", r.method, r.target, r.body)).collect();
     assert_eq!(
         calls,
@@ -241,7 +245,9 @@ fn what_operators_say_becomes_calls() {
             "POST /api/v1/source/suspend {}",
             "POST /api/v1/pipelines/w/p/resume {}",
             r#"POST /api/v1/source/approve-prune {"commit":"1a2b3c4"}"#,
-            r#"POST /api/v1/runs/r/rerun {"force":true}"#,
+            r#"POST /api/v1/runs/r/rerun {"failed":true,"force":true}"#,
+            r#"POST /api/v1/runs/r/approve {"task":"deploy","approved":true}"#,
+            r#"POST /api/v1/runs/r/approve {"task":"deploy","approved":false}"#,
         ]
     );
 }

@@ -9,6 +9,7 @@ use super::{render::render, rules, validate};
 mod cases;
 mod documents;
 mod limits;
+mod shared;
 mod values;
 mod workflows;
 
@@ -32,6 +33,7 @@ fn every_rule_has_an_example() {
         include_str!("tests/workflows.rs"),
         include_str!("tests/values.rs"),
         include_str!("tests/limits.rs"),
+        include_str!("tests/shared.rs"),
         include_str!("catalog/tests.rs"),
     ];
     let here = here.concat();

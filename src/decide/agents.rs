@@ -111,9 +111,8 @@ impl Controller {
                     super::runs::Order { pipeline, spec_hash, run, trigger, params, payload, delivery, force, repeats };
                 self.order_run(now, order, fx)
             }
-            Command::Rerun { original, run, by, delivery, force } => {
-                self.rerun(now, *original, run, by, delivery, force, fx)
-            }
+            Command::Rerun(again) => self.rerun(now, *again, fx),
+            Command::Approve(decision) => self.approve(decision, fx),
             Command::Suspend { what, suspension } => self.suspend(now, what, suspension, fx),
             Command::Resume { what, by } => self.resume(now, what, &by, fx),
             Command::ApprovePrune { commit, by } => self.approve_prune(now, &commit, &by, fx),

@@ -6,7 +6,7 @@ use xene_schemas::{
     meta::{AgentName, Labels, PipelineKey, Revision, RunName, SpecHash},
     run::{Run, RunTrigger},
     suspension::Suspension,
-    wire::control::{AgentMessage, ControllerMessage, Hello},
+    wire::control::{AgentMessage, ControllerMessage, Decision, Hello},
 };
 
 use super::{
@@ -89,19 +89,10 @@ pub enum Command {
         /// Start even if suspended.
         force: bool,
     },
-    /// Start a run again, as it was: of the same commit, with the same params, due time and payload.
-    Rerun {
-        /// The run that is repeated, which has ended.
-        original: Box<RunRow>,
-        /// The new run's name.
-        run: RunName,
-        /// Who asks.
-        by: String,
-        /// The Idempotency-Key.
-        delivery: Option<String>,
-        /// Start even if suspended.
-        force: bool,
-    },
+    /// Start a run again, as it was.
+    Rerun(Box<Again>),
+    /// A person decides about a task that waits for approval.
+    Approve(Decision),
     /// Keep triggers from firing, or commits from taking effect.
     Suspend {
         /// Which.
@@ -166,6 +157,23 @@ pub enum Command {
     },
 }
 
+/// A run that is to be started again: of the same commit, with the same params, due time and payload.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Again {
+    /// The run that is repeated, which has ended.
+    pub original: RunRow,
+    /// The new run's name.
+    pub run: RunName,
+    /// True: tasks that succeeded are not run again, and count with what they published.
+    pub failed: bool,
+    /// Who asks.
+    pub by: String,
+    /// The Idempotency-Key.
+    pub delivery: Option<String>,
+    /// Start even if suspended.
+    pub force: bool,
+}
+
 /// What came of a command.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Answer {
@@ -206,6 +214,31 @@ pub enum Refusal {
     /// The run has not ended, so it can't be repeated yet.
     #[error("run {0} has not ended: cancel it, or wait for its end, and then start it again")]
     NotEnded(RunName),
+    /// The run ended in Success, so no task of it failed.
+    #[error("run {0} ended in Success: no task of it failed; without --failed all of it is started again")]
+    NothingFailed(RunName),
+    /// Nothing of that name waits for approval.
+    #[error("task {task} of run {run} does not wait for approval; {}", waiting(.others))]
+    NotWaiting {
+        /// The run.
+        run: RunName,
+        /// As asked for.
+        task: String,
+        /// What does.
+        others: Vec<String>,
+    },
+    /// Somebody was faster, and decided otherwise.
+    #[error("task {task} of run {run} was {} by {by} already", if *.approved { "approved" } else { "rejected" })]
+    Decided {
+        /// The run.
+        run: RunName,
+        /// The task.
+        task: String,
+        /// Who.
+        by: String,
+        /// What.
+        approved: bool,
+    },
     /// Nobody suspended it by command.
     #[error("{0} is not suspended by command; what is committed as `suspend: true` is resumed by a commit")]
     NotSuspended(String),
@@ -215,6 +248,11 @@ pub enum Refusal {
     /// The removal that waits for approval is another commit's.
     #[error("the removal that waits for approval is that of {0}")]
     OtherCommit(Revision),
+}
+
+/// `these do: a, b`, or that none does.
+fn waiting(others: &[String]) -> String {
+    if others.is_empty() { "no task of it does".to_owned() } else { format!("these do: {}", others.join(", ")) }
 }
 
 /// What to do.

@@ -2,6 +2,7 @@
 
 mod after;
 mod agents;
+mod approve;
 pub mod desired;
 pub mod event;
 mod group;

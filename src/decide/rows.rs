@@ -15,6 +15,7 @@ use xene_schemas::{
     run::Run,
     source::SourceStatus,
     suspension::Suspension,
+    wire::control::Decision,
     workflow::WorkflowSpec,
 };
 
@@ -208,12 +209,28 @@ pub struct RunRow {
     /// True if it was under way when the store was restored: what followed from its end may have happened already.
     #[serde(default)]
     pub unsure: bool,
+    /// What people decided, until the fact of it has come.
+    #[serde(default)]
+    pub decisions: Vec<Decision>,
+    /// Of a run that repeats another: tasks that succeeded there, with what they published.
+    #[serde(default)]
+    pub reused: IndexMap<String, IndexMap<String, String>>,
 }
 
 impl RunRow {
     /// Of a run of which no fact is known.
     pub fn new(run: Run, from_controller: bool) -> Self {
-        Self { run, facts: 0, from_controller, cancel_by: None, payload: None, give_up_at: None, unsure: false }
+        Self {
+            run,
+            facts: 0,
+            from_controller,
+            cancel_by: None,
+            payload: None,
+            give_up_at: None,
+            unsure: false,
+            decisions: Vec::new(),
+            reused: IndexMap::new(),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 use xene_agent::decide::time::{Now, after};
 use xene_schemas::{
     meta::{AgentName, Epoch, PipelineKey, Revision, RunName, SpecHash},
-    phase::{Reason, RunPhase},
+    phase::{Reason, RunPhase, TaskPhase},
     pipeline::Autonomy,
     run::{Run, RunEvent, RunSpec, RunTrigger, TriggerType},
     wire::control::{Acknowledged, ControllerMessage, Report, RunFact, StartRun},
@@ -14,7 +14,7 @@ use xene_schemas::{
 
 use super::{
     Controller, Timer,
-    event::{Answer, Effect, Effects, Refusal, SessionId},
+    event::{Again, Answer, Effect, Effects, Refusal, SessionId},
     rows::{Change, OwnerRow, RunRow},
 };
 
@@ -32,8 +32,17 @@ pub(super) struct Order {
     pub(super) payload: Option<Vec<u8>>,
     pub(super) delivery: Option<String>,
     pub(super) force: bool,
-    /// The run that it repeats, with that one's revision: then its spec need not be the one in effect.
-    pub(super) repeats: Option<(RunName, Revision)>,
+    /// The run that it repeats: then its spec need not be the one in effect.
+    pub(super) repeats: Option<Repeat>,
+}
+
+/// What is taken over from a run that is repeated, beside what any order has.
+#[derive(Debug)]
+pub(super) struct Repeat {
+    of: RunName,
+    revision: Revision,
+    /// Tasks that need not run again, with what they published.
+    reused: IndexMap<String, IndexMap<String, String>>,
 }
 
 /// What the agent of a run is told until its first fact has come.
@@ -48,6 +57,7 @@ pub(super) fn start_message(row: &RunRow) -> Option<StartRun> {
         created_at: row.run.metadata.created_at,
         payload: row.payload.clone(),
         extra: IndexMap::new(),
+        reused: row.reused.clone(),
     })
 }
 
@@ -78,7 +88,10 @@ impl Controller {
         if let Some(row) = self.runs.get(&order.run) {
             return Ok(Answer::Run(Box::new(row.run.clone())));
         }
-        let (rerun_of, revision) = order.repeats.unzip();
+        let (mut rerun_of, mut revision, mut reused) = (None, None, IndexMap::new());
+        if let Some(repeat) = order.repeats {
+            (rerun_of, revision, reused) = (Some(repeat.of), Some(repeat.revision), repeat.reused);
+        }
         let spec = RunSpec {
             workflow: key.workflow.clone(),
             pipeline: key.pipeline.clone(),
@@ -111,7 +124,7 @@ impl Controller {
             run.status.reason = Some(Reason::QUEUED);
             run.status.message = Some("it waits for an earlier run of this pipeline".to_owned());
         }
-        let row = RunRow { payload: order.payload, ..RunRow::new(run, true) };
+        let row = RunRow { payload: order.payload, reused, ..RunRow::new(run, true) };
         if let Some(delivery) = order.delivery {
             fx.commit.push(Change::PutDelivery(key.clone(), delivery, order.run));
         }
@@ -123,32 +136,29 @@ impl Controller {
         Ok(Answer::Run(Box::new(self.runs[&order.run].run.clone())))
     }
 
-    /// The same again, whatever is in effect by now.
-    #[expect(clippy::too_many_arguments, reason = "the fields of one command")]
-    pub(super) fn rerun(
-        &mut self,
-        now: Now,
-        original: RunRow,
-        run: RunName,
-        by: String,
-        delivery: Option<String>,
-        force: bool,
-        fx: &mut Effects,
-    ) -> Result<Answer, Refusal> {
-        let RunRow { run: Run { metadata, spec, status }, payload, .. } = original;
+    /// The same again, whatever is in effect by now; with `failed`, without the tasks that succeeded.
+    pub(super) fn rerun(&mut self, now: Now, again: Again, fx: &mut Effects) -> Result<Answer, Refusal> {
+        let RunRow { run: Run { metadata, spec, status }, payload, .. } = again.original;
         if !status.phase.is_final() {
             return Err(Refusal::NotEnded(metadata.name));
         }
+        if again.failed && status.phase == RunPhase::Success {
+            return Err(Refusal::NothingFailed(metadata.name));
+        }
+        let succeeded = status.tasks.into_iter().filter(|(_, task)| {
+            again.failed && task.phase == TaskPhase::Success && !task.finally
+        });
+        let reused = succeeded.map(|(name, task)| (name, task.outputs)).collect();
         let order = Order {
             pipeline: spec.key(),
             spec_hash: spec.spec_hash,
-            run,
-            trigger: RunTrigger { by: Some(by), ..spec.trigger },
+            run: again.run,
+            trigger: RunTrigger { by: Some(again.by), ..spec.trigger },
             params: spec.params,
             payload,
-            delivery,
-            force,
-            repeats: Some((metadata.name, spec.revision)),
+            delivery: again.delivery,
+            force: again.force,
+            repeats: Some(Repeat { of: metadata.name, revision: spec.revision, reused }),
         };
         self.order_run(now, order, fx)
     }
@@ -226,12 +236,7 @@ impl Controller {
         fx: &mut Effects,
     ) -> Result<Answer, Refusal> {
         let Some(row) = self.runs.get_mut(&run) else {
-            let ended = self.ended.values().any(|runs| runs.iter().any(|ended| ended.name == run));
-            return Err(if ended {
-                Refusal::Ended(run)
-            } else {
-                Refusal::NotFound { kind: "run", name: run.to_string() }
-            });
+            return Err(self.no_such_run(run));
         };
         if row.run.status.agent.is_none() {
             let message = format!("cancelled by {by}");
@@ -337,6 +342,7 @@ impl Controller {
             self.timers.disarm(&Timer::GiveUp(run));
         }
         row.run.apply(&fact.event);
+        super::approve::retain(&mut row.decisions, &row.run);
         if row.run.status.phase.is_final() {
             row.run.status.finished_at.get_or_insert(now.wall);
         }

@@ -284,6 +284,10 @@ impl Controller {
         if let Some(start) = super::runs::start_message(row) {
             fx.then.push(Effect::Send { session: session.id, message: ControllerMessage::StartRun(start) });
         }
+        for decision in &row.decisions {
+            let message = ControllerMessage::Decide(decision.clone());
+            fx.then.push(Effect::Send { session: session.id, message });
+        }
         if let Some(by) = row.cancel_by.clone() {
             let cancel = ControllerMessage::CancelRun(CancelRun { run, by });
             fx.then.push(Effect::Send { session: session.id, message: cancel });

@@ -22,7 +22,9 @@ use super::{
     auth::{hook_proof, hook_refused},
     objects::json,
     problem::Problem,
+    query::Query,
     runs::{Start, body_of, delivery_id},
+    webhook,
 };
 
 /// Where senders put the id of a delivery, which stays when they try again.
@@ -37,6 +39,12 @@ struct Accepted {
     runs: Vec<RunName>,
 }
 
+/// What a sender is answered whose request the trigger's `when` does not let pass.
+#[derive(Serialize)]
+struct Filtered {
+    reason: &'static str,
+}
+
 /// A pipeline's own webhook.
 pub(super) async fn pipeline(
     State(api): State<Arc<Api>>,
@@ -49,7 +57,7 @@ pub(super) async fn pipeline(
     if !proof.is_for(&api, &key) {
         return Err(hook_refused());
     }
-    start(&api, &headers, &body_of(body)?, None, vec![key]).await
+    start(&api, &headers, &body_of(body)?, None, IndexMap::new(), vec![key]).await
 }
 
 /// A webhook trigger: starts the pipelines that name it, as far as the token is good for them.
@@ -57,6 +65,7 @@ pub(super) async fn trigger(
     State(api): State<Arc<Api>>,
     Path((workflow, trigger)): Path<(String, String)>,
     headers: HeaderMap,
+    query: Query,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let proof = hook_proof(&api, &headers)?;
@@ -70,7 +79,11 @@ pub(super) async fn trigger(
         return Err(hook_refused());
     };
     refuse_unsupported(webhook, &trigger)?;
-    start(&api, &headers, &body_of(body)?, Some(trigger), keys).await
+    let body = body_of(body)?;
+    match webhook::evaluate(&trigger, webhook, &headers, &query.into_pairs(), &body)? {
+        Some(given) => start(&api, &headers, &body, Some(trigger), given, keys).await,
+        None => Ok(json(StatusCode::ACCEPTED, &Filtered { reason: "Filtered" })),
+    }
 }
 
 fn pipelines_of(spec: &WorkflowSpec, workflow: &Name, trigger: &Name) -> Vec<PipelineKey> {
@@ -83,10 +96,10 @@ fn refuse_unsupported(webhook: &Webhook, trigger: &Name) -> Result<(), Problem> 
     if webhook.suspend {
         return Err(Problem::new(StatusCode::CONFLICT, format!("trigger {trigger} is suspended")));
     }
-    if webhook.auth.is_some() || webhook.when.is_some() || !webhook.params.is_empty() {
+    if webhook.auth.is_some() {
         return Err(Problem::new(
             StatusCode::NOT_IMPLEMENTED,
-            format!("trigger {trigger} has auth, when or params, which this version can't evaluate"),
+            format!("trigger {trigger} has auth, which this version can't check"),
         ));
     }
     Ok(())
@@ -97,12 +110,13 @@ async fn start(
     headers: &HeaderMap,
     body: &Bytes,
     trigger: Option<Name>,
+    given: IndexMap<String, String>,
     keys: Vec<PipelineKey>,
 ) -> Result<Response, Problem> {
     let delivery = delivery_id(headers, DELIVERY_HEADERS)?;
-    let mut runs = Vec::with_capacity(keys.len());
+    let mut wishes = Vec::with_capacity(keys.len());
     for key in keys {
-        let wish = Start {
+        wishes.push(Start {
             key,
             trigger: RunTrigger {
                 kind: TriggerType::Webhook,
@@ -110,11 +124,16 @@ async fn start(
                 scheduled_time: None,
                 by: Some("webhook".to_owned()),
             },
-            given: IndexMap::new(),
+            given: given.clone(),
             payload: Some(body.to_vec()),
             delivery: delivery.clone(),
             force: false,
-        };
+        });
+    }
+    // All or none: what one of them refuses is told before another one starts.
+    wishes.iter().try_for_each(|wish| wish.check(api))?;
+    let mut runs = Vec::with_capacity(wishes.len());
+    for wish in wishes {
         runs.push(wish.carry_out(api).await?.name());
     }
     let Some(run) = runs.first().copied() else { return Err(hook_refused()) };

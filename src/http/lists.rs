@@ -1,6 +1,9 @@
 //! What can be read: lists, page by page, and single objects.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use axum::{
     extract::{Path, State},
@@ -9,7 +12,7 @@ use axum::{
 };
 use xene_agent::clock;
 use xene_schemas::{
-    meta::{Name, PipelineKey, RunName},
+    meta::{Name, ObjectMeta, PipelineKey, RunName},
     object::WorkflowObject,
     phase::{AgentPhase, PipelinePhase, RunPhase, WorkflowPhase},
     source::Source,
@@ -73,11 +76,12 @@ pub(super) async fn pipelines(State(api): State<Arc<Api>>, mut query: Query) -> 
     query.finish()?;
     let (store, now) = (api.handle.store(), clock::now().wall);
     let suspensions = Suspensions::read(&api)?;
+    let labels = PipelineLabels::load(&api, labels)?;
     let (mut items, mut last_workflow): (Vec<_>, Option<WorkflowRow>) = (Vec::new(), None);
     // A phase is not in the row: pages are read until enough objects have it.
     loop {
         let rows = store.pipelines(workflow.as_ref(), after.as_ref(), limit, |row| {
-            pipeline.as_ref().is_none_or(|pipeline| *pipeline == row.key.pipeline) && has_labels(&labels, row)
+            pipeline.as_ref().is_none_or(|pipeline| *pipeline == row.key.pipeline) && labels.select(row)
         })?;
         let is_last = rows.len() < limit;
         after = rows.last().map(|row| row.key.clone());
@@ -135,7 +139,8 @@ pub(super) async fn runs(State(api): State<Arc<Api>>, mut query: Query) -> Answe
     let among = if labels.is_empty() {
         None
     } else {
-        let rows = store.pipelines(workflow.as_ref(), None, usize::MAX, |row| has_labels(&labels, row))?;
+        let labels = PipelineLabels::load(&api, labels)?;
+        let rows = store.pipelines(workflow.as_ref(), None, usize::MAX, |row| labels.select(row))?;
         Some(rows.into_iter().map(|row| row.key).collect::<BTreeSet<_>>())
     };
     let filter = RunFilter { workflow, pipeline, phase, active, since, among };
@@ -212,8 +217,28 @@ fn pipeline_filter(query: &mut Query) -> Result<(Option<Name>, Option<Name>), Pr
     Ok((workflow, Some(pipeline.parse().map_err(refuse)?)))
 }
 
-fn has_labels(labels: &Selector, row: &PipelineRow) -> bool {
-    labels.matches(|key| row.spec.labels.get(key))
+/// Selects pipelines by their labels, those of their workflow included; their own win.
+struct PipelineLabels {
+    selector: Selector,
+    /// Empty if everything is selected.
+    of_workflows: HashMap<Name, ObjectMeta>,
+}
+
+impl PipelineLabels {
+    fn load(api: &Api, selector: Selector) -> Result<Self, Problem> {
+        let of_workflows = if selector.is_empty() {
+            HashMap::new()
+        } else {
+            let rows = api.handle.store().workflows(None, usize::MAX, |row| !row.metadata.labels.is_empty())?;
+            rows.into_iter().map(|row| (row.metadata.name.clone(), row.metadata)).collect()
+        };
+        Ok(Self { selector, of_workflows })
+    }
+
+    fn select(&self, row: &PipelineRow) -> bool {
+        let inherited = self.of_workflows.get(&row.key.workflow);
+        self.selector.matches(|key| row.spec.labels.get(key).or_else(|| inherited?.labels.get(key)))
+    }
 }
 
 pub(super) fn absent(kind: &str, name: &str) -> Problem {

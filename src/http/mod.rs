@@ -19,6 +19,7 @@ mod stream;
 mod tests;
 pub mod tls;
 mod watch;
+mod webhook;
 
 use std::{fmt, pin::Pin, sync::Arc, time::Duration};
 
@@ -103,6 +104,7 @@ pub fn router(handle: Handle, config: Config) -> Router {
         .route("/runs", get(lists::runs).post(runs::start))
         .route("/runs/{name}", get(lists::run))
         .route("/runs/{name}/cancel", post(runs::cancel))
+        .route("/runs/{name}/approve", post(operate::approve))
         .route("/runs/{name}/rerun", post(operate::rerun))
         .route("/runs/{name}/logs", get(logs::logs))
         .route("/agents", get(lists::agents))

@@ -10,7 +10,12 @@ use axum::{
 };
 use serde::Deserialize;
 use xene_agent::clock;
-use xene_schemas::{duration::Duration, meta::PipelineKey, suspension::Suspension};
+use xene_schemas::{
+    duration::Duration,
+    meta::{PipelineKey, RunName},
+    suspension::Suspension,
+    wire::control::Decision,
+};
 
 use super::{
     Api, lists,
@@ -20,7 +25,7 @@ use super::{
     runs::{Started, body_of, delivery_id, once, parse_json, random_bits},
 };
 use crate::decide::{
-    event::{Answer, Command},
+    event::{Again, Answer, Command},
     rows::Suspendable,
 };
 
@@ -35,9 +40,28 @@ const MIN_COMMIT: usize = 7;
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct RerunBody {
+    /// Without the tasks that succeeded.
+    #[serde(default)]
+    failed: bool,
     /// Start it even if suspended.
     #[serde(default)]
     force: bool,
+}
+
+/// The body of `POST …/approve` of a run.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct DecisionBody {
+    task: String,
+    #[serde(default = "yes")]
+    approved: bool,
+    /// On whose behalf.
+    #[serde(default)]
+    by: Option<String>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// The body of `POST …/suspend`.
@@ -73,7 +97,7 @@ pub(super) async fn rerun(
     headers: HeaderMap,
     body: Body,
 ) -> Reply {
-    let RerunBody { force } = parse(body)?;
+    let RerunBody { failed, force } = parse(body)?;
     let original = find_run(&api, &name)?;
     let key = original.run.spec.key();
     if api.handle.store().spec(&original.run.spec.spec_hash)?.is_none() {
@@ -82,9 +106,9 @@ pub(super) async fn rerun(
     }
     let delivery = delivery_id(&headers, &["idempotency-key"])?;
     let start = async {
-        let run = xene_schemas::meta::RunName::new(clock::now().wall, random_bits()?);
-        let (original, by, delivery) = (Box::new(original), ADMIN.to_owned(), delivery.clone());
-        match api.handle.ask(Command::Rerun { original, run, by, delivery, force }).await?? {
+        let run = RunName::new(clock::now().wall, random_bits()?);
+        let again = Again { original, run, failed, by: ADMIN.to_owned(), delivery: delivery.clone(), force };
+        match api.handle.ask(Command::Rerun(Box::new(again))).await?? {
             Answer::Run(run) => Ok(Started::Run(run)),
             Answer::Done | Answer::Enrolled(_) => {
                 Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the controller answers something else"))
@@ -92,6 +116,14 @@ pub(super) async fn rerun(
         }
     };
     once(&api, &key, delivery.as_deref(), start).await?.created()
+}
+
+pub(super) async fn approve(State(api): State<Arc<Api>>, Path(name): Path<String>, body: Body) -> Reply {
+    let DecisionBody { task, approved, by } = parse_json(&body_of(body)?)?;
+    let run = name.parse::<RunName>().map_err(|_| absent("run", &name))?;
+    let by = by.filter(|by| !by.is_empty()).unwrap_or_else(|| ADMIN.to_owned());
+    api.handle.ask(Command::Approve(Decision { run, task, approved, by })).await??;
+    Ok(json(StatusCode::ACCEPTED, &Object::new("Run", find_run(&api, &name)?.run)))
 }
 
 pub(super) async fn suspend_source(State(api): State<Arc<Api>>, body: Body) -> Reply {

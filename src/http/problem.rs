@@ -48,6 +48,12 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, detail)
     }
 
+    /// What a client reads: the status and the sentence.
+    #[cfg(test)]
+    pub(super) fn told(self) -> (u16, String) {
+        (self.status.as_u16(), self.detail)
+    }
+
     pub(super) fn hint(self, hint: &'static str) -> Self {
         Self { hint: Some(hint), ..self }
     }
@@ -110,6 +116,9 @@ impl From<Refusal> for Problem {
             | Refusal::NameTaken(_)
             | Refusal::Ended(_)
             | Refusal::NotEnded(_)
+            | Refusal::NothingFailed(_)
+            | Refusal::NotWaiting { .. }
+            | Refusal::Decided { .. }
             | Refusal::NotSuspended(_)
             | Refusal::NothingBlocked
             | Refusal::OtherCommit(_) => StatusCode::CONFLICT,

@@ -111,6 +111,11 @@ impl Start {
         once(api, &key, delivery.as_deref(), self.start(api)).await
     }
 
+    /// Whether it could be carried out now, as far as its params go.
+    pub(super) fn check(&self, api: &Api) -> Result<(), Problem> {
+        self.command(api).map(drop)
+    }
+
     async fn start(self, api: &Api) -> Result<Started, Problem> {
         for _ in 0..TRIES {
             match api.handle.ask(self.command(api)?).await? {

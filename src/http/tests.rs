@@ -124,7 +124,7 @@ impl World {
             seen.lock().unwrap().push(command.clone());
             let (pipeline, run, delivery) = match &command {
                 Command::StartRun { pipeline, run, delivery, .. } => (pipeline, run, delivery),
-                Command::Rerun { original, run, delivery, .. } => (&original.run.spec.key(), run, delivery),
+                Command::Rerun(again) => (&again.original.run.spec.key(), &again.run, &again.delivery),
                 Command::CancelRun { run, .. } => return Err(Refusal::Ended(*run)),
                 _ => return Ok(Answer::Done),
             };
@@ -280,6 +280,8 @@ async fn lists_are_paged_filtered_and_without_nulls() {
     assert_eq!(world.items("/api/v1/pipelines").await, ["v/build", "v/slow", "w/build", "w/slow"]);
     assert_eq!(world.items("/api/v1/pipelines?limit=2&after=v/build").await, ["v/slow", "w/build"]);
     assert_eq!(world.items("/api/v1/pipelines?workflow=w&labels=tier=fast").await, ["w/build"]);
+    assert_eq!(world.items("/api/v1/pipelines?workflow=w&labels=team=a,tier=fast").await, ["w/build"], "inherited");
+    assert_eq!(world.items("/api/v1/pipelines?labels=team=b").await.len(), 0);
     assert_eq!(world.items("/api/v1/pipelines?phase=NotScheduled&pipeline=slow").await, ["v/slow", "w/slow"]);
     assert_eq!(world.items("/api/v1/pipelines?phase=Scheduled&limit=1").await, [""; 0]);
     let names = |ns: &[u128]| ns.iter().map(|n| run_name(*n).to_string()).collect::<Vec<_>>();
@@ -393,10 +395,9 @@ async fn a_run_that_ended_is_started_again_once_for_each_key() {
     let (_, other) = read(world.ask("POST", &path, &[auth], r#"{"force": true}"#).await).await;
     assert_ne!(other["metadata"]["name"], again["metadata"]["name"]);
     let asked = world.asked.lock().unwrap().clone();
-    let [_, Command::Rerun { original, by, force, .. }, Command::Rerun { force: forced, .. }] = &asked[..] else {
-        panic!("{asked:?}")
-    };
-    assert_eq!((original.run.metadata.name.to_string(), by.as_str(), *force, *forced), (name, "admin", false, true));
+    let [_, Command::Rerun(first), Command::Rerun(second)] = &asked[..] else { panic!("{asked:?}") };
+    assert_eq!((first.original.run.metadata.name.to_string(), first.by.as_str()), (name, "admin"));
+    assert_eq!((first.force, second.force, first.failed), (false, true, false));
     let (status, _) = read(world.ask("POST", "/api/v1/runs/nobody/rerun", &[auth], "").await).await;
     assert_eq!(status, 404);
 }

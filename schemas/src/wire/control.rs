@@ -56,6 +56,8 @@ messages! {
         109 = Specs(Specs),
         /// A new certificate.
         110 = Certificate(Certificate),
+        /// Someone's decision on a task that waits for approval.
+        111 = Decide(Decision),
     }
 }
 
@@ -315,6 +317,9 @@ pub struct StartRun {
     /// More variables, for later versions.
     #[serde(default)]
     pub extra: IndexMap<String, String>,
+    /// Tasks that count as succeeded, with what they published: those of the run that this one repeats.
+    #[serde(default)]
+    pub reused: IndexMap<String, IndexMap<String, String>>,
 }
 
 /// Ends a run; repeated at each session until its end has come.
@@ -323,6 +328,19 @@ pub struct CancelRun {
     /// The run.
     pub run: RunName,
     /// Who asked.
+    pub by: String,
+}
+
+/// Someone's decision on a task that waits for approval; repeated at each session until the fact of it has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    /// The run.
+    pub run: RunName,
+    /// The task; the name of a task with a matrix means all of its instances that wait.
+    pub task: String,
+    /// Whether it may run.
+    pub approved: bool,
+    /// Who decided.
     pub by: String,
 }
 

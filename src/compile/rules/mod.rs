@@ -20,11 +20,13 @@ pub(super) mod cases;
 mod env;
 pub(super) mod file;
 mod graph;
+mod group;
 mod params;
 mod range;
 mod shape;
 mod triggers;
 mod unsupported;
+mod webhook;
 
 /// One rule: what a diagnostic's code stands for.
 #[derive(Debug, PartialEq, Eq)]
@@ -95,6 +97,10 @@ pub const ALL: &[&Rule] = &[
     &env::OUTPUT_NEEDS_DEFAULT,
     // Numbers and durations.
     &range::OUT_OF_RANGE,
+    // What pipelines share, and what webhooks read.
+    &group::GROUP_MAX,
+    &group::GROUP_LABELS,
+    &webhook::BAD_WEBHOOK,
     // Workflow tests.
     &cases::UNKNOWN_WORKFLOW,
     &cases::CASE,
@@ -153,6 +159,8 @@ pub(super) fn check(workflow: &Workflow, limits: Limits) -> Vec<Problem> {
     params::check(spec, &mut report);
     env::check(spec, &mut report);
     range::check(spec, limits, &mut report);
+    group::check(spec, &mut report);
+    webhook::check(spec, &mut report);
     unsupported::check(spec, &mut report);
     report.0
 }

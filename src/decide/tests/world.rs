@@ -27,7 +27,7 @@ use xene_schemas::{
 use crate::decide::{
     Config, Controller,
     desired::{Desired, DesiredWorkflow, SourceHealth, SourceOrigin, WorkflowBody},
-    event::{Answer, Command, Effect, Effects, Event, Refusal, RequestId, SessionId},
+    event::{Again, Answer, Command, Effect, Effects, Event, Refusal, RequestId, SessionId},
     rows::{AgentRow, Batch, Change, LedgerRow, Loaded, NewEvent, OwnerRow, RunRow, Suspendable},
 };
 
@@ -286,7 +286,7 @@ impl World {
         node.session = Some(SessionId(self.sessions));
         self.tell_agent(name, agent::event::Event::Connected);
         let ended: Vec<RunName> = self.nodes[name].journal.runs.keys().copied().collect();
-        for run in ended.into_iter().filter(|_| !self.withhold_logs) {
+        for run in if self.withhold_logs { Vec::new() } else { ended } {
             self.tell_agent(name, agent::event::Event::LogDelivered(run));
         }
     }
@@ -452,9 +452,10 @@ impl World {
     }
 
     pub(super) fn rerun(&mut self, run: RunName, n: u128) -> Result<RunName, Refusal> {
-        let original = Box::new(self.store.runs[&run].clone());
+        let original = self.store.runs[&run].clone();
         let run = RunName::new(self.now().wall, n);
-        self.ask(Command::Rerun { original, run, by: "me".into(), delivery: None, force: false }).map(|_| run)
+        let again = Again { original, run, failed: false, by: "me".into(), delivery: None, force: false };
+        self.ask(Command::Rerun(Box::new(again))).map(|_| run)
     }
 
     pub(super) fn sync(&mut self) {

@@ -1,7 +1,10 @@
 //! What happens to a world from outside: people, commits, power, cables, clocks.
 
 use indexmap::IndexMap;
-use xene::decide::{event::Command, rows::Suspendable};
+use xene::decide::{
+    event::{Again, Command},
+    rows::Suspendable,
+};
 use xene_agent::decide::event::Event;
 use xene_schemas::{
     meta::RunName,
@@ -184,9 +187,10 @@ impl World {
         if ended.is_empty() {
             return Ok(());
         }
-        let original = Box::new(ended[self.random.index(ended.len())].clone());
+        let original = ended[self.random.index(ended.len())].clone();
         let run = RunName::new(self.at.wall(), u128::from(self.random.draw()));
-        self.ask(Command::Rerun { original, run, by: "me".into(), delivery: None, force: true })
+        let again = Again { original, run, failed: false, by: "me".into(), delivery: None, force: true };
+        self.ask(Command::Rerun(Box::new(again)))
     }
 
     /// The source, or any workflow or pipeline in effect.

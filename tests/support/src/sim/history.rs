@@ -153,6 +153,7 @@ pub(super) fn controller_says(message: &ControllerMessage) -> String {
         }
         ControllerMessage::LogAcknowledged(_) => "LogAcknowledged".into(),
         ControllerMessage::Specs(specs) => format!("Specs {}", specs.specs.len()),
+        ControllerMessage::Decide(decision) => format!("Decide {} of {}", decision.task, tail(&decision.run)),
         ControllerMessage::Certificate(_) => "Certificate".into(),
     }
 }
@@ -262,6 +263,8 @@ fn word(event: &xene_schemas::run::RunEvent) -> String {
         E::StepStarted { step, .. } => format!("step {step} started"),
         E::StepEnded { step, .. } => format!("step {step} ended"),
         E::TaskEnded { .. } => "task ended".into(),
+        E::ApprovalWanted { .. } => "approval wanted".into(),
+        E::ApprovalDecided { approved, .. } => (if *approved { "approved" } else { "rejected" }).into(),
         E::ShuttingDown { .. } => "shutting down".into(),
         E::Ended { phase, reason, .. } => match reason {
             Some(reason) => format!("{phase} {reason}"),
