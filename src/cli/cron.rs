@@ -159,6 +159,7 @@ fn show(args: &Args, schedule: &Schedule, firings: &[Firing], ui: &mut Ui) -> Re
             ui.table(&table)?;
         }
     }
+    ui.out.flush()?;
     warnings.iter().for_each(|warning| ui.note(&format!("warning: {warning}")));
     if firings.len() < args.next.into() {
         ui.note("there is no later time within the calendar");
@@ -224,26 +225,118 @@ mod tests {
 
     #[test]
     fn times_are_local_exact_and_relative() {
-        check(Format::Table, &args("30 2 1 * MON", "Europe/Berlin", 3, "2026-11-25T12:00:00Z"), expect![[""]]);
+        check(
+            Format::Table,
+            &args("30 2 1 * MON", "Europe/Berlin", 3, "2026-11-25T12:00:00Z"),
+            expect![[r#"
+            At 02:30 on day 1 of the month or on Monday, Europe/Berlin.
+            LOCAL                             UTC                    WHEN
+            2026-11-30T02:30:00+01:00   Mon   2026-11-30T01:30:00Z   in 4d
+            2026-12-01T02:30:00+01:00   Tue   2026-12-01T01:30:00Z   in 5d
+            2026-12-07T02:30:00+01:00   Mon   2026-12-07T01:30:00Z   in 11d
+        "#]],
+        );
     }
 
     #[test]
     fn what_daylight_saving_does_is_said() {
-        check(Format::Table, &args("30 2 * * *", "Europe/Berlin", 3, "2026-03-28"), expect![[""]]);
-        check(Format::Table, &args("*/20 2 * * *", "Europe/Berlin", 4, "2026-10-25"), expect![[""]]);
-        check(Format::Json, &args("*/20 2,3 * * *", "Europe/Berlin", 1, "2026-03-29"), expect![[""]]);
+        check(
+            Format::Table,
+            &args("30 2 * * *", "Europe/Berlin", 3, "2026-03-28"),
+            expect![[r#"
+            At 02:30 every day, Europe/Berlin.
+            LOCAL                             UTC                    WHEN       NOTE
+            2026-03-28T02:30:00+01:00   Sat   2026-03-28T01:30:00Z   242d ago
+            2026-03-29T03:00:00+02:00   Sun   2026-03-29T01:00:00Z   241d ago   02:30 does not exist: the first instant after the gap
+            2026-03-30T02:30:00+02:00   Mon   2026-03-30T00:30:00Z   240d ago
+        "#]],
+        );
+        check(
+            Format::Table,
+            &args("*/20 2 * * *", "Europe/Berlin", 4, "2026-10-25"),
+            expect![[r#"
+            At 02:00, 02:20 and 02:40 every day, Europe/Berlin.
+            LOCAL                             UTC                    WHEN      NOTE
+            2026-10-25T02:00:00+02:00   Sun   2026-10-25T00:00:00Z   31d ago   comes twice: the first of them, not again at 2026-10-25T02:00:00+01:00
+            2026-10-25T02:20:00+02:00   Sun   2026-10-25T00:20:00Z   31d ago   comes twice: the first of them, not again at 2026-10-25T02:20:00+01:00
+            2026-10-25T02:40:00+02:00   Sun   2026-10-25T00:40:00Z   31d ago   comes twice: the first of them, not again at 2026-10-25T02:40:00+01:00
+            2026-10-26T02:00:00+01:00   Mon   2026-10-26T01:00:00Z   30d ago
+        "#]],
+        );
+        check(
+            Format::Json,
+            &args("*/20 2,3 * * *", "Europe/Berlin", 1, "2026-03-29"),
+            expect![[r#"
+            {
+              "apiVersion": "xene/v1",
+              "kind": "List",
+              "schedule": "*/20 2,3 * * *",
+              "timeZone": "Europe/Berlin",
+              "description": "at 02:00, 02:20, 02:40, 03:00, 03:20 and 03:40 every day, Europe/Berlin",
+              "items": [
+                {
+                  "time": "2026-03-29T01:00:00.000Z",
+                  "local": "2026-03-29T03:00:00+02:00",
+                  "shift": {
+                    "type": "missing",
+                    "localTime": "2026-03-29T02:00:00",
+                    "dueTimes": 4
+                  },
+                  "note": "02:00 does not exist: the first instant after the gap, 4 due times in one"
+                }
+              ]
+            }
+        "#]],
+        );
     }
 
     #[test]
     fn uneven_steps_are_warned_of() {
-        check(Format::Name, &args("*/45 * * * *", "UTC", 3, "2026-11-25T12:00:00Z"), expect![[""]]);
+        check(
+            Format::Name,
+            &args("*/45 * * * *", "UTC", 3, "2026-11-25T12:00:00Z"),
+            expect![[r#"
+            2026-11-25T12:00:00.000Z
+            2026-11-25T12:45:00.000Z
+            2026-11-25T13:00:00.000Z
+            warning: minute "*/45" is uneven: it means 0 and 45, anew in each hour
+        "#]],
+        );
     }
 
     #[test]
     fn refusals_point_at_the_fault() {
-        check(Format::Table, &args("8 * * * 8", "UTC", 3, "2026-11-25"), expect![[""]]);
-        check(Format::Table, &args("0 0 30 2 *", "UTC", 3, "2026-11-25"), expect![[""]]);
-        check(Format::Table, &args("0 0 * * *", "Berlin", 3, "2026-11-25"), expect![[""]]);
-        check(Format::Table, &args("0 0 * * *", "UTC", 3, "yesterday"), expect![[""]]);
+        check(
+            Format::Table,
+            &args("8 * * * 8", "UTC", 3, "2026-11-25"),
+            expect![[r#"
+            error: day of week "8" is out of range; allowed is 0 to 7 (0 and 7 are Sunday) or SUN to SAT
+              8 * * * 8
+                      ^
+        "#]],
+        );
+        check(
+            Format::Table,
+            &args("0 0 30 2 *", "UTC", 3, "2026-11-25"),
+            expect![[r#"
+            error: schedule "0 0 30 2 *" never fires: no date of the calendar matches its day, month and day of week
+            hint: days and months count from 1; only February has fewer than 30 days
+        "#]],
+        );
+        check(
+            Format::Table,
+            &args("0 0 * * *", "Berlin", 3, "2026-11-25"),
+            expect![[r#"
+            error: "Berlin" is not a time zone of the IANA database; did you mean Europe/Berlin?
+        "#]],
+        );
+        check(
+            Format::Table,
+            &args("0 0 * * *", "UTC", 3, "yesterday"),
+            expect![[r#"
+            error: "yesterday" is no time
+            hint: a time is written like 2026-03-29, 2026-03-29T02:00 or 2026-03-29T02:00:00Z
+        "#]],
+        );
     }
 }

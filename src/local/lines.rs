@@ -47,6 +47,13 @@ impl Lines {
         }
     }
 
+    /// Ends the lines of steps that print no more.
+    pub(super) fn end(&mut self, has_ended: impl Fn(&StepHead) -> bool, out: &mut Vec<String>) {
+        let ended = |(step, _): &&(u16, u8)| self.steps.get(step).is_some_and(&has_ended);
+        let ended: Vec<_> = self.open.keys().filter(ended).copied().collect();
+        ended.into_iter().for_each(|key| self.end_line(key, out));
+    }
+
     fn end_line(&mut self, key: (u16, u8), out: &mut Vec<String>) {
         let Some(bytes) = self.open.remove(&key) else { return };
         let text = String::from_utf8_lossy(&bytes);

@@ -27,7 +27,7 @@ use xene_schemas::{
     phase::{Reason, RunPhase},
     pipeline::CompiledPipeline,
     run::{Run, RunEvent, RunSpec},
-    wire::logs::split_record,
+    wire::logs::{StepHead, split_record},
 };
 
 use self::lines::Lines;
@@ -237,12 +237,16 @@ impl Course {
     }
 }
 
-/// Gives each line of a log to `tell` until the log is complete, or `tell` says that nobody listens any more.
-pub async fn read_lines(log: Arc<RunLog>, mut tell: impl FnMut(String) -> bool) {
+/// Gives each line of a log to `tell` until the log is complete, or `tell` says that nobody listens any more. The
+/// run's record tells which steps print no more: then also a line without an end is one.
+pub async fn read_lines(log: Arc<RunLog>, mut states: watch::Receiver<Run>, mut tell: impl FnMut(String) -> bool) {
     let (mut offset, mut rest) = (0, Vec::new());
     let (mut lines, mut out, mut buffer) = (Lines::default(), Vec::new(), vec![0; READ]);
     loop {
-        let (length, sealed) = log.wait_for(offset).await;
+        // Looked at before the log: a step that has ended by then has written all that it will.
+        let state = states.borrow_and_update().clone();
+        let sealed = log.is_sealed();
+        let length = log.len();
         while offset < length {
             match log.read_at(offset, &mut buffer) {
                 Ok(0) => break,
@@ -265,8 +269,19 @@ pub async fn read_lines(log: Arc<RunLog>, mut tell: impl FnMut(String) -> bool) 
                 return;
             }
         }
-        if sealed {
+        lines.end(|head| has_ended(&state, head), &mut out);
+        if !out.drain(..).all(&mut tell) || sealed {
             return;
         }
+        tokio::select! {
+            _ = log.wait_for(offset) => {}
+            Ok(()) = states.changed() => {}
+        }
     }
+}
+
+fn has_ended(run: &Run, head: &StepHead) -> bool {
+    let task = run.status.tasks.get(&head.task);
+    let step = task.and_then(|task| task.steps.iter().find(|step| step.name == head.step));
+    step.is_some_and(|step| step.finished_at.is_some())
 }

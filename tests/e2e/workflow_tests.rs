@@ -64,7 +64,7 @@ fn tests_that_cannot_be_tried_are_diagnostics() {
     )
     .unwrap();
     let wrong = xene_test(place, &["."]).expect(1);
-    assert!(wrong.stderr.contains("w.test.yaml:7:34: error[XE0153]: there is no task `build`"), "{wrong:#?}");
+    assert!(wrong.stderr.contains("w.test.yaml:7:38: error[XE0153]: there is no task `build`"), "{wrong:#?}");
     xene_test(place, &["absent"]).expect(2);
 }
 

@@ -223,10 +223,10 @@ impl Runner {
         let (seen, states) = watch::channel(record.clone());
         let (sender, news) = sync_channel(NEWS);
         self.runtime.spawn_blocking({
-            let (log, sender) = (local.log(name), sender.clone());
+            let (log, states, sender) = (local.log(name), states.clone(), sender.clone());
             move || {
                 let handle = tokio::runtime::Handle::current();
-                handle.block_on(read_lines(log, |line| sender.send(News::Line(line)).is_ok()));
+                handle.block_on(read_lines(log, states, |line| sender.send(News::Line(line)).is_ok()));
                 // Nobody listens any more: then nobody misses it.
                 let _ = sender.send(News::OutputEnded);
             }

@@ -52,7 +52,12 @@ spec:
   workflow: shop
   cases: []
 ",
-        expect![[""]],
+        expect![[r#"
+            a.yaml:6:10: error[XE0151]: a test has at least one case
+              |
+            6 |   cases: []
+              |          ^
+        "#]],
     );
     check(
         "apiVersion: xene/v1
@@ -63,7 +68,13 @@ spec:
   cases:
     - {name: a, pipeline: main, expect: {phase: Success}}
 ",
-        expect![[""]],
+        expect![[r#"
+            a.yaml:5:13: error[XE0150]: there is no workflow `shop` in these files
+              |
+            5 |   workflow: shop
+              |             ^^^^
+              = hint: name its file too, or the folder of both
+        "#]],
     );
 }
 
@@ -76,7 +87,58 @@ fn cases_that_cannot_be_tried() {
     - {name: d, trigger: nightly, stubs: {build: {}}, until: 2026-03-29, expect: {phase: Success}}
     - {name: e, pipeline: main, stubs: {build: []}, expect: {phase: Success}}
 ",
-        expect![[""]],
+        expect![[r#"
+            a.yaml:17:7: error[XE0151]: this case names nothing that could be tried
+               |
+            17 |     - {name: a, expect: {phase: Success}}
+               |       ^^^^^
+               = hint: name a `pipeline` for a run, or a `trigger` with `from` and `until` for due times
+
+            a.yaml:18:14: error[XE0152]: case 2 has the name of case 1
+               |
+            18 |     - {name: a, pipeline: main, expect: {}}
+               |              ^
+
+            a.yaml:18:33: warning[XE0156]: this case passes whatever happens
+               |
+            18 |     - {name: a, pipeline: main, expect: {}}
+               |                                 ^^^^^^
+
+            a.yaml:19:33: error[XE0151]: `from` belongs to a case of due times, which names a trigger and no pipeline
+               |
+            19 |     - {name: c, pipeline: main, from: 2026-03-29, slots: 0, expect: {firings: []}}
+               |                                 ^^^^
+
+            a.yaml:19:58: error[XE0151]: without a slot no task can run
+               |
+            19 |     - {name: c, pipeline: main, from: 2026-03-29, slots: 0, expect: {firings: []}}
+               |                                                          ^
+
+            a.yaml:19:70: error[XE0151]: `firings` belong to a case of due times, which names a trigger and no pipeline
+               |
+            19 |     - {name: c, pipeline: main, from: 2026-03-29, slots: 0, expect: {firings: []}}
+               |                                                                      ^^^^^^^
+
+            a.yaml:20:7: error[XE0151]: a case of due times needs `from`
+               |
+            20 |     - {name: d, trigger: nightly, stubs: {build: {}}, until: 2026-03-29, expect: {phase: Success}}
+               |       ^^^^^
+
+            a.yaml:20:35: error[XE0151]: `stubs` belongs to a case of a run, which names a pipeline
+               |
+            20 |     - {name: d, trigger: nightly, stubs: {build: {}}, until: 2026-03-29, expect: {phase: Success}}
+               |                                   ^^^^^
+
+            a.yaml:20:74: error[XE0151]: a case of due times expects `firings`
+               |
+            20 |     - {name: d, trigger: nightly, stubs: {build: {}}, until: 2026-03-29, expect: {phase: Success}}
+               |                                                                          ^^^^^^
+
+            a.yaml:21:48: error[XE0151]: a stub that is a list has at least one entry
+               |
+            21 |     - {name: e, pipeline: main, stubs: {build: []}, expect: {phase: Success}}
+               |                                                ^
+        "#]],
     );
 }
 
@@ -88,7 +150,53 @@ fn what_is_not_there() {
     - {name: c, trigger: hook, from: 2026-03-29, until: 2026-03-30, expect: {firings: []}}
     - {name: d, pipeline: main, trigger: hook, stubs: {biuld: {}, build/link: {}}, expect: {tasks: {tydy: Success}, order: [x]}}
 ",
-        expect![[""]],
+        expect![[r#"
+            a.yaml:17:17: error[XE0153]: there is no pipeline `mian`
+               |
+            17 |     - {name: a, pipeline: mian, expect: {phase: Success}}
+               |                 ^^^^^^^^
+               = hint: did you mean `main`?
+
+            a.yaml:18:17: error[XE0153]: there is no trigger `nightlie`
+               |
+            18 |     - {name: b, trigger: nightlie, from: 2026-03-29, until: 2026-03-30, expect: {firings: []}}
+               |                 ^^^^^^^
+               = hint: did you mean `nightly`?
+
+            a.yaml:19:26: error[XE0153]: only a cron trigger has due times
+               |
+            19 |     - {name: c, trigger: hook, from: 2026-03-29, until: 2026-03-30, expect: {firings: []}}
+               |                          ^^^^
+
+            a.yaml:20:42: error[XE0153]: pipeline `main` does not name trigger `hook`
+               |
+            20 |     - {name: d, pipeline: main, trigger: hook, stubs: {biuld: {}, build/link: {}}, expect: {tasks: {tydy: Success}, order: [x]}}
+               |                                          ^^^^
+
+            a.yaml:20:56: error[XE0153]: there is no task `biuld`
+               |
+            20 |     - {name: d, pipeline: main, trigger: hook, stubs: {biuld: {}, build/link: {}}, expect: {tasks: {tydy: Success}, order: [x]}}
+               |                                                        ^^^^^
+               = hint: did you mean `build`?
+
+            a.yaml:20:67: error[XE0153]: task `build` has no step `link`
+               |
+            20 |     - {name: d, pipeline: main, trigger: hook, stubs: {biuld: {}, build/link: {}}, expect: {tasks: {tydy: Success}, order: [x]}}
+               |                                                                   ^^^^^^^^^^
+               = hint: there is: compile
+
+            a.yaml:20:101: error[XE0153]: there is no task `tydy`
+               |
+            20 |     - {name: d, pipeline: main, trigger: hook, stubs: {biuld: {}, build/link: {}}, expect: {tasks: {tydy: Success}, order: [x]}}
+               |                                                                                                     ^^^^
+               = hint: did you mean `tidy`?
+
+            a.yaml:20:125: error[XE0153]: there is no task `x`
+               |
+            20 |     - {name: d, pipeline: main, trigger: hook, stubs: {biuld: {}, build/link: {}}, expect: {tasks: {tydy: Success}, order: [x]}}
+               |                                                                                                                             ^
+               = hint: there is: build, tidy
+        "#]],
     );
 }
 
@@ -98,7 +206,35 @@ fn params_and_times() {
         "    - {name: a, pipeline: main, at: noon, params: {keep: some, kept: 1}, expect: {phase: Success}}
     - {name: b, trigger: nightly, from: 2026-02-30, until: 2026-03-30, expect: {firings: ['25:00']}}
 ",
-        expect![[""]],
+        expect![[r#"
+            a.yaml:17:37: error[XE0155]: "noon" is no time
+               |
+            17 |     - {name: a, pipeline: main, at: noon, params: {keep: some, kept: 1}, expect: {phase: Success}}
+               |                                     ^^^^
+               = hint: a time is written like 2026-03-29T02:00:00Z, or 2026-03-29T02:00 by the trigger's clock
+
+            a.yaml:17:43: error[XE0154]: param keep takes a whole number, not "some"
+               |
+            17 |     - {name: a, pipeline: main, at: noon, params: {keep: some, kept: 1}, expect: {phase: Success}}
+               |                                           ^^^^^^
+
+            a.yaml:17:43: error[XE0154]: there is no param kept; declared are: keep
+               |
+            17 |     - {name: a, pipeline: main, at: noon, params: {keep: some, kept: 1}, expect: {phase: Success}}
+               |                                           ^^^^^^
+
+            a.yaml:18:41: error[XE0155]: "2026-02-30" is no time
+               |
+            18 |     - {name: b, trigger: nightly, from: 2026-02-30, until: 2026-03-30, expect: {firings: ['25:00']}}
+               |                                         ^^^^^^^^^^
+               = hint: a time is written like 2026-03-29T02:00:00Z, or 2026-03-29T02:00 by the trigger's clock
+
+            a.yaml:18:91: error[XE0155]: "25:00" is no time
+               |
+            18 |     - {name: b, trigger: nightly, from: 2026-02-30, until: 2026-03-30, expect: {firings: ['25:00']}}
+               |                                                                                           ^^^^^^^
+               = hint: a time is written like 2026-03-29T02:00:00Z, or 2026-03-29T02:00 by the trigger's clock
+        "#]],
     );
 }
 
@@ -107,6 +243,12 @@ fn fields_are_known() {
     check_cases(
         "    - {name: a, pipeline: main, stub: {}, expect: {phase: Done}}
 ",
-        expect![[""]],
+        expect![[r#"
+            a.yaml:17:33: error[XE0011]: unknown field `stub`
+               |
+            17 |     - {name: a, pipeline: main, stub: {}, expect: {phase: Done}}
+               |                                 ^^^^
+               = hint: did you mean `stubs`?
+        "#]],
     );
 }
