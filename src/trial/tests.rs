@@ -37,7 +37,7 @@ fn check(case: &str, expected: Expect) {
     assert!(compiled.problems.is_empty(), "{:#?}", compiled.problems);
     let verdict = try_case(&compiled.workflows[0].body, &compiled.tests[0].test.spec.cases[0]);
     let told: String = if verdict.mismatches.is_empty() {
-        verdict.course.iter().map(|line| format!("{line}\n")).collect()
+        verdict.course.iter().map(|line| format!("{}\n", line.trim_start())).collect()
     } else {
         let line = |m: &Mismatch| format!("{}: expected {}, got {}\n", m.what, m.expected, m.got);
         verdict.mismatches.iter().map(line).collect()
@@ -51,17 +51,17 @@ fn without_failures_all_goes_well() {
         "pipeline: main, stubs: {build/link: {outputs: {id: 9}}}, \
          expect: {phase: Success, notExecuted: [rescue], order: [build, test, deploy, tidy]}",
         expect![[r#"
-                  0s  task build starts
-                  0s  task build: Success
-                  0s  task test starts
-                  0s  task test: Success
-                  0s  task deploy starts
-                  0s  task deploy: Success
-                  0s  task rescue: NotExecuted (UpstreamFailed: upstream task deploy did not fail)
-                  0s  shutting down
-                  0s  task tidy starts
-                  0s  task tidy: Success
-                  0s  run: Success
+            0s  task build starts
+            0s  task build: Success
+            0s  task test starts
+            0s  task test: Success
+            0s  task deploy starts
+            0s  task deploy: Success
+            0s  task rescue: NotExecuted (UpstreamFailed: upstream task deploy did not fail)
+            0s  shutting down
+            0s  task tidy starts
+            0s  task tidy: Success
+            0s  run: Success
         "#]],
     );
 }
@@ -72,18 +72,18 @@ fn stubs_fail_publish_and_take_their_time() {
         "pipeline: main, stubs: {build/compile: [{exitCode: 7, duration: 5s}, {duration: 1s}], build/link: {outputs: {id: 9}}, test: {exitCode: 1}}, \
          expect: {phase: Success, warnings: 1, duration: 16s, tasks: {build: {attempt: 2, outputs: {id: '9'}}, test: {phase: Error, reason: StepFailed}}}",
         expect![[r#"
-                  0s  task build starts
-                 15s  task build starts, attempt 2
-                 16s  task build: Success
-                 16s  task test starts
-                 16s  task test: Error (StepFailed: step step-1 of task test exited with code 1)
-                 16s  task deploy starts
-                 16s  task deploy: Success
-                 16s  task rescue: NotExecuted (UpstreamFailed: upstream task deploy did not fail)
-                 16s  shutting down
-                 16s  task tidy starts
-                 16s  task tidy: Success
-                 16s  run: Success
+            0s  task build starts
+            15s  task build starts, attempt 2
+            16s  task build: Success
+            16s  task test starts
+            16s  task test: Error (StepFailed: step step-1 of task test exited with code 1)
+            16s  task deploy starts
+            16s  task deploy: Success
+            16s  task rescue: NotExecuted (UpstreamFailed: upstream task deploy did not fail)
+            16s  shutting down
+            16s  task tidy starts
+            16s  task tidy: Success
+            16s  run: Success
         "#]],
     );
 }
@@ -93,31 +93,31 @@ fn timeouts_and_cancels_come_on_the_virtual_clock() {
     check(
         "pipeline: main, stubs: {build/compile: {duration: 3h}}, expect: {phase: Error, reason: TaskFailed}",
         expect![[r#"
-                  0s  task build starts
-               1m10s  task build starts, attempt 2
-               2m30s  task build starts, attempt 3
-               3m30s  task build: Error (StepFailed: step compile of task build took longer than 1m)
-               3m30s  task test: NotExecuted (UpstreamFailed: upstream task build ended in Error)
-               3m30s  task deploy: NotExecuted (UpstreamFailed: upstream task build ended in Error)
-               3m30s  task rescue: NotExecuted (UpstreamFailed: upstream task deploy was not executed)
-               3m30s  shutting down
-               3m30s  task tidy starts
-               3m30s  task tidy: Success
-               3m30s  run: Error (TaskFailed: step compile of task build took longer than 1m)
+            0s  task build starts
+            1m10s  task build starts, attempt 2
+            2m30s  task build starts, attempt 3
+            3m30s  task build: Error (StepFailed: step compile of task build took longer than 1m)
+            3m30s  task test: NotExecuted (UpstreamFailed: upstream task build ended in Error)
+            3m30s  task deploy: NotExecuted (UpstreamFailed: upstream task build ended in Error)
+            3m30s  task rescue: NotExecuted (UpstreamFailed: upstream task deploy was not executed)
+            3m30s  shutting down
+            3m30s  task tidy starts
+            3m30s  task tidy: Success
+            3m30s  run: Error (TaskFailed: step compile of task build took longer than 1m)
         "#]],
     );
     check(
         "pipeline: main, cancelAfter: 30s, stubs: {build/link: {duration: 1h}}, expect: {reason: Cancelled, tasks: {tidy: Success}, duration: 30s}",
         expect![[r#"
-                  0s  task build starts
-                 30s  shutting down (Cancelled: the test cancels it)
-                 30s  task test: NotExecuted (Cancelled: the test cancels it)
-                 30s  task deploy: NotExecuted (Cancelled: the test cancels it)
-                 30s  task rescue: NotExecuted (Cancelled: the test cancels it)
-                 30s  task build: Error (Cancelled: step link of task build was stopped: the test cancels it)
-                 30s  task tidy starts
-                 30s  task tidy: Success
-                 30s  run: Error (Cancelled: the test cancels it)
+            0s  task build starts
+            30s  shutting down (Cancelled: the test cancels it)
+            30s  task test: NotExecuted (Cancelled: the test cancels it)
+            30s  task deploy: NotExecuted (Cancelled: the test cancels it)
+            30s  task rescue: NotExecuted (Cancelled: the test cancels it)
+            30s  task build: Error (Cancelled: step link of task build was stopped: the test cancels it)
+            30s  task tidy starts
+            30s  task tidy: Success
+            30s  run: Error (Cancelled: the test cancels it)
         "#]],
     );
 }
@@ -165,17 +165,17 @@ fn a_cron_run_has_a_time_and_params() {
     check(
         "pipeline: main, slots: 1, trigger: nightly, at: 2026-03-29T02:30, params: {keep: 1}, stubs: {rescue: {duration: 5s}, build/link: {outputs: {id: x}, duration: 1s}}, expect: {duration: 1s}",
         expect![[r#"
-                  0s  task build starts
-                  1s  task build: Success
-                  1s  task test starts
-                  1s  task test: Success
-                  1s  task deploy starts
-                  1s  task deploy: Success
-                  1s  task rescue: NotExecuted (UpstreamFailed: upstream task deploy did not fail)
-                  1s  shutting down
-                  1s  task tidy starts
-                  1s  task tidy: Success
-                  1s  run: Success
+            0s  task build starts
+            1s  task build: Success
+            1s  task test starts
+            1s  task test: Success
+            1s  task deploy starts
+            1s  task deploy: Success
+            1s  task rescue: NotExecuted (UpstreamFailed: upstream task deploy did not fail)
+            1s  shutting down
+            1s  task tidy starts
+            1s  task tidy: Success
+            1s  run: Success
         "#]],
     );
 }
