@@ -57,13 +57,13 @@ fn of_commit(path: &Path, revision: &str) -> Result<Loaded, Error> {
         return Err(Error::usage_with_hint("--at takes a file of a repository, not standard input", "name the file"));
     }
     let full = real(path).map_err(|error| Error::file(path, &error))?;
-    let place = full.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("/"));
+    let place = full.ancestors().find(|folder| folder.is_dir()).unwrap_or_else(|| Path::new("/"));
     let git = |what: &str| {
         let what = what.to_owned();
         move |error: git2::Error| Error::usage(format!("{what}: {}", error.message().trim_end_matches('.')))
     };
     let repository = Repository::discover(place).map_err(git(&format!("{} lies in no git repository", shown(path))))?;
-    let root = repository.workdir().unwrap_or(repository.path());
+    let root = repository.workdir().unwrap_or_else(|| repository.path());
     let root = root.canonicalize().map_err(|error| Error::file(root, &error))?;
     let commit = repository.revparse_single(revision).and_then(|object| object.peel_to_commit()).map_err(|error| {
         Error::usage_with_hint(
@@ -73,7 +73,7 @@ fn of_commit(path: &Path, revision: &str) -> Result<Loaded, Error> {
     })?;
     let unreadable = git(&format!("{} can't be read", root.display()));
     let tree = commit.tree().map_err(&unreadable)?;
-    let within = full.strip_prefix(&root).unwrap_or(Path::new(""));
+    let within = full.strip_prefix(&root).unwrap_or_else(|_| Path::new(""));
     let mut files = Vec::new();
     if within.as_os_str().is_empty() {
         walk(&repository, &tree, path, &mut files).map_err(&unreadable)?;

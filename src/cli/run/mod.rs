@@ -151,6 +151,16 @@ enum Outcome {
     NotStarted(Name, Name),
 }
 
+impl Outcome {
+    /// The record, if there was a run.
+    fn record(&self) -> Option<&Run> {
+        match self {
+            Self::Ran(run) => Some(run),
+            Self::NotStarted(..) => None,
+        }
+    }
+}
+
 /// All that the runs share. Fields go in this order: what runs, then its runtime, then its folder.
 struct Runner {
     local: Option<Local>,
@@ -304,11 +314,7 @@ fn report(outcomes: &[Outcome], ui: &mut Ui) -> Result<(), Error> {
 }
 
 fn report_records(outcomes: &[Outcome], ui: &mut Ui) -> Result<(), Error> {
-    let ran = |outcome| match outcome {
-        &Outcome::Ran(ref run) => Some(&**run),
-        Outcome::NotStarted(..) => None,
-    };
-    let runs: Vec<&Run> = outcomes.iter().filter_map(ran).collect();
+    let runs: Vec<&Run> = outcomes.iter().filter_map(Outcome::record).collect();
     match ui.format {
         Format::Table | Format::Wide => Ok(()),
         Format::Name => runs.iter().try_for_each(|run| ui.out.line(format!("run/{}", run.metadata.name))),
