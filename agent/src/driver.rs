@@ -430,7 +430,7 @@ impl Driver {
             Effect::LogNote { run, text } => self.log(run).note(&text),
             Effect::FinishRun { run, keep_workspace } => {
                 self.log(run).seal();
-                self.exec.finish_run(run, keep_workspace);
+                drop(self.exec.finish_run(run, keep_workspace));
                 self.check_delivered(run);
             }
             Effect::SettleRun(run) => self.uploads.settle(run),

@@ -2,7 +2,7 @@
 //!
 //! Three families, which share names but no module, since each grows by its own rule:
 //!
-//! - the YAML objects of `xene/v1` ([`workflow`], [`trigger`], [`pipeline`], [`task`], [`step`], …): a new
+//! - the YAML objects of `xene/v1` ([`workflow`], [`trigger`], [`pipeline`], [`task`], [`step`], …, [`workflow_test`]): a new
 //!   field is a new feature of the language, an unknown field is an error;
 //! - the records that the API shows ([`run`], [`agent`], [`source`], [`event`], [`firing`], [`object`], [`plan`],
 //!   [`suspension`], [`why`]): fields are only
@@ -36,3 +36,4 @@ pub mod v1alpha1;
 pub mod why;
 pub mod wire;
 pub mod workflow;
+pub mod workflow_test;

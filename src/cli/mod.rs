@@ -12,6 +12,7 @@ pub mod cancel;
 pub mod client;
 pub mod completion;
 pub mod controller;
+pub mod cron;
 pub mod describe;
 pub mod dev;
 pub mod dirs;
@@ -31,11 +32,13 @@ pub mod plan;
 pub mod prune;
 pub mod rerun;
 pub mod rows;
+pub mod run;
 pub mod settings;
 pub mod status;
 pub mod suspend;
 pub mod sync;
 pub mod table;
+pub mod test;
 pub mod time;
 pub mod tree;
 pub mod trigger;
@@ -127,6 +130,12 @@ pub enum Command {
     Validate(validate::Args),
     /// Tell what a diagnostic means, and how to mend it.
     Explain(explain::Args),
+    /// Run pipelines of a file here and now, without a controller.
+    Run(run::Args),
+    /// Try workflow tests on a virtual clock.
+    Test(test::Args),
+    /// Show what a schedule means and when it fires.
+    Cron(cron::Args),
     /// Show the source, its problems, and the agents.
     Status,
     /// Look at the source now, and wait until it is in effect.
@@ -214,6 +223,9 @@ fn dispatch(cli: Cli, ui: &mut Ui) -> Result<(), Error> {
         Command::Agent(args) => agent::run(args, global),
         Command::Validate(args) => validate::run(&args, global.output, ui),
         Command::Explain(args) => explain::run(&args, ui),
+        Command::Run(args) => run::run(&args, global, ui),
+        Command::Test(args) => test::run(&args, ui),
+        Command::Cron(args) => cron::run(&args, ui),
         Command::Status => status::run(&client()?, ui),
         Command::Sync => sync::run(&client()?, ui),
         Command::Get(args) => get::run(&args, &client()?, ui),

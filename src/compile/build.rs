@@ -11,7 +11,7 @@ use xene_schemas::{
     workflow::{Workflow, WorkflowSpec},
 };
 
-use super::{Limits, params::overlay, parse::parse, rules::file::NEEDS_CONTAINER};
+use super::{Limits, cases::TestDocument, params::overlay, parse::parse, rules::file::NEEDS_CONTAINER};
 use crate::{
     decide::desired::WorkflowBody,
     source::snapshot::{Travelling, What},
@@ -24,6 +24,8 @@ pub(super) struct CompiledFile {
     pub(super) workflows: Vec<CompiledWorkflow>,
     /// Workflows that are refused by themselves: they keep what they last gave.
     pub(super) refused: Vec<Name>,
+    /// Its workflow tests; likewise.
+    pub(super) tests: Vec<TestDocument>,
     /// How many of its documents are not ours.
     pub(super) ignored: u32,
     /// What is wrong with it.
@@ -43,13 +45,14 @@ pub(super) struct CompiledWorkflow {
 /// all: with an error anywhere in it, none of its workflows do.
 pub(super) fn compile_file(path: &str, bytes: &[u8], found: Option<&[Travelling]>, limits: Limits) -> CompiledFile {
     let parsed = parse(path, bytes, found, limits);
-    let workflows = if is_broken(&parsed.problems) {
-        Vec::new()
+    let (workflows, tests) = if is_broken(&parsed.problems) {
+        (Vec::new(), Vec::new())
     } else {
         let found = found.unwrap_or_default();
-        parsed.workflows.into_iter().map(|(workflow, line)| compile_workflow(workflow, line, found)).collect()
+        let compile = |(workflow, line)| compile_workflow(workflow, line, found);
+        (parsed.workflows.into_iter().map(compile).collect(), parsed.tests)
     };
-    CompiledFile { workflows, refused: parsed.refused, ignored: parsed.ignored, problems: parsed.problems }
+    CompiledFile { workflows, tests, refused: parsed.refused, ignored: parsed.ignored, problems: parsed.problems }
 }
 
 /// True if these problems keep a file from counting.

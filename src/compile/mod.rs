@@ -3,9 +3,11 @@
 //! - the reader turns bytes into documents, with limits that hold before anything is built;
 //! - [`rules`] owns what a workflow must keep: one diagnostic, one code;
 //! - [`catalog`] remembers files by content, so that a pass costs what changed, and settles who has a name;
+//! - [`cases`] are workflow tests, which only `xene test` looks into;
 //! - [`params`] checks the values of one run; [`render`] shows problems to people.
 
 mod build;
+pub mod cases;
 pub mod catalog;
 mod explain;
 mod outline;
@@ -28,7 +30,8 @@ use xene_schemas::{
     meta::{Name, SpecHash},
 };
 
-pub use self::parse::MAX_FILE_BYTES;
+use self::cases::TestDocument;
+pub use self::{parse::MAX_FILE_BYTES, path::Segment};
 use crate::{
     decide::desired::WorkflowBody,
     source::{
@@ -108,27 +111,69 @@ pub fn workflows_of(
         .collect())
 }
 
-/// Checks a set of files by themselves, without an earlier state: how many workflows they declare, and all that is
-/// wrong, sorted. A name that two files declare is a problem of both.
-pub fn validate(files: &[(String, Vec<u8>)]) -> (usize, Vec<Diagnostic>) {
-    check(files.iter().map(|(path, bytes)| (path.as_str(), bytes.as_slice(), None)))
+/// What a set of files says.
+#[derive(Debug, Default)]
+pub struct Compiled {
+    /// The workflows that are good, in the order of files.
+    pub workflows: Vec<LocatedWorkflow>,
+    /// The tests that can be tried, likewise.
+    pub tests: Vec<TestDocument>,
+    /// All that is wrong, sorted.
+    pub problems: Vec<Diagnostic>,
 }
 
-/// [`validate`], with what the patterns of each file took, if anybody looked.
-fn check<'f>(files: impl Iterator<Item = (&'f str, &'f [u8], Option<&'f [Travelling]>)>) -> (usize, Vec<Diagnostic>) {
-    let (mut count, mut problems) = (0, Vec::new());
-    let mut claims: BTreeMap<Name, Vec<(&str, u32)>> = BTreeMap::new();
+/// A workflow and where it stands.
+#[derive(Debug, Clone)]
+pub struct LocatedWorkflow {
+    /// Its file.
+    pub path: String,
+    /// Where its document begins, from 1.
+    pub line: u32,
+    /// What it says.
+    pub body: Arc<WorkflowBody>,
+}
+
+/// Compiles a set of files by themselves, without an earlier state. A name that two files declare is a problem of
+/// both; tests are held against the workflows that they name.
+pub fn compile(files: &[(String, Vec<u8>)]) -> Compiled {
+    compile_travelling(files.iter().map(|(path, bytes)| (path.as_str(), bytes.as_slice(), None)))
+}
+
+/// [`compile`], with what the patterns of each file took, if anybody looked.
+pub fn compile_travelling<'f>(
+    files: impl Iterator<Item = (&'f str, &'f [u8], Option<&'f [Travelling]>)>,
+) -> Compiled {
+    let mut compiled = Compiled::default();
     for (path, bytes, found) in files {
-        let compiled = build::compile_file(path, bytes, found, Limits::default());
-        problems.extend(compiled.problems);
-        count += compiled.workflows.len();
-        for workflow in compiled.workflows {
-            claims.entry(workflow.name).or_default().push((path, workflow.line));
+        let file = build::compile_file(path, bytes, found, Limits::default());
+        compiled.problems.extend(file.problems);
+        compiled.tests.extend(file.tests);
+        let located = |w: build::CompiledWorkflow| LocatedWorkflow { path: path.to_owned(), line: w.line, body: w.body };
+        compiled.workflows.extend(file.workflows.into_iter().map(located));
+    }
+    let mut claims: BTreeMap<&Name, Vec<(&str, u32)>> = BTreeMap::new();
+    for workflow in &compiled.workflows {
+        claims.entry(&workflow.body.metadata.name).or_default().push((&workflow.path, workflow.line));
+    }
+    let twice = claims.iter().flat_map(|(name, places)| catalog::duplicates(name, places, None)).collect::<Vec<_>>();
+    // A workflow that is not among the good ones may be among the broken ones.
+    let complete = !build::is_broken(&compiled.problems);
+    let of_tests = compiled.tests.iter().flat_map(|test| {
+        let named = |workflow: &&LocatedWorkflow| workflow.body.metadata.name == test.test.spec.workflow;
+        match compiled.workflows.iter().find(named) {
+            Some(workflow) => test.check(Some(&workflow.body)),
+            None if complete => vec![test.without_workflow()],
+            None => Vec::new(),
         }
-    }
-    for (name, places) in &claims {
-        problems.extend(catalog::duplicates(name, places, None));
-    }
-    problems.sort();
-    (count, problems)
+    });
+    let of_tests = of_tests.collect::<Vec<_>>();
+    compiled.problems.extend(twice.into_iter().chain(of_tests));
+    compiled.problems.sort();
+    compiled
+}
+
+/// Checks a set of files by themselves: how many workflows they declare, and all that is wrong, sorted.
+pub fn validate(files: &[(String, Vec<u8>)]) -> (usize, Vec<Diagnostic>) {
+    let Compiled { workflows, problems, .. } = compile(files);
+    (workflows.len(), problems)
 }

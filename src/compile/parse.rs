@@ -8,10 +8,12 @@ use xene_schemas::{
     meta::{API_VERSION, Name},
     v1alpha1,
     workflow::Workflow,
+    workflow_test::WorkflowTest,
 };
 
 use super::{
     Limits,
+    cases::TestDocument,
     explain::explain,
     outline::{Outline, Position, Refusal, needs_reading},
     path::Segment,
@@ -29,6 +31,8 @@ pub(super) struct Parsed {
     pub(super) workflows: Vec<(Workflow, u32)>,
     /// Workflows of documents that are refused by themselves, while the file counts.
     pub(super) refused: Vec<Name>,
+    /// Its workflow tests.
+    pub(super) tests: Vec<TestDocument>,
     /// How many of its documents are not ours.
     pub(super) ignored: u32,
     /// What is wrong with it.
@@ -88,7 +92,7 @@ pub(super) enum Format {
 pub(super) struct Chunk<'t> {
     pub(super) text: &'t str,
     /// How many lines of the file stand before it.
-    lines_before: u32,
+    pub(super) lines_before: u32,
 }
 
 impl Chunk<'_> {
@@ -224,6 +228,19 @@ fn document(
                         return;
                     }
                 },
+                Kind::Test => match read::<WorkflowTest>(format, chunk.text) {
+                    Ok(test) => {
+                        let document = TestDocument::new(path, line, test, outline, *chunk);
+                        parsed.problems.extend(document.check(None));
+                        parsed.tests.push(document);
+                        return;
+                    }
+                    Err(error) => {
+                        let place = (line, outline.as_ref());
+                        parsed.problems.extend(explain::<WorkflowTest>(path, chunk, place, &error));
+                        return;
+                    }
+                },
                 Kind::NotOurs(None) => {
                     parsed.ignored += 1;
                     return;
@@ -345,6 +362,8 @@ const FIRST_VERSION: &str = "v1alpha1";
 /// What a document that is YAML, but no workflow, may be.
 enum Kind {
     Workflow,
+    /// Tests of a workflow.
+    Test,
     /// Of the first format.
     Legacy,
     /// Passed over, perhaps with a remark.
@@ -390,6 +409,7 @@ fn classify(outline: Option<&Outline>) -> Kind {
             )
         }
         (Some(API_VERSION), Some("Workflow") | None) | (None, Some("Workflow")) => Kind::Workflow,
+        (Some(API_VERSION), Some("WorkflowTest")) => Kind::Test,
         (Some(API_VERSION), Some(kind)) => {
             let message = format!("there is no kind `{kind}`");
             refuse(&file::UNKNOWN_KIND, "kind", message, smallest)

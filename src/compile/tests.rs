@@ -6,6 +6,7 @@ use expect_test::Expect;
 
 use super::{render::render, validate};
 
+mod cases;
 mod documents;
 mod example;
 mod expressions;

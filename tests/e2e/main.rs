@@ -13,3 +13,5 @@ mod logs;
 mod main_job;
 mod operators;
 mod plan;
+mod run;
+mod workflow_tests;

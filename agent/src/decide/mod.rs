@@ -1,6 +1,6 @@
 //! The agent's machine: every rule, no I/O. Claims and leases, cron, the DAG, runs, the outbox.
 
-mod admission;
+pub mod admission;
 mod artifacts;
 mod claims;
 pub mod cron;

@@ -22,6 +22,7 @@ use tokio::{
     runtime::Handle,
     signal::unix::{SignalKind, signal},
     sync::mpsc::Sender,
+    task::JoinHandle,
 };
 use xene_schemas::meta::RunName;
 
@@ -138,8 +139,9 @@ impl Exec {
         self.lock().len()
     }
 
-    /// Removes a run's folder in the background, or keeps it for good. None of its steps may run any more.
-    pub fn finish_run(&self, run: RunName, keep_workspace: bool) {
+    /// Removes a run's folder in the background, or keeps it for good. None of its steps may run any more. Who wants
+    /// to can wait for it.
+    pub fn finish_run(&self, run: RunName, keep_workspace: bool) -> JoinHandle<()> {
         let shared = self.shared.clone();
         self.shared.runtime.spawn_blocking(move || {
             let work = &shared.config.work_dir;
@@ -147,7 +149,7 @@ impl Exec {
             if let Err(error) = done {
                 tracing::warn!(%run, %error, "can't finish a run's folder");
             }
-        });
+        })
     }
 
     /// Where the workspaces of a run lie, for telling people what was kept.

@@ -31,6 +31,7 @@ macro_rules! rule {
 }
 
 mod approval;
+pub(super) mod cases;
 mod effect;
 mod env;
 mod expr;
@@ -165,6 +166,14 @@ pub const ALL: &[&Rule] = &[
     &files::NOT_TAKEN,
     &files::NOTHING_MATCHES,
     &files::NOT_BEFORE,
+    // Workflow tests.
+    &cases::UNKNOWN_WORKFLOW,
+    &cases::CASE,
+    &cases::CASE_TWICE,
+    &cases::UNKNOWN_IN_TEST,
+    &cases::TEST_PARAM,
+    &cases::TEST_TIME,
+    &cases::EXPECTS_NOTHING,
     // Sources.
     &source::TOO_LARGE,
     &source::LINK,

@@ -13,7 +13,7 @@ use xene_schemas::diagnostic::{Diagnostic, Severity};
 use super::example::{Example, Language, examples};
 use crate::{
     compile::{
-        check as check_files,
+        compile_travelling,
         render::render,
         rules::{self, Rule},
         validate, wanted_files,
@@ -120,7 +120,7 @@ fn of_script(rule: &Rule, script: &str) -> Vec<Diagnostic> {
     let snapshot = Source::open(config).unwrap().carrying(travel).read(Default::default()).unwrap();
     let files = snapshot.files.iter();
     let files = files.filter_map(|(path, file)| Some((path.as_str(), file.bytes.as_deref()?, file.files.as_deref())));
-    let mut problems = check_files(files).1;
+    let mut problems = compile_travelling(files).problems;
     // A source tells of a large file before it is read; who names one to `xene validate` hears it from the reader.
     for problem in snapshot.problems {
         if problem.code == "XE0901" && rule.code == "XE0002" {

@@ -115,6 +115,7 @@ fn desired(spec: &str) -> Desired {
             env: spec.env.clone(),
             params: Default::default(),
             triggers: spec.triggers.clone(),
+            files: Vec::new(),
             spec: committed.clone(),
         };
         (pipeline.clone(), compiled)
