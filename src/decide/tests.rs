@@ -3,8 +3,8 @@
 mod after;
 mod files;
 mod groups;
-mod operators;
 mod ledger;
+mod operators;
 mod recovery;
 mod stories;
 mod world;

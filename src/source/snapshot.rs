@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use xene_schemas::{
     diagnostic::Diagnostic,
     meta::{FileHash, Revision},
@@ -39,7 +40,8 @@ pub struct FileEntry {
 }
 
 /// A file that travels with the workflows of a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Travelling {
     /// Relative to the folder of the workflow file.
     pub path: String,
@@ -50,7 +52,8 @@ pub struct Travelling {
 }
 
 /// The bytes of a file that travels, or why there are none.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum What {
     /// They are in the store.
     File {

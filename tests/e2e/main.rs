@@ -11,5 +11,5 @@ mod files;
 mod hostile;
 mod logs;
 mod main_job;
-mod plan;
 mod operators;
+mod plan;

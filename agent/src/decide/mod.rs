@@ -403,7 +403,8 @@ impl Agent {
         for (key, epoch) in &answer.nacks {
             self.drop_claim(key, Some(*epoch), fx);
         }
-        let resuming = if self.lease.slot_now(now).is_some() { std::mem::take(&mut self.resuming) } else { BTreeSet::new() };
+        let resuming =
+            if self.lease.slot_now(now).is_some() { std::mem::take(&mut self.resuming) } else { BTreeSet::new() };
         for key in resuming {
             if self.claims.get(&key).is_some_and(|claim| claim.row.claimed && claim.row.suspended) {
                 self.suspend(now, &key, false, fx);

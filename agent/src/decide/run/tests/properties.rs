@@ -66,14 +66,15 @@ fn condition() -> impl Strategy<Value = Option<bool>> {
 
 fn random_dag_task() -> impl Strategy<Value = RandomTask> {
     use proptest::bool::weighted;
-    (weighted(0.6), weighted(0.2), condition(), weighted(0.7), prop_oneof![3 => Just(0), 1 => 1_usize..4])
-        .prop_map(|(succeeds, tolerated, when, approved, instances)| RandomTask {
+    (weighted(0.6), weighted(0.2), condition(), weighted(0.7), prop_oneof![3 => Just(0), 1 => 1_usize..4]).prop_map(
+        |(succeeds, tolerated, when, approved, instances)| RandomTask {
             succeeds,
             tolerated,
             when,
             approved,
             instances,
-        })
+        },
+    )
 }
 
 fn random_dag() -> impl Strategy<Value = RandomDag> {
