@@ -116,6 +116,7 @@ fn desired(spec: &str) -> Desired {
             params: Default::default(),
             triggers: spec.triggers.clone(),
             spec: committed.clone(),
+            files: vec![],
         };
         (pipeline.clone(), compiled)
     };
