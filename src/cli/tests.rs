@@ -60,6 +60,7 @@ fn each_command_has_its_help() {
         "why",
         "trigger",
         "logs",
+        "artifacts",
         "cancel",
         "approve",
         "rerun",
