@@ -113,9 +113,9 @@ pub struct UploadedFile {
     /// Its bytes, if it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<Vec<u8>>,
-    /// What its patterns take.
+    /// The files that travel with its workflows, if any do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub files: Option<Vec<Travelling>>,
+    pub travelling: Option<Vec<Travelling>>,
 }
 
 impl Upload {
@@ -123,10 +123,10 @@ impl Upload {
     pub fn of(what: String, snapshot: Snapshot) -> Self {
         let Snapshot { revision, author, subject, files, complete, problems } = snapshot;
         let files = files.into_iter().filter_map(|(path, file)| {
-            let files = file.files;
+            let travelling = file.files;
             let file = match String::from_utf8(file.bytes?) {
-                Ok(text) => UploadedFile { text: Some(text), bytes: None, files },
-                Err(error) => UploadedFile { text: None, bytes: Some(error.into_bytes()), files },
+                Ok(text) => UploadedFile { text: Some(text), bytes: None, travelling },
+                Err(error) => UploadedFile { text: None, bytes: Some(error.into_bytes()), travelling },
             };
             Some((path, file))
         });
@@ -140,7 +140,7 @@ impl Upload {
             let bytes = file.text.map_or_else(|| file.bytes.unwrap_or_default(), String::into_bytes);
             let content = content_like(known.get(&path), &bytes);
             let bytes = (known.get(&path) != Some(&content)).then_some(bytes);
-            (path, FileEntry { content, bytes, files: file.files })
+            (path, FileEntry { content, bytes, files: file.travelling })
         });
         Snapshot { revision, author, subject, files: files.collect(), complete, problems }
     }

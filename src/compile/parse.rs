@@ -217,7 +217,7 @@ fn document(
                     return;
                 }
                 Kind::Legacy => match read::<v1alpha1::Workflow>(format, chunk.text) {
-                    Ok(workflow) => legacy(workflow.into(), line, (found, limits), parsed),
+                    Ok(workflow) => legacy(workflow.into(), line, limits, parsed),
                     Err(error) => {
                         let place = (line, outline.as_ref());
                         parsed.problems.extend(explain::<v1alpha1::Workflow>(path, chunk, place, &error));
@@ -244,12 +244,7 @@ fn document(
 }
 
 /// Takes a workflow of the first format, unless it needs a container: then its document is refused, and no other.
-fn legacy(
-    mut workflow: Workflow,
-    line: u32,
-    (found, limits): (Option<&[Travelling]>, Limits),
-    parsed: &mut Parsed,
-) -> Vec<Problem> {
+fn legacy(mut workflow: Workflow, line: u32, limits: Limits, parsed: &mut Parsed) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (name, pipeline) in &workflow.spec.pipelines {
         if let Some(Executor::Container { .. }) = &pipeline.executor {
@@ -264,7 +259,8 @@ fn legacy(
     let mut pipelines = workflow.spec.pipelines.into_inner();
     pipelines.values_mut().for_each(|pipeline| pipeline.executor = None);
     workflow.spec.pipelines = pipelines.into();
-    problems.extend(rules::check(&workflow, found, limits));
+    // Its format has no files that travel.
+    problems.extend(rules::check(&workflow, None, limits));
     if needs_container {
         parsed.refused.push(workflow.metadata.name);
     } else {

@@ -41,7 +41,7 @@ pub struct FileEntry {
 
 /// A file that travels with the workflows of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Travelling {
     /// Relative to the folder of the workflow file.
     pub path: String,

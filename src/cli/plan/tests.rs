@@ -2,7 +2,7 @@ use expect_test::expect;
 use serde_json::json;
 
 use super::*;
-use crate::cli::output::testing;
+use crate::cli::output::{Output, testing};
 
 fn report() -> PlanReport {
     serde_json::from_value(json!({
@@ -51,7 +51,7 @@ fn nothing_is_said_so() {
     let text = text::render(&nothing, testing::fixed_now(), false, false);
     assert!(text.ends_with("\nnothing would change\n"), "{text}");
     let (mut ui, out, _) = testing::ui(Format::Json);
-    print(&nothing, crate::cli::output::Output::Table, &mut ui).unwrap();
+    print(&nothing, Output::Table, &mut ui).unwrap();
     let value: serde_json::Value = serde_json::from_str(&out.text()).unwrap();
     assert_eq!((&value["kind"], &value["changes"]), (&"Plan".into(), &json!([])));
 }

@@ -21,7 +21,19 @@ spec:
       concurrency: {group: g}
       tasks: {t: {steps: [echo]}}
 ",
-        expect![[r#""#]],
+        expect![[r#"
+            a.yaml:11:31: error[XE0091]: group `g` goes to one agent, and pipeline `a` wants it to have disk=fast
+               |
+            11 |       agents: {labels: {disk: slow}}
+               |                               ^^^^
+               = hint: ask for the same labels, or take one of them out of the group
+
+            a.yaml:12:20: warning[XE0090]: `max` of group `g` is 1 here and 2 in pipeline `a`: the smallest counts
+               |
+            12 |       concurrency: {group: g}
+               |                    ^^^^^^
+               = hint: write the same `max` in each of them
+        "#]],
     );
 }
 
@@ -38,6 +50,23 @@ spec:
   pipelines:
     a: {triggers: hook, tasks: {t: {steps: [echo]}}}
 ",
-        expect![[r#""#]],
+        expect![[r#"
+            a.yaml:7:33: error[XE0095]: the expression ends too early (line 1, column 15 of it)
+              |
+            7 |     hook: {type: webhook, when: payload.ref ==, params: {tag: payloud.tag, tga: query.tag}}
+              |                                 ^^^^^^^^^^^
+
+            a.yaml:7:63: error[XE0095]: a webhook has no `payloud`
+              |
+            7 |     hook: {type: webhook, when: payload.ref ==, params: {tag: payloud.tag, tga: query.tag}}
+              |                                                               ^^^^^^^^^^^
+              = hint: did you mean `payload`?
+
+            a.yaml:7:76: error[XE0052]: pipeline `a` has no param `tga`
+              |
+            7 |     hook: {type: webhook, when: payload.ref ==, params: {tag: payloud.tag, tga: query.tag}}
+              |                                                                            ^^^
+              = hint: did you mean `tag`?
+        "#]],
     );
 }
