@@ -63,6 +63,7 @@ fn each_command_has_its_help() {
         "why",
         "trigger",
         "logs",
+        "artifacts",
         "cancel",
         "approve",
         "rerun",

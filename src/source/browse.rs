@@ -15,6 +15,7 @@ use super::{
     git::{GitReader, revision, unreadable},
     health::{Failure, Reason},
     snapshot::{Known, MAX_FILE_BYTES, Snapshot},
+    travel::Travel,
 };
 
 /// A repository, or the mirror of one.
@@ -90,7 +91,9 @@ impl Browser {
     }
 
     fn open(&self) -> Result<GitReader, Failure> {
-        Ok(GitReader::open(&self.repository, self.branch.clone(), self.folder.clone())?)
+        let mut git = GitReader::open(&self.repository, self.branch.clone(), self.folder.clone())?;
+        git.carry(Travel { wanted: crate::compile::wanted_files, store: None });
+        Ok(git)
     }
 
     /// The files of a commit by any of its names. What `known` has carries no bytes.

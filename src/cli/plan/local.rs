@@ -8,9 +8,9 @@ use xene_schemas::plan::PlanReport;
 use super::Args;
 use crate::{
     cli::{DEFAULT_SERVER, Error, Global, client::Client, output::Ui, status::parse},
-    compile::Limits,
+    compile::{self, Limits},
     planning::{Upload, between},
-    source::{Browser, Failure, Known, Mode, Snapshot, Source, SourceConfig, browse},
+    source::{Browser, Failure, Known, Mode, Snapshot, Source, SourceConfig, browse, travel::Travel},
 };
 
 /// A repository's work tree, or a folder with workflows that is in none.
@@ -89,8 +89,9 @@ impl Checkout {
         let mut config = SourceConfig::new(self.root.to_string_lossy(), PathBuf::new());
         config.mode = Mode::Directory;
         config.path.clone_from(&self.folder);
-        let mut source = Source::open(config).map_err(|error| Error::usage(error.to_string()))?;
-        source.read(Known::new()).map_err(failed)
+        let source = Source::open(config).map_err(|error| Error::usage(error.to_string()))?;
+        let travel = Travel { wanted: compile::wanted_files, store: None };
+        source.carrying(travel).read(Known::new()).map_err(failed)
     }
 }
 

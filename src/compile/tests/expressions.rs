@@ -52,7 +52,9 @@ spec:
               size()
           steps: [x]
 "#;
-    check(text, expect![[r#"
+    check(
+        text,
+        expect![[r#"
         a.yaml:5:19: error[XE0070]: `$` is not known; an expression stands by itself, without ${{ }} (character 1 of the expression)
           |
         5 |   env: {A: {expr: "${{ params.x }}"}, B: {expr: "trigger.type.startWith('c')"}}
@@ -83,7 +85,8 @@ spec:
            |
         14 |             trigger.type == 'cron' &&
            |             ^^^^^^^^^^^^
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -102,7 +105,9 @@ spec:
         b: {{when: "[1].all(x, [2].all(y, x < y))", steps: [x]}}
 "#
     );
-    check(&text, expect![[r#"
+    check(
+        &text,
+        expect![[r#"
         a.yaml:9:19: error[XE0071]: too many operations and brackets take each other's results; split the expression (character 17 of the expression)
           |
         9 |         a: {when: "((((((((((((((((((((true))))))))))))))))))))", steps: [x]}
@@ -112,7 +117,8 @@ spec:
            |
         10 |         b: {when: "[1].all(x, [2].all(y, x < y))", steps: [x]}
            |                   ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -143,7 +149,9 @@ spec:
       connectors:
         - {from: build, to: a, when: exitcode == 0}
 "#;
-    check(text, expect![[r#"
+    check(
+        text,
+        expect![[r#"
         a.yaml:6:19: error[XE0072]: there is no param `deplyo` (character 1 of the expression)
           |
         6 |   env: {A: {expr: params.deplyo}}
@@ -208,7 +216,8 @@ spec:
         25 |         - {from: build, to: a, when: exitcode == 0}
            |                                      ^^^^^^^^
            = hint: did you mean `exitCode`?
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -227,7 +236,9 @@ spec:
       connectors:
         - {from: a, to: c, when: tasks.b.phase == 'Success'}
 "#;
-    check(text, expect![[r#"
+    check(
+        text,
+        expect![[r#"
         a.yaml:5:19: error[XE0073]: tasks are known only within a run: read them in a task, a step or a connector (character 1 of the expression)
           |
         5 |   env: {A: {expr: tasks.a.phase}}
@@ -249,5 +260,6 @@ spec:
         13 |         - {from: a, to: c, when: tasks.b.phase == 'Success'}
            |                                  ^^^^^^^^^^^^^
            = hint: add `b` to the dependencies of `a`
-    "#]]);
+    "#]],
+    );
 }

@@ -21,7 +21,9 @@ spec:
         f: {matrix: {os: [a, a]}, steps: [x]}
         g: {matrix: {go-version: [1], go_version: [2]}, steps: [x]}
 "#;
-    check(text, expect![[r#"
+    check(
+        text,
+        expect![[r#"
         a.yaml:8:13: error[XE0074]: a matrix needs an axis: a name with a list of values
           |
         8 |         a: {matrix: {}, steps: [x]}
@@ -76,7 +78,8 @@ spec:
            |
         14 |         g: {matrix: {go-version: [1], go_version: [2]}, steps: [x]}
            |                                       ^^^^^^^^^^
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -89,7 +92,9 @@ fn matrices_that_are_too_large() {
         "apiVersion: xene/v1\nkind: Workflow\nmetadata: {{name: w}}\nspec:\n  pipelines:\n    p:\n      tasks:\n        \
          b: {{matrix: {{n: &n [{axis}], m: *n}}, steps: [x]}}\n{pairs}      connectors:\n{joins}"
     );
-    check(&text, expect![[r#"
+    check(
+        &text,
+        expect![[r#"
         a.yaml:7:7: error[XE0076]: each instance of one task waits for each of another: 200000 connectors; at most 100000 are run
           |
         7 |       tasks:
@@ -100,7 +105,8 @@ fn matrices_that_are_too_large() {
           |
         8 |         b: {matrix: {n: &n [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35…
           |             ^^^^^^
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -116,7 +122,9 @@ spec:
         - {from: a, to: b, approval: {message: Sure?, onTimeout: Approve}}
         - {from: a, to: b, approval: {timeout: 0s}}
 "#;
-    check(text, expect![[r#"
+    check(
+        text,
+        expect![[r#"
         a.yaml:9:55: error[XE0078]: `onTimeout` says what silence means, but without a `timeout` it never counts
           |
         9 |         - {from: a, to: b, approval: {message: Sure?, onTimeout: Approve}}
@@ -127,7 +135,8 @@ spec:
            |
         10 |         - {from: a, to: b, approval: {timeout: 0s}}
            |                                                ^^
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -144,7 +153,9 @@ spec:
   triggers: {t: {type: cron, schedule: "@daily", params: {d: 1}}}
   pipelines: {p: {triggers: t, tasks: {t: {steps: [x]}}}}
 "#;
-    check(text, expect![[r#"
+    check(
+        text,
+        expect![[r#"
         a.yaml:6:18: error[XE0079]: the pattern can't be read: unclosed group
           |
         6 |     a: {pattern: "("}
@@ -164,5 +175,6 @@ spec:
            |
         10 |   triggers: {t: {type: cron, schedule: "@daily", params: {d: 1}}}
            |                                                              ^
-    "#]]);
+    "#]],
+    );
 }

@@ -117,6 +117,7 @@ fn desired(spec: &str) -> Desired {
             triggers: spec.triggers.clone(),
             files: Vec::new(),
             spec: committed.clone(),
+            files: vec![],
         };
         (pipeline.clone(), compiled)
     };
