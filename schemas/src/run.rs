@@ -455,7 +455,8 @@ impl Run {
                 let Some(task) = status.tasks.get_mut(task) else { return };
                 (task.reason, task.message) = (None, None);
                 if let Some(approval) = &mut task.approval {
-                    (approval.approved, approval.by, approval.decided_at) = (Some(*approved), Some(by.clone()), Some(*at));
+                    (approval.approved, approval.by, approval.decided_at) =
+                        (Some(*approved), Some(by.clone()), Some(*at));
                 }
             }
             RunEvent::ShuttingDown { reason, message, .. } => {

@@ -11,8 +11,10 @@ use super::{
 
 /// Arguments of `xene approve`.
 #[derive(Debug, Clone, clap::Args)]
-#[command(after_help = "`xene describe run RUN` shows which tasks wait, and what is asked. Of a task with a matrix its name \
-                        means all instances that wait.")]
+#[command(
+    after_help = "`xene describe run RUN` shows which tasks wait, and what is asked. Of a task with a matrix its name \
+                        means all instances that wait."
+)]
 pub struct Args {
     /// The run.
     #[arg(value_name = "RUN")]

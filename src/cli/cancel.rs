@@ -30,7 +30,9 @@ pub fn run(args: &Args, client: &Client, ui: &mut Ui) -> Result<(), Error> {
             Ok(answer) => match ui.format {
                 Format::Json | Format::Yaml => ui.value(&answer)?,
                 Format::Name => ui.out.line(format!("run/{}", Kind::Runs.bare(name)))?,
-                Format::Table | Format::Wide | Format::Markdown => ui.note(&format!("run {} is being cancelled", Kind::Runs.bare(name))),
+                Format::Table | Format::Wide | Format::Markdown => {
+                    ui.note(&format!("run {} is being cancelled", Kind::Runs.bare(name)))
+                }
             },
             Err(error) if first.is_none() => first = Some(error),
             Err(error) => ui.error(&error.to_string(), None),

@@ -117,7 +117,11 @@ pub(super) fn firings() -> Vec<Value> {
     vec![
         firing("2026-11-25T11:57:00.000Z", "Fired", json!({"run": "01m8991xq0000000000000000a", "agent": "agent-1"})),
         firing("2026-11-25T11:56:00.000Z", "Skipped", json!({"reason": "Overlap"})),
-        firing("2026-11-25T09:00:00.000Z", "Missed", json!({"reason": "Missed", "until": "2026-11-25T11:55:00.000Z", "count": 76})),
+        firing(
+            "2026-11-25T09:00:00.000Z",
+            "Missed",
+            json!({"reason": "Missed", "until": "2026-11-25T11:55:00.000Z", "count": 76}),
+        ),
     ]
 }
 

@@ -15,8 +15,10 @@ use super::{
 
 /// Arguments of `xene history`.
 #[derive(Debug, Clone, clap::Args)]
-#[command(after_help = "A workflow is followed by its name, whatever file it is in, along the first parents of the branch. \
-                        In directory mode nobody keeps old files: then only the times of changes are known.")]
+#[command(
+    after_help = "A workflow is followed by its name, whatever file it is in, along the first parents of the branch. \
+                        In directory mode nobody keeps old files: then only the times of changes are known."
+)]
 pub struct Args {
     /// The workflow; one that was removed has a history too.
     pub workflow: String,
@@ -69,7 +71,9 @@ fn render(change: &WorkflowChange, wide: bool, ui: &Ui) -> String {
     text += &escape::line(&subject);
     text = text.trim_end().to_owned() + "\n";
     let mut row = |line: &str| text += &format!("    {}\n", escape::line(line));
-    if let Some(path) = change.path.as_ref().filter(|_| matches!(change.change.as_str(), "Created" | "Moved" | "Removed")) {
+    if let Some(path) =
+        change.path.as_ref().filter(|_| matches!(change.change.as_str(), "Created" | "Moved" | "Removed"))
+    {
         row(&format!("file: {path}"));
     }
     if let Some(message) = &change.message {
@@ -117,7 +121,11 @@ mod tests {
             value
         };
         vec![
-            change(3, "Invalid", json!({"message": "xene.d/site.yaml:3: unknown field; what it last gave stayed in effect"})),
+            change(
+                3,
+                "Invalid",
+                json!({"message": "xene.d/site.yaml:3: unknown field; what it last gave stayed in effect"}),
+            ),
             change(
                 2,
                 "Updated",

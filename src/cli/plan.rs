@@ -4,11 +4,10 @@ mod local;
 mod markdown;
 mod text;
 
-pub(in crate::cli) use self::text::value;
-
 use serde_json::json;
 use xene_schemas::plan::PlanReport;
 
+pub(in crate::cli) use self::text::value;
 use super::{
     Error, Global,
     client::Client,
@@ -19,10 +18,12 @@ use super::{
 
 /// Arguments of `xene plan`.
 #[derive(Debug, Clone, clap::Args)]
-#[command(after_help = "In a checkout its files are planned: those of REV, or the work tree as it lies. Elsewhere REV is a \
+#[command(
+    after_help = "In a checkout its files are planned: those of REV, or the work tree as it lies. Elsewhere REV is a \
                         commit that the controller has. Without --against they are compared with what the controller has \
                         in effect; in a checkout without a controller, with HEAD.\n\n\
-                        The exit status is 0, with --exit-code 1 if something would change, and 2 or more for errors.")]
+                        The exit status is 0, with --exit-code 1 if something would change, and 2 or more for errors."
+)]
 pub struct Args {
     /// A commit by any of its names [default: the work tree].
     #[arg(value_name = "REV")]

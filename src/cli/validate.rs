@@ -101,7 +101,9 @@ fn report(files: &Files, (workflows, problems): &Verdict, ui: &mut Ui) -> Result
             paths.dedup();
             paths.iter().try_for_each(|path| ui.out.line(path))?;
         }
-        Format::Table | Format::Wide | Format::Markdown => problems.iter().try_for_each(|problem| print(problem, files, ui))?,
+        Format::Table | Format::Wide | Format::Markdown => {
+            problems.iter().try_for_each(|problem| print(problem, files, ui))?
+        }
     }
     ui.out.flush()?;
     let mut summary = format!("{}, {}", plural(files.len(), "file"), plural(*workflows, "workflow"));

@@ -54,12 +54,19 @@ pub fn is_doubtful(snapshot: &Snapshot) -> bool {
 ///
 /// # Errors
 /// If the file has an error: then it counts for nothing.
-pub fn workflows_of(path: &str, bytes: &[u8]) -> Result<Vec<(Name, SpecHash, u32, Arc<WorkflowBody>)>, Vec<Diagnostic>> {
+pub fn workflows_of(
+    path: &str,
+    bytes: &[u8],
+) -> Result<Vec<(Name, SpecHash, u32, Arc<WorkflowBody>)>, Vec<Diagnostic>> {
     let file = build::compile_file(path, bytes, Limits::default());
     if build::is_broken(&file.problems) {
         return Err(file.problems);
     }
-    Ok(file.workflows.into_iter().map(|workflow| (workflow.name, workflow.hash, workflow.line, workflow.body)).collect())
+    Ok(file
+        .workflows
+        .into_iter()
+        .map(|workflow| (workflow.name, workflow.hash, workflow.line, workflow.body))
+        .collect())
 }
 
 /// Checks a set of files by themselves, without an earlier state: how many workflows they declare, and all that is

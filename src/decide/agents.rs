@@ -82,7 +82,6 @@ impl AgentState {
         self.row.as_ref().map_or(1, |row| row.slots.max(1))
     }
 
-
     /// Why it gets nothing new, if it does not.
     pub(super) fn unavailable(&self, row: &AgentRow) -> Option<Verdict> {
         if row.revoked {

@@ -1,10 +1,6 @@
 //! Approvals: what a person decides about a task is durable here, and said to the run's agent until the fact of it comes.
 
-use xene_schemas::{
-    meta::RunName,
-    run::Run,
-    wire::control::Decision,
-};
+use xene_schemas::{meta::RunName, run::Run, wire::control::Decision};
 
 use super::{
     Controller,

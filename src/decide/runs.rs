@@ -145,9 +145,10 @@ impl Controller {
         if again.failed && status.phase == RunPhase::Success {
             return Err(Refusal::NothingFailed(metadata.name));
         }
-        let succeeded = status.tasks.into_iter().filter(|(_, task)| {
-            again.failed && task.phase == TaskPhase::Success && !task.finally
-        });
+        let succeeded = status
+            .tasks
+            .into_iter()
+            .filter(|(_, task)| again.failed && task.phase == TaskPhase::Success && !task.finally);
         let reused = succeeded.map(|(name, task)| (name, task.outputs)).collect();
         let order = Order {
             pipeline: spec.key(),

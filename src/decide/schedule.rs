@@ -120,7 +120,8 @@ impl Controller {
             let before = owner.and_then(|row| row.owner.clone());
             let agent = before.as_ref().and_then(|agent| self.agents.get(agent)?.row.as_ref());
             let stays = agent.is_some_and(|row| matches(labels, &row.labels));
-            let (after, reason, message) = match (stays, self.choose_after(&planned, &[labels], before.as_ref(), None)) {
+            let (after, reason, message) = match (stays, self.choose_after(&planned, &[labels], before.as_ref(), None))
+            {
                 (true, _) => {
                     let message = owner.map(|row| row.message.clone()).unwrap_or_default();
                     (before.clone(), owner.and_then(|row| row.reason.clone()), message)

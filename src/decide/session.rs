@@ -8,8 +8,7 @@ use xene_schemas::{
     wire::{
         VERSION,
         control::{
-            AgentMessage, Assignments, CancelRun, ControllerMessage, Hello, Refused, Renew, Renewed, StoreSeen,
-            Welcome,
+            AgentMessage, Assignments, CancelRun, ControllerMessage, Hello, Refused, Renew, Renewed, StoreSeen, Welcome,
         },
     },
 };

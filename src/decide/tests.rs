@@ -2,8 +2,8 @@
 
 mod after;
 mod groups;
-mod operators;
 mod ledger;
+mod operators;
 mod recovery;
 mod stories;
 mod world;

@@ -99,7 +99,10 @@ impl Controller {
                 waits.push(Wait {
                     agent: Some(agent.clone()),
                     task: Some(name.clone()),
-                    ..wait(WaitOn::Slots, format!("task {name} waits for one of the {slots} slots of {agent}: all are taken"))
+                    ..wait(
+                        WaitOn::Slots,
+                        format!("task {name} waits for one of the {slots} slots of {agent}: all are taken"),
+                    )
                 });
             } else if let (true, Some(reason)) = (is_waiting(task), &task.reason) {
                 let message = task.message.clone().unwrap_or_else(|| format!("task {name}: {reason}"));

@@ -105,7 +105,12 @@ impl Api {
 
 /// The API's routes.
 pub fn router(handle: Handle, config: Config) -> Router {
-    let api = Arc::new(Api { handle, config, deliveries: std::array::from_fn(|_| Mutex::default()), planning: Mutex::default() });
+    let api = Arc::new(Api {
+        handle,
+        config,
+        deliveries: std::array::from_fn(|_| Mutex::default()),
+        planning: Mutex::default(),
+    });
     let v1 = Router::new()
         .route("/source", get(lists::source))
         .route("/source/suspend", post(operate::suspend_source))

@@ -22,9 +22,7 @@ use xene_schemas::{
     phase::{PipelinePhase, TaskPhase},
     plan::DueTime,
     trigger::{Cron, Trigger},
-    why::{
-        CommitWhy, InstantVerdict, InstantWhy, PipelineWhy, RunWhy, RunWhyMeta, TaskWhy, TriggerWhy,
-    },
+    why::{CommitWhy, InstantVerdict, InstantWhy, PipelineWhy, RunWhy, RunWhyMeta, TaskWhy, TriggerWhy},
     workflow::WorkflowSpec,
 };
 
@@ -52,9 +50,11 @@ pub(super) async fn run(State(api): State<Arc<Api>>, Path(name): Path<String>) -
     let owner = api.handle.store().owner(&key)?;
     let placement = owner.filter(|owner| owner.owner == run.status.agent && Some(owner.epoch) == run.status.epoch);
     let workflow = api.handle.store().workflow(&key.workflow)?;
-    let tasks = run.status.tasks.iter().filter(|(_, task)| {
-        task.attempt > 1 || (task.reason.is_some() && task.phase != TaskPhase::Success)
-    });
+    let tasks = run
+        .status
+        .tasks
+        .iter()
+        .filter(|(_, task)| task.attempt > 1 || (task.reason.is_some() && task.phase != TaskPhase::Success));
     let tasks = tasks.map(|(name, task)| TaskWhy {
         name: name.clone(),
         phase: task.phase,
@@ -110,8 +110,7 @@ async fn whole(api: &Api, key: PipelineKey) -> Result<PipelineWhy, Problem> {
     let runs = store.runs(&filter, None, RECENT)?.into_iter().map(|row| row.run.metadata.name).collect();
     let firings = store.ledger(&key, None, RECENT)?.into_iter().map(firing).collect();
     let suspensions = Suspensions::read(api)?;
-    let (suspended, commit_row) =
-        (row.suspend || suspensions.of_pipeline(&key).is_some(), row.revision.clone());
+    let (suspended, commit_row) = (row.suspend || suspensions.of_pipeline(&key).is_some(), row.revision.clone());
     let labels = row.spec.agents.labels.iter().map(|(label, value)| (label.clone(), value.clone())).collect();
     let now = clock::now().wall;
     let triggers = workflow.as_ref().map(|workflow| {
@@ -180,7 +179,8 @@ fn instant(api: &Api, key: PipelineKey, at: Timestamp) -> Result<InstantWhy, Pro
         return Err(absent("pipeline", &key.to_string()));
     }
     let crons = workflow.as_ref().map(|workflow| crons(&workflow.spec, &key.pipeline)).unwrap_or_default();
-    let due: Vec<&Name> = crons.iter().filter(|(_, _, schedule)| is_due(schedule, at)).map(|(name, ..)| *name).collect();
+    let due: Vec<&Name> =
+        crons.iter().filter(|(_, _, schedule)| is_due(schedule, at)).map(|(name, ..)| *name).collect();
     let (exact, older): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.slot == at);
     let mut firings: Vec<Firing> = exact.into_iter().map(firing).collect();
     for name in &due {
@@ -192,9 +192,9 @@ fn instant(api: &Api, key: PipelineKey, at: Timestamp) -> Result<InstantWhy, Pro
     let by_command = Suspensions::read(api)?.of_pipeline(&key).is_some();
     let suspended = by_command || row.as_ref().is_some_and(|row| row.suspend);
     let previous = crons.iter().filter_map(|(name, _, schedule)| due_before(schedule, at, name)).max();
-    let next = crons.iter().filter_map(|(name, _, schedule)| {
-        Some(DueTime { at: schedule.next_after(at)?, trigger: (*name).clone() })
-    });
+    let next = crons
+        .iter()
+        .filter_map(|(name, _, schedule)| Some(DueTime { at: schedule.next_after(at)?, trigger: (*name).clone() }));
     let created = created(api, &key)?;
     let (verdict, message) = if let Some(firing) = firings.first() {
         (InstantVerdict::Recorded, format!("{}: {}", firing.outcome.as_str(), firing.message))

@@ -172,7 +172,12 @@ impl Browser {
         Ok(next.is_some())
     }
 
-    fn changed(&self, repo: &Repository, old: Option<&Tree<'_>>, new: &Tree<'_>) -> Result<Vec<ChangedFile>, git2::Error> {
+    fn changed(
+        &self,
+        repo: &Repository,
+        old: Option<&Tree<'_>>,
+        new: &Tree<'_>,
+    ) -> Result<Vec<ChangedFile>, git2::Error> {
         if old.is_some_and(|old| old.id() == new.id()) {
             return Ok(Vec::new());
         }

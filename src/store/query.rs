@@ -17,9 +17,7 @@ use super::{
     keys::{pipeline_prefix, slot_bytes, workflow_prefix},
     values,
 };
-use crate::decide::rows::{
-    AgentRow, FileRow, LedgerRow, OwnerRow, PipelineRow, RunRow, SuspensionRow, WorkflowRow,
-};
+use crate::decide::rows::{AgentRow, FileRow, LedgerRow, OwnerRow, PipelineRow, RunRow, SuspensionRow, WorkflowRow};
 
 /// Which runs are asked for; all conditions must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -185,7 +183,9 @@ impl Store {
     #[expect(clippy::type_complexity, reason = "three tables, read at once")]
     pub fn in_effect(&self) -> Result<(Vec<WorkflowRow>, Vec<PipelineRow>, Vec<(String, FileRow)>), StoreError> {
         self.env.read(|txn| {
-            let files = values(self.tables.files.remap_key_type::<DecodeIgnore>().iter(txn)?)?.into_iter().map(|record| (record.path, record.row));
+            let files = values(self.tables.files.remap_key_type::<DecodeIgnore>().iter(txn)?)?
+                .into_iter()
+                .map(|record| (record.path, record.row));
             let (workflows, pipelines) = (self.tables.workflows.iter(txn)?, self.tables.pipelines.iter(txn)?);
             Ok((values(workflows)?, values(pipelines)?, files.collect()))
         })

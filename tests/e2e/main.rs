@@ -9,5 +9,5 @@ mod dev;
 mod examples;
 mod logs;
 mod main_job;
-mod plan;
 mod operators;
+mod plan;

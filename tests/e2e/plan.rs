@@ -32,14 +32,23 @@ fn here(cluster: &Cluster) -> Command {
 fn actions(plan: &Value) -> Vec<(String, String)> {
     let changes = plan["changes"].as_array().unwrap_or_else(|| panic!("{plan:#}"));
     let word = |value: &Value| value.as_str().unwrap().to_owned();
-    changes.iter().map(|c| (word(&c["reason"]), format!("{}/{}", word(&c["kind"]).to_lowercase(), word(&c["name"])))).collect()
+    changes
+        .iter()
+        .map(|c| (word(&c["reason"]), format!("{}/{}", word(&c["kind"]).to_lowercase(), word(&c["name"]))))
+        .collect()
 }
 
 /// The events about workflows and pipelines that are newer than `last`, oldest first.
 fn events(cluster: &Cluster, last: u64) -> Vec<(String, String)> {
     let list = cluster.json(&["get", "events"]);
     let mut found: Vec<(u64, String, String)> = (list["items"].as_array().unwrap().iter())
-        .map(|e| (e["id"].as_u64().unwrap(), e["reason"].as_str().unwrap().to_owned(), e["regarding"].as_str().unwrap().to_owned()))
+        .map(|e| {
+            (
+                e["id"].as_u64().unwrap(),
+                e["reason"].as_str().unwrap().to_owned(),
+                e["regarding"].as_str().unwrap().to_owned(),
+            )
+        })
         .filter(|(id, reason, _)| *id > last && (reason.starts_with("Workflow") || reason.starts_with("Pipeline")))
         .collect();
     found.sort();
@@ -76,7 +85,10 @@ fn a_plan_is_what_the_commit_then_does() {
         "{plan:#}"
     );
     let field = &plan["changes"][1]["fields"][0];
-    assert_eq!((field["path"].as_str(), field["old"].as_str(), field["new"].as_str()), (Some("spec.triggers.nightly.schedule"), Some("0 3 * * *"), Some("0 4 * * *")));
+    assert_eq!(
+        (field["path"].as_str(), field["old"].as_str(), field["new"].as_str()),
+        (Some("spec.triggers.nightly.schedule"), Some("0 3 * * *"), Some("0 4 * * *"))
+    );
     assert_eq!(plan["changes"][2]["placement"]["reason"], "NoMatchingAgent", "{plan:#}");
     assert_eq!(plan["changes"][3]["placement"]["after"], "one", "{plan:#}");
     let due = |side: &str| plan["changes"][3]["fires"][side][0]["at"].as_str().unwrap()[10..].to_owned();
@@ -84,11 +96,19 @@ fn a_plan_is_what_the_commit_then_does() {
     assert!(plan["from"]["what"].as_str().unwrap().contains(&cluster.server()), "{plan:#}");
 
     let text = run(here(&cluster), &["plan", "--exit-code"]).expect(1);
-    for words in ["~ workflow site  xene.d/site.yaml:1", "\"0 3 * * *\" → \"0 4 * * *\"", "2 to create, 2 to update, 2 to remove", "none: NoMatchingAgent"] {
+    for words in [
+        "~ workflow site  xene.d/site.yaml:1",
+        "\"0 3 * * *\" → \"0 4 * * *\"",
+        "2 to create, 2 to update, 2 to remove",
+        "none: NoMatchingAgent",
+    ] {
         assert!(text.stdout.contains(words), "{words:?}: {text:#?}");
     }
     let markdown = run(here(&cluster), &["plan", "-o", "markdown"]).expect(0).stdout;
-    assert!(markdown.starts_with("### xene plan: 2 to create, 2 to update, 2 to remove") && markdown.contains("<details>"), "{markdown}");
+    assert!(
+        markdown.starts_with("### xene plan: 2 to create, 2 to update, 2 to remove") && markdown.contains("<details>"),
+        "{markdown}"
+    );
 
     // Without any controller, two commits are compared; and both sides are named.
     let head = cluster.commit("change");
@@ -140,7 +160,9 @@ fn why_it_waits_is_not_scheduled_fired_or_was_passed_over() {
         &workflow("tick", &wait, each_second, "      triggers: tick\n      concurrency: {policy: Skip}\n"),
     );
     cluster.repository.write("xene.d/hold.yaml", &workflow("hold", &wait, "", ""));
-    cluster.repository.write("xene.d/moon.yaml", &workflow("moon", "echo", "", "      agents: {labels: {zone: moon}}\n"));
+    cluster
+        .repository
+        .write("xene.d/moon.yaml", &workflow("moon", "echo", "", "      agents: {labels: {zone: moon}}\n"));
     cluster.repository.write("xene.d/site.yaml", &nightly(3));
     let commit = cluster.commit("Hold the door");
     cluster.scheduled("hold/p");
@@ -153,10 +175,18 @@ fn why_it_waits_is_not_scheduled_fired_or_was_passed_over() {
     });
     let run_of_it = why["runs"][0].as_str().expect("a run is in flight").to_owned();
     let skipped = &why["firings"][0];
-    assert_eq!((skipped["outcome"].as_str(), skipped["reason"].as_str()), (Some("Skipped"), Some("Overlap")), "{why:#}");
+    assert_eq!(
+        (skipped["outcome"].as_str(), skipped["reason"].as_str()),
+        (Some("Skipped"), Some("Overlap")),
+        "{why:#}"
+    );
     let at = skipped["scheduledTime"].as_str().unwrap();
     let instant = cluster.json(&["why", &format!("tick/p@{at}")]);
-    assert_eq!((&instant["verdict"], &instant["firings"][0]["reason"]), (&"Recorded".into(), &"Overlap".into()), "{instant:#}");
+    assert_eq!(
+        (&instant["verdict"], &instant["firings"][0]["reason"]),
+        (&"Recorded".into(), &"Overlap".into()),
+        "{instant:#}"
+    );
     let ran = cluster.json(&["why", &run_of_it]);
     assert_eq!(ran["trigger"]["name"], "tick", "{ran:#}");
     assert_eq!(ran["commit"]["revision"], commit.as_str());
@@ -165,7 +195,11 @@ fn why_it_waits_is_not_scheduled_fired_or_was_passed_over() {
     assert_eq!(ran["agent"], "one");
     let due = ran["trigger"]["scheduledTime"].as_str().unwrap();
     let fired = cluster.json(&["why", &format!("tick/p@{due}")]);
-    assert_eq!((&fired["firings"][0]["outcome"], &fired["firings"][0]["run"]), (&"Fired".into(), &run_of_it.as_str().into()), "{fired:#}");
+    assert_eq!(
+        (&fired["firings"][0]["outcome"], &fired["firings"][0]["run"]),
+        (&"Fired".into(), &run_of_it.as_str().into()),
+        "{fired:#}"
+    );
     let described = cluster.run(&["describe", "pipeline", "tick/p"]).expect(0).stdout;
     assert!(described.contains("Last due times") && described.contains("Skipped (Overlap)"), "{described}");
 
@@ -174,14 +208,21 @@ fn why_it_waits_is_not_scheduled_fired_or_was_passed_over() {
     cluster.until("it runs", &["get", "runs", &first], |r| r["status"]["phase"] == "Running");
     let second = cluster.run(&["trigger", "hold/p"]).expect(0).stdout.trim().to_owned();
     let waits = cluster.json(&["why", &second]);
-    assert_eq!((&waits["waits"][0]["for"], &waits["waits"][0]["run"]), (&"Run".into(), &first.as_str().into()), "{waits:#}");
+    assert_eq!(
+        (&waits["waits"][0]["for"], &waits["waits"][0]["run"]),
+        (&"Run".into(), &first.as_str().into()),
+        "{waits:#}"
+    );
     let text = cluster.run(&["why", &second]).expect(0).stdout;
     assert!(text.contains("Waits for") && text.contains(&first), "{text}");
 
     // It is not scheduled, and each agent says why.
     let moon = cluster.json(&["why", "moon/p"]);
     assert_eq!(moon["reason"], "NoMatchingAgent", "{moon:#}");
-    assert_eq!((&moon["agents"][0]["verdict"], &moon["agents"][0]["missing"]["zone"]), (&"MissingLabels".into(), &"moon".into()));
+    assert_eq!(
+        (&moon["agents"][0]["verdict"], &moon["agents"][0]["missing"]["zone"]),
+        (&"MissingLabels".into(), &"moon".into())
+    );
 
     // Instants without a row.
     let verdict = |at: &str| cluster.json(&["why", &format!("site/p@{at}")]);
@@ -196,7 +237,8 @@ fn why_it_waits_is_not_scheduled_fired_or_was_passed_over() {
 
     // Without its agent.
     cluster.kill_agent("one");
-    let away = cluster.until("its agent is away", &["why", &second], |why| why["waits"].to_string().contains("\"Agent\""));
+    let away =
+        cluster.until("its agent is away", &["why", &second], |why| why["waits"].to_string().contains("\"Agent\""));
     assert!(away["waits"].to_string().contains("is not connected"), "{away:#}");
 }
 
@@ -242,9 +284,17 @@ fn history_follows_a_name_through_files_and_reverts() {
     let revisions: Vec<&str> = items.iter().map(|c| c["revision"].as_str().unwrap()).collect();
     assert_eq!(revisions[2..], [&*broken, &*moved, &*second, &*first]);
     let field = |at: usize| (items[at]["fields"][0]["old"].as_str(), items[at]["fields"][0]["new"].as_str());
-    assert_eq!((field(4), field(0)), ((Some("echo one"), Some("exit 3")), (Some("exit 3"), Some("echo one"))), "{history:#}");
+    assert_eq!(
+        (field(4), field(0)),
+        ((Some("echo one"), Some("exit 3")), (Some("exit 3"), Some("echo one"))),
+        "{history:#}"
+    );
     let runs = |at: usize| (items[at]["runs"]["total"].as_u64(), items[at]["runs"]["last"]["phase"].as_str());
-    assert_eq!((runs(5), runs(4), runs(0)), ((Some(1), Some("Success")), (Some(1), Some("Error")), (Some(1), Some("Success"))), "{history:#}");
+    assert_eq!(
+        (runs(5), runs(4), runs(0)),
+        ((Some(1), Some("Success")), (Some(1), Some("Error")), (Some(1), Some("Success"))),
+        "{history:#}"
+    );
     assert!(items[3]["fields"].is_null(), "a move changes no field: {history:#}");
     assert_eq!(cluster.json(&["history", "w", "--limit", "2"])["items"].as_array().map(Vec::len), Some(2));
     let text = cluster.run(&["history", "w"]).expect(0).stdout;

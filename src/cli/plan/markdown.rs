@@ -77,8 +77,7 @@ fn fields(report: &PlanReport, text: &mut String) {
     *text += "| workflow | field | old | new |\n|---|---|---|---|\n";
     for (change, field) in fields.iter().take(ROWS) {
         let (old, new) = (value(field.old.as_ref(), LONG), value(field.new.as_ref(), LONG));
-        let _ =
-            writeln!(text, "| {} | {} | {} | {} |", code(&change.name), code(&field.path), code(&old), code(&new));
+        let _ = writeln!(text, "| {} | {} | {} | {} |", code(&change.name), code(&field.path), code(&old), code(&new));
     }
     more(fields.len(), text);
     *text += "</details>\n\n";

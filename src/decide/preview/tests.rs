@@ -59,7 +59,9 @@ impl Rows {
                 Change::DeleteWorkflow(name) => drop(self.workflows.remove(&name)),
                 Change::PutPipeline(row) => drop(self.pipelines.insert(row.key.clone(), *row)),
                 Change::DeletePipeline(key) => drop(self.pipelines.remove(&key)),
-                Change::AddEvent(event) if event.regarding.contains('/') => events.push((event.reason, event.regarding)),
+                Change::AddEvent(event) if event.regarding.contains('/') => {
+                    events.push((event.reason, event.regarding))
+                }
                 _ => {}
             }
         }
@@ -144,7 +146,12 @@ fn fields_and_due_times_are_told_before_and_after() {
     for change in &report.changes {
         told += &format!("{:?} {} {}\n", change.action, change.kind, change.name);
         for field in &change.fields {
-            told += &format!("  {} {:?} {:?}\n", field.path, field.old.as_ref().map(ToString::to_string), field.new.as_ref().map(ToString::to_string));
+            told += &format!(
+                "  {} {:?} {:?}\n",
+                field.path,
+                field.old.as_ref().map(ToString::to_string),
+                field.new.as_ref().map(ToString::to_string)
+            );
         }
         if let Some(fires) = &change.fires {
             let times = |due: &[DueTime]| due.iter().map(|due| format!("{:.0}", due.at)).collect::<Vec<_>>().join(" ");

@@ -340,7 +340,9 @@ fn suspended_triggers_leave_their_due_times_on_record() {
     world.commit("w", r#","suspend":true"#, Some(EVERY_MINUTE));
     world.pass(2 * MINUTE);
     assert!(world.starts.is_empty());
-    assert!(world.store.ledger.iter().all(|row| row.reason == Some(Reason::SUSPENDED)) && world.store.ledger.len() == 2);
+    assert!(
+        world.store.ledger.iter().all(|row| row.reason == Some(Reason::SUSPENDED)) && world.store.ledger.len() == 2
+    );
     assert_eq!(world.start("w/p", 1), Err(Refusal::Suspended(key("w/p"))));
     world.commit("w", "", Some(EVERY_MINUTE));
     assert!(world.starts.is_empty(), "what passed while it was suspended stays passed");
