@@ -201,9 +201,9 @@ fn more_than_half_of_four_is_held_until_some_come_back() {
         expect![[r#"
             create workflow new
             create pipeline new/p
-            hold workflow a: PruneBlocked: r1 would remove 3 of 4 workflows at once; revert it, or bring files back until at most half go
-            hold workflow b: PruneBlocked: r1 would remove 3 of 4 workflows at once; revert it, or bring files back until at most half go
-            hold workflow c: PruneBlocked: r1 would remove 3 of 4 workflows at once; revert it, or bring files back until at most half go
+            hold workflow a: PruneBlocked: r1 would remove 3 of 4 workflows at once; if that is meant, `xene approve-prune r1`, else revert it
+            hold workflow b: PruneBlocked: r1 would remove 3 of 4 workflows at once; if that is meant, `xene approve-prune r1`, else revert it
+            hold workflow c: PruneBlocked: r1 would remove 3 of 4 workflows at once; if that is meant, `xene approve-prune r1`, else revert it
         "#]],
     );
     assert_eq!(Plan::build(&plain(&["d"]), &before).prune_blocked, Some(4));
