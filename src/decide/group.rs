@@ -21,8 +21,8 @@ use super::{Controller, event::Effects, schedule::matches};
 pub(super) enum Bond {
     /// Anywhere.
     Free,
-    /// To this agent only.
-    To(AgentName),
+    /// To this agent only; a sentence says why.
+    To(AgentName, String),
     /// Nowhere yet; a sentence says what is waited for.
     Waits(String),
 }
@@ -71,7 +71,7 @@ impl Controller {
     pub(super) fn bond(&self, now: Now, key: &PipelineKey) -> Bond {
         let Some(group) = self.group(key) else { return Bond::Free };
         let Some(members) = self.groups.get(group) else { return Bond::Free };
-        let mut bound: Option<&AgentName> = None;
+        let mut bound: Option<(&AgentName, String)> = None;
         for member in members {
             let owned = self.owners.get(member);
             let owner = owned.and_then(|owned| owned.row.owner.as_ref());
@@ -83,7 +83,7 @@ impl Controller {
                 if owned.row.revoking || owned.row.void {
                     return Bond::Waits(format!("its group {group} is moving: {owner} still has {member}"));
                 }
-                if *bound.get_or_insert(owner) != owner {
+                if bound.get_or_insert_with(|| (owner, format!("{owner} has {member}"))).0 != owner {
                     return Bond::Waits(format!("its group {group} is moving: {owner} still has {member}"));
                 }
             }
@@ -92,14 +92,13 @@ impl Controller {
                 let Some(agent) = status.agent.as_ref().filter(|_| status.phase != RunPhase::Unknown) else { continue };
                 // What a lost owner had is about to become Unknown.
                 let lost = over && owner == Some(agent);
-                if !lost && *bound.get_or_insert(agent) != agent {
-                    return Bond::Waits(format!(
-                        "its group {group} is moving: run {run} of {member} goes on on {agent}"
-                    ));
+                let goes_on = || format!("run {run} of {member} goes on on {agent}");
+                if !lost && bound.get_or_insert_with(|| (agent, goes_on())).0 != agent {
+                    return Bond::Waits(format!("its group {group} is moving: {}", goes_on()));
                 }
             }
         }
-        bound.map_or(Bond::Free, |agent| Bond::To(agent.clone()))
+        bound.map_or(Bond::Free, |(agent, why)| Bond::To(agent.clone(), why))
     }
 
     /// Something of its group was settled: members that wait are looked at again.

@@ -146,10 +146,15 @@ impl Controller {
         let placement = match self.bond(now, key) {
             Bond::Waits(message) => Placement::Nowhere(Reason::MOVING, message),
             bond => {
-                let only = if let Bond::To(agent) = &bond { Some(agent) } else { None };
+                let (only, why) = match &bond {
+                    Bond::To(agent, why) => (Some(agent), format!("{why}, and ")),
+                    _ => (None, String::new()),
+                };
                 match (self.choose(&self.asked_labels(key), except, only), self.group(key)) {
                     (Placement::Nowhere(reason, message), Some(group)) => {
-                        let message = format!("{message}; all pipelines of group {group} go to one agent");
+                        let moving = only.is_some() && reason == Reason::NO_AGENT_AVAILABLE;
+                        let reason = if moving { Reason::MOVING } else { reason };
+                        let message = format!("{why}{message}; all pipelines of group {group} go to one agent");
                         Placement::Nowhere(reason, message)
                     }
                     (placement, _) => placement,
@@ -390,6 +395,10 @@ impl Controller {
         self.changed.insert((agent.clone(), key.clone()));
         self.take_back_runs(now, key, agent, &released.running, fx);
         self.place(now, key, fx);
+        // The last of a group to be given back: what is said of the others is not true any more.
+        if !matches!(self.bond(now, key), Bond::Waits(_)) {
+            self.place_group(now, key, fx);
+        }
     }
 
     /// What an agent is told of a pipeline; `None`: that it is not its.

@@ -394,6 +394,9 @@ async fn a_run_that_ended_is_started_again_once_for_each_key() {
     let (_, run) = world.start(&[], &json!({"workflow": "w", "pipeline": "slow"})).await;
     let name = run["metadata"]["name"].as_str().unwrap().to_owned();
     let path = format!("/api/v1/runs/{name}/rerun");
+    let spec_hash = world.store.run(name.parse().unwrap()).unwrap().unwrap().run.spec.spec_hash;
+    assert_eq!(read(world.ask("POST", &path, &[auth], "").await).await.0, 410, "what it ran is not kept");
+    commit(&world.store, vec![Change::PutSpec(spec_hash, b"{}".to_vec().into())]);
     let (status, again) = read(world.ask("POST", &path, &[auth, ("idempotency-key", "1")], "").await).await;
     assert_eq!((status, again["spec"]["pipeline"].as_str()), (201, Some("slow")), "{again}");
     let (_, same) = read(world.ask("POST", &path, &[auth, ("idempotency-key", "1")], "{}").await).await;

@@ -36,6 +36,8 @@ const TRIM: u64 = 64;
 #[derive(Debug)]
 pub(super) struct Waiting {
     since: BootTime,
+    /// An earlier run was cancelled for it: the turn that this frees is its own.
+    replaces: bool,
     what: What,
 }
 
@@ -61,7 +63,7 @@ enum What {
 
 impl Waiting {
     pub(super) fn tick(since: BootTime, slot: Slot) -> Self {
-        Self { since, what: What::Tick(slot) }
+        Self { since, replaces: false, what: What::Tick(slot) }
     }
 
     pub(super) fn slot(&self) -> Option<&Slot> {
@@ -93,6 +95,16 @@ impl Waiting {
             What::Run { row, spec: None, .. } => Some(row.spec.spec_hash),
             What::Run { .. } | What::Tick(_) => None,
         }
+    }
+
+    /// Whose turn is before whose: what replaces another, then first come, first served, by creation where that is
+    /// one moment.
+    fn turn(&self) -> (bool, BootTime, RunName) {
+        let name = match &self.what {
+            What::Tick(slot) => RunName::new(slot.due, 0),
+            What::Run { name, .. } => *name,
+        };
+        (!self.replaces, self.since, name)
     }
 
     fn run(&self) -> Option<RunName> {
@@ -151,7 +163,7 @@ impl Agent {
         if state == RunState::Queued {
             let what = What::Run { name: run, row: Box::new(row), given: Given::default(), spec };
             if let Some(claim) = self.claims.get_mut(&key) {
-                claim.waiting.push_back(Waiting { since: now.boot, what });
+                claim.waiting.push_back(Waiting { since: now.boot, replaces: false, what });
                 self.parked.insert(key);
             }
             return;
@@ -219,7 +231,7 @@ impl Agent {
         }
         let given = Given { payload: start.payload.map(Arc::from), reused: start.reused };
         let what = What::Run { name: start.run, row, given, spec };
-        claim.waiting.push_back(Waiting { since: now.boot, what });
+        claim.waiting.push_back(Waiting { since: now.boot, replaces: false, what });
         self.start_waiting(now, &key, fx);
     }
 
@@ -268,6 +280,9 @@ impl Agent {
                 return false;
             }
             Admission::Replace(oldest) => {
+                if let Some(front) = claim.waiting.front_mut() {
+                    front.replaces = true;
+                }
                 self.cancel_run(now, oldest, "a newer run takes its place", fx);
                 let ended = self.runs.get(&oldest).is_none_or(RunEntry::is_ended);
                 if !ended {
@@ -394,7 +409,7 @@ impl Agent {
         {
             let row = Box::new(RunRow { state: RunState::Queued, ..entry.row.clone() });
             let what = What::Run { name: run, row, given: entry.given, spec: entry.spec.as_ref().map(ReadSpec::kept) };
-            claim.waiting.push_front(Waiting { since: now.boot, what });
+            claim.waiting.push_front(Waiting { since: now.boot, replaces: false, what });
             self.parked.insert(entry.key);
         }
         if let Some(spec) = entry.spec {
@@ -480,8 +495,8 @@ impl Agent {
     fn go_on(&mut self, now: Now, shared: &Shared, fx: &mut Effects) {
         let mut keys = self.holders.sharing(shared);
         loop {
-            let since = |key: &PipelineKey| self.claims.get(key)?.waiting.front().map(|waiting| waiting.since);
-            let first = keys.iter().enumerate().filter_map(|(at, key)| Some((since(key)?, at))).min();
+            let turn = |key: &PipelineKey| self.claims.get(key)?.waiting.front().map(Waiting::turn);
+            let first = keys.iter().enumerate().filter_map(|(at, key)| Some((turn(key)?, at))).min();
             let Some((_, at)) = first else { return };
             if !self.start_next(now, &keys[at].clone(), fx) {
                 keys.swap_remove(at);

@@ -87,10 +87,11 @@ fn a_group_moves_as_a_whole_once_its_runs_have_ended() {
     assert_eq!((world.owner("v/p"), world.owner("w/p")), (None, None));
     let row = &world.store.owners[&key("w/p")];
     assert_eq!(row.reason, Some(Reason::MOVING));
-    assert!(
-        row.message.contains(&format!("run {run} of v/p goes on on a")) || row.message.contains("not available: a"),
-        "{}",
-        row.message
+    assert_eq!(
+        row.message,
+        format!(
+            "run {run} of v/p goes on on a, and not available: a (draining); all pipelines of group g go to one agent"
+        )
     );
     assert_eq!(phase(&world, waiting), RunPhase::StartingUp);
     world.end_steps("a");

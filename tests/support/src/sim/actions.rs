@@ -189,7 +189,8 @@ impl World {
         }
         let original = ended[self.random.index(ended.len())].clone();
         let run = RunName::new(self.at.wall(), u128::from(self.random.draw()));
-        let again = Again { original, run, failed: false, by: "me".into(), delivery: None, force: true };
+        let failed = self.random.chance(300);
+        let again = Again { original, run, failed, by: "me".into(), delivery: None, force: true };
         self.ask(Command::Rerun(Box::new(again)))
     }
 
