@@ -140,15 +140,14 @@ pub fn compile(files: &[(String, Vec<u8>)]) -> Compiled {
 }
 
 /// [`compile`], with what the patterns of each file took, if anybody looked.
-pub fn compile_travelling<'f>(
-    files: impl Iterator<Item = (&'f str, &'f [u8], Option<&'f [Travelling]>)>,
-) -> Compiled {
+pub fn compile_travelling<'f>(files: impl Iterator<Item = (&'f str, &'f [u8], Option<&'f [Travelling]>)>) -> Compiled {
     let mut compiled = Compiled::default();
     for (path, bytes, found) in files {
         let file = build::compile_file(path, bytes, found, Limits::default());
         compiled.problems.extend(file.problems);
         compiled.tests.extend(file.tests);
-        let located = |w: build::CompiledWorkflow| LocatedWorkflow { path: path.to_owned(), line: w.line, body: w.body };
+        let located =
+            |w: build::CompiledWorkflow| LocatedWorkflow { path: path.to_owned(), line: w.line, body: w.body };
         compiled.workflows.extend(file.workflows.into_iter().map(located));
     }
     let mut claims: BTreeMap<&Name, Vec<(&str, u32)>> = BTreeMap::new();

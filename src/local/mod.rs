@@ -14,8 +14,8 @@ use std::{
 use indexmap::IndexMap;
 use tokio::sync::{mpsc, watch};
 use xene_agent::{
-    content::ContentStore,
     clock::{self, Alarm},
+    content::ContentStore,
     decide::{
         admission::Slots,
         event::keeps_workspace,
