@@ -12,6 +12,7 @@ use bytes::Bytes;
 use tokio::{sync::watch, task::JoinHandle};
 use xene_agent::{
     clock,
+    content::ContentStore,
     decide::time::Now,
     lmdb::{DataLock, LockError},
     session::{
@@ -21,8 +22,9 @@ use xene_agent::{
 };
 use xene_schemas::{
     meta::{AgentName, RunName},
+    run::{Artifact, MAX_ARTIFACT_BYTES, MAX_ARTIFACTS},
     source::SourceKind,
-    wire::logs::LogHeader,
+    wire::logs::{ArtifactHeader, LogHeader},
 };
 
 use crate::{
@@ -39,10 +41,10 @@ use crate::{
         auth::{AdminToken, HookSecret},
     },
     session::{
-        Append, Listener, ListenerConfig, ListenerError, LogSink, Sessions,
+        Append, Listener, ListenerConfig, ListenerError, LogSink, MayStore, Sessions,
         pki::{AGENT_LIFE, Pki, PkiError},
     },
-    source::{Resume, Source, SourceConfig, SourceError, SourceHandle},
+    source::{Resume, Source, SourceConfig, SourceError, SourceHandle, travel::Travel},
     store::{
         Store, StoreError,
         logs::{LogError, LogStore},
@@ -51,7 +53,9 @@ use crate::{
 
 /// How often the store is swept.
 const SWEEP_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long an equal delivery finds its run, and a due time without a run is on record.
+/// How long a file stays that nothing refers to: what is to refer to it may be on its way into the store.
+const FILES_GRACE: Duration = Duration::from_secs(60 * 60);
+/// How long an equal delivery finds its run.
 const KEEP_DELIVERIES: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// What a controller takes its store for.
@@ -173,6 +177,7 @@ impl Controller {
     /// If the source, the data folder or an address can't be had.
     pub async fn start(options: Options) -> Result<Self, StartError> {
         let source = Source::open(options.source.clone())?;
+        let browser = source.browser();
         let lock = DataLock::acquire(&options.data_dir)?;
         let socket =
             TcpListener::bind(options.http).map_err(|source| StartError::Http { address: options.http, source })?;
@@ -187,6 +192,10 @@ impl Controller {
         }
         let store = Store::open(&options.data_dir)?;
         let logs = LogStore::open(&options.data_dir.join("logs"))?;
+        let folder = options.data_dir.join("files");
+        let files = ContentStore::open(&folder)
+            .map_err(|source| StartError::System { what: folder.display().to_string(), source })?;
+        let source = source.carrying(Travel { wanted: compile::wanted_files, store: Some(files.clone()) });
         let pki = Arc::new(Pki::open(&options.data_dir.join("pki"), clock::now().wall, AGENT_LIFE)?);
 
         let origin = SourceOrigin {
@@ -197,7 +206,7 @@ impl Controller {
         };
         let loaded = store.load()?;
         let limits = Limits { min_autonomy: whole_millis(options.min_autonomy) };
-        let (catalog, resume) = resume(&loaded, &origin, limits);
+        let (catalog, resume) = resume(&loaded, &origin, limits, &files);
         let sessions = Sessions::default();
         let shells =
             Shells { store: store.clone(), logs: logs.clone(), sessions: sessions.clone(), pki: Arc::clone(&pki) };
@@ -215,11 +224,17 @@ impl Controller {
         let (driver, handle) = Driver::new(shells, config, loaded)?;
         let (stop, stopped) = watch::channel(false);
         let driver = tokio::spawn(driver.run(stopped));
-        let sweeper = tokio::spawn(sweep_daily(store.clone()));
+        let sweeper = tokio::spawn(sweep_daily(store.clone(), files.clone()));
 
         let sink = Sink { store, logs };
-        let listener =
-            Listener::bind(&ListenerConfig::new(options.quic), Arc::clone(&pki), handle.clone(), sink, sessions)?;
+        let listener = Listener::bind(
+            &ListenerConfig::new(options.quic),
+            Arc::clone(&pki),
+            handle.clone(),
+            sink,
+            files.clone(),
+            sessions,
+        )?;
         let quic = listener.local_addr().map_err(|source| StartError::System {
             what: "the address that agents dial can't be told".into(),
             source,
@@ -235,10 +250,13 @@ impl Controller {
                 hooks: HookSecret(hook_secret(&options.data_dir)?),
                 hosts: options.hosts,
                 ca_fingerprint: pki.ca_fingerprint(),
+                files: files.clone(),
                 sync: Arc::new(move || {
                     let syncing = syncing.clone();
                     Box::pin(async move { syncing.sync().await.map(drop).map_err(|failure| failure.to_string()) })
                 }),
+                browser,
+                limits,
                 stopping: stopping.clone(),
             },
         );
@@ -320,10 +338,17 @@ fn whole_millis(duration: Duration) -> xene_schemas::duration::Duration {
 }
 
 /// What the source need not read again, and the compiler's memory of it. Another source than before is read whole.
-fn resume(loaded: &Loaded, origin: &SourceOrigin, limits: Limits) -> (Catalog, Resume) {
+fn resume(loaded: &Loaded, origin: &SourceOrigin, limits: Limits, files: &ContentStore) -> (Catalog, Resume) {
     let catalog = Catalog::recover(loaded.files.clone(), &loaded.workflows, limits);
     let same = loaded.source.as_ref().filter(|s| s.url == origin.url && s.kind == origin.kind && s.path == origin.path);
-    let resume = Resume { revision: same.and_then(|s| s.revision.clone()), known: catalog.known().clone() };
+    let mut known = catalog.known().clone();
+    // What takes files that are lost is read again, which brings them back.
+    for (path, row) in &loaded.files {
+        if !row.travelling.iter().all(|hash| files.has(hash)) {
+            known.remove(path);
+        }
+    }
+    let resume = Resume { revision: same.and_then(|s| s.revision.clone()), known };
     (catalog, resume)
 }
 
@@ -356,13 +381,13 @@ fn watch_source(
         .map_err(|source| StartError::System { what: "the source can't be watched".into(), source })
 }
 
-/// Drops what the store keeps and nobody refers to any more: specs, deliveries, due times without a run.
-async fn sweep_daily(store: Store) {
+/// Drops what is kept and nobody refers to any more: specs, deliveries, old due times; then files.
+async fn sweep_daily(store: Store, files: ContentStore) {
     loop {
         tokio::time::sleep(SWEEP_EVERY).await;
-        let (store, before) = (store.clone(), clock::now().wall - KEEP_DELIVERIES);
+        let (kept, now) = (store.clone(), clock::now().wall);
         let swept = tokio::task::spawn_blocking(move || {
-            store.sweep(before, |result| match result {
+            kept.sweep(now - KEEP_DELIVERIES, now, |result| match result {
                 Ok(swept) => tracing::debug!(?swept, "the store was swept"),
                 Err(error) => tracing::warn!(%error, "the store was not swept"),
             })
@@ -370,6 +395,21 @@ async fn sweep_daily(store: Store) {
         if let Ok(Err(error)) = swept.await {
             tracing::warn!(%error, "the store was not swept");
         }
+        sweep_files(&store, &files, FILES_GRACE).await;
+    }
+}
+
+/// Removes files that no spec, no run and no workflow file refers to.
+async fn sweep_files(store: &Store, files: &ContentStore, grace: Duration) {
+    let (store, files) = (store.clone(), files.clone());
+    let swept = tokio::task::spawn_blocking(move || {
+        let used = store.files_in_use().map_err(|error| error.to_string())?;
+        files.sweep(grace, |hash| used.contains(hash)).map_err(|error| error.to_string())
+    });
+    match swept.await {
+        Ok(Ok(removed)) => tracing::debug!(removed, "files that nobody refers to were removed"),
+        Ok(Err(error)) => tracing::warn!(error, "files were not swept"),
+        Err(error) => tracing::warn!(%error, "files were not swept"),
     }
 }
 
@@ -393,6 +433,27 @@ impl LogSink for Sink {
             // All facts about it were taken, so its record is past its retention, or was lost with an older store.
             Ok(None) if header.settled => Append::Never,
             Ok(_) | Err(_) => Append::NotYet,
+        }
+    }
+
+    async fn may_store(&self, agent: &AgentName, header: &ArtifactHeader) -> MayStore {
+        let row = match self.store.run(header.run) {
+            Ok(Some(row)) => row,
+            Ok(None) => return MayStore::Unwanted,
+            // It is asked again.
+            Err(_) => return MayStore::No,
+        };
+        if row.run.status.agent.as_ref() != Some(agent) {
+            return MayStore::No;
+        }
+        let names = |artifact: &Artifact| artifact.hash == header.hash && artifact.size == header.size;
+        match row.run.status.tasks.values().find(|task| task.artifacts.iter().any(names)) {
+            None => MayStore::Unwanted,
+            Some(task) => {
+                let bytes = task.artifacts.iter().map(|artifact| artifact.size).fold(0, u64::saturating_add);
+                let fits = task.artifacts.len() <= MAX_ARTIFACTS && bytes <= MAX_ARTIFACT_BYTES;
+                if fits { MayStore::Yes } else { MayStore::No }
+            }
         }
     }
 

@@ -16,7 +16,10 @@ use xene_agent::{
     decide::time::Now,
     memory::Trim,
 };
-use xene_schemas::wire::control::{Certificate, ControllerMessage, Specs};
+use xene_schemas::{
+    pipeline::CompiledPipeline,
+    wire::control::{Certificate, ControllerMessage, Specs},
+};
 
 use crate::{
     decide::{
@@ -290,6 +293,19 @@ impl Driver {
                     }
                 }
                 self.shells.sessions.send(session, &ControllerMessage::Specs(Specs { specs }));
+            }
+            Effect::SendFiles { session, spec, hashes } => {
+                let found =
+                    self.shells.store.spec(&spec).map(|bytes| bytes.map(|bytes| CompiledPipeline::decode(&bytes)));
+                match found {
+                    Ok(Some(Ok(pipeline))) => {
+                        let mut files = pipeline.files;
+                        files.retain(|file| hashes.contains(&file.hash));
+                        self.shells.sessions.send_files(session, files);
+                    }
+                    Ok(None | Some(Err(_))) => tracing::warn!(%spec, "an agent wants files of a spec that is not here"),
+                    Err(error) => tracing::error!(%error, "the store can't be read"),
+                }
             }
             Effect::SignCertificate { session, agent, csr } => {
                 match self.shells.pki.sign(&csr, &agent, clock::now().wall) {

@@ -4,7 +4,8 @@ use std::{collections::HashMap, io, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::sync::{mpsc, watch};
 use xene_schemas::{
-    meta::{AgentName, Epoch, Labels, PipelineKey, RunName},
+    meta::{AgentName, Epoch, Labels, PipelineKey, RunName, SpecHash},
+    pipeline::CompiledPipeline,
     wire::{
         control::{AgentMessage, ControllerMessage},
         logs::LogHeader,
@@ -14,6 +15,7 @@ use xene_schemas::{
 use crate::{
     clock::{self, Alarm},
     commits::Commits,
+    content::ContentStore,
     decide::{
         Agent, Config,
         event::{Effect, Effects, Event, JournalChange, RunRow},
@@ -24,7 +26,9 @@ use crate::{
     logs::{Limits, Logs, RunLog},
     memory::Trim,
     session::{
+        artifacts::ArtifactUploads,
         client::{self, ClientConfig, ClientEvent},
+        download::Downloads,
         frames::Outgoing,
         identity::{Identity, IdentityError},
         token::{JoinToken, TokenError},
@@ -38,6 +42,9 @@ const EVENTS: usize = 256;
 
 /// How long processes may take to end after SIGKILL; longer ones are stuck in the kernel.
 const KILLED_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long after a spec has gone its files go, and how old they must be.
+const SWEEP_AFTER: Duration = Duration::from_secs(10 * 60);
 
 /// What an operator sets.
 #[derive(Debug, Clone)]
@@ -138,6 +145,13 @@ struct Driver {
     exec: Exec,
     logs: Logs,
     uploads: Uploads<SpoolSource>,
+    files: ContentStore,
+    downloads: Downloads,
+    artifacts: ArtifactUploads,
+    /// Specs all of whose files are here.
+    complete: mpsc::UnboundedReceiver<SpecHash>,
+    /// When files that nobody needs are looked for; `None`: no spec has gone since.
+    sweep_at: Option<tokio::time::Instant>,
     identity: Arc<Identity>,
     session: Option<Outgoing<AgentMessage>>,
     sessions: mpsc::Receiver<ClientEvent>,
@@ -161,16 +175,22 @@ impl Driver {
     fn new(options: Options, identity: Arc<Identity>) -> Result<Self, AgentError> {
         let system = |what| move |source| AgentError::System { what, source };
         let data = &options.data_dir;
+        let files = ContentStore::open(&data.join("cache/files")).map_err(system("files can't be kept"))?;
         let work = ExecConfig {
             work_dir: data.join("work"),
             cache_dir: data.join("cache"),
+            files: files.clone(),
             cgroup: find_cgroup(&data.join("work")),
         };
         let swept = sweep_stale(&work).map_err(system("what a crash left can't be swept"))?;
         if !swept.is_empty() {
             tracing::warn!(processes = swept.join(", "), "ended what an agent that crashed had left running");
         }
-        let (journal, recovered) = Journal::open(data)?;
+        let (journal, mut recovered) = Journal::open(data)?;
+        // A spec without its files is none: it is asked for again.
+        recovered.specs.retain(|_, bytes| {
+            CompiledPipeline::decode(bytes).is_ok_and(|spec| spec.files.iter().all(|file| files.has(&file.hash)))
+        });
         let logs = Logs::open(&data.join("logs"), Limits::default()).map_err(system("logs can't be kept"))?;
         let (sender, processes) = mpsc::channel(EVENTS);
         let exec = Exec::new(work, sender).map_err(system("steps can't be run"))?;
@@ -204,13 +224,26 @@ impl Driver {
         let (agent, effects) = Agent::new(clock::now(), config, recovered);
         let (sender, sessions) = mpsc::channel(EVENTS);
         let client = ClientConfig::new(options.controller);
-        tokio::spawn(client::run(client, Arc::clone(&identity), uploads.clone(), sender));
+        let artifacts = ArtifactUploads::new(files.clone());
+        let (completed, complete) = mpsc::unbounded_channel();
+        let downloads = Downloads::new(files.clone(), completed);
+        tokio::spawn(client::run(
+            client,
+            Arc::clone(&identity),
+            (uploads.clone(), downloads.clone(), artifacts.clone()),
+            sender,
+        ));
         let mut driver = Self {
             agent,
             journal,
             exec,
             logs,
             uploads,
+            files,
+            downloads,
+            artifacts,
+            complete,
+            sweep_at: Some(tokio::time::Instant::now() + SWEEP_AFTER),
             identity,
             session: None,
             sessions,
@@ -251,6 +284,7 @@ impl Driver {
                     continue;
                 }
                 Some(ExecEvent { id, exit }) = self.processes.recv() => Event::StepExited { id, exit },
+                Some(spec) = self.complete.recv() => Event::FilesReady(spec),
                 Some(event) = self.sessions.recv() => match self.session_event(event) {
                     Some(event) => event,
                     None => continue,
@@ -258,6 +292,11 @@ impl Driver {
                 () = self.alarm.due() => {
                     let effects = self.agent.handle_timeout(clock::now());
                     self.carry_out(effects);
+                    continue;
+                }
+                () = sleep_until(self.sweep_at) => {
+                    self.sweep_at = None;
+                    self.sweep_files();
                     continue;
                 }
                 changed = ending.changed() => {
@@ -330,7 +369,13 @@ impl Driver {
                 JournalChange::PutRun(run, RunRow { spec, epoch, .. }) => {
                     self.open_logs.entry(*run).or_insert_with(|| (spec.key(), *epoch));
                 }
-                JournalChange::DeleteRun(run) => drop(self.open_logs.remove(run)),
+                JournalChange::DeleteRun(run) => {
+                    drop(self.open_logs.remove(run));
+                    self.sweep_at.get_or_insert_with(|| tokio::time::Instant::now() + SWEEP_AFTER);
+                }
+                JournalChange::DeleteSpec(_) => {
+                    self.sweep_at.get_or_insert_with(|| tokio::time::Instant::now() + SWEEP_AFTER);
+                }
                 _ => {}
             }
         }
@@ -378,10 +423,14 @@ impl Driver {
                 self.exec.spawn(*command, log);
             }
             Effect::SignalStep { id, signal } => self.exec.signal(&id, signal),
+            Effect::FetchFiles { spec, files } => self.downloads.want(spec, &files),
+            Effect::ForgetFiles(spec) => self.downloads.forget(&spec),
+            Effect::UploadArtifacts { run, artifacts } => self.artifacts.add(run, &artifacts),
+            Effect::ArtifactStored { run, hash } => self.artifacts.stored(run, hash),
             Effect::LogNote { run, text } => self.log(run).note(&text),
             Effect::FinishRun { run, keep_workspace } => {
                 self.log(run).seal();
-                self.exec.finish_run(run, keep_workspace);
+                drop(self.exec.finish_run(run, keep_workspace));
                 self.check_delivered(run);
             }
             Effect::SettleRun(run) => self.uploads.settle(run),
@@ -406,6 +455,18 @@ impl Driver {
             Effect::Exit => self.exit = true,
             Effect::Alert(text) => tracing::warn!("{text}"),
         }
+    }
+
+    /// Removes files that no spec names any more, in the background.
+    fn sweep_files(&self) {
+        let (files, used) = (self.files.clone(), self.agent.files_in_use());
+        tokio::task::spawn_blocking(move || {
+            // What was asked for since is younger than that.
+            match files.sweep(SWEEP_AFTER, |hash| used.contains(hash)) {
+                Ok(removed) => tracing::debug!(removed, "files that no spec names were removed"),
+                Err(error) => tracing::warn!(%error, "files that no spec names were not removed"),
+            }
+        });
     }
 
     /// The run's log, on its way to the controller from its first record on.
@@ -443,6 +504,13 @@ impl LogSource for SpoolSource {
 
     fn is_sealed(&self) -> bool {
         self.0.is_sealed()
+    }
+}
+
+async fn sleep_until(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -7,10 +7,12 @@
 pub mod clock;
 pub mod command;
 pub mod commits;
+pub mod content;
 pub mod decide;
 pub mod driver;
 pub mod exec;
 pub mod expr;
+pub mod glob;
 pub mod journal;
 pub mod lmdb;
 pub mod logs;

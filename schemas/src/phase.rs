@@ -133,6 +133,8 @@ reasons! {
     QUEUED = "Queued",
     /// Waits for its agent.
     WAITING_FOR_AGENT = "WaitingForAgent",
+    /// Its agent waits for files that travel with its workflow.
+    WAITING_FOR_FILES = "WaitingForFiles",
     /// Its own `when` was false.
     SKIPPED = "Skipped",
     /// A person, `failFast`, or `concurrency: Replace` ended it.
@@ -167,6 +169,8 @@ reasons! {
     OUTPUT_TOO_LARGE = "OutputTooLarge",
     /// Its outputs can't be read.
     OUTPUT_INVALID = "OutputInvalid",
+    /// Its artifacts can't be saved.
+    ARTIFACTS_NOT_SAVED = "ArtifactsNotSaved",
     /// Its agent crashed between the intent to start it and the record that it started.
     START_UNCERTAIN = "StartUncertain",
     /// Its agent restarted under it.
@@ -191,6 +195,12 @@ reasons! {
     COALESCED = "Coalesced",
     /// Later than `startingDeadline`.
     TOO_LATE = "TooLate",
+    /// More were missed than are started at once.
+    MISSED = "Missed",
+    /// Its owner was lost, and nobody can tell whether it started.
+    UNKNOWN = "Unknown",
+    /// Its trigger was edited before anybody looked at it.
+    TRIGGER_EDITED = "TriggerEdited",
     /// Its pipeline was removed before it started.
     PIPELINE_REMOVED = "PipelineRemoved",
     /// Its agent's lease ended before it could start.

@@ -10,7 +10,7 @@ use crate::{
     env::EnvValue,
     executor::Executor,
     map::UniqueMap,
-    meta::{Name, PipelineKey, SpecHash},
+    meta::{FileHash, Name, PipelineKey, SpecHash},
     param::Param,
     task::Task,
     trigger::Trigger,
@@ -289,6 +289,23 @@ pub struct CompiledPipeline {
     pub triggers: UniqueMap<Name, Trigger>,
     /// The pipeline as committed.
     pub spec: PipelineSpec,
+    /// The files that travel with its workflow, sorted by path.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<PipelineFile>,
+}
+
+/// A file that travels with a workflow: named here, delivered apart, by its content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PipelineFile {
+    /// Relative to the workflow file's folder, and so to the workspace; `/` separated, without `.` and `..`.
+    pub path: String,
+    /// Of its bytes.
+    pub hash: FileHash,
+    /// In bytes.
+    pub size: u64,
+    /// True if it may be executed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub executable: bool,
 }
 
 impl CompiledPipeline {

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    meta::{AgentName, Epoch, Name, PipelineKey, Revision, RunName, SpecHash},
+    meta::{AgentName, Epoch, FileHash, Name, PipelineKey, Revision, RunName, SpecHash},
     phase::{Reason, RunPhase, StepPhase, TaskPhase},
 };
 
@@ -165,6 +165,9 @@ pub struct TaskStatus {
     /// What it published.
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub outputs: IndexMap<String, String>,
+    /// What it saved, sorted by path.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub artifacts: Vec<Artifact>,
     /// The tasks it waits for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dependencies: Vec<String>,
@@ -176,6 +179,26 @@ pub struct TaskStatus {
     pub approval: Option<ApprovalStatus>,
     /// Its steps in order.
     pub steps: Vec<StepStatus>,
+}
+
+/// The most files that a task may save.
+pub const MAX_ARTIFACTS: usize = 1_000;
+/// The most bytes that a task may save: 1 GiB.
+pub const MAX_ARTIFACT_BYTES: u64 = 1 << 30;
+
+/// A file that a task saved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Artifact {
+    /// Relative to the workspace, `/` separated.
+    pub path: String,
+    /// In bytes.
+    pub size: u64,
+    /// Of its bytes.
+    pub hash: FileHash,
+    /// True if it may be executed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub executable: bool,
 }
 
 /// A person's consent to a task.
@@ -310,6 +333,9 @@ pub enum RunEvent {
         message: Option<String>,
         /// What it published.
         outputs: IndexMap<String, String>,
+        /// What it saved, sorted by path.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        artifacts: Vec<Artifact>,
         /// True if its Error leaves the run's verdict.
         tolerated: bool,
         /// When.
@@ -434,12 +460,13 @@ impl Run {
                 (step.exit_code, step.signal) = (end.exit_code, end.signal);
                 step.finished_at = step.started_at.and(Some(*at));
             }
-            RunEvent::TaskEnded { task, phase, reason, message, outputs, tolerated, at } => {
+            RunEvent::TaskEnded { task, phase, reason, message, outputs, artifacts, tolerated, at } => {
                 let Some(task) = status.tasks.get_mut(task) else { return };
                 task.phase = *phase;
                 task.reason.clone_from(reason);
                 task.message.clone_from(message);
                 task.outputs.clone_from(outputs);
+                task.artifacts.clone_from(artifacts);
                 task.finished_at = task.started_at.and(Some(*at));
                 status.warnings += u32::from(*tolerated);
             }
@@ -496,6 +523,7 @@ impl TaskStatus {
             finished_at: None,
             attempt: 0,
             outputs: IndexMap::new(),
+            artifacts: Vec::new(),
             dependencies: plan.dependencies.clone(),
             finally: plan.finally,
             approval: None,

@@ -7,8 +7,8 @@ mod example;
 
 use std::{fs, path::Path};
 
-use serde_json::{Map, Value};
-use xene_schemas::workflow::Workflow;
+use serde_json::{Map, Value, json};
+use xene_schemas::{workflow::Workflow, workflow_test::WorkflowTest};
 
 const COMMITTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/xene-v1.schema.json");
 
@@ -17,11 +17,20 @@ fn blesses() -> bool {
     std::env::var("XENE_BLESS").is_ok_and(|value| value == "1")
 }
 
+/// One schema for all kinds of documents, since one file may hold several. An editor that knows the kind tells what is
+/// wrong with it, and not that it is none of several.
 fn generate() -> Value {
+    let mut generator = schemars::SchemaGenerator::default();
+    let (workflow, test) = (generator.subschema_for::<Workflow>(), generator.subschema_for::<WorkflowTest>());
     // Serialising puts the keywords in an order for readers.
-    let mut schema = serde_json::to_value(schemars::schema_for!(Workflow)).unwrap();
-    schema["title"] = "xene workflow".into();
-    schema
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "xene workflow",
+        "if": {"properties": {"kind": {"const": "WorkflowTest"}}, "required": ["kind"]},
+        "then": test,
+        "else": workflow,
+        "$defs": generator.take_definitions(true),
+    })
 }
 
 #[test]
@@ -52,6 +61,10 @@ fn check(root: &Value, schema: &Value, value: &Value, at: &str) -> Result<(), St
             },
             ("const", _) => rule == value,
             ("enum", _) => rule.as_array().unwrap().contains(value),
+            ("if", _) => {
+                let branch = if check(root, rule, value, at).is_ok() { "then" } else { "else" };
+                return check(root, &schema[branch], value, at);
+            }
             ("anyOf", _) => rule.as_array().unwrap().iter().any(|rule| check(root, rule, value, at).is_ok()),
             ("oneOf", _) => {
                 rule.as_array().unwrap().iter().filter(|rule| check(root, rule, value, at).is_ok()).count() == 1
@@ -127,6 +140,33 @@ fn is_of(kind: &Value, value: &Value) -> bool {
 
 /// Uses every field that a workflow has.
 const WHOLE: &str = include_str!("every-field.yaml");
+
+/// Uses every field that a workflow test has.
+const WHOLE_TEST: &str = include_str!("every-test-field.yaml");
+
+#[test]
+fn every_field_of_a_test_is_in_the_schema() {
+    let schema = generate();
+    let mut value: Value = serde_yaml::from_str(WHOLE_TEST).unwrap();
+    let test = serde_yaml::from_str::<WorkflowTest>(WHOLE_TEST).unwrap();
+    assert_eq!(check(&schema, &schema, &value, ""), Ok(()));
+    let written = serde_json::to_value(&test).unwrap();
+    assert_eq!(check(&schema, &schema, &written, ""), Ok(()));
+    assert_eq!(serde_json::from_value::<WorkflowTest>(written).unwrap(), test);
+    for path in [
+        "",
+        "/spec",
+        "/spec/cases/0",
+        "/spec/cases/0/expect",
+        "/spec/cases/0/expect/tasks/build",
+        "/spec/cases/0/stubs/b",
+    ] {
+        let before = value.clone();
+        value.pointer_mut(path).unwrap().as_object_mut().unwrap().insert("surprise".into(), 1.into());
+        assert!(check(&schema, &schema, &value, "").is_err(), "{path}");
+        value = before;
+    }
+}
 
 #[test]
 fn every_field_is_in_the_schema() {

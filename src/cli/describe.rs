@@ -23,6 +23,7 @@ use super::{
     status::parse,
     time::{exact, relative},
     tree::{self, View},
+    why,
 };
 
 /// Arguments of `xene describe`.
@@ -39,6 +40,9 @@ pub struct Args {
 /// How many runs, and how many events, are shown.
 const RECENT: &str = "10";
 
+/// How many due times are shown.
+const FIRINGS: &str = "5";
+
 /// An object and what belongs to it.
 #[derive(Debug, Default)]
 struct Story {
@@ -48,6 +52,8 @@ struct Story {
     /// Of a workflow.
     pipelines: Vec<Value>,
     runs: Vec<Value>,
+    /// Of a pipeline: what became of its last due times.
+    firings: Vec<Value>,
     events: Vec<Value>,
 }
 
@@ -84,6 +90,12 @@ fn tell(kind: Kind, name: &str, object: Value, client: &Client) -> Result<Story,
             story.workflow = client.get(&Kind::Workflows.path_of(workflow)?, &[])?;
             let query = [("workflow", workflow), ("pipeline", pipeline), ("limit", RECENT)];
             story.runs = client.page(Kind::Runs.path(), &query)?;
+            let firings = format!("{}/firings", Kind::Pipelines.path_of(name)?);
+            story.firings = match client.page(&firings, &[("limit", FIRINGS)]) {
+                // A controller of an earlier version tells nothing of them.
+                Err(Error::NotFound { .. }) => Vec::new(),
+                firings => firings?,
+            };
         }
         Kind::Runs | Kind::Agents | Kind::Events => {}
     }
@@ -169,6 +181,13 @@ fn render(kind: Kind, story: &Story, now: Timestamp, next: NextFire, colored: bo
     }
     page.table("Pipelines", Kind::Pipelines, &story.pipelines, now)?;
     page.table("Recent runs", Kind::Runs, &story.runs, now)?;
+    if !story.firings.is_empty() {
+        page.section("Last due times");
+    }
+    for firing in &story.firings {
+        let line = why::line_of(&parse(firing)?);
+        page.row(&line);
+    }
     if !story.events.is_empty() {
         page.section("Events");
         for event in &story.events {
@@ -193,6 +212,7 @@ fn workflow(object: &Value, page: &mut Page) -> Result<(), Error> {
     page.field("Revision", &status.revision.0);
     page.field("Generation", status.generation.0.to_string());
     page.field("Spec", status.spec_hash.to_string());
+    page.field("History", format!("xene history {}", metadata.name));
     if let Some(triggers) = object.pointer("/spec/triggers").and_then(Value::as_object).filter(|all| !all.is_empty()) {
         page.section("Triggers");
         for (name, trigger) in triggers {

@@ -42,6 +42,13 @@ pub fn default_data_dir(whose: DataDir) -> PathBuf {
     })
 }
 
+/// Where `xene run` keeps what lasts from one run to the next: `$XDG_CACHE_HOME/xene`, by default `~/.cache/xene`. None
+/// for a user without a home.
+pub fn cache_dir() -> Option<PathBuf> {
+    let base = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
+    Some(base.join("xene"))
+}
+
 /// The admin token of a controller on this machine: from `$XENE_DATA_DIR`, else from `.xene/controller` in this
 /// folder or the nearest one above, else from the default data folder.
 pub fn local_admin_token() -> Option<String> {

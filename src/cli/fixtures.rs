@@ -107,6 +107,24 @@ pub(super) fn events() -> Vec<Value> {
     ]
 }
 
+pub(super) fn firings() -> Vec<Value> {
+    let firing = |at: &str, outcome: &str, rest: Value| {
+        let mut value = json!({"metadata": {"name": format!("nightly@{at}")}, "pipeline": "site/build", "trigger": "nightly",
+                               "scheduledTime": at, "outcome": outcome, "message": "a sentence"});
+        value.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+        value
+    };
+    vec![
+        firing("2026-11-25T11:57:00.000Z", "Fired", json!({"run": "01m8991xq0000000000000000a", "agent": "agent-1"})),
+        firing("2026-11-25T11:56:00.000Z", "Skipped", json!({"reason": "Overlap"})),
+        firing(
+            "2026-11-25T09:00:00.000Z",
+            "Missed",
+            json!({"reason": "Missed", "until": "2026-11-25T11:55:00.000Z", "count": 76}),
+        ),
+    ]
+}
+
 pub(super) fn source() -> Value {
     json!({"status": {
         "kind": "git", "url": "https://git.example/site.git", "branch": "main", "path": "xene.d",

@@ -35,8 +35,8 @@ const FRAME: Duration = Duration::from_millis(100);
 /// How long the rest of the output is waited for once the run has ended.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
-/// A run that prints faster than the terminal takes it waits here, and so at the controller.
-const NEWS: usize = 1024;
+/// A run that prints faster than the terminal takes it waits here, and so at the controller or in its spool.
+pub(super) const NEWS: usize = 1024;
 
 /// True while the live view hides the cursor.
 static CURSOR_HIDDEN: AtomicBool = AtomicBool::new(false);
@@ -97,8 +97,9 @@ pub fn wait(
     }
 }
 
-/// What the threads that listen have heard.
-enum News {
+/// What those who listen have heard.
+#[derive(Debug)]
+pub(super) enum News {
     /// The run as it is now.
     Run(Box<Run>),
     /// The controller went away.
@@ -140,7 +141,27 @@ pub fn follow(run: Run, client: &Client, ui: &mut Ui) -> Result<Run, Error> {
     let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| thread::Builder::new().name(name.into()).spawn(work);
     spawn("watch", Box::new(watch_run))?;
     spawn("log", Box::new(read_output))?;
-    if ui.err.is_terminal && !dirs::dumb_terminal() { live(run, &news, ui) } else { plain(&news, ui) }
+    show(run, &news, Printed::Elsewhere, ui)
+}
+
+/// Where the run's output can be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Printed {
+    /// In its log: beside the tree its newest lines are enough, without one it is a remark.
+    Elsewhere,
+    /// Nowhere but here: all of it stays above the tree, and without one it is the result.
+    Here,
+}
+
+/// Shows a run as the news come: tree and output on a terminal, output alone elsewhere.
+///
+/// # Errors
+/// If the news end in one, or nobody takes what is shown.
+pub(super) fn show(run: Run, news: &Receiver<News>, printed: Printed, ui: &mut Ui) -> Result<Run, Error> {
+    // A tree within what a program reads, or beside it, would only be in the way.
+    let piped = printed == Printed::Here && ui.is_human() && !ui.out.is_terminal;
+    let tree = ui.err.is_terminal && !dirs::dumb_terminal() && !piped;
+    if tree { live(run, news, printed, ui) } else { plain(news, printed, ui) }
 }
 
 /// Sends each line of the run's output.
@@ -169,12 +190,24 @@ fn prefixed(line: &str) -> Option<String> {
 }
 
 /// Output as it comes, a line each.
-fn plain(news: &Receiver<News>, ui: &mut Ui) -> Result<Run, Error> {
+fn plain(news: &Receiver<News>, printed: Printed, ui: &mut Ui) -> Result<Run, Error> {
     let (mut ended, mut output_ended) = (None::<Run>, false);
+    let is_result = printed == Printed::Here && ui.is_human();
     loop {
-        match next(news, if ended.is_some() { LAST_WORDS } else { Duration::MAX }) {
-            Some(News::Line(line)) if ui.err.is_terminal => ui.err.line(escape::output_line(&line))?,
-            Some(News::Line(line)) => ui.err.line(line)?,
+        let patience = if ended.is_some() { LAST_WORDS } else { Duration::MAX };
+        let one = match news.try_recv() {
+            Ok(one) => Some(one),
+            // Nothing more at this moment: let it be seen.
+            Err(_) => {
+                ui.out.flush()?;
+                next(news, patience)
+            }
+        };
+        match one {
+            Some(News::Line(line)) => {
+                let stream = if is_result { &mut ui.out } else { &mut ui.err };
+                stream.line(if stream.is_terminal { escape::output_line(&line) } else { line })?;
+            }
             Some(News::Run(_)) => {}
             Some(News::Lost) => ui.note(LOST),
             Some(News::OutputEnded) => output_ended = true,
@@ -192,7 +225,8 @@ fn plain(news: &Receiver<News>, ui: &mut Ui) -> Result<Run, Error> {
 }
 
 /// The tree, drawn again in place at each change and while time goes by.
-fn live(mut run: Run, news: &Receiver<News>, ui: &mut Ui) -> Result<Run, Error> {
+fn live(mut run: Run, news: &Receiver<News>, printed: Printed, ui: &mut Ui) -> Result<Run, Error> {
+    let mut above = Vec::new();
     let (mut tail, mut ended, mut output_ended) = (VecDeque::with_capacity(TAIL), None::<Run>, false);
     let mut screen = Screen::default();
     let mut frame = 0;
@@ -208,6 +242,7 @@ fn live(mut run: Run, news: &Receiver<News>, ui: &mut Ui) -> Result<Run, Error> 
             match one {
                 News::Run(now) => run = *now,
                 News::Lost => push(&mut tail, LOST.into()),
+                News::Line(line) if printed == Printed::Here => above.push(escape::output_line(&line)),
                 News::Line(line) => push(&mut tail, escape::output_line(&line)),
                 News::OutputEnded => output_ended = true,
                 News::Ended(result) => match *result {
@@ -218,7 +253,7 @@ fn live(mut run: Run, news: &Receiver<News>, ui: &mut Ui) -> Result<Run, Error> 
                     }
                 },
             }
-            news_now = news.try_recv().ok();
+            news_now = if above.len() < NEWS { news.try_recv().ok() } else { None };
         }
         if let Some(last) = ended.take_if(|_| output_ended || waited >= LAST_WORDS) {
             break last;
@@ -226,7 +261,7 @@ fn live(mut run: Run, news: &Receiver<News>, ui: &mut Ui) -> Result<Run, Error> 
         let (width, height) = terminal_size();
         let view =
             View { run: &run, tail: &tail, now: ui.now(), frame, width, height: Some(height), colored: ui.err.colored };
-        screen.draw(&tree::render(view), ui)?;
+        screen.draw(&std::mem::take(&mut above), &tree::render(view), ui)?;
     };
     // What stays on the screen is the whole tree, and the last words of a run that failed.
     if result.status.phase == RunPhase::Success {
@@ -234,7 +269,7 @@ fn live(mut run: Run, news: &Receiver<News>, ui: &mut Ui) -> Result<Run, Error> 
     }
     let (width, _) = terminal_size();
     let view = View { run: &result, tail: &tail, now: ui.now(), frame, width, height: None, colored: ui.err.colored };
-    screen.draw(&tree::render(view), ui)?;
+    screen.draw(&above, &tree::render(view), ui)?;
     screen.leave(ui)?;
     Ok(result)
 }
@@ -273,12 +308,13 @@ struct Screen {
 }
 
 impl Screen {
-    fn draw(&mut self, lines: &[String], ui: &mut Ui) -> Result<(), Error> {
-        if self.drawn == lines {
+    /// `above` stays for good, `lines` until the next drawing.
+    fn draw(&mut self, above: &[String], lines: &[String], ui: &mut Ui) -> Result<(), Error> {
+        if self.drawn == lines && above.is_empty() {
             return Ok(());
         }
         CURSOR_HIDDEN.store(true, Ordering::Relaxed);
-        ui.err.write(frame(self.drawn.len(), lines))?;
+        ui.err.write(frame(self.drawn.len(), above, lines))?;
         ui.err.flush()?;
         self.drawn = lines.to_vec();
         Ok(())
@@ -292,14 +328,14 @@ impl Screen {
 }
 
 /// What turns `before` drawn lines into these.
-fn frame(before: usize, lines: &[String]) -> String {
+fn frame(before: usize, above: &[String], lines: &[String]) -> String {
     let mut out = String::from("\x1b[?2026h\x1b[?25l");
     if before > 0 {
         out += "\x1b[";
         out += &before.to_string();
         out += "A";
     }
-    for line in lines {
+    for line in above.iter().chain(lines) {
         out += "\r";
         out += line;
         out += "\x1b[K\n";
@@ -325,7 +361,9 @@ mod tests {
     #[test]
     fn a_drawing_covers_the_one_before() {
         let lines = ["a".to_owned(), "b".to_owned()];
-        assert_eq!(frame(0, &lines), "\x1b[?2026h\x1b[?25l\ra\x1b[K\n\rb\x1b[K\n\x1b[J\x1b[?2026l");
-        assert!(frame(3, &lines).starts_with("\x1b[?2026h\x1b[?25l\x1b[3A\ra"));
+        assert_eq!(frame(0, &[], &lines), "\x1b[?2026h\x1b[?25l\ra\x1b[K\n\rb\x1b[K\n\x1b[J\x1b[?2026l");
+        assert!(frame(3, &[], &lines).starts_with("\x1b[?2026h\x1b[?25l\x1b[3A\ra"));
+        let above = ["x".to_owned()];
+        assert!(frame(3, &above, &lines).starts_with("\x1b[?2026h\x1b[?25l\x1b[3A\rx\x1b[K\n\ra"));
     }
 }

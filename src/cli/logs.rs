@@ -60,7 +60,7 @@ pub fn run(args: &Args, client: &Client, ui: &mut Ui) -> Result<(), Error> {
 }
 
 /// A run's name as it is, or the name of a pipeline's newest run.
-fn run_name(given: &str, client: &Client) -> Result<String, Error> {
+pub(super) fn run_name(given: &str, client: &Client) -> Result<String, Error> {
     let name = Kind::Runs.bare(given);
     let Some((workflow, pipeline)) = given.split_once('/').filter(|_| name.parse::<RunName>().is_err()) else {
         return Ok(name.to_owned());

@@ -7,10 +7,12 @@
 pub mod agent;
 pub mod agents;
 pub mod approve;
+pub mod artifacts;
 pub mod cancel;
 pub mod client;
 pub mod completion;
 pub mod controller;
+pub mod cron;
 pub mod describe;
 pub mod dev;
 pub mod dirs;
@@ -20,25 +22,30 @@ pub mod exit;
 pub mod explain;
 pub mod follow;
 pub mod get;
+pub mod history;
 pub mod interrupt;
 pub mod kind;
 pub mod logs;
 pub mod man;
 pub mod output;
+pub mod plan;
 pub mod prune;
 pub mod rerun;
 pub mod rows;
+pub mod run;
 pub mod settings;
 pub mod status;
 pub mod suspend;
 pub mod sync;
 pub mod table;
+pub mod test;
 pub mod time;
 pub mod tree;
 pub mod trigger;
 pub mod usage;
 pub mod validate;
 pub mod watch;
+pub mod why;
 
 #[cfg(test)]
 mod fake;
@@ -123,6 +130,12 @@ pub enum Command {
     Validate(validate::Args),
     /// Tell what a diagnostic means, and how to mend it.
     Explain(explain::Args),
+    /// Run pipelines of a file here and now, without a controller.
+    Run(run::Args),
+    /// Try workflow tests on a virtual clock.
+    Test(test::Args),
+    /// Show what a schedule means and when it fires.
+    Cron(cron::Args),
     /// Show the source, its problems, and the agents.
     Status,
     /// Look at the source now, and wait until it is in effect.
@@ -131,10 +144,18 @@ pub enum Command {
     Get(get::Args),
     /// Show one object with its conditions, events and recent runs.
     Describe(describe::Args),
+    /// Show what a commit, or the work tree, would change.
+    Plan(plan::Args),
+    /// Show the commits that changed a workflow, and the runs of each.
+    History(history::Args),
+    /// Say why a run ran or waits, why a pipeline has its agent or none, what became of a due time.
+    Why(why::Args),
     /// Start a run of a pipeline; prints the run's name.
     Trigger(trigger::Args),
     /// Print the log of a run.
     Logs(logs::Args),
+    /// Fetch what a run's tasks saved.
+    Artifacts(artifacts::Args),
     /// Cancel runs.
     Cancel(cancel::Args),
     /// Approve a task that waits for it, or reject it.
@@ -175,8 +196,13 @@ pub fn main() -> ExitCode {
     };
     let format = cli.global.output.format();
     let mut ui = Ui::of_process(format.unwrap_or(Format::Table), cli.global.color, cli.global.quiet);
-    if format.is_none() && !matches!(cli.command, Command::Validate(_)) {
-        let message = "only `xene validate` prints annotations for GitHub and SARIF";
+    let is_of_command = match cli.global.output {
+        Output::Github | Output::Sarif => matches!(cli.command, Command::Validate(_)),
+        Output::Markdown => matches!(cli.command, Command::Plan(_)),
+        Output::Table | Output::Wide | Output::Json | Output::Yaml | Output::Name => true,
+    };
+    if !is_of_command {
+        let message = "annotations for GitHub and SARIF are forms of `xene validate` alone, Markdown of `xene plan`";
         return tell(&Error::usage_with_hint(message, "elsewhere -o takes table, wide, json, yaml and name"), &mut ui);
     }
     match dispatch(cli, &mut ui).and_then(|()| ui.flush()) {
@@ -197,12 +223,19 @@ fn dispatch(cli: Cli, ui: &mut Ui) -> Result<(), Error> {
         Command::Agent(args) => agent::run(args, global),
         Command::Validate(args) => validate::run(&args, global.output, ui),
         Command::Explain(args) => explain::run(&args, ui),
+        Command::Run(args) => run::run(&args, global, ui),
+        Command::Test(args) => test::run(&args, ui),
+        Command::Cron(args) => cron::run(&args, ui),
         Command::Status => status::run(&client()?, ui),
         Command::Sync => sync::run(&client()?, ui),
         Command::Get(args) => get::run(&args, &client()?, ui),
         Command::Describe(args) => describe::run(&args, &client()?, ui),
+        Command::Plan(args) => plan::run(&args, global, ui),
+        Command::History(args) => history::run(&args, &client()?, ui),
+        Command::Why(args) => why::run(&args, &client()?, ui),
         Command::Trigger(args) => trigger::run(&args, &client()?, ui),
         Command::Logs(args) => logs::run(&args, &client()?, ui),
+        Command::Artifacts(args) => artifacts::run(&args, &client()?, ui),
         Command::Cancel(args) => cancel::run(&args, &client()?, ui),
         Command::Approve(args) => approve::run(&args, &client()?, ui),
         Command::Rerun(args) => rerun::run(&args, &client()?, ui),

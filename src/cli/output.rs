@@ -28,6 +28,9 @@ pub enum Output {
     /// SARIF 2.1.0; of `xene validate` alone.
     #[value(hide = true)]
     Sarif,
+    /// For a pull request; of `xene plan` alone.
+    #[value(hide = true)]
+    Markdown,
 }
 
 impl Output {
@@ -39,7 +42,7 @@ impl Output {
             Self::Json => Some(Format::Json),
             Self::Yaml => Some(Format::Yaml),
             Self::Name => Some(Format::Name),
-            Self::Github | Self::Sarif => None,
+            Self::Github | Self::Sarif | Self::Markdown => None,
         }
     }
 }

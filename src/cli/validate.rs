@@ -16,7 +16,7 @@ use xene_schemas::diagnostic::{Diagnostic, Severity};
 
 use super::{
     Error, escape, exit,
-    output::{Format, Output, Ui, painted, phase_style},
+    output::{Format, Output, Stream, Ui, painted, phase_style},
 };
 use crate::compile;
 
@@ -40,7 +40,7 @@ pub struct Args {
 }
 
 /// Files by path, as the compiler takes them.
-type Files = Vec<(String, Vec<u8>)>;
+pub(super) type Files = Vec<(String, Vec<u8>)>;
 
 /// What the compiler says: how many workflows are good, and what is wrong.
 type Verdict = (usize, Vec<Diagnostic>);
@@ -56,7 +56,7 @@ pub fn run(args: &Args, output: Output, ui: &mut Ui) -> Result<(), Error> {
 }
 
 /// Reads the files: a named one whatever it is called, of folders what a source would read.
-fn collect(paths: &[PathBuf]) -> Result<Files, Error> {
+pub(super) fn collect(paths: &[PathBuf]) -> Result<Files, Error> {
     let mut found = Vec::new();
     for path in paths {
         if path == Path::new("-") {
@@ -99,18 +99,20 @@ fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), Error> {
             Some(cause) => Error::file(folder, cause),
             None => Error::file(folder, &io::Error::other(error.to_string())),
         })?;
-        let is_workflow = |path: &Path| {
-            path.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|ours| extension == *ours))
-        };
-        if entry.file_type().is_some_and(|kind| kind.is_file()) && is_workflow(entry.path()) {
+        if entry.file_type().is_some_and(|kind| kind.is_file()) && is_workflow_file(entry.path()) {
             found.push(entry.into_path());
         }
     }
     Ok(())
 }
 
+/// True for a file that a source would read.
+pub(super) fn is_workflow_file(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|ours| extension == *ours))
+}
+
 /// With `/`, and without the `./` that nobody typed.
-fn shown(path: &Path) -> String {
+pub(super) fn shown(path: &Path) -> String {
     let text = path.to_string_lossy().replace('\\', "/");
     text.strip_prefix("./").map_or_else(|| text.clone(), str::to_owned)
 }
@@ -161,8 +163,8 @@ fn report(
             paths.iter().try_for_each(|path| ui.out.line(path))?;
         }
         (_, Format::Table | Format::Wide) => {
-            let texts = files.iter().map(|(path, bytes)| (path.as_str(), bytes.as_slice())).collect();
-            problems.iter().try_for_each(|problem| print(problem, &texts, ui))?;
+            let texts = by_path(files);
+            problems.iter().try_for_each(|problem| print(problem, &texts, &mut ui.out))?;
         }
     }
     ui.out.flush()?;
@@ -178,19 +180,25 @@ fn report(
     if errors > 0 || (strict && warnings > 0) { Err(Error::Status(exit::FAILED)) } else { Ok(()) }
 }
 
-fn print(problem: &Diagnostic, texts: &HashMap<&str, &[u8]>, ui: &mut Ui) -> Result<(), Error> {
+/// Files by path.
+pub(super) fn by_path(files: &Files) -> HashMap<&str, &[u8]> {
+    files.iter().map(|(path, bytes)| (path.as_str(), bytes.as_slice())).collect()
+}
+
+/// One problem with the line that it stands on; `texts` are the files by path.
+pub(super) fn print(problem: &Diagnostic, texts: &HashMap<&str, &[u8]>, to: &mut Stream) -> Result<(), Error> {
     let text = texts.get(problem.path.as_str()).and_then(|bytes| std::str::from_utf8(bytes).ok());
     let text = compile::render::render(problem, text);
-    let colored = ui.out.colored;
+    let colored = to.colored;
     let style = phase_style(if problem.severity == Severity::Error { "Error" } else { "Warning" }).bold();
     let mut lines = text.lines();
     let word = format!("{}[{}]", problem.severity, problem.code);
     let head = escape::line(lines.next().unwrap_or_default());
-    ui.out.line(head.replacen(&word, &painted(&word, style, colored), 1))?;
+    to.line(head.replacen(&word, &painted(&word, style, colored), 1))?;
     lines.try_for_each(|line| {
         let line = escape::line(line);
         let plain = line.trim();
-        ui.out.line(if plain.starts_with("| ") && plain.ends_with('^') {
+        to.line(if plain.starts_with("| ") && plain.ends_with('^') {
             let at = line.find('^').unwrap_or_default();
             format!("{}{}", &line[..at], painted(&line[at..], style, colored))
         } else if plain.starts_with("= hint: ") {
@@ -201,7 +209,7 @@ fn print(problem: &Diagnostic, texts: &HashMap<&str, &[u8]>, ui: &mut Ui) -> Res
     })
 }
 
-fn plural(count: usize, word: &str) -> String {
+pub(super) fn plural(count: usize, word: &str) -> String {
     format!("{count} {word}{}", if count == 1 { "" } else { "s" })
 }
 

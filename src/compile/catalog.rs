@@ -10,7 +10,7 @@ use std::{
 
 use xene_schemas::{
     diagnostic::{Diagnostic, Severity},
-    meta::{Name, Revision, SpecHash},
+    meta::{FileHash, Name, Revision, SpecHash},
 };
 
 use super::{
@@ -25,7 +25,7 @@ use crate::{
         desired::{Desired, DesiredWorkflow, WorkflowBody},
         rows::{FileRow, WorkflowRow},
     },
-    source::snapshot::{FileEntry, Snapshot},
+    source::snapshot::{FileEntry, Snapshot, What},
 };
 
 /// The compiler's memory: files by path, claims by name.
@@ -128,9 +128,13 @@ impl Catalog {
         let mut compiled = Vec::new();
         for (path, entry) in self.differences(files) {
             match entry {
-                Some(FileEntry { content, bytes: Some(bytes) }) => {
-                    let file = compile_file(&path, &bytes, self.limits);
-                    compiled.push((path, content, file));
+                Some(FileEntry { content, bytes: Some(bytes), files }) => {
+                    let file = compile_file(&path, &bytes, files.as_deref(), self.limits);
+                    let files = files.unwrap_or_default().into_iter().filter_map(|file| match file.what {
+                        What::File { hash, .. } => Some(hash),
+                        What::TooMany { .. } | What::Refused(_) => None,
+                    });
+                    compiled.push((path, (content, files.collect()), file));
                 }
                 Some(FileEntry { bytes: None, .. }) => {
                     let message = "this file could not be read; what it last gave stays in effect".into();
@@ -231,15 +235,22 @@ impl Catalog {
     }
 
     /// Takes a file that is new or has changed.
-    fn take(&mut self, path: String, content: String, compiled: CompiledFile, touched: &mut BTreeSet<Name>) {
-        let CompiledFile { workflows, refused, ignored, problems } = compiled;
+    fn take(
+        &mut self,
+        path: String,
+        (content, travelling): (String, Vec<FileHash>),
+        compiled: CompiledFile,
+        touched: &mut BTreeSet<Name>,
+    ) {
+        // What tests expect is nothing that could take effect.
+        let CompiledFile { workflows, tests: _, refused, ignored, problems } = compiled;
         self.remove(&path, touched);
         let file = if is_broken(&problems) {
             // It goes on with what is in effect; a claim that never was is no last good form.
             let of_path = self.in_effect.iter().filter(|(_, stored)| stored.path == path);
             let workflows: Vec<_> = of_path.map(|(name, stored)| (name.clone(), stored.hash, stored.line)).collect();
             let bodies = vec![None; workflows.len()];
-            File { row: FileRow { content, workflows, ignored, problems }, bodies }
+            File { row: FileRow { content, workflows, ignored, problems, travelling }, bodies }
         } else {
             let (mut claims, mut bodies): (Vec<_>, Vec<_>) =
                 workflows.into_iter().map(|w| ((w.name.clone(), w.hash, w.line), Some(w.body))).unzip();
@@ -249,7 +260,7 @@ impl Catalog {
                     bodies.push(None);
                 }
             }
-            File { row: FileRow { content, workflows: claims, ignored, problems }, bodies }
+            File { row: FileRow { content, workflows: claims, ignored, problems, travelling }, bodies }
         };
         touched.extend(file.row.workflows.iter().map(|(name, ..)| name.clone()));
         self.known.insert(path.clone(), file.row.content.clone());

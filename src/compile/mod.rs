@@ -3,9 +3,11 @@
 //! - the reader turns bytes into documents, with limits that hold before anything is built;
 //! - [`rules`] owns what a workflow must keep: one diagnostic, one code;
 //! - [`catalog`] remembers files by content, so that a pass costs what changed, and settles who has a name;
+//! - [`cases`] are workflow tests, which only `xene test` looks into;
 //! - [`params`] checks the values of one run; [`render`] shows problems to people.
 
 mod build;
+pub mod cases;
 pub mod catalog;
 mod explain;
 mod outline;
@@ -19,12 +21,29 @@ pub mod rules;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
-use xene_schemas::{diagnostic::Diagnostic, duration::Duration, meta::Name};
+use xene_agent::glob::Globs;
+use xene_schemas::{
+    diagnostic::Diagnostic,
+    duration::Duration,
+    meta::{Name, SpecHash},
+};
 
-pub use self::parse::MAX_FILE_BYTES;
-use crate::source::snapshot::Snapshot;
+use self::cases::TestDocument;
+pub use self::{parse::MAX_FILE_BYTES, path::Segment};
+use crate::{
+    decide::desired::WorkflowBody,
+    source::{
+        snapshot::{Snapshot, Travelling},
+        travel::Wanted,
+    },
+};
+
+/// The most files that may travel with a workflow.
+pub const MAX_TRAVELLING_FILES: usize = 4096;
+/// The most bytes that may travel with a workflow: 32 MiB.
+pub const MAX_TRAVELLING_BYTES: u64 = 32 << 20;
 
 /// What an operator may set of the rules.
 #[derive(Debug, Clone, Copy)]
@@ -39,11 +58,31 @@ impl Default for Limits {
     }
 }
 
+/// What the workflows of a file want to travel with them; `None` if nothing.
+pub fn wanted_files(path: &str, bytes: &[u8]) -> Option<Wanted> {
+    const FIELD: &[u8] = b"files";
+    // Most files have none, and need not be read twice.
+    if !bytes.windows(FIELD.len()).any(|window| window == FIELD) {
+        return None;
+    }
+    let workflows = parse::parse(path, bytes, None, Limits::default()).workflows;
+    let wanting = workflows.iter().map(|(workflow, _)| &workflow.spec.files).filter(|files| !files.is_empty());
+    let count = wanting.clone().count() as u64;
+    // Patterns that can't be used are told by the rules.
+    let usable = wanting.flatten().filter(|glob| Globs::new(std::slice::from_ref(*glob)).is_ok());
+    // What one workflow leaves out another may take.
+    let patterns: Vec<String> = usable.filter(|glob| count == 1 || !glob.starts_with('!')).cloned().collect();
+    let globs = Globs::new(&patterns).ok()?;
+    (count > 0).then(|| Wanted { globs, budget: MAX_TRAVELLING_BYTES * count })
+}
+
 /// True if a file that came with bytes has an error: in a folder it may be half written.
 pub fn is_doubtful(snapshot: &Snapshot) -> bool {
     let limits = Limits::default();
     snapshot.files.iter().any(|(path, file)| {
-        file.bytes.as_ref().is_some_and(|bytes| build::is_broken(&build::compile_file(path, bytes, limits).problems))
+        file.bytes.as_ref().is_some_and(|bytes| {
+            build::is_broken(&build::compile_file(path, bytes, file.files.as_deref(), limits).problems)
+        })
     })
 }
 
@@ -53,22 +92,87 @@ pub fn convert(path: &str, bytes: &[u8]) -> Option<String> {
     parse::convert(path, bytes)
 }
 
-/// Checks a set of files by themselves, without an earlier state: how many workflows they declare, and all that is
-/// wrong, sorted. A name that two files declare is a problem of both.
-pub fn validate(files: &[(String, Vec<u8>)]) -> (usize, Vec<Diagnostic>) {
-    let (mut count, mut problems) = (0, Vec::new());
-    let mut claims: BTreeMap<Name, Vec<(&str, u32)>> = BTreeMap::new();
-    for (path, bytes) in files {
-        let compiled = build::compile_file(path, bytes, Limits::default());
-        problems.extend(compiled.problems);
-        count += compiled.workflows.len();
-        for workflow in compiled.workflows {
-            claims.entry(workflow.name).or_default().push((path, workflow.line));
+/// What one file declares, by itself: each workflow's name, hash, line, and what it says.
+///
+/// # Errors
+/// If the file has an error: then it counts for nothing.
+pub fn workflows_of(
+    path: &str,
+    bytes: &[u8],
+) -> Result<Vec<(Name, SpecHash, u32, Arc<WorkflowBody>)>, Vec<Diagnostic>> {
+    let file = build::compile_file(path, bytes, None, Limits::default());
+    if build::is_broken(&file.problems) {
+        return Err(file.problems);
+    }
+    Ok(file
+        .workflows
+        .into_iter()
+        .map(|workflow| (workflow.name, workflow.hash, workflow.line, workflow.body))
+        .collect())
+}
+
+/// What a set of files says.
+#[derive(Debug, Default)]
+pub struct Compiled {
+    /// The workflows that are good, in the order of files.
+    pub workflows: Vec<LocatedWorkflow>,
+    /// The tests that can be tried, likewise.
+    pub tests: Vec<TestDocument>,
+    /// All that is wrong, sorted.
+    pub problems: Vec<Diagnostic>,
+}
+
+/// A workflow and where it stands.
+#[derive(Debug, Clone)]
+pub struct LocatedWorkflow {
+    /// Its file.
+    pub path: String,
+    /// Where its document begins, from 1.
+    pub line: u32,
+    /// What it says.
+    pub body: Arc<WorkflowBody>,
+}
+
+/// Compiles a set of files by themselves, without an earlier state. A name that two files declare is a problem of
+/// both; tests are held against the workflows that they name.
+pub fn compile(files: &[(String, Vec<u8>)]) -> Compiled {
+    compile_travelling(files.iter().map(|(path, bytes)| (path.as_str(), bytes.as_slice(), None)))
+}
+
+/// [`compile`], with what the patterns of each file took, if anybody looked.
+pub fn compile_travelling<'f>(files: impl Iterator<Item = (&'f str, &'f [u8], Option<&'f [Travelling]>)>) -> Compiled {
+    let mut compiled = Compiled::default();
+    for (path, bytes, found) in files {
+        let file = build::compile_file(path, bytes, found, Limits::default());
+        compiled.problems.extend(file.problems);
+        compiled.tests.extend(file.tests);
+        let located =
+            |w: build::CompiledWorkflow| LocatedWorkflow { path: path.to_owned(), line: w.line, body: w.body };
+        compiled.workflows.extend(file.workflows.into_iter().map(located));
+    }
+    let mut claims: BTreeMap<&Name, Vec<(&str, u32)>> = BTreeMap::new();
+    for workflow in &compiled.workflows {
+        claims.entry(&workflow.body.metadata.name).or_default().push((&workflow.path, workflow.line));
+    }
+    let twice = claims.iter().flat_map(|(name, places)| catalog::duplicates(name, places, None)).collect::<Vec<_>>();
+    // A workflow that is not among the good ones may be among the broken ones.
+    let complete = !build::is_broken(&compiled.problems);
+    let of_tests = compiled.tests.iter().flat_map(|test| {
+        let named = |workflow: &&LocatedWorkflow| workflow.body.metadata.name == test.test.spec.workflow;
+        match compiled.workflows.iter().find(named) {
+            Some(workflow) => test.check(Some(&workflow.body)),
+            None if complete => vec![test.without_workflow()],
+            None => Vec::new(),
         }
-    }
-    for (name, places) in &claims {
-        problems.extend(catalog::duplicates(name, places, None));
-    }
-    problems.sort();
-    (count, problems)
+    });
+    let of_tests = of_tests.collect::<Vec<_>>();
+    compiled.problems.extend(twice.into_iter().chain(of_tests));
+    compiled.problems.sort();
+    compiled
+}
+
+/// Checks a set of files by themselves: how many workflows they declare, and all that is wrong, sorted.
+pub fn validate(files: &[(String, Vec<u8>)]) -> (usize, Vec<Diagnostic>) {
+    let Compiled { workflows, problems, .. } = compile(files);
+    (workflows.len(), problems)
 }

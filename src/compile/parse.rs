@@ -8,15 +8,18 @@ use xene_schemas::{
     meta::{API_VERSION, Name},
     v1alpha1,
     workflow::Workflow,
+    workflow_test::WorkflowTest,
 };
 
 use super::{
     Limits,
+    cases::TestDocument,
     explain::explain,
     outline::{Outline, Position, Refusal, needs_reading},
     path::Segment,
     rules::{self, Problem, Rule, file},
 };
+use crate::source::snapshot::Travelling;
 
 /// The largest file that is read.
 pub const MAX_FILE_BYTES: usize = 1 << 20;
@@ -28,6 +31,8 @@ pub(super) struct Parsed {
     pub(super) workflows: Vec<(Workflow, u32)>,
     /// Workflows of documents that are refused by themselves, while the file counts.
     pub(super) refused: Vec<Name>,
+    /// Its workflow tests.
+    pub(super) tests: Vec<TestDocument>,
     /// How many of its documents are not ours.
     pub(super) ignored: u32,
     /// What is wrong with it.
@@ -35,7 +40,9 @@ pub(super) struct Parsed {
 }
 
 /// Reads a file. `path` tells YAML from JSON and names the file in problems.
-pub(super) fn parse(path: &str, bytes: &[u8], limits: Limits) -> Parsed {
+///
+/// `found` is what its workflows' patterns of files took, if anybody looked.
+pub(super) fn parse(path: &str, bytes: &[u8], found: Option<&[Travelling]>, limits: Limits) -> Parsed {
     let mut parsed = Parsed::default();
     let whole = |rule: &Rule, line: u32, message: String, hint: Option<&str>| {
         diagnostic(path, rule, Position { line, column: u32::from(line > 0) }, message, hint.map(Into::into))
@@ -59,7 +66,7 @@ pub(super) fn parse(path: &str, bytes: &[u8], limits: Limits) -> Parsed {
     let chunks = if format == Format::Json { vec![Chunk { text, lines_before: 0 }] } else { split(text) };
     for chunk in chunks {
         if let Some(line) = chunk.first_line() {
-            document(path, format, &chunk, line, limits, &mut parsed);
+            document(path, format, &chunk, line, (found, limits), &mut parsed);
         }
     }
     let mut names: Vec<(&Name, u32)> = Vec::new();
@@ -85,7 +92,7 @@ pub(super) enum Format {
 pub(super) struct Chunk<'t> {
     pub(super) text: &'t str,
     /// How many lines of the file stand before it.
-    lines_before: u32,
+    pub(super) lines_before: u32,
 }
 
 impl Chunk<'_> {
@@ -174,7 +181,14 @@ fn write(workflow: &Workflow) -> Option<String> {
     serde_yaml::to_string(&value).ok()
 }
 
-fn document(path: &str, format: Format, chunk: &Chunk<'_>, line: u32, limits: Limits, parsed: &mut Parsed) {
+fn document(
+    path: &str,
+    format: Format,
+    chunk: &Chunk<'_>,
+    line: u32,
+    (found, limits): (Option<&[Travelling]>, Limits),
+    parsed: &mut Parsed,
+) {
     if needs_reading(chunk.text)
         && let Err(refusal) = Outline::read(chunk.text)
     {
@@ -183,7 +197,7 @@ fn document(path: &str, format: Format, chunk: &Chunk<'_>, line: u32, limits: Li
     }
     let problems = match read(format, chunk.text) {
         Ok(workflow) => {
-            let problems = rules::check(&workflow, limits);
+            let problems = rules::check(&workflow, found, limits);
             parsed.workflows.push((workflow, line));
             problems
         }
@@ -211,6 +225,19 @@ fn document(path: &str, format: Format, chunk: &Chunk<'_>, line: u32, limits: Li
                     Err(error) => {
                         let place = (line, outline.as_ref());
                         parsed.problems.extend(explain::<v1alpha1::Workflow>(path, chunk, place, &error));
+                        return;
+                    }
+                },
+                Kind::Test => match read::<WorkflowTest>(format, chunk.text) {
+                    Ok(test) => {
+                        let document = TestDocument::new(path, line, test, outline, *chunk);
+                        parsed.problems.extend(document.check(None));
+                        parsed.tests.push(document);
+                        return;
+                    }
+                    Err(error) => {
+                        let place = (line, outline.as_ref());
+                        parsed.problems.extend(explain::<WorkflowTest>(path, chunk, place, &error));
                         return;
                     }
                 },
@@ -249,7 +276,8 @@ fn legacy(mut workflow: Workflow, line: u32, limits: Limits, parsed: &mut Parsed
     let mut pipelines = workflow.spec.pipelines.into_inner();
     pipelines.values_mut().for_each(|pipeline| pipeline.executor = None);
     workflow.spec.pipelines = pipelines.into();
-    problems.extend(rules::check(&workflow, limits));
+    // Its format has no files that travel.
+    problems.extend(rules::check(&workflow, None, limits));
     if needs_container {
         parsed.refused.push(workflow.metadata.name);
     } else {
@@ -334,6 +362,8 @@ const FIRST_VERSION: &str = "v1alpha1";
 /// What a document that is YAML, but no workflow, may be.
 enum Kind {
     Workflow,
+    /// Tests of a workflow.
+    Test,
     /// Of the first format.
     Legacy,
     /// Passed over, perhaps with a remark.
@@ -379,6 +409,7 @@ fn classify(outline: Option<&Outline>) -> Kind {
             )
         }
         (Some(API_VERSION), Some("Workflow") | None) | (None, Some("Workflow")) => Kind::Workflow,
+        (Some(API_VERSION), Some("WorkflowTest")) => Kind::Test,
         (Some(API_VERSION), Some(kind)) => {
             let message = format!("there is no kind `{kind}`");
             refuse(&file::UNKNOWN_KIND, "kind", message, smallest)

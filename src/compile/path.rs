@@ -14,9 +14,9 @@ enum Part<'a> {
     Index(usize),
 }
 
-/// One part of an owned path.
+/// One part of a path within a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Segment {
+pub enum Segment {
     /// A key of a map.
     Key(String),
     /// An element of a list, from 0.

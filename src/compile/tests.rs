@@ -6,9 +6,11 @@ use expect_test::Expect;
 
 use super::{render::render, validate};
 
+mod cases;
 mod documents;
 mod example;
 mod expressions;
+mod files;
 mod legacy;
 mod limits;
 mod matrices;

@@ -9,6 +9,7 @@ use xene_schemas::{
     meta::{AgentName, Epoch, Labels, PipelineKey, RunName},
     phase::AgentPhase,
     pipeline::Autonomy,
+    why::Verdict,
 };
 
 use super::{
@@ -81,21 +82,16 @@ impl AgentState {
         self.row.as_ref().map_or(1, |row| row.slots.max(1))
     }
 
-    /// Fewer pipelines per slot.
-    pub(super) fn is_less_loaded(&self, other: &Self) -> bool {
-        self.owned.len() as u64 * u64::from(other.slots()) < other.owned.len() as u64 * u64::from(self.slots())
-    }
-
     /// Why it gets nothing new, if it does not.
-    pub(super) fn unavailable(&self, row: &AgentRow) -> Option<&'static str> {
+    pub(super) fn unavailable(&self, row: &AgentRow) -> Option<Verdict> {
         if row.revoked {
-            Some("revoked")
+            Some(Verdict::Revoked)
         } else if row.draining || self.leaving {
-            Some("draining")
+            Some(Verdict::Draining)
         } else if self.session.is_none() {
-            Some("disconnected")
+            Some(Verdict::Disconnected)
         } else if self.skew > SKEW_LIMIT {
-            Some("its clock is wrong")
+            Some(Verdict::ClockSkew)
         } else {
             None
         }

@@ -3,7 +3,7 @@
 use indexmap::IndexMap;
 use jiff::Timestamp;
 use xene_schemas::{
-    meta::{AgentName, Labels, PipelineKey, Revision, RunName, SpecHash},
+    meta::{AgentName, FileHash, Labels, PipelineKey, Revision, RunName, SpecHash},
     run::{Run, RunTrigger},
     suspension::Suspension,
     wire::control::{AgentMessage, ControllerMessage, Decision, Hello},
@@ -279,6 +279,15 @@ pub enum Effect {
         session: SessionId,
         /// Which.
         hashes: Vec<SpecHash>,
+    },
+    /// Send files of a spec, as far as they are its files, from the store.
+    SendFiles {
+        /// To whom.
+        session: SessionId,
+        /// Of which spec.
+        spec: SpecHash,
+        /// Which.
+        hashes: Vec<FileHash>,
     },
     /// Sign this request for this name, send the certificate, feed `CertificateIssued` back.
     SignCertificate {

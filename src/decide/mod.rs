@@ -6,8 +6,10 @@ mod approve;
 pub mod desired;
 pub mod event;
 mod group;
+mod ledger;
 mod ownership;
 pub mod plan;
+pub mod preview;
 mod reconcile;
 mod recovery;
 mod retention;
@@ -18,6 +20,7 @@ mod session;
 mod source;
 mod suspend;
 mod wall;
+mod why;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -46,6 +46,8 @@ pub(super) struct Owned {
     loaded: bool,
     /// Until when `row.longer` is waited for.
     longer_until: Option<BootTime>,
+    /// Its owner has told what became of all due times up to here; above the watermark only what was heard since.
+    pub(super) told_upto: Timestamp,
 }
 
 impl Controller {
@@ -61,7 +63,8 @@ impl Controller {
         } else if self.pipelines.contains_key(&key) {
             self.waiting.insert(key.clone());
         }
-        self.owners.insert(key, Owned { row, base, claimed: false, told: None, loaded: true, longer_until });
+        let told_upto = row.watermark;
+        self.owners.insert(key, Owned { row, base, claimed: false, told: None, loaded: true, longer_until, told_upto });
     }
 
     /// When the owner's lease has surely run out; `None` with `Forever`, until its agent is forgotten.
@@ -227,10 +230,14 @@ impl Controller {
             message,
             reason: None,
         };
+        let told_upto = row.watermark;
+        if !clean {
+            self.lose_sight(key, told_upto, fx);
+        }
         fx.commit.push(Change::PutOwner(key.clone(), row.clone()));
         self.owners.insert(
             key.clone(),
-            Owned { row, base: now.boot, claimed: false, told: None, loaded: false, longer_until: None },
+            Owned { row, base: now.boot, claimed: false, told: None, loaded: false, longer_until: None, told_upto },
         );
         self.waiting.remove(key);
         if let Some(state) = self.agents.get_mut(&agent) {
@@ -492,7 +499,15 @@ impl Owned {
             message: String::new(),
             reason: None,
         };
-        Self { row, base: BootTime::default(), claimed: false, told: None, loaded: false, longer_until: None }
+        Self {
+            row,
+            base: BootTime::default(),
+            claimed: false,
+            told: None,
+            loaded: false,
+            longer_until: None,
+            told_upto: watermark,
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use xene_schemas::meta::{Name, PipelineKey};
+use xene_schemas::meta::{Name, PipelineKey, Revision};
 
 use super::desired::{Desired, Observed, ObservedWorkflow, WorkflowBody};
 
@@ -39,14 +39,94 @@ impl fmt::Display for PlanChange {
     }
 }
 
+impl PlanChange {
+    /// The reason of the event that tells of it.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::CreateWorkflow(_) => "WorkflowCreated",
+            Self::UpdateWorkflow(_) => "WorkflowUpdated",
+            Self::MoveWorkflow(_) => "WorkflowMoved",
+            Self::RemoveWorkflow(_) => "WorkflowRemoved",
+            Self::CreatePipeline(_) => "PipelineCreated",
+            Self::UpdatePipeline(_) => "PipelineUpdated",
+            Self::RemovePipeline(_) => "PipelineRemoved",
+        }
+    }
+
+    /// What that event regards.
+    pub fn regarding(&self) -> String {
+        match self {
+            Self::CreateWorkflow(name)
+            | Self::UpdateWorkflow(name)
+            | Self::MoveWorkflow(name)
+            | Self::RemoveWorkflow(name) => format!("workflow/{name}"),
+            Self::CreatePipeline(key) | Self::UpdatePipeline(key) | Self::RemovePipeline(key) => {
+                format!("pipeline/{key}")
+            }
+        }
+    }
+}
+
+/// Why a workflow that vanished stays.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hold {
+    /// Its annotation says so.
+    PruneDisabled,
+    /// Not every file can be read: it may have moved.
+    Incomplete,
+    /// Too many would go at once.
+    PruneBlocked {
+        /// The revision that asks for it.
+        revision: Revision,
+        /// How many would go…
+        gone: usize,
+        /// …of how many.
+        all: usize,
+    },
+    /// It is asked for, and its content is not at hand.
+    NotAtHand,
+}
+
+impl Hold {
+    /// In a word.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::PruneDisabled => "PruneDisabled",
+            Self::Incomplete => "Incomplete",
+            Self::PruneBlocked { .. } => BLOCKED,
+            Self::NotAtHand => "NotAtHand",
+        }
+    }
+}
+
+impl fmt::Display for Hold {
+    /// In a sentence.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PruneDisabled => {
+                f.write_str("no file declares it any more; its annotation `xene/prune: disabled` keeps it")
+            }
+            Self::Incomplete => f.write_str(
+                "no file declares it any more; it stays until every file can be read, since it may have moved",
+            ),
+            Self::PruneBlocked { revision, gone, all } => write!(
+                f,
+                "{BLOCKED}: {revision} would remove {gone} of {all} workflows at once; if that is meant, `xene \
+                 approve-prune {revision}`, else revert it"
+            ),
+            Self::NotAtHand => f.write_str("its content is not at hand and is read again"),
+        }
+    }
+}
+
 /// What reconciliation does: sorted, creates before removals.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[must_use]
 pub struct Plan {
     /// The changes.
     pub changes: Vec<PlanChange>,
-    /// Workflows that vanished but stay, with the reason in a sentence.
-    pub held: Vec<(Name, String)>,
+    /// Workflows that vanished but stay, and why.
+    pub held: Vec<(Name, Hold)>,
     /// Among how many workflows, if the removal of more than half of them at once is held.
     pub prune_blocked: Option<u32>,
 }
@@ -75,7 +155,7 @@ impl Plan {
                     plan.changes.push(PlanChange::CreateWorkflow(name.clone()));
                     plan.changes.extend(body.pipelines.values().map(|p| PlanChange::CreatePipeline(p.key.clone())));
                 }
-                (_, None) => plan.held.push((name.clone(), "its content is not at hand and is read again".into())),
+                (_, None) => plan.held.push((name.clone(), Hold::NotAtHand)),
             }
         }
         plan.prune(desired, observed);
@@ -107,28 +187,23 @@ impl Plan {
     fn prune(&mut self, desired: &Desired, observed: &Observed) {
         let vanished = observed.workflows.iter().filter(|(name, _)| !desired.workflows.contains_key(*name));
         let (kept, vanished): (Vec<_>, Vec<_>) = vanished.partition(|(_, workflow)| workflow.keep);
-        let kept_because = "no file declares it any more; its annotation `xene/prune: disabled` keeps it";
-        self.held.extend(kept.into_iter().map(|(name, _)| (name.clone(), kept_because.into())));
+        self.held.extend(kept.into_iter().map(|(name, _)| (name.clone(), Hold::PruneDisabled)));
 
         // Of those that were in effect before: what replaces them does not count, also when it is in effect by now.
         let blocked = observed.workflows.values().filter_map(|workflow| workflow.blocked_among).min();
         let (gone, all) = (vanished.len(), blocked.map_or(observed.workflows.len(), |all| all as usize));
         let all = all.max(gone);
-        let reason = if !desired.complete {
-            Some("no file declares it any more; it stays until every file can be read, since it may have moved".into())
+        let hold = if !desired.complete {
+            Some(Hold::Incomplete)
         } else if all >= MIN_TO_BLOCK && gone * 2 > all {
             self.prune_blocked = u32::try_from(all).ok();
-            Some(format!(
-                "{BLOCKED}: {0} would remove {gone} of {all} workflows at once; if that is meant, `xene approve-prune \
-                 {0}`, else revert it",
-                desired.revision
-            ))
+            Some(Hold::PruneBlocked { revision: desired.revision.clone(), gone, all })
         } else {
             None
         };
         for (name, workflow) in vanished {
-            if let Some(reason) = &reason {
-                self.held.push((name.clone(), reason.clone()));
+            if let Some(hold) = &hold {
+                self.held.push((name.clone(), hold.clone()));
                 continue;
             }
             self.changes.push(PlanChange::RemoveWorkflow(name.clone()));
@@ -151,4 +226,4 @@ impl fmt::Display for Plan {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -13,10 +13,10 @@ use xene_schemas::{
 
 use super::{
     Controller,
-    desired::{Desired, ObservedWorkflow},
+    desired::{Desired, Observed, ObservedWorkflow},
     event::{Answer, Effects, Refusal},
     note,
-    plan::{BLOCKED, Plan, PlanChange},
+    plan::{BLOCKED, Hold, Plan, PlanChange},
     rows::{Change, PipelineRow, Suspendable, WorkflowRow},
 };
 
@@ -80,15 +80,10 @@ impl Pipeline {
 
 impl Controller {
     pub(super) fn load_workflows(&mut self, workflows: Vec<WorkflowRow>, pipelines: Vec<PipelineRow>) {
-        for row in workflows {
-            let name = row.metadata.name.clone();
-            self.observed.workflows.insert(name.clone(), observe(&row));
-            self.workflows.insert(name, Workflow::new(&row));
-        }
+        self.observed = Observed::of_rows(&workflows, &pipelines);
+        self.workflows = workflows.iter().map(|row| (row.metadata.name.clone(), Workflow::new(row))).collect();
+        drop(workflows);
         for row in pipelines {
-            if let Some(workflow) = self.observed.workflows.get_mut(&row.key.workflow) {
-                workflow.pipelines.insert(row.key.pipeline.clone(), row.spec_hash);
-            }
             let smallest = self.config.min_autonomy;
             let pipeline = Pipeline::new(&row.spec, row.spec_hash, row.revision, row.suspend, smallest);
             self.enter(row.key, pipeline);
@@ -188,6 +183,11 @@ impl Controller {
         }
     }
 
+    /// A workflow in effect, as stored.
+    pub(super) fn workflow_row(&self, name: &Name) -> Option<WorkflowRow> {
+        self.workflows.get(name)?.row()
+    }
+
     fn remove_workflow(&mut self, name: &Name, fx: &mut Effects) {
         self.workflows.remove(name);
         self.observed.workflows.remove(name);
@@ -222,6 +222,8 @@ impl Controller {
             let pipelines = self.observed.workflows.get(&name).map(|observed| observed.pipelines.clone());
             for pipeline in pipelines.unwrap_or_default().into_keys() {
                 let key = PipelineKey { workflow: name.clone(), pipeline };
+                let message = format!("{revision} asks for it no more, and {by} approved");
+                note(fx, now, EventType::Normal, "PipelineRemoved", format!("pipeline/{key}"), message);
                 regrouped.extend(self.remove_pipeline(now, &key, fx));
             }
             self.remove_workflow(&name, fx);
@@ -237,27 +239,20 @@ impl Controller {
 
     /// Adds the rows and the event of one change.
     fn write(&self, now: Now, desired: &Desired, change: &PlanChange, fx: &mut Effects) {
-        let mut tell = |name: &Name, reason, message| {
-            note(fx, now, EventType::Normal, reason, format!("workflow/{name}"), message);
-        };
+        let mut tell = |message| note(fx, now, EventType::Normal, change.reason(), change.regarding(), message);
         match change {
-            PlanChange::CreateWorkflow(name) | PlanChange::UpdateWorkflow(name) => {
+            PlanChange::CreateWorkflow(name) | PlanChange::UpdateWorkflow(name) | PlanChange::MoveWorkflow(name) => {
                 let Some(row) = self.wanted_row(desired, name) else { return };
-                let created = matches!(change, PlanChange::CreateWorkflow(_));
-                let reason = if created { "WorkflowCreated" } else { "WorkflowUpdated" };
-                tell(name, reason, format!("by {} at {}:{}", desired.revision, row.path, row.line));
-                fx.commit.push(Change::PutWorkflow(Box::new(row)));
-            }
-            PlanChange::MoveWorkflow(name) => {
-                let Some(row) = self.wanted_row(desired, name) else { return };
+                tell(format!("by {} at {}:{}", desired.revision, row.path, row.line));
                 fx.commit.push(Change::PutWorkflow(Box::new(row)));
             }
             PlanChange::RemoveWorkflow(name) => {
-                tell(name, "WorkflowRemoved", format!("{} asks for it no more", desired.revision));
+                tell(format!("{} asks for it no more", desired.revision));
                 fx.commit.push(Change::DeleteWorkflow(name.clone()));
             }
             PlanChange::CreatePipeline(key) | PlanChange::UpdatePipeline(key) => {
                 let Some(compiled) = compiled(desired, key) else { return };
+                tell(format!("by {}", desired.revision));
                 let (spec_hash, bytes) = compiled.encode();
                 fx.commit.push(Change::PutSpec(spec_hash, Arc::from(bytes)));
                 fx.commit.push(Change::PutPipeline(Box::new(PipelineRow {
@@ -268,7 +263,7 @@ impl Controller {
                     suspend: compiled.suspend,
                 })));
             }
-            PlanChange::RemovePipeline(_) => {}
+            PlanChange::RemovePipeline(_) => tell(format!("{} asks for it no more", desired.revision)),
         }
     }
 
@@ -338,17 +333,17 @@ impl Controller {
     }
 
     /// Workflows that vanished but stay, and those that are asked for again.
-    fn hold(&mut self, desired: &Desired, held: &[(Name, String)], blocked: Option<u32>, fx: &mut Effects) {
+    fn hold(&mut self, desired: &Desired, held: &[(Name, Hold)], blocked: Option<u32>, fx: &mut Effects) {
         for (name, workflow) in &mut self.workflows {
             let Some(observed) = self.observed.workflows.get_mut(name) else { continue };
             // `held` is sorted.
-            let why = held.binary_search_by(|(of, _)| of.cmp(name)).ok().map(|at| &held[at].1);
+            let why = held.binary_search_by(|(of, _)| of.cmp(name)).ok().map(|at| held[at].1.to_string());
             let stays = why.is_some() && !observed.keep && !desired.workflows.contains_key(name);
             // While a file is broken nothing is counted, and what was blocked before stays so.
             observed.blocked_among = blocked.or(workflow.blocked_among).filter(|_| stays);
-            let changed = workflow.held.as_ref() != why || workflow.blocked_among != observed.blocked_among;
+            let changed = workflow.held != why || workflow.blocked_among != observed.blocked_among;
             if changed && let Some(row) = workflow.row() {
-                let row = WorkflowRow { held: why.cloned(), blocked_among: observed.blocked_among, ..row };
+                let row = WorkflowRow { held: why, blocked_among: observed.blocked_among, ..row };
                 *workflow = Workflow::new(&row);
                 fx.commit.push(Change::PutWorkflow(Box::new(row)));
             }
@@ -367,6 +362,20 @@ impl Controller {
 
 fn compiled<'a>(desired: &'a Desired, key: &PipelineKey) -> Option<&'a CompiledPipeline> {
     desired.workflows.get(&key.workflow)?.body.as_deref()?.pipelines.get(&key.pipeline)
+}
+
+impl Observed {
+    /// What the rows of a store say is in effect.
+    pub fn of_rows(workflows: &[WorkflowRow], pipelines: &[PipelineRow]) -> Self {
+        let mut observed =
+            Self { workflows: workflows.iter().map(|row| (row.metadata.name.clone(), observe(row))).collect() };
+        for row in pipelines {
+            if let Some(workflow) = observed.workflows.get_mut(&row.key.workflow) {
+                workflow.pipelines.insert(row.key.pipeline.clone(), row.spec_hash);
+            }
+        }
+        observed
+    }
 }
 
 /// A row as planning sees it, without its pipelines.

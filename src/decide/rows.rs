@@ -9,7 +9,9 @@ use xene_schemas::{
     diagnostic::Diagnostic,
     duration::Duration,
     event::EventType,
-    meta::{AgentName, Epoch, Generation, Labels, Name, ObjectMeta, PipelineKey, Revision, RunName, SpecHash},
+    meta::{
+        AgentName, Epoch, FileHash, Generation, Labels, Name, ObjectMeta, PipelineKey, Revision, RunName, SpecHash,
+    },
     phase::Reason,
     pipeline::{Autonomy, PipelineSpec},
     run::Run,
@@ -55,7 +57,7 @@ pub enum Change {
     PutJoinToken(JoinTokenRow),
     /// A join token is spent or expired.
     DeleteJoinToken(String),
-    /// A due time without a run.
+    /// What became of a due time; passed over if the row [yields](LedgerRow::yields_to) to the one that is there.
     PutLedger(LedgerRow),
     /// A webhook delivery that made a run.
     PutDelivery(PipelineKey, String, RunName),
@@ -308,6 +310,9 @@ pub struct FileRow {
     pub ignored: u32,
     /// What is wrong with it now.
     pub problems: Vec<Diagnostic>,
+    /// Files that travel with its workflows: they must stay in the store.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub travelling: Vec<FileHash>,
 }
 
 /// A join token: what is kept of it.
@@ -327,17 +332,38 @@ pub struct JoinTokenRow {
     pub name: Option<AgentName>,
 }
 
-/// A due time without a run.
+/// What became of a due time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LedgerRow {
     /// The pipeline.
     pub pipeline: PipelineKey,
     /// The trigger.
     pub trigger: Name,
-    /// The due time.
+    /// The due time; of several, the first.
     pub slot: Timestamp,
-    /// Why.
-    pub reason: Reason,
+    /// Why there is no run; absent if there is one.
+    pub reason: Option<Reason>,
+    /// The run that it made.
+    #[serde(default)]
+    pub run: Option<RunName>,
+    /// It stands for all due times up to here that have no row of their own.
+    #[serde(default)]
+    pub until: Option<Timestamp>,
+    /// How many they are, if somebody counted.
+    #[serde(default)]
+    pub count: Option<u32>,
+    /// Who says so.
+    #[serde(default)]
+    pub agent: Option<AgentName>,
+}
+
+impl LedgerRow {
+    /// True if `known`, of the same due time, says more: a run beats every reason, and a due time that was handed on
+    /// or is in doubt is told by whoever had it then.
+    pub fn yields_to(&self, known: &Self) -> bool {
+        let vague = |reason: &Reason| *reason == Reason::MOVING || *reason == Reason::UNKNOWN;
+        self.run.is_none() && (known.run.is_some() || self.reason.as_ref().is_none_or(vague))
+    }
 }
 
 /// Something that happened, before the store numbers it.

@@ -145,10 +145,11 @@ impl Controller {
         if again.failed && status.phase == RunPhase::Success {
             return Err(Refusal::NothingFailed(metadata.name));
         }
-        let succeeded = status
-            .tasks
-            .into_iter()
-            .filter(|(_, task)| again.failed && task.phase == TaskPhase::Success && !task.finally);
+        let succeeded = status.tasks.into_iter().filter(|(_, task)| {
+            // What others may want of it is on the agent that had the run: such a task runs again.
+            let reusable = task.phase == TaskPhase::Success && task.artifacts.is_empty();
+            again.failed && reusable && !task.finally
+        });
         let reused = succeeded.map(|(name, task)| (name, task.outputs)).collect();
         let order = Order {
             pipeline: spec.key(),
@@ -306,6 +307,7 @@ impl Controller {
             // Due before the store was restored: it may have been followed already, and forgotten with its end.
             let unsure = self.row.recovered_at.is_some_and(|at| run.at() <= at);
             let row = RunRow { facts: 1, unsure, ..RunRow::new(record, false) };
+            self.fired(agent, &row.run, fx);
             self.runs.insert(run, row);
             self.active.entry(fact.pipeline).or_default().insert(run);
             if let Some(state) = self.agents.get_mut(agent) {

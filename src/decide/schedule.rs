@@ -1,9 +1,14 @@
 //! Placement: which agent gets a pipeline, and why this one, or why none.
 
+use std::collections::BTreeMap;
+
+use indexmap::IndexMap;
 use xene_schemas::{
     map::UniqueMap,
-    meta::{AgentName, Labels},
+    meta::{AgentName, Labels, PipelineKey},
     phase::Reason,
+    plan::PlannedPlacement,
+    why::{Considered, Verdict},
 };
 
 use super::{Controller, agents::AgentState, rows::AgentRow};
@@ -22,6 +27,29 @@ pub(super) fn matches(asked: &UniqueMap<String, String>, labels: &Labels) -> boo
     asked.iter().all(|(label, value)| labels.get(label) == Some(value))
 }
 
+/// The labels of those asked for that an agent lacks.
+fn missing(asked: &UniqueMap<String, String>, labels: &Labels) -> Vec<(String, String)> {
+    let lacks = asked.iter().filter(|(label, value)| labels.get(*label) != Some(value));
+    lacks.map(|(label, value)| (label.clone(), value.clone())).collect()
+}
+
+/// How many pipelines an agent owns or is about to be given, on how many slots.
+#[derive(Debug, Clone, Copy)]
+struct Load {
+    pipelines: u64,
+    slots: u64,
+}
+
+impl Load {
+    /// Fewer pipelines per slot.
+    fn is_less_than(self, other: Self) -> bool {
+        self.pipelines * other.slots < other.pipelines * self.slots
+    }
+}
+
+/// Pipelines that agents are about to be given, beside those that they own.
+type Planned = BTreeMap<AgentName, u64>;
+
 impl Controller {
     /// Chooses: all labels, fewest pipelines per slot, then by name; with `only`, that agent or none. Costs one look at
     /// each agent.
@@ -31,7 +59,17 @@ impl Controller {
         except: Option<&AgentName>,
         only: Option<&AgentName>,
     ) -> Placement {
-        let mut best: Option<(&AgentName, &AgentState)> = None;
+        self.choose_after(&Planned::new(), asked, except, only)
+    }
+
+    fn choose_after(
+        &self,
+        planned: &Planned,
+        asked: &[&UniqueMap<String, String>],
+        except: Option<&AgentName>,
+        only: Option<&AgentName>,
+    ) -> Placement {
+        let mut best: Option<(&AgentName, Load)> = None;
         let mut unavailable = Vec::new();
         for (name, agent) in &self.agents {
             let fits = |row: &&AgentRow| asked.iter().all(|asked| matches(asked, &row.labels));
@@ -39,10 +77,11 @@ impl Controller {
             if Some(name) == except || only.is_some_and(|only| only != name) {
                 continue;
             }
-            if let Some(why) = agent.unavailable(row) {
-                unavailable.push(format!("{name} ({why})"));
-            } else if best.is_none_or(|(_, best)| agent.is_less_loaded(best)) {
-                best = Some((name, agent));
+            let load = load(agent, planned.get(name).copied().unwrap_or_default());
+            if let Some(verdict) = agent.unavailable(row) {
+                unavailable.push(format!("{name} ({})", word(verdict)));
+            } else if best.is_none_or(|(_, best)| load.is_less_than(best)) {
+                best = Some((name, load));
             }
         }
         let labels = describe(asked);
@@ -50,9 +89,9 @@ impl Controller {
             (Some((name, _)), Some(_)) => {
                 Placement::Agent(name.clone(), format!("{name} has {labels}and the rest of its group"))
             }
-            (Some((name, agent)), None) => {
-                let (owned, slots) = (agent.owned.len(), agent.slots());
-                let message = format!("{name} has {labels}and the fewest pipelines per slot: {owned} on {slots}");
+            (Some((name, load)), None) => {
+                let Load { pipelines, slots } = load;
+                let message = format!("{name} has {labels}and the fewest pipelines per slot: {pipelines} on {slots}");
                 Placement::Agent(name.clone(), message)
             }
             (None, Some(only)) if unavailable.is_empty() => {
@@ -67,6 +106,114 @@ impl Controller {
                 Placement::Nowhere(Reason::NO_AGENT_AVAILABLE, format!("not available: {agents}"))
             }
         }
+    }
+
+    /// Where pipelines with these labels would go if they took effect now, one after the other in this order.
+    pub fn preview(
+        &self,
+        pipelines: &[(PipelineKey, UniqueMap<String, String>)],
+    ) -> BTreeMap<PipelineKey, PlannedPlacement> {
+        let mut planned = Planned::new();
+        let mut placements = BTreeMap::new();
+        for (key, labels) in pipelines {
+            let owner = self.owners.get(key).map(|owned| &owned.row);
+            let before = owner.and_then(|row| row.owner.clone());
+            let agent = before.as_ref().and_then(|agent| self.agents.get(agent)?.row.as_ref());
+            let stays = agent.is_some_and(|row| matches(labels, &row.labels));
+            let (after, reason, message) = match (stays, self.choose_after(&planned, &[labels], before.as_ref(), None))
+            {
+                (true, _) => {
+                    let message = owner.map(|row| row.message.clone()).unwrap_or_default();
+                    (before.clone(), owner.and_then(|row| row.reason.clone()), message)
+                }
+                (false, Placement::Agent(agent, message)) => {
+                    *planned.entry(agent.clone()).or_default() += 1;
+                    (Some(agent), None, message)
+                }
+                (false, Placement::Nowhere(reason, message)) => (None, Some(reason), message),
+            };
+            placements.insert(key.clone(), PlannedPlacement { before, after, reason, message });
+        }
+        placements
+    }
+
+    /// Every agent, and what speaks for or against its having a pipeline.
+    pub fn consider(&self, key: &PipelineKey) -> Vec<Considered> {
+        if !self.pipelines.contains_key(key) {
+            return Vec::new();
+        }
+        let owner = self.owners.get(key).and_then(|owned| owned.row.owner.as_ref());
+        let asked = self.asked_labels(key);
+        let next = match self.choose(&asked, owner, None) {
+            Placement::Agent(agent, _) => Some(agent),
+            Placement::Nowhere(..) => None,
+        };
+        let known = self.agents.iter().filter_map(|(name, agent)| Some((name, agent, agent.row.as_ref()?)));
+        known
+            .map(|(name, agent, row)| {
+                let missing: IndexMap<_, _> = asked.iter().flat_map(|asked| missing(asked, &row.labels)).collect();
+                let unavailable = agent.unavailable(row);
+                let verdict = if owner == Some(name) {
+                    Verdict::Owner
+                } else if !missing.is_empty() {
+                    Verdict::MissingLabels
+                } else if let Some(verdict) = unavailable {
+                    verdict
+                } else if next.as_ref() == Some(name) {
+                    Verdict::Next
+                } else {
+                    Verdict::MoreLoaded
+                };
+                let Load { pipelines, slots } = load(agent, 0);
+                let on = format!("{pipelines} pipelines on {slots} slots");
+                let message = match verdict {
+                    Verdict::Owner => match unavailable {
+                        Some(verdict) => format!("it has the pipeline; {}", state(verdict)),
+                        None => "it has the pipeline".into(),
+                    },
+                    Verdict::Next if owner.is_some() => format!("it would be next: {on}"),
+                    Verdict::Next => format!("it has what it takes, and the fewest pipelines per slot: {on}"),
+                    Verdict::MoreLoaded => format!("it has more pipelines per slot: {on}"),
+                    Verdict::MissingLabels => {
+                        let lacks = missing.iter().map(|(label, value)| match row.labels.get(label) {
+                            Some(has) => format!("{label}={value} (it has {has})"),
+                            None => format!("{label}={value}"),
+                        });
+                        format!("it lacks {}", lacks.collect::<Vec<_>>().join(", "))
+                    }
+                    Verdict::Disconnected | Verdict::Draining | Verdict::Revoked | Verdict::ClockSkew => state(verdict),
+                };
+                Considered {
+                    agent: name.clone(),
+                    verdict,
+                    missing,
+                    since: row.last_seen.filter(|_| agent.session.is_none()),
+                    pipelines: u32::try_from(pipelines).unwrap_or(u32::MAX),
+                    slots: u32::try_from(slots).unwrap_or(u32::MAX),
+                    message,
+                }
+            })
+            .collect()
+    }
+}
+
+fn load(agent: &AgentState, planned: u64) -> Load {
+    Load { pipelines: agent.owned.len() as u64 + planned, slots: u64::from(agent.slots()) }
+}
+
+/// Why an agent gets nothing new, in a sentence.
+fn state(verdict: Verdict) -> String {
+    if verdict == Verdict::ClockSkew { word(verdict).into() } else { format!("it is {}", word(verdict)) }
+}
+
+/// The same in a word or two.
+fn word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Revoked => "revoked",
+        Verdict::Draining => "draining",
+        Verdict::Disconnected => "disconnected",
+        Verdict::ClockSkew => "its clock is wrong",
+        Verdict::Owner | Verdict::Next | Verdict::MoreLoaded | Verdict::MissingLabels => "available",
     }
 }
 

@@ -5,10 +5,11 @@ use std::time::Duration;
 use xene_agent::decide::time::Now;
 use xene_schemas::{
     meta::{AgentName, PipelineKey, RunName, SpecHash},
+    phase::{Reason, RunPhase},
     wire::{
         VERSION,
         control::{
-            AgentMessage, Assignments, CancelRun, ControllerMessage, Hello, Refused, Renew, Renewed, Skipped,
+            AgentMessage, Assignments, CancelRun, ControllerMessage, FilesWanted, Hello, Refused, Renew, Renewed,
             StoreSeen, Welcome,
         },
     },
@@ -19,7 +20,7 @@ use super::{
     agents::{AgentState, SKEW_LIMIT, SessionState},
     event::{Effect, Effects, SessionId},
     ownership::Owned,
-    rows::{Change, LedgerRow},
+    rows::Change,
 };
 
 /// Answers that an agent does not show to have got for this long are lost on the way: its renewals stop counting.
@@ -149,13 +150,14 @@ impl Controller {
             AgentMessage::Released(released) => self.released(now, &agent, released, fx),
             AgentMessage::Report(report) => self.report(now, session, &agent, report, fx),
             AgentMessage::SpecsWanted(wanted) => self.send_specs(session, &agent, wanted.hashes, fx),
+            AgentMessage::FilesWanted(wanted) => self.send_files(session, &agent, wanted, fx),
             AgentMessage::SetWanted(_) => {
                 self.fresh.insert(agent);
             }
             AgentMessage::CertificateWanted(wanted) => {
                 fx.now.push(Effect::SignCertificate { session, agent, csr: wanted.csr });
             }
-            AgentMessage::Skipped(skipped) => self.skipped(&agent, skipped, fx),
+            AgentMessage::Skipped(skipped) => self.skipped(session, &agent, skipped, fx),
         }
     }
 
@@ -210,28 +212,46 @@ impl Controller {
 
     /// Only specs that the agent has a use for.
     fn send_specs(&self, session: SessionId, agent: &AgentName, mut hashes: Vec<SpecHash>, fx: &mut Effects) {
-        let Some(state) = self.agents.get(agent) else { return };
-        let owned = state.owned.iter().filter_map(|key| self.owners.get(key)).map(|owned| owned.row.spec_hash);
-        let runs = state.runs.iter().filter_map(|run| self.runs.get(run)).map(|row| row.run.spec.spec_hash);
-        let useful: std::collections::BTreeSet<SpecHash> = owned.chain(runs).collect();
+        let useful: std::collections::BTreeSet<SpecHash> = self.useful_specs(agent).collect();
         hashes.retain(|hash| useful.contains(hash));
         if !hashes.is_empty() {
             fx.now.push(Effect::SendSpecs { session, hashes });
         }
     }
 
-    /// Slots that gave no run. Only the owner of an epoch can say so, of pipelines that it had.
-    fn skipped(&mut self, agent: &AgentName, skipped: Skipped, fx: &mut Effects) {
-        for row in skipped.rows {
-            let Some(owned) = self.owners.get(&row.pipeline).filter(|owned| owned.row.epoch >= row.epoch) else {
-                continue;
-            };
-            if owned.row.epoch == row.epoch && owned.row.owner.as_ref().is_some_and(|owner| owner != agent) {
-                continue;
-            }
-            let (pipeline, trigger, slot, reason) = (row.pipeline, row.trigger, row.slot, row.reason);
-            fx.commit.push(Change::PutLedger(LedgerRow { pipeline, trigger, slot, reason }));
+    /// Only files of a spec that the agent has a use for.
+    fn send_files(&mut self, session: SessionId, agent: &AgentName, wanted: FilesWanted, fx: &mut Effects) {
+        let FilesWanted { spec, hashes } = wanted;
+        if self.useful_specs(agent).any(|useful| useful == spec) {
+            self.note_waiting(agent, spec, hashes.len(), fx);
+            fx.now.push(Effect::SendFiles { session, spec, hashes });
+        } else {
+            let sentence = format!("{agent} asked for files of spec {spec:?}, which is not one of its: not sent");
+            fx.now.push(Effect::Alert(sentence));
         }
+    }
+
+    /// Runs of a spec whose agent has not got its files yet say so until they start.
+    fn note_waiting(&mut self, agent: &AgentName, spec: SpecHash, files: usize, fx: &mut Effects) {
+        let runs = self.agents.get(agent).map(|state| state.runs.clone()).unwrap_or_default();
+        for run in runs {
+            let Some(row) = self.runs.get_mut(&run).filter(|row| row.run.spec.spec_hash == spec) else { continue };
+            let status = &mut row.run.status;
+            let reason = Some(Reason::WAITING_FOR_FILES);
+            if status.phase == RunPhase::StartingUp && status.reason != reason {
+                let message = format!("{agent} waits for {files} of the files that travel with the workflow");
+                (status.reason, status.message) = (reason, Some(message));
+                fx.commit.push(Change::PutRun(Box::new(row.clone())));
+            }
+        }
+    }
+
+    /// The specs of what an agent owns, and of what it runs.
+    fn useful_specs(&self, agent: &AgentName) -> impl Iterator<Item = SpecHash> {
+        let state = self.agents.get(agent);
+        let owned = state.into_iter().flat_map(|state| &state.owned).filter_map(|key| self.owners.get(key));
+        let runs = state.into_iter().flat_map(|state| &state.runs).filter_map(|run| self.runs.get(run));
+        owned.map(|owned| owned.row.spec_hash).chain(runs.map(|row| row.run.spec.spec_hash))
     }
 
     /// Tells every agent what changed in its set, and then which runs are its.

@@ -1,7 +1,9 @@
 //! Stories: one controller's machine and some agents' machines in a world of memory, where time is a number.
 
 mod after;
+mod files;
 mod groups;
+mod ledger;
 mod operators;
 mod recovery;
 mod stories;

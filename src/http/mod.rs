@@ -4,12 +4,16 @@
 //! document of RFC 9457.
 
 mod agents;
+mod artifacts;
 pub mod auth;
+mod firings;
+mod history;
 mod hooks;
 mod lists;
 mod logs;
 mod objects;
 mod operate;
+mod plan;
 mod problem;
 mod query;
 mod runs;
@@ -20,6 +24,7 @@ mod tests;
 pub mod tls;
 mod watch;
 mod webhook;
+mod why;
 
 use std::{fmt, pin::Pin, sync::Arc, time::Duration};
 
@@ -35,13 +40,14 @@ use tokio::{
     sync::{Mutex, watch as tokio_watch},
     time::timeout,
 };
+use xene_agent::content::ContentStore;
 
 pub use self::serve::serve;
 use self::{
     auth::{AdminToken, HookSecret},
     problem::Problem,
 };
-use crate::driver::Handle;
+use crate::{compile::Limits, driver::Handle, source::Browser};
 
 /// The longest body that is taken, in bytes.
 const MAX_BODY: usize = 1 << 20;
@@ -64,8 +70,14 @@ pub struct Config {
     pub hosts: Vec<String>,
     /// SHA-256 of the CA's certificate, hex; part of every join token.
     pub ca_fingerprint: String,
+    /// Where the bytes of artifacts are.
+    pub files: ContentStore,
     /// Behind `POST /api/v1/sync`.
     pub sync: SyncHook,
+    /// The source's commits; `None` in directory mode.
+    pub browser: Option<Browser>,
+    /// What plans are compiled with.
+    pub limits: Limits,
     /// True once the process stops: streams without end then end.
     pub stopping: tokio_watch::Receiver<bool>,
 }
@@ -83,11 +95,26 @@ struct Api {
     config: Config,
     /// Held from looking a delivery up until its run is durable, so that equal ones make one run.
     deliveries: [Mutex<()>; DELIVERY_LOCKS],
+    /// One plan at a time: it compiles what it is given.
+    planning: Mutex<()>,
+}
+
+impl Api {
+    /// Does what may block, such as to look into a repository.
+    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+        let ended = tokio::task::spawn_blocking(work).await;
+        ended.map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the request failed"))
+    }
 }
 
 /// The API's routes.
 pub fn router(handle: Handle, config: Config) -> Router {
-    let api = Arc::new(Api { handle, config, deliveries: std::array::from_fn(|_| Mutex::default()) });
+    let api = Arc::new(Api {
+        handle,
+        config,
+        deliveries: std::array::from_fn(|_| Mutex::default()),
+        planning: Mutex::default(),
+    });
     let v1 = Router::new()
         .route("/source", get(lists::source))
         .route("/source/suspend", post(operate::suspend_source))
@@ -95,18 +122,25 @@ pub fn router(handle: Handle, config: Config) -> Router {
         .route("/source/approve-prune", post(operate::approve_prune))
         .route("/workflows", get(lists::workflows))
         .route("/workflows/{name}", get(lists::workflow))
+        .route("/workflows/{name}/history", get(history::history))
         .route("/workflows/{name}/suspend", post(operate::suspend_workflow))
         .route("/workflows/{name}/resume", post(operate::resume_workflow))
         .route("/pipelines", get(lists::pipelines))
         .route("/pipelines/{workflow}/{pipeline}", get(lists::pipeline))
+        .route("/pipelines/{workflow}/{pipeline}/firings", get(firings::firings))
+        .route("/pipelines/{workflow}/{pipeline}/why", get(why::pipeline))
         .route("/pipelines/{workflow}/{pipeline}/suspend", post(operate::suspend_pipeline))
         .route("/pipelines/{workflow}/{pipeline}/resume", post(operate::resume_pipeline))
+        .route("/plan", get(plan::of_commit).post(plan::of_files).layer(DefaultBodyLimit::max(plan::MAX_BODY)))
         .route("/runs", get(lists::runs).post(runs::start))
         .route("/runs/{name}", get(lists::run))
         .route("/runs/{name}/cancel", post(runs::cancel))
         .route("/runs/{name}/approve", post(operate::approve))
         .route("/runs/{name}/rerun", post(operate::rerun))
         .route("/runs/{name}/logs", get(logs::logs))
+        .route("/runs/{name}/artifacts", get(artifacts::list))
+        .route("/runs/{name}/artifacts/{task}/{*path}", get(artifacts::download))
+        .route("/runs/{name}/why", get(why::run))
         .route("/agents", get(lists::agents))
         .route("/agents/tokens", post(agents::create_token))
         .route("/agents/{name}", get(lists::agent))
@@ -168,9 +202,8 @@ async fn finish(request: Request, next: Next) -> Response {
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(
-        header::CONTENT_SECURITY_POLICY,
-        HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
-    );
+    headers
+        .entry(header::CONTENT_SECURITY_POLICY)
+        .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
     response
 }

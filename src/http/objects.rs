@@ -89,7 +89,7 @@ impl Suspensions {
     }
 
     /// Its own, or its workflow's.
-    fn of_pipeline(&self, key: &PipelineKey) -> Option<Suspension> {
+    pub(super) fn of_pipeline(&self, key: &PipelineKey) -> Option<Suspension> {
         self.of(&Suspendable::Pipeline(key.clone())).or_else(|| self.of_workflow(&key.workflow))
     }
 }

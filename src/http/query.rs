@@ -67,11 +67,20 @@ impl Query {
 
     /// Takes `since`: a time, or how long ago.
     pub(super) fn since(&mut self) -> Result<Option<Timestamp>, Problem> {
-        let Some(value) = self.take("since") else { return Ok(None) };
+        self.moment("since")
+    }
+
+    /// Takes `until`: a time, or how long ago.
+    pub(super) fn until(&mut self) -> Result<Option<Timestamp>, Problem> {
+        self.moment("until")
+    }
+
+    fn moment(&mut self, name: &str) -> Result<Option<Timestamp>, Problem> {
+        let Some(value) = self.take(name) else { return Ok(None) };
         if let Ok(at) = value.parse::<Timestamp>() {
             return Ok(Some(at));
         }
-        let refuse = || Problem::bad_request(format!("since takes an RFC 3339 time or a duration, not {value:?}"));
+        let refuse = || Problem::bad_request(format!("{name} takes an RFC 3339 time or a duration, not {value:?}"));
         let ago = value.parse::<Duration>().map_err(|_| refuse())?;
         let ago = std::time::Duration::from_millis(ago.as_millis());
         clock::now().wall.checked_sub(ago).map(Some).map_err(|_| refuse())

@@ -16,7 +16,7 @@ use tokio::{
 use tower::ServiceExt as _;
 use xene_schemas::{
     event::EventType,
-    meta::{Generation, PipelineKey, Revision, RunName},
+    meta::{FileHash, Generation, PipelineKey, Revision, RunName},
     phase::RunPhase,
     pipeline::CompiledPipeline,
     run::{Run, RunSpec},
@@ -39,6 +39,7 @@ struct World {
     router: Router,
     store: Store,
     logs: LogStore,
+    files: ContentStore,
     asked: Arc<StdMutex<Vec<Command>>>,
     stop: Sender<bool>,
     _data: TempDir,
@@ -97,6 +98,7 @@ fn seed(store: &Store, workflow: &str) {
             params: spec.params.clone(),
             triggers: row.spec.triggers.clone(),
             spec: spec.clone(),
+            files: vec![],
         };
         let (spec_hash, bytes) = compiled.encode();
         batch.push(Change::PutSpec(spec_hash, bytes.into()));
@@ -135,15 +137,19 @@ impl World {
             Ok(answer)
         });
         let (stop, stopping) = tokio_watch::channel(false);
+        let files = ContentStore::open(&data.path().join("files")).unwrap();
         let config = Config {
             admin: AdminToken::new(ADMIN),
             hooks: HookSecret([7; 32]),
             hosts: vec!["xene.example".to_owned()],
             ca_fingerprint: "ab".repeat(32),
+            files: files.clone(),
             sync: Arc::new(|| Box::pin(async { Err("the source is gone".to_owned()) })),
+            browser: None,
+            limits: Limits::default(),
             stopping,
         };
-        Self { router: router(handle, config), store, logs, asked, stop, _data: data }
+        Self { router: router(handle, config), store, logs, files, asked, stop, _data: data }
     }
 
     async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Response {
@@ -520,6 +526,39 @@ async fn logs_read_as_text_and_as_lines_of_json() {
         assert_eq!(world.get(&path(query)).await.status(), status, "{query}");
     }
     assert_eq!(world.get(&format!("/api/v1/runs/{}/logs", run_name(9))).await.status(), 404);
+}
+
+#[tokio::test]
+async fn artifacts_are_listed_and_given_as_attachments_without_rights() {
+    let world = World::new();
+    let name = run_name(1);
+    let mut run = row(&"w/build".parse().unwrap(), name, None, RunPhase::Success);
+    let hash = world.files.keep(b"<script>alert(1)</script>").unwrap();
+    let late = FileHash::of(b"late");
+    let task = json!({"phase": "Success", "steps": [], "artifacts": [
+        {"path": "out/page one.html", "size": 25, "hash": hash.to_string()},
+        {"path": "late", "size": 4, "hash": late.to_string()}]});
+    run.run.status.tasks.insert("t[os=linux]".into(), serde_json::from_value(task).unwrap());
+    commit(&world.store, vec![Change::PutRun(Box::new(run))]);
+    let base = format!("/api/v1/runs/{name}/artifacts");
+    let list: Value = serde_json::from_str(&text(world.get(&base).await).await).unwrap();
+    assert_eq!(list["items"][0]["path"], "out/page one.html");
+    assert_eq!(list["items"][0]["task"], "t[os=linux]");
+    assert_eq!((&list["items"][0]["pending"], &list["items"][1]["pending"]), (&Value::Null, &json!(true)));
+    let answer = world.get(&format!("{base}/t%5Bos%3Dlinux%5D/out/page%20one.html")).await;
+    assert_eq!(answer.status(), 200);
+    let header = |name: &str| answer.headers()[name].to_str().unwrap().to_owned();
+    assert_eq!(header("content-disposition"), "attachment; filename*=UTF-8''page%20one.html");
+    assert_eq!(header("content-type"), "application/octet-stream");
+    assert_eq!(header("x-content-type-options"), "nosniff");
+    assert_eq!(header("content-security-policy"), "sandbox; default-src 'none'");
+    assert_eq!(header("content-length"), "25");
+    assert_eq!(text(answer).await, "<script>alert(1)</script>");
+    assert_eq!(world.get(&format!("{base}/t%5Bos%3Dlinux%5D/late")).await.status(), 409, "still on its way");
+    for absent in ["t/late", "t%5Bos%3Dlinux%5D/..%2F..%2Fadmin.token", "t%5Bos%3Dlinux%5D/%2Fetc%2Fpasswd"] {
+        assert_eq!(world.get(&format!("{base}/{absent}")).await.status(), 404, "{absent}");
+    }
+    assert_eq!(world.get(&format!("/api/v1/runs/{}/artifacts", run_name(9))).await.status(), 404);
 }
 
 #[tokio::test]

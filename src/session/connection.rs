@@ -17,7 +17,7 @@ use xene_schemas::{
     },
 };
 
-use super::{Driver, LogSink, listener::Shared, logs};
+use super::{Driver, LogSink, files, listener::Shared, logs};
 use crate::decide::event::Event;
 
 /// How long an agent may take to say Hello.
@@ -75,7 +75,7 @@ pub(super) async fn serve<D: Driver, L: LogSink>(
     }
     let session = shared.next_session();
     // Before the machine hears of it, which answers at once.
-    shared.sessions.insert(session, outgoing.clone());
+    let wanted = shared.sessions.insert(session, outgoing.clone());
     let address = connection.remote_address().ip().to_canonical().to_string();
     tracing::info!(?session, %agent, address, "session opened");
     let opened = Event::SessionOpened { session, agent: agent.clone(), fingerprint, address, hello: Box::new(hello) };
@@ -97,6 +97,11 @@ pub(super) async fn serve<D: Driver, L: LogSink>(
             outgoing.closing().await;
             tokio::time::sleep(CLOSE_PATIENCE).await;
         };
+        let sending = async {
+            files::send(&shared.files, &connection, wanted).await;
+            // How the connection ended, the others tell.
+            std::future::pending::<()>().await;
+        };
         let mut writing = Box::pin(outgoing.write_to(&mut send));
         let ended = tokio::select! {
             ended = reading => ended,
@@ -107,6 +112,7 @@ pub(super) async fn serve<D: Driver, L: LogSink>(
                 }
             }
             () = closing => Ended::Broken(WriteEnd::Stalled.to_string()),
+            () = sending => Ended::Here,
             () = logs::accept(shared, &connection, &agent, &outgoing) => Ended::Broken("the connection ended".into()),
         };
         if matches!(ended, Ended::ByAgent) {

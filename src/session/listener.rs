@@ -22,6 +22,7 @@ use tokio::{
 };
 use xene_agent::{
     clock,
+    content::ContentStore,
     decide::time::BootTime,
     session::{
         tls,
@@ -96,6 +97,7 @@ impl ListenerConfig {
 pub(super) struct Shared<D, L> {
     pub(super) driver: D,
     pub(super) logs: L,
+    pub(super) files: ContentStore,
     pub(super) pki: Arc<Pki>,
     pub(super) sessions: Sessions,
     ids: AtomicU64,
@@ -141,7 +143,7 @@ pub struct Listener {
 impl Listener {
     /// Listens, and serves whoever comes.
     ///
-    /// `sessions` is where the machine's side finds those that stand.
+    /// `files` is what agents are sent, `sessions` is where the machine's side finds those that stand.
     ///
     /// # Errors
     /// If the address is taken, or TLS can't be set up.
@@ -150,6 +152,7 @@ impl Listener {
         pki: Arc<Pki>,
         driver: D,
         logs: L,
+        files: ContentStore,
         sessions: Sessions,
     ) -> Result<Self, ListenerError> {
         let mut server = ServerConfig::with_crypto(Arc::new(pki.server_config()?));
@@ -160,6 +163,7 @@ impl Listener {
         let shared = Arc::new(Shared {
             driver,
             logs,
+            files,
             pki,
             sessions: sessions.clone(),
             ids: AtomicU64::new(1),

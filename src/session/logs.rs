@@ -1,4 +1,4 @@
-//! Log streams of one session: bytes into the log store, acknowledged once they are durable.
+//! Streams of one session: bytes of logs into the log store, acknowledged once they are durable; and artifacts.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,7 +14,7 @@ use xene_schemas::{
     },
 };
 
-use super::{Append, Driver, LogSink, listener::Shared};
+use super::{Append, Driver, LogSink, artifacts, listener::Shared};
 
 /// Taken at a time, in bytes.
 const CHUNK: usize = 256 << 10;
@@ -26,7 +26,7 @@ const SYNC_AFTER: Duration = Duration::from_millis(100);
 /// A stream on which nothing comes for this long is stopped; agents end quiet streams themselves before that.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// Takes the log streams of a session until its connection ends.
+/// Takes the streams of a session until its connection ends.
 pub(super) async fn accept<D: Driver, L: LogSink>(
     shared: &Arc<Shared<D, L>>,
     connection: &Connection,
@@ -38,14 +38,30 @@ pub(super) async fn accept<D: Driver, L: LogSink>(
         // It ends with the connection.
         tokio::spawn(async move {
             let mut reader = FrameReader::new(stream, MAX_JOIN_FRAME);
-            let header = match timeout(IDLE, reader.next::<LogMessage>()).await {
-                Ok(Ok(Some(LogMessage::Header(header)))) => header,
-                _ => return stop(reader.into_parts().0, codes::PROTOCOL),
+            let Ok(Ok(Some(message))) = timeout(IDLE, reader.next::<LogMessage>()).await else {
+                return stop(reader.into_parts().0, codes::PROTOCOL);
             };
-            let (run, (mut stream, first)) = (header.run, reader.into_parts());
-            if let Err(error) = take(&shared.logs, &agent, header, &mut stream, first.freeze(), &outgoing).await {
-                tracing::debug!(%agent, %run, error, "log not taken");
-                stop(stream, codes::LOG_REFUSED);
+            let (mut stream, first) = reader.into_parts();
+            let (first, sink) = (first.freeze(), &shared.logs);
+            match message {
+                LogMessage::Header(header) => {
+                    let run = header.run;
+                    if let Err(error) = take(sink, &agent, header, &mut stream, first, &outgoing).await {
+                        tracing::debug!(%agent, %run, error, "log not taken");
+                        stop(stream, codes::LOG_REFUSED);
+                    }
+                }
+                LogMessage::Artifact(header) => {
+                    let (run, to) = (header.run, (sink, &shared.files));
+                    match artifacts::take(to, &agent, &header, &mut stream, first, &outgoing).await {
+                        // Also what is still to come of one that is here already.
+                        Ok(()) => stop(stream, codes::DONE),
+                        Err(error) => {
+                            tracing::debug!(%agent, %run, error, "artifact not taken");
+                            stop(stream, codes::FILE_REFUSED);
+                        }
+                    }
+                }
             }
         });
     }

@@ -2,7 +2,7 @@
 //!
 //! [`Listener`] takes connections; each becomes a session (`connection`, `logs`) or an enrolment (`enrol`). What an
 //! agent says reaches the machine by [`Driver`], its log bytes reach [`LogSink`], and what the machine wants said goes
-//! out by [`Sessions`]. Who an agent is, its certificate says ([`pki`]) and nothing else does.
+//! out by [`Sessions`], and so do files. Who an agent is, its certificate says ([`pki`]) and nothing else does.
 
 use std::{
     collections::HashMap,
@@ -11,10 +11,15 @@ use std::{
 };
 
 use bytes::Bytes;
+use tokio::sync::mpsc;
 use xene_agent::session::Outgoing;
 use xene_schemas::{
     meta::{AgentName, RunName},
-    wire::{control::ControllerMessage, logs::LogHeader},
+    pipeline::PipelineFile,
+    wire::{
+        control::ControllerMessage,
+        logs::{ArtifactHeader, LogHeader},
+    },
 };
 
 use crate::{
@@ -22,8 +27,10 @@ use crate::{
     driver::{Closed, Handle},
 };
 
+mod artifacts;
 mod connection;
 mod enrol;
+mod files;
 mod listener;
 mod logs;
 pub mod pki;
@@ -55,6 +62,17 @@ impl Driver for Handle {
     }
 }
 
+/// Whether an artifact may be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MayStore {
+    /// A run of this agent names it.
+    Yes,
+    /// Nothing names it any more, so the agent need not keep it either.
+    Unwanted,
+    /// The run is another agent's, or keeps too much.
+    No,
+}
+
 /// Whether a log is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Append {
@@ -72,6 +90,9 @@ pub trait LogSink: Clone + Send + Sync + 'static {
     /// under that ownership.
     fn may_append(&self, agent: &AgentName, header: &LogHeader) -> impl Future<Output = Append> + Send;
 
+    /// Whether this agent may store this artifact. Asked once the fact that names it is acknowledged.
+    fn may_store(&self, agent: &AgentName, header: &ArtifactHeader) -> impl Future<Output = MayStore> + Send;
+
     /// Appends bytes that belong at `offset` of the run's log. What it has of them already is passed over.
     ///
     /// # Errors
@@ -87,16 +108,23 @@ pub trait LogSink: Clone + Send + Sync + 'static {
 
 /// The sessions that stand. Cheap to clone; no call blocks.
 #[derive(Debug, Clone, Default)]
-pub struct Sessions(Arc<Mutex<HashMap<SessionId, Outgoing<ControllerMessage>>>>);
+pub struct Sessions(Arc<Mutex<HashMap<SessionId, Peer>>>);
+
+/// The ways to one agent.
+#[derive(Debug, Clone)]
+struct Peer {
+    outgoing: Outgoing<ControllerMessage>,
+    files: mpsc::Sender<Vec<PipelineFile>>,
+}
 
 impl Sessions {
-    fn map(&self) -> MutexGuard<'_, HashMap<SessionId, Outgoing<ControllerMessage>>> {
+    fn map(&self) -> MutexGuard<'_, HashMap<SessionId, Peer>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says this to an agent; dropped if the session is gone or ending. A session whose agent does not read is ended.
     pub fn send(&self, session: SessionId, message: &ControllerMessage) {
-        let outgoing = self.map().get(&session).cloned();
+        let outgoing = self.map().get(&session).map(|peer| peer.outgoing.clone());
         if let Some(outgoing) = outgoing
             && outgoing.send(message).is_err()
         {
@@ -106,17 +134,28 @@ impl Sessions {
 
     /// Ends a session once what was said is out; a sentence says why.
     pub fn close(&self, session: SessionId, reason: &str) {
-        if let Some(outgoing) = self.map().get(&session) {
-            outgoing.close(reason);
+        if let Some(peer) = self.map().get(&session) {
+            peer.outgoing.close(reason);
+        }
+    }
+
+    /// Sends files, one after another. An agent that asks for more than it takes is not served: it asks again.
+    pub fn send_files(&self, session: SessionId, wanted: Vec<PipelineFile>) {
+        if let Some(peer) = self.map().get(&session)
+            && peer.files.try_send(wanted).is_err()
+        {
+            tracing::debug!(?session, "an agent asks for more files than it takes");
         }
     }
 
     fn close_all(&self, reason: &str) {
-        self.map().values().for_each(|outgoing| outgoing.close(reason));
+        self.map().values().for_each(|peer| peer.outgoing.close(reason));
     }
 
-    fn insert(&self, session: SessionId, outgoing: Outgoing<ControllerMessage>) {
-        self.map().insert(session, outgoing);
+    fn insert(&self, session: SessionId, outgoing: Outgoing<ControllerMessage>) -> mpsc::Receiver<Vec<PipelineFile>> {
+        let (files, wanted) = mpsc::channel(files::REQUESTS);
+        self.map().insert(session, Peer { outgoing, files });
+        wanted
     }
 
     fn remove(&self, session: SessionId) {

@@ -18,14 +18,16 @@ use tokio::{
 };
 use xene_agent::{
     clock,
+    content::ContentStore,
     session::{
-        ClientConfig, ClientEvent, Identity, IdentityError, JoinToken, LogSource, Uploads, run,
+        ArtifactUploads, ClientConfig, ClientEvent, Downloads, Identity, IdentityError, JoinToken, LogSource, Uploads,
+        run,
         tls::{self, SERVER_NAME, provider},
         transport::Liveness,
     },
 };
 use xene_schemas::{
-    meta::{Epoch, Labels, Name},
+    meta::{Epoch, Labels, Name, SpecHash},
     wire::{
         ALPN, Message,
         control::{AgentMessage, Certificate, Hello, Refused, Renew, SetWanted, StoreSeen, Welcome},
@@ -36,6 +38,7 @@ use super::*;
 
 mod conversation;
 mod enrolment;
+mod files;
 mod logs;
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -90,6 +93,10 @@ impl LogSink for FakeLogs {
             false if header.settled => Append::Never,
             false => Append::NotYet,
         }
+    }
+
+    async fn may_store(&self, agent: &AgentName, header: &ArtifactHeader) -> MayStore {
+        if agent.as_str() == "alpha" && header.size < 1 << 30 { MayStore::Yes } else { MayStore::No }
     }
 
     async fn append(&self, run: RunName, offset: u64, bytes: Bytes) -> io::Result<()> {
@@ -147,6 +154,7 @@ struct Controller {
     pki: Arc<Pki>,
     driver: FakeDriver,
     logs: FakeLogs,
+    files: ContentStore,
     sessions: Sessions,
     events: mpsc::Receiver<Event>,
     listener: Option<Listener>,
@@ -168,6 +176,7 @@ impl Controller {
             pki,
             driver,
             logs: FakeLogs::default(),
+            files: ContentStore::open(&folder.join("store")).unwrap(),
             sessions: Sessions::default(),
             events,
             listener: None,
@@ -187,7 +196,7 @@ impl Controller {
     fn bind(&self) -> Result<Listener, ListenerError> {
         let config = ListenerConfig { liveness: self.liveness, ..ListenerConfig::new(self.address) };
         let (pki, driver, logs) = (self.pki.clone(), self.driver.clone(), self.logs.clone());
-        Listener::bind(&config, pki, driver, logs, self.sessions.clone())
+        Listener::bind(&config, pki, driver, logs, self.files.clone(), self.sessions.clone())
     }
 
     async fn restart(&mut self) {
@@ -268,6 +277,11 @@ fn hello(version: u16) -> AgentMessage {
 struct Agent {
     events: mpsc::Receiver<ClientEvent>,
     uploads: Uploads<FakeSource>,
+    files: ContentStore,
+    downloads: Downloads,
+    complete: mpsc::UnboundedReceiver<SpecHash>,
+    artifacts: ArtifactUploads,
+    _folder: tempfile::TempDir,
     task: JoinHandle<()>,
 }
 
@@ -276,8 +290,14 @@ impl Agent {
         let (events_in, events) = mpsc::channel(64);
         let uploads = Uploads::default();
         let config = ClientConfig::new(controller.to_string());
-        let task = tokio::spawn(run(config, identity, uploads.clone(), events_in));
-        Self { events, uploads, task }
+        let folder = tempfile::tempdir().unwrap();
+        let files = ContentStore::open(folder.path()).unwrap();
+        let (completed, complete) = mpsc::unbounded_channel();
+        let downloads = Downloads::new(files.clone(), completed);
+        let artifacts = ArtifactUploads::new(files.clone());
+        let all = (uploads.clone(), downloads.clone(), artifacts.clone());
+        let task = tokio::spawn(run(config, identity, all, events_in));
+        Self { events, uploads, files, downloads, complete, artifacts, _folder: folder, task }
     }
 
     async fn next(&mut self) -> ClientEvent {

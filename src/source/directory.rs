@@ -19,8 +19,11 @@ use super::{
     files::{self, DEFAULT_FOLDER, IGNORE_FILE, Ignore, Problems},
     health::{Failure, Reason},
     snapshot::{FileEntry, Known, MAX_FILE_BYTES, Snapshot},
+    travel::{Carrier, Travel, without_files},
     worker::{Look, Pace, Reader, Seen},
 };
+
+mod travel;
 
 /// A folder of this machine.
 pub(super) struct Directory {
@@ -33,6 +36,7 @@ pub(super) struct Directory {
     watched: BTreeSet<PathBuf>,
     /// Device and inode of the root, when it last held something.
     root: Option<(u64, u64)>,
+    carrier: Carrier,
 }
 
 /// What tells a file's states apart, without its content.
@@ -84,7 +88,8 @@ enum Content {
 impl Directory {
     /// The folder at `location`, an absolute path; `folder` must be clean.
     pub(super) fn new(location: PathBuf, folder: Option<String>) -> Self {
-        Self { location, folder, read: HashMap::new(), watched: BTreeSet::new(), root: None }
+        let (read, watched) = (HashMap::new(), BTreeSet::new());
+        Self { location, folder, read, watched, root: None, carrier: Carrier::default() }
     }
 
     fn folder_of(&self, root: &Path) -> Result<String, Failure> {
@@ -156,6 +161,7 @@ impl Reader for Directory {
         };
         pass.read_ignore_file(&folder, &real);
         pass.walk(&folder, &real, &self.read);
+        pass.carry(&mut self.carrier, &self.read)?;
         self.watched = pass.watched;
         self.read = pass.read;
         let (problems, complete) = pass.problems.finish();
@@ -173,6 +179,10 @@ impl Reader for Directory {
             snapshot: Ok((!same).then_some(snapshot)),
             unsettled: pass.unsettled && !look.hurry,
         })
+    }
+
+    fn carry(&mut self, travel: Travel) {
+        self.carrier = Carrier::new(travel);
     }
 
     fn watches(&self) -> Vec<(PathBuf, RecursiveMode)> {
@@ -214,7 +224,7 @@ impl Pass<'_> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return,
             Err(error) => return self.problems.unreadable(&shown, &error.to_string()),
         };
-        match self.content(&real) {
+        match self.content(&real, MAX_FILE_BYTES) {
             Ok(Content::Whole(bytes, _)) => {
                 self.ignore = Ignore::parse(folder, &String::from_utf8_lossy(&bytes), &mut self.problems);
             }
@@ -295,15 +305,16 @@ impl Pass<'_> {
             Err(error) => return self.unreadable(&path, &error),
         };
         let known = self.known.get(&path);
+        let known_itself = known.map(|known| without_files(known));
         let same = before.get(&path).filter(|before| before.is_final && before.stamp == stamp);
-        if let Some(same) = same.filter(|same| known == Some(&same.content)) {
+        if let Some(same) = same.filter(|same| known_itself == Some(&same.content)) {
             let content = same.content.clone();
             self.read.insert(path.clone(), ReadBefore { stamp, content: content.clone(), is_final: true });
-            self.files.insert(path, FileEntry { content, bytes: None });
+            self.files.insert(path, FileEntry { content, bytes: None, files: None });
             return;
         }
         let before = before.get(&path);
-        match self.content(real) {
+        match self.content(real, MAX_FILE_BYTES) {
             Ok(Content::Whole(_, stamp)) if !self.hurry && before.is_some_and(|before| stamp.lags(&before.stamp)) => {
                 self.wait_for(path, before);
             }
@@ -311,14 +322,14 @@ impl Pass<'_> {
                 let content = blake3::hash(&bytes).to_hex().to_string();
                 let is_final = age(stamp.modified.max(stamp.changed)) > COARSEST_CLOCK;
                 self.read.insert(path.clone(), ReadBefore { stamp, content: content.clone(), is_final });
-                let bytes = (known != Some(&content)).then_some(bytes);
-                self.files.insert(path, FileEntry { content, bytes });
+                let bytes = (known_itself != Some(&content)).then_some(bytes);
+                self.files.insert(path, FileEntry { content, bytes, files: None });
             }
             Ok(Content::Unsettled) if !self.hurry => self.wait_for(path, before),
             Ok(Content::Unsettled) => {
                 // What it last said stays.
                 if let Some(content) = known {
-                    self.files.insert(path.clone(), FileEntry { content: content.clone(), bytes: None });
+                    self.files.insert(path.clone(), FileEntry { content: content.clone(), bytes: None, files: None });
                 }
                 self.problems.unsettled(&path);
             }
@@ -327,8 +338,8 @@ impl Pass<'_> {
         }
     }
 
-    /// The content of the file at `real`, which lies below the root and is no link.
-    fn content(&self, real: &Path) -> io::Result<Content> {
+    /// The content of the file at `real`, which lies below the root and is no link, if it has at most `limit` bytes.
+    fn content(&self, real: &Path, limit: u64) -> io::Result<Content> {
         let mut file = open(&self.root, real)?;
         let metadata = file.metadata()?;
         if !metadata.is_file() {
@@ -338,11 +349,11 @@ impl Pass<'_> {
         if !self.hurry && age(before.modified) < QUIET {
             return Ok(Content::Unsettled);
         }
-        if before.size > MAX_FILE_BYTES {
+        if before.size > limit {
             return Ok(Content::TooLarge(before.size));
         }
         let mut bytes = Vec::with_capacity(usize::try_from(before.size).unwrap_or(0));
-        Read::by_ref(&mut file).take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+        Read::by_ref(&mut file).take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
         let after = [file.metadata()?, fs::symlink_metadata(real)?].map(|metadata| stamp(&metadata));
         if after != [before; 2] || bytes.len() as u64 != before.size {
             return Ok(Content::Unsettled);

@@ -8,15 +8,19 @@ use std::{
     sync::Arc,
 };
 
-use git2::{ErrorCode, ObjectType, Oid, Repository, RepositoryOpenFlags, StatusOptions};
+use git2::{ErrorCode, ObjectType, Odb, Oid, Repository, RepositoryOpenFlags, StatusOptions};
 use notify::RecursiveMode;
 use xene_schemas::meta::Revision;
 
+use self::travel::Taken;
 use super::{
     files::{self, DEFAULT_FOLDER, IGNORE_FILE, Ignore, Problems},
     health::{Failure, Reason, SourceError},
     snapshot::{FileEntry, Known, MAX_FILE_BYTES, Snapshot},
+    travel::{Carrier, Travel, with_files},
 };
+
+mod travel;
 
 /// A chain of links longer than this is a loop.
 const MAX_LINKS: usize = 8;
@@ -33,6 +37,9 @@ pub(super) struct GitReader {
     trees: HashMap<String, (Oid, Arc<[Child]>)>,
     /// The `.xeneignore` that shaped them.
     ignore_file: Option<Oid>,
+    carrier: Carrier,
+    /// By workflow file, so that folders whose trees did not change are not looked through again.
+    taken: HashMap<String, Taken>,
 }
 
 /// The tip of the branch that is followed.
@@ -68,7 +75,22 @@ impl GitReader {
     pub(super) fn open(path: &Path, branch: Option<String>, folder: Option<String>) -> Result<Self, SourceError> {
         let repo = open(path)?;
         let identity = identity(repo.path()).ok_or_else(|| SourceError::PathMissing(path.to_owned()))?;
-        Ok(Self { path: path.to_owned(), repo, identity, branch, folder, trees: HashMap::new(), ignore_file: None })
+        Ok(Self {
+            path: path.to_owned(),
+            repo,
+            identity,
+            branch,
+            folder,
+            trees: HashMap::new(),
+            ignore_file: None,
+            carrier: Carrier::default(),
+            taken: HashMap::new(),
+        })
+    }
+
+    /// Has files travel from now on.
+    pub(super) fn carry(&mut self, travel: Travel) {
+        self.carrier = Carrier::new(travel);
     }
 
     /// The tip of the branch, now.
@@ -98,6 +120,11 @@ impl GitReader {
         })
     }
 
+    /// The repository itself, to look around in.
+    pub(super) fn repository(&self) -> &Repository {
+        &self.repo
+    }
+
     /// True if `new` has `old` in its history; false if `old` is unknown here.
     pub(super) fn descends(&self, new: Oid, old: Oid) -> bool {
         new == old || self.repo.graph_descendant_of(new, old).unwrap_or(false)
@@ -105,9 +132,8 @@ impl GitReader {
 
     /// The files of a commit. What `known` has is not read again.
     pub(super) fn read(&mut self, commit: Oid, known: &Known) -> Result<Snapshot, Failure> {
-        let commit = self.repo.find_commit(commit).map_err(|error| unreadable(&error))?;
-        let root = commit.tree_id();
-        let (folder, tree) = self.folder_tree(commit.id(), root)?;
+        let (root, author, subject) = self.describe(commit)?;
+        let (folder, tree) = self.folder_tree(commit, root)?;
         let mut listing = Listing::default();
         let (ignore_file, ignore) = self.ignore_rules(&folder, tree, &mut listing.problems)?;
         if self.ignore_file != ignore_file {
@@ -117,15 +143,21 @@ impl GitReader {
         let Listing { files, mut problems, trees } = listing;
         self.trees = trees;
         self.ignore_file = ignore_file;
-        let files = self.read_changed(files, known, &mut problems)?;
+        let files = self.read_changed(files, known, root, &mut problems)?;
         let (problems, complete) = problems.finish();
+        Ok(Snapshot { revision: revision(commit), author, subject, files, complete, problems })
+    }
+
+    /// A commit's tree, author and subject.
+    fn describe(&self, commit: Oid) -> Result<(Oid, Option<String>, Option<String>), Failure> {
+        let commit = self.repo.find_commit(commit).map_err(|error| unreadable(&error))?;
         let author = commit.author();
         let author = match (author.name(), author.email()) {
             (Ok(name), Ok(email)) => Some(format!("{name} <{email}>")),
             _ => None,
         };
         let subject = commit.summary_bytes().map(|subject| String::from_utf8_lossy(subject).into_owned());
-        Ok(Snapshot { revision: revision(commit.id()), author, subject, files, complete, problems })
+        Ok((commit.tree_id(), author, subject))
     }
 
     /// How many files that count differ between the work tree and its commit; 0 without a work tree, or if the branch
@@ -248,7 +280,7 @@ impl GitReader {
                 Child::Folder { path, tree } => self.walk(path, *tree, root, ignore, listing)?,
                 Child::File { path, content, blob } => listing.files.push((path.clone(), content.clone(), *blob)),
                 Child::Link { path, blob } => match self.follow(path, *blob, root) {
-                    Ok(blob) => listing.files.push((path.clone(), blob.to_string(), blob)),
+                    Ok((blob, _)) => listing.files.push((path.clone(), blob.to_string(), blob)),
                     Err(why) => listing.problems.bad_link(path, why),
                 },
                 Child::Submodule { path } => listing.problems.submodule(path),
@@ -288,8 +320,8 @@ impl GitReader {
         Ok(children.into())
     }
 
-    /// The blob behind a link, which must lie in the same commit.
-    fn follow(&self, path: &str, link: Oid, root: Oid) -> Result<Oid, &'static str> {
+    /// The blob behind a link, which must lie in the same commit, and its mode.
+    fn follow(&self, path: &str, link: Oid, root: Oid) -> Result<(Oid, i32), &'static str> {
         let root = self.repo.find_tree(root).map_err(|_| "can't be read")?;
         let (mut path, mut link) = (path.to_owned(), link);
         for _ in 0..MAX_LINKS {
@@ -301,40 +333,70 @@ impl GitReader {
                 LINK => link = entry.id(),
                 TREE => return Err("leads to a folder"),
                 GITLINK => return Err("leads into a submodule"),
-                _ => return Ok(entry.id()),
+                mode => return Ok((entry.id(), mode)),
             }
         }
         Err("leads in a circle")
     }
 
     fn read_changed(
-        &self,
+        &mut self,
         listed: Vec<(String, String, Oid)>,
         known: &Known,
+        root: Oid,
         problems: &mut Problems,
     ) -> Result<BTreeMap<String, FileEntry>, Failure> {
-        let odb = self.repo.odb().map_err(|error| unreadable(&error))?;
         let mut files = Vec::with_capacity(listed.len());
         for (path, content, blob) in listed {
-            if known.get(&path) == Some(&content) {
-                files.push((path, FileEntry { content, bytes: None }));
+            let known = known.get(&path);
+            // Read at most once, and only if need be.
+            let mut bytes = None;
+            let wanted = self.repo.odb().map_err(|error| unreadable(&error)).and_then(|odb| {
+                self.carrier.wanted(&path, &content, known, || {
+                    bytes = read_blob(&odb, blob, &path, problems)?;
+                    Ok(bytes.clone())
+                })
+            })?;
+            let Some(wanted) = wanted else {
+                if known == Some(&content) {
+                    files.push((path, FileEntry { content, bytes: None, files: None }));
+                } else if bytes.is_some() {
+                    files.push((path, FileEntry { content, bytes, files: None }));
+                }
+                continue;
+            };
+            let found = self.take(&path, &wanted, root)?;
+            let content = with_files(&content, &found);
+            if known == Some(&content) {
+                files.push((path, FileEntry { content, bytes: None, files: None }));
                 continue;
             }
-            let (size, _) = odb.read_header(blob).map_err(|error| unreadable(&error))?;
-            if size as u64 > MAX_FILE_BYTES {
-                problems.too_large(&path, size as u64);
-                continue;
+            if bytes.is_none() {
+                let odb = self.repo.odb().map_err(|error| unreadable(&error))?;
+                bytes = read_blob(&odb, blob, &path, problems)?;
             }
-            let object = odb.read(blob).map_err(|error| unreadable(&error))?;
-            if files::is_lfs_pointer(object.data()) {
-                problems.lfs_pointer(&path);
-                continue;
-            }
-            let bytes = Some(object.data().to_vec());
-            files.push((path, FileEntry { content, bytes }));
+            let travelling = self.keep(&wanted, found)?;
+            files.push((path, FileEntry { content, bytes, files: Some(travelling) }));
         }
-        Ok(files.into_iter().collect())
+        let files: BTreeMap<_, _> = files.into_iter().collect();
+        self.taken.retain(|path, _| files.contains_key(path));
+        Ok(files)
     }
+}
+
+/// The bytes of a workflow file; `None` if it is one that can't be taken, which then is a problem.
+fn read_blob(odb: &Odb<'_>, blob: Oid, path: &str, problems: &mut Problems) -> Result<Option<Vec<u8>>, Failure> {
+    let (size, _) = odb.read_header(blob).map_err(|error| unreadable(&error))?;
+    if size as u64 > MAX_FILE_BYTES {
+        problems.too_large(path, size as u64);
+        return Ok(None);
+    }
+    let object = odb.read(blob).map_err(|error| unreadable(&error))?;
+    if files::is_lfs_pointer(object.data()) {
+        problems.lfs_pointer(path);
+        return Ok(None);
+    }
+    Ok(Some(object.data().to_vec()))
 }
 
 /// The failure of a branch that is not there; `branches` are those that are.
@@ -454,7 +516,7 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
     fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
-fn unreadable(error: &git2::Error) -> Failure {
+pub(super) fn unreadable(error: &git2::Error) -> Failure {
     Failure::new(
         Reason::Unreadable,
         format!("the repository can't be read: {}; check it with `git fsck`", error.message()),

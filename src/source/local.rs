@@ -15,6 +15,7 @@ use super::{
     git::{self, GitReader, Tip},
     health::{Failure, Reason},
     snapshot::{Known, Snapshot},
+    travel::Travel,
     worker::{Applied, Look, Pace, Reader, Seen},
 };
 
@@ -47,6 +48,10 @@ impl Reader for LocalGit {
     fn read_commit(&mut self, name: &str, known: &Known) -> Result<Snapshot, Failure> {
         let commit = self.git.resolve(name)?;
         self.git.read(commit, known)
+    }
+
+    fn carry(&mut self, travel: Travel) {
+        self.git.carry(travel);
     }
 
     fn watches(&self) -> Vec<(PathBuf, RecursiveMode)> {

@@ -2,7 +2,8 @@
 //!
 //! - [`snapshot`]: what is handed over · [`config`]: what a person says · [`health`]: what can go wrong
 //! - `git`: commits · `local`, `remote`, `directory`: the three kinds of source · `fetch`: the child process
-//! - `watch`: "something changed" · `backoff` · `report`: transitions only · `worker`: the thread that ties them together
+//! - [`travel`]: files that workflows take with them
+//! - [`browse`]: commits, for people who ask · `watch`: "something changed" · `backoff` · `report`: transitions only · `worker`: the thread that ties them together
 
 use std::{
     io,
@@ -14,6 +15,7 @@ use std::{
 use crate::decide::desired::SourceHealth;
 
 mod backoff;
+pub mod browse;
 pub mod config;
 mod directory;
 mod fetch;
@@ -25,12 +27,14 @@ mod location;
 mod remote;
 mod report;
 pub mod snapshot;
+pub mod travel;
 mod watch;
 mod worker;
 
 #[cfg(test)]
 mod tests;
 
+pub use browse::Browser;
 pub use config::{Credentials, Mode, Password, Rewrites, SourceConfig};
 pub use health::{Failure, Reason, SourceError};
 pub use snapshot::{FileEntry, Known, Snapshot};
@@ -39,7 +43,7 @@ use xene_schemas::source::SourceKind;
 
 use self::{
     directory::Directory, fetch::Fetch, git::GitReader, local::LocalGit, location::Location, remote::Remote,
-    worker::Reader,
+    travel::Travel, worker::Reader,
 };
 
 /// A source, opened.
@@ -49,6 +53,7 @@ pub struct Source {
     url: String,
     stale_after: Duration,
     is_doubtful: Option<IsDoubtful>,
+    browser: Option<Browser>,
 }
 
 impl Source {
@@ -59,7 +64,7 @@ impl Source {
         }
         let folder = config.path.as_deref().map(clean_folder).transpose()?;
         let stale_after = config.stale_after;
-        let (reader, kind, url): (Box<dyn Reader>, _, _) = match Location::parse(&config.location)? {
+        let (reader, kind, url, browser): (Box<dyn Reader>, _, _, _) = match Location::parse(&config.location)? {
             Location::Remote(url) if config.mode == Mode::Directory => {
                 return Err(SourceError::DirectoryByUrl(url.url));
             }
@@ -68,7 +73,8 @@ impl Source {
                 let fetch = Fetch { url, credentials: config.credentials, silence: config.timeout };
                 let (branch, rewrites) = (config.branch, config.rewrites);
                 let remote = Remote::new(fetch, branch, folder, rewrites, config.poll, &config.mirror_dir);
-                (Box::new(remote), SourceKind::Git, shown)
+                let browser = remote.browser();
+                (Box::new(remote), SourceKind::Git, shown, Some(browser))
             }
             Location::Local(path) => {
                 let metadata = path.metadata().map_err(|_| SourceError::PathMissing(path.clone()))?;
@@ -78,18 +84,26 @@ impl Source {
                 let path = absolute(&path)?;
                 let url = path.display().to_string();
                 match open_git(&path, &config, folder.clone())? {
-                    Some(git) => (Box::new(LocalGit::new(git, config.rewrites)), SourceKind::Git, url),
+                    Some(git) => {
+                        let browser = Browser::new(path, config.branch, folder, false);
+                        (Box::new(LocalGit::new(git, config.rewrites)), SourceKind::Git, url, Some(browser))
+                    }
                     None if config.branch.is_some() => return Err(SourceError::BranchOfDirectory),
-                    None => (Box::new(Directory::new(path, folder)), SourceKind::Directory, url),
+                    None => (Box::new(Directory::new(path, folder)), SourceKind::Directory, url, None),
                 }
             }
         };
-        Ok(Self { reader, kind, url, stale_after, is_doubtful: None })
+        Ok(Self { reader, kind, url, stale_after, is_doubtful: None, browser })
     }
 
     /// What it is.
     pub fn kind(&self) -> SourceKind {
         self.kind
+    }
+
+    /// To look into its commits; `None` for a folder.
+    pub fn browser(&self) -> Option<Browser> {
+        self.browser.clone()
     }
 
     /// Where it is, without credentials.
@@ -104,6 +118,13 @@ impl Source {
         if self.kind == SourceKind::Directory {
             self.is_doubtful = Some(Box::new(is_doubtful));
         }
+        self
+    }
+
+    /// Has files travel with workflows, as these patterns say and to this store.
+    #[must_use]
+    pub fn carrying(mut self, travel: Travel) -> Self {
+        self.reader.carry(travel);
         self
     }
 

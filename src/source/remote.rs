@@ -12,11 +12,13 @@ use notify::RecursiveMode;
 use tracing::{debug, warn};
 
 use super::{
+    browse::Browser,
     config::Rewrites,
     fetch::{Fetch, FetchError},
     git::{GitReader, missing_branch},
     health::{Failure, Reason},
     local::Followed,
+    travel::Travel,
     worker::{Look, Pace, Reader, Seen},
 };
 
@@ -30,6 +32,7 @@ pub(super) struct Remote {
     /// Where our mirror lies.
     mirror: PathBuf,
     git: Option<GitReader>,
+    travel: Travel,
     followed: Followed,
     /// Fetches since the mirror was last packed.
     fetched: u32,
@@ -46,7 +49,23 @@ impl Remote {
     ) -> Self {
         let name = &blake3::hash(fetch.url.url.as_bytes()).to_hex()[..16];
         let mirror = mirror_dir.join(format!("{name}.git"));
-        Self { fetch, branch, folder, rewrites, poll, mirror, git: None, followed: Followed::default(), fetched: 0 }
+        Self {
+            fetch,
+            branch,
+            folder,
+            rewrites,
+            poll,
+            mirror,
+            git: None,
+            travel: Travel::default(),
+            followed: Followed::default(),
+            fetched: 0,
+        }
+    }
+
+    /// To look into the mirror's commits.
+    pub(super) fn browser(&self) -> Browser {
+        Browser::new(self.mirror.clone(), Some(self.refs().1), self.folder.clone(), true)
     }
 
     /// Fetches into the mirror; one that is damaged is made anew.
@@ -118,7 +137,9 @@ impl Remote {
             Some(git) => git,
             None => {
                 let reference = Some(self.refs().1);
-                self.git.insert(GitReader::open(&self.mirror, reference, self.folder.clone())?)
+                let mut git = GitReader::open(&self.mirror, reference, self.folder.clone())?;
+                git.carry(self.travel.clone());
+                self.git.insert(git)
             }
         };
         let tip = git.tip()?;
@@ -130,7 +151,7 @@ impl Reader for Remote {
     fn look(&mut self, look: Look<'_>) -> Result<Seen, Failure> {
         self.update(look.stop)?;
         let seen = match self.read(&look) {
-            Err(failure) if failure.reason != Reason::PathMissing => {
+            Err(failure) if !matches!(failure.reason, Reason::PathMissing | Reason::ApplyFailed) => {
                 warn!(mirror = %self.mirror.display(), why = %failure, "the mirror can't be read; it is made anew");
                 self.clone_anew(look.stop)?;
                 self.read(&look)?
@@ -141,6 +162,11 @@ impl Reader for Remote {
             self.fetched += 1;
         }
         Ok(seen)
+    }
+
+    fn carry(&mut self, travel: Travel) {
+        self.travel = travel;
+        self.git = None;
     }
 
     fn watches(&self) -> Vec<(PathBuf, RecursiveMode)> {

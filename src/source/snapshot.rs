@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use xene_schemas::{diagnostic::Diagnostic, meta::Revision};
+use serde::{Deserialize, Serialize};
+use xene_schemas::{
+    diagnostic::Diagnostic,
+    meta::{FileHash, Revision},
+};
 
 /// Path → content id of files whose content the receiver has already.
 pub type Known = BTreeMap<String, String>;
@@ -27,10 +31,44 @@ pub struct Snapshot {
 /// One file of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileEntry {
-    /// Equal id, equal content: a blob's object id, or blake3 in hex.
+    /// Equal id, equal content: a blob's object id, or blake3 in hex; and what stands for the files that it takes.
     pub content: String,
     /// Present if `content` is not what the receiver knows of this path; at most [`MAX_FILE_BYTES`].
     pub bytes: Option<Vec<u8>>,
+    /// With `bytes`, if its workflows have files that travel: all that any of them takes, by path.
+    pub files: Option<Vec<Travelling>>,
+}
+
+/// A file that travels with the workflows of a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Travelling {
+    /// Relative to the folder of the workflow file.
+    pub path: String,
+    /// True if it may be executed.
+    pub executable: bool,
+    /// Its bytes, or why there are none.
+    pub what: What,
+}
+
+/// The bytes of a file that travels, or why there are none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum What {
+    /// They are in the store.
+    File {
+        /// What they are known by.
+        hash: FileHash,
+        /// In bytes.
+        size: u64,
+    },
+    /// With them there would be too many.
+    TooMany {
+        /// In bytes.
+        size: u64,
+    },
+    /// They can't travel; a sentence without its subject.
+    Refused(String),
 }
 
 /// Files above this are not read: 1 MiB.

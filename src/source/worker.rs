@@ -25,6 +25,7 @@ use super::{
     health::{Failure, Reason},
     report::Report,
     snapshot::{Known, Snapshot},
+    travel::Travel,
     watch::Watch,
 };
 use crate::decide::desired::SourceHealth;
@@ -53,6 +54,8 @@ pub(super) trait Reader: Send {
         let message = format!("{name:?} can't be read: only a repository of this machine has commits to choose from");
         Err(Failure::new(Reason::RefMissing, message))
     }
+    /// Has files travel from now on.
+    fn carry(&mut self, travel: Travel);
     /// What to watch, as of the last look.
     fn watches(&self) -> Vec<(PathBuf, RecursiveMode)>;
     /// True for a path below the watches whose change may matter.

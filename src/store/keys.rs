@@ -163,11 +163,17 @@ impl<'a> BytesEncode<'a> for BySlot {
     type EItem = (&'a PipelineKey, Timestamp, &'a Name);
 
     fn bytes_encode((key, slot, trigger): &'a Self::EItem) -> Result<Cow<'a, [u8]>, BoxedError> {
-        let mut bytes = pipeline_prefix(key, 16 + trigger.as_str().len());
-        bytes.extend_from_slice(&time_bytes(*slot));
-        bytes.extend_from_slice(trigger.as_str().as_bytes());
-        Ok(Cow::Owned(bytes))
+        Ok(Cow::Owned(slot_bytes(key, *slot, Some(trigger))))
     }
+}
+
+/// The key of a due time; without a trigger below those of all triggers.
+pub(super) fn slot_bytes(key: &PipelineKey, slot: Timestamp, trigger: Option<&Name>) -> Vec<u8> {
+    let trigger = trigger.map_or("", Name::as_str).as_bytes();
+    let mut bytes = pipeline_prefix(key, 16 + trigger.len());
+    bytes.extend_from_slice(&time_bytes(slot));
+    bytes.extend_from_slice(trigger);
+    bytes
 }
 
 impl<'a> BytesEncode<'a> for ByDelivery {

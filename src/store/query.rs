@@ -14,10 +14,10 @@ use xene_schemas::{
 
 use super::{
     Store, StoreError,
-    keys::{pipeline_prefix, workflow_prefix},
+    keys::{pipeline_prefix, slot_bytes, workflow_prefix},
     values,
 };
-use crate::decide::rows::{AgentRow, LedgerRow, OwnerRow, PipelineRow, RunRow, SuspensionRow, WorkflowRow};
+use crate::decide::rows::{AgentRow, FileRow, LedgerRow, OwnerRow, PipelineRow, RunRow, SuspensionRow, WorkflowRow};
 
 /// Which runs are asked for; all conditions must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -176,14 +176,45 @@ impl Store {
         })
     }
 
-    /// The due times of a pipeline that have no run, newest first, at most `limit`.
+    /// All that planning compares with, as of one moment: workflows, pipelines, and what each file last gave.
     ///
     /// # Errors
     /// If the store can't be read.
-    pub fn ledger(&self, key: &PipelineKey, limit: usize) -> Result<Vec<LedgerRow>, StoreError> {
+    #[expect(clippy::type_complexity, reason = "three tables, read at once")]
+    pub fn in_effect(&self) -> Result<(Vec<WorkflowRow>, Vec<PipelineRow>, Vec<(String, FileRow)>), StoreError> {
+        self.env.read(|txn| {
+            let files = values(self.tables.files.remap_key_type::<DecodeIgnore>().iter(txn)?)?
+                .into_iter()
+                .map(|record| (record.path, record.row));
+            let (workflows, pipelines) = (self.tables.workflows.iter(txn)?, self.tables.pipelines.iter(txn)?);
+            Ok((values(workflows)?, values(pipelines)?, files.collect()))
+        })
+    }
+
+    /// What became of the due times of a pipeline, newest first, older than `below` (a due time and a trigger), at most
+    /// `limit`.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    pub fn ledger(
+        &self,
+        key: &PipelineKey,
+        below: Option<(Timestamp, Option<&Name>)>,
+        limit: usize,
+    ) -> Result<Vec<LedgerRow>, StoreError> {
+        let start = pipeline_prefix(key, 0);
+        let end = match below {
+            Some((slot, trigger)) => slot_bytes(key, slot, trigger),
+            // Longer than a time can be, so above all of them.
+            None => [&start[..], &[0xff; 17]].concat(),
+        };
+        if end <= start {
+            return Ok(Vec::new());
+        }
         self.env.read(|txn| {
             let rows = self.tables.ledger.remap_key_type::<Bytes>();
-            page(rows.rev_prefix_iter(txn, &pipeline_prefix(key, 0))?, limit, |_| true)
+            let range = (Bound::Included(&start[..]), Bound::Excluded(&end[..]));
+            page(rows.rev_range(txn, &range)?, limit, |_| true)
         })
     }
 

@@ -13,7 +13,10 @@ use heed::{
     types::{Bytes, DecodeIgnore},
 };
 use jiff::Timestamp;
-use xene_schemas::meta::SpecHash;
+use xene_schemas::{
+    meta::{FileHash, SpecHash},
+    pipeline::{CompiledPipeline, History},
+};
 
 use super::{Job, Store, StoreError, keys::ByRun, tables::Tables};
 
@@ -24,7 +27,7 @@ pub struct Swept {
     pub specs: usize,
     /// Webhook deliveries.
     pub deliveries: usize,
-    /// Due times without a run.
+    /// Due times.
     pub ledger: usize,
 }
 
@@ -38,7 +41,8 @@ pub(super) struct Sweep {
 }
 
 impl Store {
-    /// Drops specs that no pipeline, owner or run refers to, and deliveries and due times from before `before`.
+    /// Drops specs that no pipeline, owner or run refers to, deliveries from before `before`, and due times beyond the
+    /// `history` of their pipelines: those older than `maxAge`, and more than ten for each run that is kept.
     /// Reads every run: for once a day, on a thread that may block.
     ///
     /// # Errors
@@ -46,6 +50,7 @@ impl Store {
     pub fn sweep(
         &self,
         before: Timestamp,
+        now: Timestamp,
         done: impl FnOnce(Result<Swept, StoreError>) + Send + 'static,
     ) -> Result<(), StoreError> {
         let sweep = self.env.read(|txn| {
@@ -61,17 +66,12 @@ impl Store {
                 Ok((key, run)) => (run.at() < before).then(|| Ok(key.to_vec())),
                 Err(error) => Some(Err(error)),
             });
-            let ledger = tables.ledger.remap_key_type::<Bytes>().iter(txn)?;
-            let ledger = ledger.filter_map(|entry| match entry {
-                Ok((key, row)) => (row.slot < before).then(|| Ok(key.to_vec())),
-                Err(error) => Some(Err(error)),
-            });
             let sweep = Sweep {
                 specs: specs
                     .filter(|hash| !matches!(hash, Ok(hash) if used.contains(hash)))
                     .collect::<Result<_, _>>()?,
                 deliveries: deliveries.collect::<Result<_, heed::Error>>()?,
-                ledger: ledger.collect::<Result<_, heed::Error>>()?,
+                ledger: old_due_times(tables, txn, now)?,
                 dropped_specs: Arc::default(),
             };
             self.release_map();
@@ -84,6 +84,34 @@ impl Store {
         };
         self.writer.submit(Job::Sweep(sweep), Box::new(done));
         Ok(())
+    }
+}
+
+impl Store {
+    /// The files that specs, runs and workflow files refer to. Reads all of them: for once a day, on a thread that may
+    /// block.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    pub fn files_in_use(&self) -> Result<HashSet<FileHash>, StoreError> {
+        self.env.read(|txn| {
+            let mut used = HashSet::new();
+            for entry in self.tables.specs.iter(txn)? {
+                // What can't be read is no spec, and nobody runs it.
+                used.extend(
+                    CompiledPipeline::decode(entry?.1).iter().flat_map(|spec| &spec.files).map(|file| file.hash),
+                );
+            }
+            for entry in self.tables.runs.iter(txn)? {
+                let tasks = entry?.1.run.status.tasks;
+                used.extend(tasks.values().flat_map(|task| &task.artifacts).map(|artifact| artifact.hash));
+            }
+            for entry in self.tables.files.remap_key_type::<Bytes>().iter(txn)? {
+                used.extend(entry?.1.row.travelling);
+            }
+            self.release_map();
+            Ok::<_, StoreError>(used)
+        })
     }
 }
 
@@ -107,6 +135,31 @@ impl Sweep {
         self.dropped_specs.store(dropped, Ordering::Relaxed);
         Ok(())
     }
+}
+
+/// How many due times are kept for each run that `history` keeps.
+const DUE_TIMES_PER_RUN: usize = 10;
+
+/// The keys of due times that are past their retention.
+fn old_due_times(tables: &Tables, txn: &heed::RoTxn<'_>, now: Timestamp) -> Result<Vec<Vec<u8>>, heed::Error> {
+    let (mut old, mut of, mut kept) = (Vec::new(), None, 0);
+    let mut history = History::default();
+    // Newest first within each pipeline.
+    for entry in tables.ledger.remap_key_type::<Bytes>().rev_iter(txn)? {
+        let (key, row) = entry?;
+        if of.as_ref() != Some(&row.pipeline) {
+            let pipeline = tables.pipelines.get(txn, &row.pipeline)?;
+            history = pipeline.and_then(|pipeline| pipeline.spec.history).unwrap_or_default();
+            (of, kept) = (Some(row.pipeline.clone()), 0);
+        }
+        kept += 1;
+        let oldest = now.checked_sub(std::time::Duration::from(history.max_age)).unwrap_or(Timestamp::MIN);
+        let most = (history.runs as usize).max(1).saturating_mul(DUE_TIMES_PER_RUN);
+        if kept > most || row.until.unwrap_or(row.slot) < oldest {
+            old.push(key.to_vec());
+        }
+    }
+    Ok(old)
 }
 
 /// The specs that pipelines, owners and active runs refer to.

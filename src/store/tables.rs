@@ -178,13 +178,21 @@ impl Tables {
             Change::PutFile(path, None) => self.files.delete(txn, path).map(drop),
             Change::PutJoinToken(row) => self.join_tokens.put(txn, &row.id, row),
             Change::DeleteJoinToken(id) => self.join_tokens.delete(txn, id).map(drop),
-            Change::PutLedger(row) => self.ledger.put(txn, &(&row.pipeline, row.slot, &row.trigger), row),
+            Change::PutLedger(row) => self.put_ledger(txn, row),
             Change::PutDelivery(key, delivery, run) => self.deliveries.put(txn, &(key, delivery), run),
             Change::PutAfter(key, Some(row)) => self.after.put(txn, key, row),
             Change::PutAfter(key, None) => self.after.delete(txn, key).map(drop),
             Change::PutSuspension(row) => self.suspensions.put(txn, &row.what.to_string(), row),
             Change::DeleteSuspension(what) => self.suspensions.delete(txn, &what.to_string()).map(drop),
             Change::PutController(row) => self.controllers().put(txn, meta_key::CONTROLLER, row),
+        }
+    }
+
+    fn put_ledger(&self, txn: &mut RwTxn<'_>, row: &LedgerRow) -> Result<(), heed::Error> {
+        let key = (&row.pipeline, row.slot, &row.trigger);
+        match self.ledger.get(txn, &key)? {
+            Some(known) if row.yields_to(&known) => Ok(()),
+            _ => self.ledger.put(txn, &key, row),
         }
     }
 

@@ -7,10 +7,11 @@ use std::{
 
 use jiff::Timestamp;
 use proptest::prelude::*;
+use serde_json::json;
 use xene_schemas::{
     event::{Event, EventType},
     map::UniqueMap,
-    meta::{Epoch, Generation, Labels, Name, ObjectMeta, PipelineKey, Revision, RunName, SpecHash},
+    meta::{Epoch, FileHash, Generation, Labels, Name, ObjectMeta, PipelineKey, Revision, RunName, SpecHash},
     phase::{Reason, RunPhase},
     pipeline::Autonomy,
     run::{Run, RunSpec, RunTrigger, TriggerType},
@@ -157,7 +158,13 @@ fn changes() -> impl Strategy<Value = Change> {
         13 => Change::PutFile("x".repeat(usize::from(n) * 50), None),
         14 => Change::PutFile(
             "x".repeat(usize::from(n) * 50),
-            Some(Box::new(FileRow { content: version.to_string(), workflows: vec![], ignored: 1, problems: vec![] })),
+            Some(Box::new(FileRow {
+                content: version.to_string(),
+                workflows: vec![],
+                ignored: 1,
+                problems: vec![],
+                travelling: vec![],
+            })),
         ),
         15 => Change::PutJoinToken(JoinTokenRow {
             id: n.to_string(),
@@ -171,8 +178,12 @@ fn changes() -> impl Strategy<Value = Change> {
         17 => Change::PutLedger(LedgerRow {
             pipeline: key(n),
             trigger: name("t"),
-            slot: at(i64::try_from(version).unwrap()),
-            reason: Reason::TOO_LATE,
+            slot: at(i64::try_from(version % 3).unwrap()),
+            reason: [Some(Reason::TOO_LATE), Some(Reason::MOVING), None][usize::from(n % 3)].clone(),
+            run: (n % 3 == 2).then(|| run_name(n)),
+            until: None,
+            count: None,
+            agent: None,
         }),
         18 => Change::PutAfter(
             key(n),
@@ -242,7 +253,12 @@ impl Model {
             Change::PutFile(path, None) => drop(self.files.remove(&path)),
             Change::PutJoinToken(row) => drop(self.tokens.insert(row.id.clone(), row)),
             Change::DeleteJoinToken(id) => drop(self.tokens.remove(&id)),
-            Change::PutLedger(row) => drop(self.ledger.insert((row.pipeline.clone(), row.slot), row)),
+            Change::PutLedger(row) => {
+                let key = (row.pipeline.clone(), row.slot);
+                if self.ledger.get(&key).is_none_or(|known| !row.yields_to(known)) {
+                    self.ledger.insert(key, row);
+                }
+            }
             Change::PutDelivery(key, id, run) => drop(self.deliveries.insert((key, id), run)),
             Change::PutAfter(key, Some(row)) => drop(self.after.insert(key, row)),
             Change::PutAfter(key, None) => drop(self.after.remove(&key)),
@@ -275,7 +291,7 @@ impl Model {
             assert_eq!(store.last_run(&key).unwrap(), newest);
             let slots: Vec<_> =
                 self.ledger.iter().rev().filter(|((k, _), _)| *k == key).map(|(_, row)| row.clone()).collect();
-            assert_eq!(store.ledger(&key, 100).unwrap(), slots);
+            assert_eq!(store.ledger(&key, None, 100).unwrap(), slots);
             let of_workflow: Vec<_> =
                 self.pipelines.values().filter(|row| row.key.workflow == key.workflow).cloned().collect();
             assert_eq!(store.pipelines(Some(&key.workflow), None, 100, |_| true).unwrap(), of_workflow);
@@ -402,7 +418,7 @@ fn sweep_drops_what_nobody_refers_to() {
         ],
     );
     let (done, wait) = channel();
-    store.sweep(at(1_005), move |result| done.send(result.unwrap()).unwrap()).unwrap();
+    store.sweep(at(1_005), at(1_005), move |result| done.send(result.unwrap()).unwrap()).unwrap();
     assert_eq!(wait.recv().unwrap(), Swept { specs: 1, deliveries: 1, ledger: 0 });
     assert!(pinned.iter().all(|hash| store.spec(hash).unwrap().is_some()));
     assert_eq!(store.spec(&SpecHash::of(&4u64.to_le_bytes())).unwrap(), None);
@@ -411,11 +427,80 @@ fn sweep_drops_what_nobody_refers_to() {
 }
 
 #[test]
+fn files_of_specs_runs_and_workflow_files_are_in_use() {
+    let temp = tempfile::tempdir().unwrap();
+    let store = Store::open(temp.path()).unwrap();
+    let file = |n: u8| FileHash::of(&[n]);
+    let spec = json!({"key": "a/p", "suspend": false, "env": {}, "params": {}, "triggers": {},
+        "spec": {"tasks": {"x": {"steps": ["true"]}}},
+        "files": [{"path": "x", "hash": file(1).to_string(), "size": 1}]});
+    let bytes = serde_json::to_vec(&spec).unwrap();
+    let mut run = run_row(0, RunPhase::Success);
+    let task =
+        json!({"phase": "Success", "steps": [], "artifacts": [{"path": "y", "size": 1, "hash": file(2).to_string()}]});
+    run.run.status.tasks.insert("t".into(), serde_json::from_value(task).unwrap());
+    let row =
+        FileRow { content: "x".into(), workflows: vec![], ignored: 0, problems: vec![], travelling: vec![file(3)] };
+    commit(
+        &store,
+        vec![
+            Change::PutSpec(SpecHash::of(&bytes), bytes.into()),
+            Change::PutRun(Box::new(run)),
+            Change::PutFile("a.yaml".into(), Some(Box::new(row))),
+        ],
+    );
+    assert_eq!(store.files_in_use().unwrap(), [1, 2, 3].map(file).into());
+    commit(&store, vec![Change::DeleteRun(run_name(0)), Change::PutFile("a.yaml".into(), None)]);
+    assert_eq!(store.files_in_use().unwrap(), [file(1)].into());
+}
+
+#[test]
+fn due_times_are_kept_as_long_as_the_history_of_their_pipeline() {
+    let temp = tempfile::tempdir().unwrap();
+    let store = Store::open(temp.path()).unwrap();
+    let due = |slot: i64| LedgerRow {
+        pipeline: key(0),
+        trigger: name("t"),
+        slot: at(slot),
+        reason: Some(Reason::COALESCED),
+        run: None,
+        until: None,
+        count: None,
+        agent: None,
+    };
+    let mut row = pipeline(0, 1);
+    let history = xene_schemas::duration::Duration::from_secs(1_000);
+    row.spec.history = Some(xene_schemas::pipeline::History { runs: 2, max_age: history, keep_successes: 1 });
+    let mut batch: Vec<_> = (0..30).map(|n| Change::PutLedger(due(10_000 + n))).collect();
+    batch.extend([Change::PutPipeline(Box::new(row)), Change::PutLedger(due(8_000))]);
+    batch.push(Change::PutLedger(LedgerRow { until: Some(at(9_500)), ..due(8_500) }));
+    // Whoever knows less is passed over.
+    let run = Some(run_name(1));
+    batch.push(Change::PutLedger(LedgerRow { run, reason: None, ..due(10_029) }));
+    batch.push(Change::PutLedger(LedgerRow { reason: Some(Reason::UNKNOWN), ..due(10_029) }));
+    commit(&store, batch);
+    let trigger = name("t");
+    let slots = |below: Option<(Timestamp, Option<&Name>)>| {
+        let rows = store.ledger(&key(0), below, 100).unwrap();
+        rows.iter().map(|row| row.slot.as_second()).collect::<Vec<_>>()
+    };
+    assert_eq!(store.ledger(&key(0), None, 1).unwrap()[0].run, run);
+    assert_eq!(slots(Some((at(10_002), None))), [10_001, 10_000, 8_500, 8_000]);
+    assert_eq!(slots(Some((at(10_001), Some(&trigger)))), [10_000, 8_500, 8_000]);
+    let (done, wait) = channel();
+    store.sweep(at(0), at(10_100), move |result| done.send(result.unwrap()).unwrap()).unwrap();
+    assert_eq!(wait.recv().unwrap().ledger, 12, "all beyond ten for each of two runs");
+    assert_eq!(slots(None), (10_010..10_030).rev().collect::<Vec<_>>());
+    assert!(store.ledger(&key(1), None, 100).unwrap().is_empty());
+}
+
+#[test]
 fn loading_does_not_keep_the_map_in_memory() {
     let temp = tempfile::tempdir().unwrap();
     let store = Store::open(temp.path()).unwrap();
     let file = |n: u32| {
-        let row = FileRow { content: "x".repeat(2_000), workflows: vec![], ignored: 0, problems: vec![] };
+        let row =
+            FileRow { content: "x".repeat(2_000), workflows: vec![], ignored: 0, problems: vec![], travelling: vec![] };
         Change::PutFile(n.to_string(), Some(Box::new(row)))
     };
     commit(&store, (0..1_000).map(file).collect());

@@ -55,6 +55,11 @@ impl Session {
         }
     }
 
+    /// Puts a file into the home folder.
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        fs::write(self.home().join(name), text).unwrap();
+    }
+
     /// Plays all blocks of a session.
     ///
     /// # Panics

@@ -61,3 +61,12 @@ fn the_examples_of_the_http_page_answer_as_shown() {
     session.copy("xene.d");
     session.play("docs/reference/http.md", "http");
 }
+
+#[test]
+fn the_guide_to_testing_shows_what_one_sees() {
+    let mut session = Session::new();
+    let guide = read("docs/guide/testing-workflows.md");
+    let example = guide.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    session.write("nightly.yaml", example);
+    session.play("docs/guide/testing-workflows.md", "guide");
+}

@@ -14,7 +14,7 @@ use crate::{assert_fresh, path, read};
 
 const PREFACE: &str = "# The command line
 
-`xene` is everything: controller, agent and client. `xene-agent` is the agent alone, with the flags of `xene agent`, for
+`xene` is everything: controller, agent, client and local runner. `xene-agent` is the agent alone, with the flags of `xene agent`, for
 machines where size counts. This page is generated from the program; `xene COMMAND --help` prints the same.
 
 Results go to standard output, everything else to standard error. `-o json` and `-o yaml` print what the
@@ -24,8 +24,8 @@ Results go to standard output, everything else to standard error. `-o json` and 
 
 | status | means |
 |---|---|
-| 0 | done; with `--wait` or `--follow`: the run ended in Success |
-| 1 | the run ended in Error, validation found errors, the source has problems, or the controller refused or failed |
+| 0 | done; with `--wait` or `--follow`, and of `xene run`: the run ended in Success |
+| 1 | the run ended in Error, validation found errors, a workflow test failed, the source has problems, or the controller refused or failed |
 | 2 | the command line, or what was given on it, makes no sense |
 | 3 | the controller can't be reached |
 | 4 | there is no such object |
@@ -40,6 +40,7 @@ Results go to standard output, everything else to standard error. `-o json` and 
 | `XENE_<FLAG>` | each flag of `dev`, `controller` and `agent`: `XENE_DATA_DIR` is `--data-dir`. A list is separated by commas |
 | `NO_COLOR` | set and not empty: no colours, unless `--color always` |
 | `SSL_CERT_FILE` | the certificates that vouch for an https server, instead of the system's |
+| `XDG_CACHE_HOME` | where `xene run` keeps `$XENE_CACHE`: below `$XDG_CACHE_HOME/xene`, by default `~/.cache/xene` |
 | `XDG_DATA_HOME` | where data folders lie if `--data-dir` is not given: `$XDG_DATA_HOME/xene`, by default `~/.local/share/xene` |
 
 Without `--token` a client looks for `admin.token` in `$XENE_DATA_DIR`, then in `.xene/controller` of this folder and those
@@ -58,6 +59,7 @@ above it, then in the default data folder: on the controller's own machine nothi
 | *agent*`/journal/` | its claims, and what the controller has not acknowledged (LMDB) |
 | *agent*`/logs/` | output that the controller has not acknowledged |
 | *agent*`/work/`, `cache/` | workspaces of runs; `$XENE_CACHE` of pipelines |
+| `$TMPDIR/xene-run-`*ID* | what `xene run` works in, until it ends; mode 0700 |
 | `lock` in each | the pid of the process that has the folder; a second one is refused |
 
 ";

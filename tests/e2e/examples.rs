@@ -49,6 +49,7 @@ fn c_build() {
     let (run, log) = success(&cluster, &["c-build/build", "-p", &repository]);
     assert_eq!(run["status"]["tasks"]["checkout"]["outputs"]["commit"], commit.as_str());
     assert!(log.contains("tested") && log.contains(&format!("packed {commit}")), "{log}");
+    assert_eq!(run["status"]["tasks"]["package"]["artifacts"][0]["path"], "build.tar.gz");
 }
 
 #[test]

@@ -114,23 +114,25 @@ impl Holders {
 
 /// The agent's slots: one per running task, given first come, first served.
 #[derive(Debug)]
-pub(super) struct Slots {
+pub struct Slots {
     all: u32,
     taken: BTreeSet<(RunName, String)>,
     waiting: VecDeque<(RunName, String)>,
 }
 
 impl Slots {
-    pub(super) fn new(all: u32) -> Self {
+    /// So many, at least one.
+    pub fn new(all: u32) -> Self {
         Self { all: all.max(1), taken: BTreeSet::new(), waiting: VecDeque::new() }
     }
 
-    pub(super) fn busy(&self) -> u32 {
+    /// How many are taken.
+    pub fn busy(&self) -> u32 {
         u32::try_from(self.taken.len()).unwrap_or(u32::MAX)
     }
 
     /// A task is ready; true if it has a slot at once.
-    pub(super) fn want(&mut self, run: RunName, task: String) -> bool {
+    pub fn want(&mut self, run: RunName, task: String) -> bool {
         if self.busy() < self.all {
             self.taken.insert((run, task))
         } else {
@@ -140,7 +142,7 @@ impl Slots {
     }
 
     /// A task gives its slot back, or wants none any more; the answer is who has it now.
-    pub(super) fn give_back(&mut self, run: RunName, task: &str) -> Option<(RunName, String)> {
+    pub fn give_back(&mut self, run: RunName, task: &str) -> Option<(RunName, String)> {
         let entry = (run, task.to_owned());
         if !self.taken.remove(&entry) {
             self.waiting.retain(|waiting| *waiting != entry);
@@ -150,7 +152,7 @@ impl Slots {
     }
 
     /// A run has ended: whatever it still has is free.
-    pub(super) fn give_all_back(&mut self, run: RunName) -> Vec<(RunName, String)> {
+    pub fn give_all_back(&mut self, run: RunName) -> Vec<(RunName, String)> {
         self.waiting.retain(|(waiting, _)| *waiting != run);
         self.taken.retain(|(taken, _)| *taken != run);
         std::iter::from_fn(|| self.next()).collect()

@@ -10,7 +10,7 @@ use xene_schemas::{
     meta::{Epoch, PipelineKey, Revision, RunName, SpecHash},
     phase::Reason,
     pipeline::Autonomy,
-    wire::control::{AgentMessage, Assignment, Assignments, Released, SetWanted, SkippedSlot},
+    wire::control::{AgentMessage, Assignment, Assignments, Released, SetWanted},
 };
 
 use super::{
@@ -21,7 +21,7 @@ use super::{
     runs::{RunEntry, Waiting},
     spec::Spec,
     time::{BootTime, Now},
-    triggers::{Come, Hosted, Slot, host, same_triggers},
+    triggers::{Come, Hosted, Passed, Slot, host, same_triggers},
 };
 
 /// What is known of one pipeline, claimed or not.
@@ -118,6 +118,7 @@ impl Agent {
         for assignment in assignments.set {
             self.assign_one(now, assignment, fx);
         }
+        self.forget_unwanted_files(fx);
     }
 
     fn assign_one(&mut self, now: Now, assignment: Assignment, fx: &mut Effects) {
@@ -214,8 +215,8 @@ impl Agent {
         }
         claim.row.suspended = suspended;
         fx.commit.push(JournalChange::PutClaim(key.clone(), claim.row.clone()));
-        for (slot, reason) in come.skipped {
-            self.skip(key, &slot, reason);
+        for passed in come.skipped {
+            self.skip(key, passed, fx);
         }
         self.rehost(key);
     }
@@ -235,28 +236,67 @@ impl Agent {
         }
     }
 
-    /// Specs have come: whoever waits for one goes on with it.
+    /// Specs have come: whoever waits for one goes on with it, once its files are here, too.
     pub(super) fn specs_came(&mut self, now: Now, specs: Vec<Vec<u8>>, fx: &mut Effects) {
         for bytes in specs {
             let hash = SpecHash::of(&bytes);
-            let (spec, key) = match Spec::new(&bytes) {
-                Ok((spec, pipeline)) => (spec, pipeline.key),
+            match Spec::new(&bytes) {
+                Ok((spec, pipeline)) if pipeline.files.is_empty() => {
+                    self.spec_complete(now, &pipeline.key, (hash, spec, bytes), fx);
+                }
+                Ok((_, pipeline)) => {
+                    if self.claims.get(&pipeline.key).is_some_and(|claim| claim.lacks().any(|lacked| lacked == hash)) {
+                        self.arriving.insert(hash, bytes);
+                        // Files stay for as long as a spec in the journal names them, so they come first.
+                        fx.then.push(Effect::FetchFiles { spec: hash, files: pipeline.files });
+                    }
+                }
                 Err(error) => {
                     fx.now.push(Effect::Alert(format!("a spec can't be read by this version: {error}")));
-                    continue;
                 }
-            };
-            let Some(claim) = self.claims.get_mut(&key).filter(|claim| claim.lacks().any(|lacked| lacked == hash))
-            else {
-                continue;
-            };
-            claim.waiting.iter_mut().for_each(|waiting| waiting.provide(hash, &spec));
-            if self.specs.insert(hash, spec).is_none() {
-                fx.commit.push(JournalChange::PutSpec(hash, bytes));
             }
-            self.adopt(now, &key, fx);
-            self.start_waiting(now, &key, fx);
         }
+    }
+
+    /// All files of a spec are here.
+    pub(super) fn files_ready(&mut self, now: Now, hash: SpecHash, fx: &mut Effects) {
+        let Some(bytes) = self.arriving.remove(&hash) else { return };
+        // It could be read when it came.
+        if let Ok((spec, pipeline)) = Spec::new(&bytes) {
+            self.spec_complete(now, &pipeline.key, (hash, spec, bytes), fx);
+        }
+    }
+
+    fn spec_complete(
+        &mut self,
+        now: Now,
+        key: &PipelineKey,
+        (hash, spec, bytes): (SpecHash, Arc<Spec>, Vec<u8>),
+        fx: &mut Effects,
+    ) {
+        let lacks = |claim: &&mut Claim| claim.lacks().any(|lacked| lacked == hash);
+        let Some(claim) = self.claims.get_mut(key).filter(lacks) else { return };
+        claim.waiting.iter_mut().for_each(|waiting| waiting.provide(hash, &spec));
+        if self.specs.insert(hash, spec).is_none() {
+            fx.commit.push(JournalChange::PutSpec(hash, bytes));
+        }
+        self.adopt(now, key, fx);
+        self.start_waiting(now, key, fx);
+    }
+
+    /// Specs that were on their way and that nobody wants any more.
+    fn forget_unwanted_files(&mut self, fx: &mut Effects) {
+        if self.arriving.is_empty() {
+            return;
+        }
+        let wanted: BTreeSet<SpecHash> = self.claims.values().flat_map(Claim::lacks).collect();
+        self.arriving.retain(|hash, _| {
+            let stays = wanted.contains(hash);
+            if !stays {
+                fx.then.push(Effect::ForgetFiles(*hash));
+            }
+            stays
+        });
     }
 
     /// The pending spec of a claim is here: host its triggers. The watermark stays, and a trigger that was edited
@@ -268,15 +308,20 @@ impl Agent {
         let Some(spec) = self.specs.get(&hash).cloned() else { return };
         let old_hash = claim.row.spec_hash;
         let old = claim.spec.replace(spec.clone());
+        let mut passed = Vec::new();
         if let (Some(old), Some(slot_now)) = (&old, slot_now)
             && let (Some(old), Some(new)) = (old.read(), spec.read())
             && !same_triggers(&old, &new)
         {
             claim.row.slots_after = claim.row.slots_after.max(slot_now);
+            passed = claim.hosted.iter_mut().filter_map(|hosted| hosted.pass_over(slot_now)).collect();
         }
         (claim.row.spec_hash, claim.row.revision) = (hash, revision);
         fx.commit.push(JournalChange::PutClaim(key.clone(), claim.row.clone()));
         drop(old);
+        for passed in passed {
+            self.skip(key, passed, fx);
+        }
         self.rehost(key);
         self.remove_if_unused(old_hash, fx);
         self.parked.remove(key);
@@ -343,7 +388,7 @@ impl Agent {
                 let same = |waiting: &Waiting| waiting.slot().is_some_and(|waiting| waiting.trigger == slot.trigger);
                 while let Some(at) = claim.waiting.iter().position(same) {
                     let older = claim.waiting.remove(at).and_then(|waiting| waiting.slot().cloned());
-                    come.skipped.extend(older.map(|slot| (slot, Reason::COALESCED)));
+                    come.skipped.extend(older.map(|slot| Passed::one(slot, Reason::COALESCED)));
                 }
             }
             claim.waiting.push_back(Waiting::tick(now.boot, slot));
@@ -352,26 +397,14 @@ impl Agent {
             claim.looked_up_to(newest);
         }
         let passed_over = !come.skipped.is_empty();
-        for (slot, reason) in come.skipped {
-            self.skip(key, &slot, reason);
+        for passed in come.skipped {
+            self.skip(key, passed, fx);
         }
         if passed_over && let Some(claim) = self.claims.get(key) {
             fx.commit.push(JournalChange::PutClaim(key.clone(), claim.row.clone()));
         }
         self.schedule(key);
         self.start_waiting(now, key, fx);
-    }
-
-    /// A due time gave no run.
-    pub(super) fn skip(&mut self, key: &PipelineKey, slot: &Slot, reason: Reason) {
-        let Some(claim) = self.claims.get(key) else { return };
-        self.skipped.push(SkippedSlot {
-            pipeline: key.clone(),
-            epoch: claim.row.epoch,
-            trigger: slot.trigger.clone(),
-            slot: slot.at,
-            reason,
-        });
     }
 
     /// True if the pipeline is claimed under this epoch.
@@ -426,13 +459,13 @@ impl Agent {
         })));
     }
 
-    /// Ticks that wait above the watermark are the next owner's; those at or below it nobody can start any more.
+    /// Ticks that wait above the watermark are the next owner's, and it tells what became of them if there is one; those
+    /// at or below it nobody can start any more.
     fn drop_waiting(&mut self, key: &PipelineKey, fx: &mut Effects) {
         let Some(claim) = self.claims.get_mut(key) else { return };
-        let watermark = claim.row.watermark;
         let waiting = std::mem::take(&mut claim.waiting);
-        for slot in waiting.iter().filter_map(Waiting::slot).filter(|slot| slot.due <= watermark) {
-            self.skip(key, slot, Reason::MOVING);
+        for slot in waiting.iter().filter_map(Waiting::slot) {
+            self.skip(key, Passed::one(slot.clone(), Reason::MOVING), fx);
         }
         let specs: Vec<SpecHash> = waiting.iter().filter_map(Waiting::spec_hash).collect();
         drop(waiting);

@@ -8,12 +8,15 @@
 //! - Schedules of every hour (`*/5 * * * *`, `0 * * * *`) follow elapsed time: they fire whenever the local clock
 //!   shows a matching reading, so nothing bunches up after a gap and no hour is silent when the clock goes back.
 
+mod describe;
 mod field;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
+
 use jiff::{
-    Timestamp,
+    Timestamp, civil,
     tz::{AmbiguousOffset, Offset, TimeZone, TimeZoneDatabase},
 };
 use xene_schemas::trigger::Cron;
@@ -26,8 +29,24 @@ pub struct Schedule {
     /// Two if both day fields are restricted: then either may match.
     civil: Vec<cron::Schedule>,
     zone: TimeZone,
-    /// True: it fires in every hour, and follows elapsed time.
-    every_hour: bool,
+    fields: Fields,
+}
+
+/// What a change of the local clock did to a due time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shift {
+    /// The clock went forward: readings that it never showed fire here, at the first instant after the gap.
+    Missing {
+        /// The first of them.
+        first: civil::DateTime,
+        /// How many due times have become this one, at least 1.
+        count: usize,
+    },
+    /// The clock goes back: it shows this reading a second time then, and does not fire again.
+    Twice {
+        /// When it shows it again.
+        again: Timestamp,
+    },
 }
 
 /// Why a schedule can't be used.
@@ -97,6 +116,50 @@ pub enum ScheduleError {
     },
 }
 
+impl ScheduleError {
+    /// Which bytes of the schedule are meant, for a caret. None where its zone is meant, or all of it.
+    pub fn place(&self, schedule: &str) -> Option<Range<usize>> {
+        let (field, value) = match self {
+            Self::OutOfRange { field, value, .. }
+            | Self::Unreadable { field, value, .. }
+            | Self::Backwards { field, value, .. }
+            | Self::Step { field, value } => (*field, value.as_str()),
+            Self::ZoneInSchedule(text) | Self::Word(text) => {
+                let start = schedule.find(text.as_str())?;
+                return Some(start..start + text.len());
+            }
+            Self::FieldCount(_) | Self::NeverFires(_) | Self::UnknownZone { .. } => return None,
+        };
+        let texts: Vec<&str> = schedule.split_ascii_whitespace().collect();
+        let text = texts.get(field::index(field)?.checked_sub(6 - texts.len().min(6))?)?;
+        let start = text.as_ptr() as usize - schedule.as_ptr() as usize;
+        let within = text.find(value).map_or(0..text.len(), |at| at..at + value.len());
+        Some(start + within.start..start + within.end)
+    }
+}
+
+/// A time as people write it: RFC 3339, or what the clock of `zone` shows, a date alone being its midnight. A reading
+/// that comes twice is the first, one that does not exist lies as far after the gap as it lies in it.
+pub fn read_time(text: &str, zone: &TimeZone) -> Option<Timestamp> {
+    if let Ok(at) = text.parse() {
+        return Some(at);
+    }
+    let reading: civil::DateTime = text.parse().ok()?;
+    zone.to_ambiguous_timestamp(reading).compatible().ok()
+}
+
+/// An instant as the clock of `zone` shows it, with its offset: `2026-03-29T03:00:00+02:00`.
+pub fn local_time(at: Timestamp, zone: &TimeZone) -> String {
+    at.display_with_offset(zone.to_offset(at)).to_string()
+}
+
+/// Steps of `schedule` that do not come at even distances, a sentence each: `*/45` minutes are 0, 45, 0, 45.
+///
+/// Empty for a text that is no schedule.
+pub fn uneven_steps(schedule: &str) -> Vec<String> {
+    field::uneven(schedule)
+}
+
 impl Schedule {
     /// Reads a trigger's `schedule` and `timeZone`.
     ///
@@ -108,7 +171,7 @@ impl Schedule {
         // What `Fields` writes is always in the dialect of the crate; a refusal would be a schedule that it can't hold.
         let civil = fields.dialect().iter().map(|text| text.parse()).collect::<Result<_, _>>().map_err(|_| never())?;
         let zone = cron.time_zone.as_deref().map_or(Ok(TimeZone::UTC), zone)?;
-        let schedule = Self { civil, zone, every_hour: fields.every_hour() };
+        let schedule = Self { civil, zone, fields };
         // Any match at all: the calendar repeats long before the crate's years end.
         schedule.next_civil(0).ok_or_else(never)?;
         Ok(schedule)
@@ -117,8 +180,42 @@ impl Schedule {
     /// The first due time after `after`, if there is one within the calendar.
     pub fn next_after(&self, after: Timestamp) -> Option<Timestamp> {
         let after = after.max(Timestamp::UNIX_EPOCH).as_second();
-        let due = if self.every_hour { self.next_elapsed(after) } else { self.next_local(after) };
+        let due = if self.fields.every_hour() { self.next_elapsed(after) } else { self.next_local(after) };
         due.and_then(instant)
+    }
+
+    /// What it means, in English and without its zone: `at 02:30 on day 1 of the month or on Monday`.
+    pub fn describe(&self) -> String {
+        self.fields.describe()
+    }
+
+    /// Its zone.
+    pub fn zone(&self) -> &TimeZone {
+        &self.zone
+    }
+
+    /// What a change of the local clock did to `due`, one of its due times. None for a schedule of every hour: it
+    /// follows elapsed time.
+    pub fn shift(&self, due: Timestamp) -> Option<Shift> {
+        if self.fields.every_hour() {
+            return None;
+        }
+        let second = due.as_second();
+        let after = self.zone.to_offset(due);
+        let before = self.zone.to_offset(instant(second - 1)?);
+        if before < after {
+            let missing = |civil: i64| self.next_civil(civil).filter(|next| *next < local(second, after));
+            let first = missing(local(second, before) - 1)?;
+            let merged = std::iter::successors(Some(first), |civil| missing(*civil)).count();
+            let own = self.next_civil(local(second, after) - 1) == Some(local(second, after));
+            return Some(Shift::Missing { first: reading(first)?, count: merged + usize::from(own) });
+        }
+        match self.zone.to_ambiguous_timestamp(reading(local(second, after))?).offset() {
+            AmbiguousOffset::Fold { before, after: second_offset } if before == after => {
+                Some(Shift::Twice { again: instant(local(second, after) - i64::from(second_offset.seconds()))? })
+            }
+            _ => None,
+        }
     }
 
     /// The next reading of a local clock that matches, after this one; both in civil seconds.
@@ -191,7 +288,7 @@ fn local(second: i64, offset: Offset) -> i64 {
     second + i64::from(offset.seconds())
 }
 
-fn reading(civil: i64) -> Option<jiff::civil::DateTime> {
+fn reading(civil: i64) -> Option<civil::DateTime> {
     instant(civil).map(|at| Offset::UTC.to_datetime(at))
 }
 

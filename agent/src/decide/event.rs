@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use xene_schemas::{
-    meta::{AgentName, Epoch, PipelineKey, Revision, RunName, SpecHash},
-    pipeline::{Autonomy, KeepWorkspace},
-    run::{RunEvent, RunSpec},
-    wire::control::{AgentMessage, ControllerMessage, StoreSeen},
+    meta::{AgentName, Epoch, FileHash, PipelineKey, Revision, RunName, SpecHash},
+    pipeline::{Autonomy, KeepWorkspace, PipelineFile},
+    run::{Artifact, RunEvent, RunSpec},
+    wire::control::{AgentMessage, ControllerMessage, SkippedSlot, StoreSeen},
 };
 
 /// One process of a run: which step of which attempt of which task.
@@ -47,6 +47,8 @@ pub enum Event {
     },
     /// The log of a run that has ended is complete at the controller.
     LogDelivered(RunName),
+    /// All files of a spec that were asked for by [`Effect::FetchFiles`] are here.
+    FilesReady(SpecHash),
     /// The operator wants the agent to stop: give everything back, finish what runs (SIGTERM).
     DrainRequested,
     /// The operator wants it now: cancel what runs (second SIGTERM).
@@ -75,6 +77,10 @@ pub enum ExitStatus {
     Signal(i32),
     /// It could not be started; a sentence says why.
     StartFailed(String),
+    /// These files were saved: the end of [`Program::Save`].
+    Saved(Vec<Artifact>),
+    /// Files could not be saved; a sentence without its subject says why.
+    NotSaved(String),
 }
 
 /// Why outputs can't be taken.
@@ -119,6 +125,15 @@ pub enum Effect {
         /// Which signal.
         signal: Signal,
     },
+    /// Get these files of a spec, as far as they are not here, and feed [`Event::FilesReady`] back.
+    FetchFiles {
+        /// Of which spec.
+        spec: SpecHash,
+        /// Which.
+        files: Vec<PipelineFile>,
+    },
+    /// The files of this spec are not needed any more.
+    ForgetFiles(SpecHash),
     /// Write a sentence of xene's own into a run's log.
     LogNote {
         /// Which run's.
@@ -139,6 +154,20 @@ pub enum Effect {
     ForgetRun(RunName),
     /// Install a renewed certificate chain (PEM) and use it from the next session on.
     InstallCertificate(String),
+    /// Send these artifacts of a run to the controller; some may be under way.
+    UploadArtifacts {
+        /// Of which run.
+        run: RunName,
+        /// Which.
+        artifacts: Vec<Artifact>,
+    },
+    /// The controller has an artifact of a run.
+    ArtifactStored {
+        /// Of which run.
+        run: RunName,
+        /// Which.
+        hash: FileHash,
+    },
     /// Log bytes of this run are durable at the controller up to here.
     LogAcknowledged {
         /// Which run's.
@@ -182,6 +211,10 @@ pub struct StepCommand {
     pub working_dir: Option<String>,
     /// The webhook's body, if the run has one.
     pub payload: Option<std::sync::Arc<[u8]>>,
+    /// What lies in the workspace when the run begins.
+    pub files: std::sync::Arc<[PipelineFile]>,
+    /// Artifacts of other tasks to be laid into the workspace first.
+    pub artifacts: Vec<Artifact>,
 }
 
 /// What a process runs.
@@ -196,6 +229,8 @@ pub enum Program {
     },
     /// A program and its arguments, without a shell.
     Argv(Vec<String>),
+    /// No process: the executor saves the files of the workspace that these patterns take.
+    Save(Vec<String>),
 }
 
 /// What the machine wants done, in this order: `now` at once; then `commit` made durable; then, and only then, `then`.
@@ -227,6 +262,10 @@ pub enum JournalChange {
     PutSpec(SpecHash, Vec<u8>),
     /// No claim and no run needs it.
     DeleteSpec(SpecHash),
+    /// A due time without a run, by number, until the controller has it.
+    PutSkipped(u64, SkippedSlot),
+    /// The controller has all such due times below this number.
+    DeleteSkipped(u64),
     /// The store that the agent speaks to.
     PutStore(StoreSeen),
     /// The host's boot that the claims were last live in.
@@ -275,6 +314,9 @@ pub struct RunRow {
     pub from_controller: bool,
     /// When its record was made.
     pub created_at: Timestamp,
+    /// What its tasks saved and the controller does not have yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub artifacts: Vec<Artifact>,
 }
 
 /// How far a run got, durably.
@@ -301,6 +343,8 @@ pub struct Recovered {
     pub facts: BTreeMap<RunName, BTreeMap<u64, RunEvent>>,
     /// Specs by hash.
     pub specs: BTreeMap<SpecHash, Vec<u8>>,
+    /// Due times without a run that the controller may not have, by number.
+    pub skipped: BTreeMap<u64, SkippedSlot>,
     /// The store last spoken to.
     pub store: Option<StoreSeen>,
     /// The boot that the claims were last live in.

@@ -1,6 +1,7 @@
 //! The agent's machine: every rule, no I/O. Claims and leases, cron, the DAG, runs, the outbox.
 
-mod admission;
+pub mod admission;
+mod artifacts;
 mod claims;
 pub mod cron;
 pub mod event;
@@ -9,6 +10,7 @@ pub mod mutant;
 mod outbox;
 pub mod run;
 mod runs;
+mod skipped;
 mod spec;
 pub mod time;
 mod triggers;
@@ -21,14 +23,14 @@ use std::{
 
 use jiff::Timestamp;
 use xene_schemas::{
-    meta::{AgentName, Labels, PipelineKey, RunName, SpecHash},
-    pipeline::Autonomy,
+    meta::{AgentName, FileHash, Labels, PipelineKey, RunName, SpecHash},
+    pipeline::{Autonomy, CompiledPipeline},
     run::RunEvent,
     wire::{
         VERSION,
         control::{
             AgentMessage, Claim as ClaimMessage, ControllerMessage, Decision, Hello, Renew, Renewed, Report, RunFact,
-            Skipped, SkippedSlot, SpecsWanted, StoreSeen, Welcome,
+            SpecsWanted, StoreSeen, Welcome,
         },
     },
 };
@@ -40,6 +42,7 @@ use self::{
     lease::{Lease, guard},
     mutant::{Mutant, Mutants},
     runs::RunEntry,
+    skipped::SkippedRows,
     spec::Spec,
     time::{BootTime, Now, Timers},
 };
@@ -48,11 +51,6 @@ use self::{
 const SKEW: Duration = Duration::from_secs(5);
 /// How long nothing is started after the journal refused.
 const JOURNAL_PAUSE: Duration = Duration::from_secs(10);
-/// Skipped due times that are kept for the controller while it is away; beyond that the oldest are dropped. In memory
-/// only: the watermark is what keeps a slot from starting, these rows only say why it did not, and a restart of a
-/// cut-off agent loses no more than that.
-const SKIPPED: usize = 10_000;
-
 /// What an operator sets, and what a process draws at its start.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -126,6 +124,8 @@ pub struct Agent {
     /// The version of the assignments of this session; 0: none came yet.
     set_version: u64,
     specs: BTreeMap<SpecHash, Arc<Spec>>,
+    /// Specs that have come, and some of whose files have not.
+    arriving: BTreeMap<SpecHash, Vec<u8>>,
     runs: BTreeMap<RunName, RunEntry>,
     holders: Holders,
     slots: Slots,
@@ -140,7 +140,7 @@ pub struct Agent {
     exited: bool,
     skewed: bool,
     journal_failed: bool,
-    skipped: Vec<SkippedSlot>,
+    skipped: SkippedRows,
     // What one call gathers, and `flush` sends.
     outgoing: Vec<RunFact>,
     outgoing_whole: bool,
@@ -171,6 +171,7 @@ impl Agent {
             unconfirmed: BTreeSet::new(),
             set_version: 0,
             specs: specs.collect(),
+            arriving: BTreeMap::new(),
             runs: BTreeMap::new(),
             holders: Holders::default(),
             slots: Slots::new(config.slots),
@@ -182,7 +183,7 @@ impl Agent {
             exited: false,
             skewed: false,
             journal_failed: false,
-            skipped: Vec::new(),
+            skipped: SkippedRows::recovered(recovered.skipped),
             outgoing: Vec::new(),
             outgoing_whole: false,
             wanted: BTreeSet::new(),
@@ -227,6 +228,7 @@ impl Agent {
                 self.drive(now, run, run::Input::StepExited(id, exit), &mut fx);
             }
             Event::LogDelivered(run) => self.log_delivered(run, &mut fx),
+            Event::FilesReady(spec) => self.files_ready(now, spec, &mut fx),
             Event::DrainRequested => self.drain(now, &mut fx),
             Event::StopRequested => {
                 self.drain(now, &mut fx);
@@ -273,6 +275,16 @@ impl Agent {
     /// What the journal holds of each pipeline ever seen, or will once the last effects are committed.
     pub fn claims(&self) -> impl Iterator<Item = (&PipelineKey, &ClaimRow)> {
         self.claims.iter().map(|(key, claim)| (key, &claim.row))
+    }
+
+    /// The files of all specs that are kept or on their way, and artifacts: what must stay.
+    pub fn files_in_use(&self) -> BTreeSet<FileHash> {
+        let kept = self.specs.values().flat_map(|spec| spec.files());
+        let arriving = self.arriving.values().filter_map(|bytes| CompiledPipeline::decode(bytes).ok());
+        let travelling = kept.chain(arriving.flat_map(|spec| spec.files)).map(|file| file.hash);
+        let unsent = self.runs.values().flat_map(|run| &run.row.artifacts).map(|artifact| artifact.hash);
+        let saved = self.runs.values().filter(|run| run.is_running()).flat_map(|run| &run.artifacts.saved).copied();
+        travelling.chain(unsent).chain(saved).collect()
     }
 
     /// The slot clock; `None` before the first answer.
@@ -353,7 +365,9 @@ impl Agent {
             ControllerMessage::LogAcknowledged(log) => {
                 fx.now.push(Effect::LogAcknowledged { run: log.run, offset: log.offset });
             }
+            ControllerMessage::ArtifactStored(stored) => self.artifact_stored(stored.run, stored.hash, fx),
             ControllerMessage::Specs(specs) => self.specs_came(now, specs.specs, fx),
+            ControllerMessage::SkippedAcknowledged(skipped) => self.skipped.acknowledge(skipped.next),
             ControllerMessage::Certificate(certificate) => {
                 fx.now.push(Effect::InstallCertificate(certificate.chain));
             }
@@ -378,6 +392,7 @@ impl Agent {
             self.runs.iter().flat_map(|(run, entry)| entry.outbox.facts(*run, &entry.key, &entry.row)).collect();
         self.outgoing = facts;
         self.outgoing_whole = true;
+        self.skipped.say_again();
         self.renew_soon = true;
         self.wanted.extend(self.claims.values().flat_map(Claim::lacks));
         self.send_renew(now, |fx, message| fx.then.push(Effect::Send(message)), fx);
@@ -487,7 +502,7 @@ impl Agent {
         let facts = std::mem::take(&mut self.outgoing);
         let whole = std::mem::take(&mut self.outgoing_whole);
         let mut wanted = std::mem::take(&mut self.wanted);
-        wanted.retain(|hash| !self.specs.contains_key(hash));
+        wanted.retain(|hash| !self.specs.contains_key(hash) && !self.arriving.contains_key(hash));
         if self.session == Session::Up {
             if self.renew_soon {
                 self.send_renew(now, |fx, message| fx.then.push(Effect::Send(message)), fx);
@@ -495,17 +510,16 @@ impl Agent {
             if !facts.is_empty() {
                 fx.then.push(Effect::Send(AgentMessage::Report(Report { facts, whole })));
             }
-            if !self.skipped.is_empty() {
-                let rows = std::mem::take(&mut self.skipped);
-                fx.then.push(Effect::Send(AgentMessage::Skipped(Skipped { rows })));
-            }
+            fx.then.extend(self.skipped.unsaid().map(|rows| Effect::Send(AgentMessage::Skipped(rows))));
             if !wanted.is_empty() {
                 let hashes = wanted.into_iter().collect();
                 fx.then.push(Effect::Send(AgentMessage::SpecsWanted(SpecsWanted { hashes })));
             }
         }
-        let surplus = self.skipped.len().saturating_sub(SKIPPED);
-        self.skipped.drain(..surplus);
+        // What need not be kept goes with what is written anyway.
+        if !fx.commit.is_empty() {
+            fx.commit.extend(self.skipped.forgotten());
+        }
         let done = self.runs.values().all(RunEntry::is_ended);
         if self.draining && !self.exited && done && (self.runs.is_empty() || self.session == Session::Down) {
             self.exited = true;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use xene_schemas::{
     meta::{PipelineKey, RunName},
-    run::RunEvent,
+    run::{Artifact, RunEvent},
     wire::control::RunFact,
 };
 
@@ -32,7 +32,7 @@ impl Outbox {
         row: &RunRow,
         event: RunEvent,
     ) -> (JournalChange, RunFact) {
-        let index = self.first + self.facts.len() as u64;
+        let index = self.next();
         self.facts.push_back(event.clone());
         let fact = RunFact { run, pipeline: key.clone(), epoch: row.epoch, index, event: event.clone() };
         (JournalChange::PutFact(run, index, event), fact)
@@ -43,6 +43,20 @@ impl Outbox {
         while self.first < count && self.facts.pop_front().is_some() {
             self.first += 1;
         }
+    }
+
+    /// The number that the next fact will have.
+    pub(super) fn next(&self) -> u64 {
+        self.first + self.facts.len() as u64
+    }
+
+    /// Facts that name artifacts, by number.
+    pub(super) fn naming_artifacts(&self) -> Vec<(u64, Vec<Artifact>)> {
+        let naming = self.facts.iter().zip(self.first..).filter_map(|(fact, index)| match fact {
+            RunEvent::TaskEnded { artifacts, .. } if !artifacts.is_empty() => Some((index, artifacts.clone())),
+            _ => None,
+        });
+        naming.collect()
     }
 
     /// How many facts are acknowledged.

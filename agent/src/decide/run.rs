@@ -2,6 +2,7 @@
 //!
 //! Here stands the run as a whole; what lets a task begin is in `gate`, its life in `task`.
 
+mod artifacts;
 mod command;
 mod dag;
 mod environment;
@@ -16,7 +17,7 @@ mod tests;
 mod timers;
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     ops::Range,
     sync::Arc,
     time::Duration,
@@ -26,8 +27,8 @@ use indexmap::IndexMap;
 use xene_schemas::{
     meta::{AgentName, Epoch, RunName},
     phase::{Reason, RunPhase, TaskPhase},
-    pipeline::CompiledPipeline,
-    run::{RunEvent, RunSpec, TaskPlan},
+    pipeline::{CompiledPipeline, PipelineFile},
+    run::{Artifact, RunEvent, RunSpec, TaskPlan},
 };
 
 use self::{
@@ -106,6 +107,9 @@ pub struct RunMachine {
     name: RunName,
     pipeline: Arc<CompiledPipeline>,
     payload: Option<Arc<[u8]>>,
+    files: Arc<[PipelineFile]>,
+    /// What tasks saved, by their place in the DAG.
+    artifacts: BTreeMap<usize, Vec<Artifact>>,
     environment: Environment,
     expressions: Expressions,
     tasks: Tasks,
@@ -185,6 +189,8 @@ impl RunMachine {
         Self {
             name,
             payload,
+            files: pipeline.files.as_slice().into(),
+            artifacts: BTreeMap::new(),
             environment,
             expressions,
             states: (0..tasks.len()).map(|_| State::Waiting).collect(),

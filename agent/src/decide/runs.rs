@@ -18,13 +18,14 @@ use xene_schemas::{
 use super::{
     Agent, Timer,
     admission::{Admission, Shared},
+    artifacts::RunArtifacts,
     event::{Effect, Effects, JournalChange, RunRow, RunState, keeps_workspace},
     mutant::Mutant,
     outbox::Outbox,
     run::{Input, Output, RunMachine},
     spec::{ReadSpec, Spec},
     time::{BootTime, Now},
-    triggers::{Hosted, Slot},
+    triggers::{Hosted, Passed, Slot},
 };
 
 /// After so many acknowledged facts the journal may forget them, though the run goes on.
@@ -127,6 +128,7 @@ pub(super) struct RunEntry {
     slot: Option<Slot>,
     cancelled_by: Option<String>,
     log_delivered: bool,
+    pub(super) artifacts: RunArtifacts,
 }
 
 impl RunEntry {
@@ -178,8 +180,10 @@ impl Agent {
             slot: None,
             cancelled_by: None,
             log_delivered: false,
+            artifacts: RunArtifacts::default(),
         };
         self.runs.insert(run, entry);
+        self.recover_artifacts(run, fx);
         match state {
             // Given back before it could start, so that the controller has it again.
             RunState::Intent if from_controller && !self.is_claimed(&key, epoch) => {
@@ -218,6 +222,7 @@ impl Agent {
             acknowledged: 0,
             from_controller: true,
             created_at: start.created_at,
+            artifacts: Vec::new(),
             spec: start.spec,
         });
         let spec = self.specs.get(&row.spec.spec_hash).cloned();
@@ -305,7 +310,7 @@ impl Agent {
                 claim.row.watermark = claim.row.watermark.max(slot.due);
                 fx.commit.push(JournalChange::PutClaim(key.clone(), claim.row.clone()));
                 if let Some(reason) = skip {
-                    self.skip(key, &slot, reason);
+                    self.skip(key, Passed::one(slot, reason), fx);
                     return;
                 }
                 let row = RunRow {
@@ -328,6 +333,7 @@ impl Agent {
                     acknowledged: 0,
                     from_controller: false,
                     created_at: now.wall,
+                    artifacts: Vec::new(),
                 };
                 (RunName::of_slot(key, &slot.trigger, slot.at), row, Given::default(), Some(slot))
             }
@@ -346,6 +352,7 @@ impl Agent {
             slot,
             cancelled_by: None,
             log_delivered: false,
+            artifacts: RunArtifacts::default(),
         };
         self.runs.insert(run, entry);
         if let Some(reason) = skip {
@@ -394,8 +401,8 @@ impl Agent {
     pub(super) fn abandon(&mut self, now: Now, run: RunName, reason: Reason, fx: &mut Effects) {
         let Some(entry) = self.runs.remove(&run) else { return };
         fx.commit.push(JournalChange::DeleteRun(run));
-        if let Some(slot) = &entry.slot {
-            self.skip(&entry.key, slot, reason);
+        if let Some(slot) = entry.slot {
+            self.skip(&entry.key, Passed::one(slot, reason), fx);
         } else if let Some(claim) = self.claims.get_mut(&entry.key)
             && claim.row.claimed
             && claim.row.epoch == entry.row.epoch
@@ -429,6 +436,7 @@ impl Agent {
                 match output {
                     Output::Fact(event) => {
                         success |= matches!(event, RunEvent::Ended { phase: RunPhase::Success, .. });
+                        self.keep_artifacts(run, &event, fx);
                         self.push_fact(run, event, fx);
                     }
                     Output::TaskReady(task) => {
@@ -526,6 +534,7 @@ impl Agent {
             slot: None,
             cancelled_by: None,
             log_delivered: false,
+            artifacts: RunArtifacts::default(),
         };
         self.runs.insert(run, entry);
         self.end_unstarted(now, run, Reason::CANCELLED, by, fx);
@@ -550,6 +559,7 @@ impl Agent {
             entry.row.acknowledged = acknowledged;
             fx.commit.push(JournalChange::PutRun(run, entry.row.clone()));
         }
+        self.upload_artifacts(run, fx);
         self.forget_if_done(run, fx);
     }
 
@@ -560,8 +570,11 @@ impl Agent {
         }
     }
 
-    fn forget_if_done(&mut self, run: RunName, fx: &mut Effects) {
-        let done = |entry: &RunEntry| entry.is_ended() && entry.outbox.is_empty() && entry.log_delivered;
+    pub(super) fn forget_if_done(&mut self, run: RunName, fx: &mut Effects) {
+        let done = |entry: &RunEntry| {
+            let all_out = entry.outbox.is_empty() && entry.log_delivered && entry.row.artifacts.is_empty();
+            entry.is_ended() && all_out
+        };
         if self.runs.get(&run).is_some_and(done) {
             self.runs.remove(&run);
             fx.commit.push(JournalChange::DeleteRun(run));

@@ -2,7 +2,7 @@
 
 use std::{ops::Deref, sync::Arc};
 
-use xene_schemas::pipeline::CompiledPipeline;
+use xene_schemas::pipeline::{CompiledPipeline, PipelineFile};
 
 /// A spec that can be read. As bytes it takes a tenth of the memory.
 #[derive(Debug)]
@@ -13,6 +13,11 @@ impl Spec {
     pub(super) fn new(bytes: &[u8]) -> Result<(Arc<Self>, CompiledPipeline), serde_json::Error> {
         let pipeline = CompiledPipeline::decode(bytes)?;
         Ok((Arc::new(Self(bytes.into())), pipeline))
+    }
+
+    /// The files that travel with it.
+    pub(super) fn files(&self) -> Vec<PipelineFile> {
+        CompiledPipeline::decode(&self.0).map(|pipeline| pipeline.files).unwrap_or_default()
     }
 
     /// What it says.

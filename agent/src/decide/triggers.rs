@@ -39,9 +39,29 @@ pub(super) struct Come {
     /// These want a run, oldest first.
     pub(super) start: Vec<Slot>,
     /// These get none.
-    pub(super) skipped: Vec<(Slot, Reason)>,
+    pub(super) skipped: Vec<Passed>,
     /// The newest of all of them came then.
     pub(super) newest: Option<Timestamp>,
+}
+
+/// A due time that gets no run, or several in a row.
+#[derive(Debug)]
+pub(super) struct Passed {
+    /// The first.
+    pub(super) slot: Slot,
+    /// Why.
+    pub(super) reason: Reason,
+    /// All up to this one are meant.
+    pub(super) until: Option<Timestamp>,
+    /// How many they are, if they were counted.
+    pub(super) count: Option<u32>,
+}
+
+impl Passed {
+    /// One.
+    pub(super) fn one(slot: Slot, reason: Reason) -> Self {
+        Self { slot, reason, until: None, count: None }
+    }
 }
 
 /// A cron trigger that is hosted.
@@ -127,6 +147,17 @@ impl Hosted {
         slot_now > after(slot.due, self.cron.starting_deadline.into())
     }
 
+    /// The trigger is edited: what has come by `slot_now` and was not looked at never fires.
+    pub(super) fn pass_over(&mut self, slot_now: Timestamp) -> Option<Passed> {
+        let last = before(slot_now, self.jitter);
+        let first = self.next.filter(|first| *first <= last)?;
+        self.next = self.schedule.next_after(last);
+        let until = (self.schedule.next_after(first) != self.next).then_some(last);
+        let reason = if self.suspended { Reason::SUSPENDED } else { Reason::TRIGGER_EDITED };
+        let slot = Slot { due: after(first, self.jitter), trigger: self.name.clone(), at: first };
+        Some(Passed { slot, reason, until, count: None })
+    }
+
     /// Looks at every slot that has come by `slot_now`, once.
     pub(super) fn come(&mut self, slot_now: Timestamp, come: &mut Come) {
         let Some(first) = self.next else { return };
@@ -142,15 +173,21 @@ impl Hosted {
         // What is too late is one row, however long the agent was away.
         let horizon = before(slot_now, deadline + self.jitter);
         if first < horizon {
-            come.skipped.push((slot(first), if self.suspended { Reason::SUSPENDED } else { Reason::TOO_LATE }));
+            let reason = if self.suspended { Reason::SUSPENDED } else { Reason::TOO_LATE };
+            let last = before(horizon, Duration::from_nanos(1));
+            next = self.schedule.next_after(last);
+            let several = self.schedule.next_after(first) != next;
+            let until = several.then_some(last);
+            come.skipped.push(Passed { slot: slot(first), reason, until, count: None });
             come.newest = come.newest.max(Some(after(first, self.jitter)));
-            next = self.schedule.next_after(before(horizon, Duration::from_nanos(1)));
         }
         let mut newest = VecDeque::with_capacity(4);
-        let mut cut = None;
+        let mut cut: Option<(Timestamp, Timestamp, u32)> = None;
         while let Some(at) = next.filter(|at| after(*at, self.jitter) <= slot_now) {
-            if newest.len() == MOST {
-                cut = newest.pop_front();
+            if newest.len() == MOST
+                && let Some(oldest) = newest.pop_front()
+            {
+                cut = Some(cut.map_or((oldest, oldest, 1), |(first, _, count)| (first, oldest, count + 1)));
             }
             newest.push_back(at);
             next = self.schedule.next_after(at);
@@ -158,15 +195,28 @@ impl Hosted {
         if let Some(last) = newest.back() {
             come.newest = come.newest.max(Some(after(*last, self.jitter)));
         }
-        come.skipped.extend(cut.map(|at| (slot(at), Reason::TOO_LATE)));
-        if self.suspended {
-            come.skipped.extend(newest.drain(..).map(|at| (slot(at), Reason::SUSPENDED)));
+        let (passed_over, beyond) = if self.suspended {
+            (Reason::SUSPENDED, Reason::SUSPENDED)
         } else if self.wants_all() {
-            come.start.extend(newest.drain(..).map(slot));
-        } else if let Some(last) = newest.pop_back() {
-            come.skipped.extend(newest.drain(..).map(|at| (slot(at), Reason::COALESCED)));
-            come.start.push(slot(last));
+            (Reason::COALESCED, Reason::MISSED)
+        } else {
+            (Reason::COALESCED, Reason::COALESCED)
+        };
+        if let Some((first, last, count)) = cut {
+            let (until, count) = (Some(last), Some(count));
+            come.skipped.push(Passed { slot: slot(first), reason: beyond, until, count });
         }
+        let starts = match (self.suspended, self.wants_all()) {
+            (true, _) => 0,
+            (false, true) => newest.len(),
+            (false, false) => 1,
+        };
+        let passed = newest.len().saturating_sub(starts);
+        come.skipped.extend(newest.drain(..passed).map(|at| Passed::one(slot(at), passed_over.clone())));
+        come.start.extend(newest.into_iter().map(slot));
         self.next = next;
     }
 }
+
+#[cfg(test)]
+mod tests;

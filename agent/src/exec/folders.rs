@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! WORK/RUN/workspace/CONTEXT   $XENE_WORKSPACE        WORK/RUN/TASK.script, TASK.output
+//! WORK/RUN/workspace/%new-N    a workspace that is being made
 //! WORK/RUN/tmp                 $TMPDIR                WORK/RUN/payload   $XENE_PAYLOAD
 //! WORK/RUN/kept                the workspace stays    WORK/.trash        on its way out
 //! ```
@@ -56,7 +57,7 @@ impl StepFolders {
         let number = next();
         let mut folders = Self {
             number,
-            workspace: run.join("workspace").join(folder_of(needs.context)),
+            workspace: workspace_of(work, needs.run, needs.context),
             tmp: run.join("tmp"),
             cache: cache.join(needs.pipeline.workflow.as_str()).join(needs.pipeline.pipeline.as_str()),
             output: PathBuf::new(),
@@ -80,6 +81,16 @@ impl StepFolders {
         }
         Ok(folders)
     }
+}
+
+/// Where the workspace of a context lies.
+pub(super) fn workspace_of(work: &Path, run: RunName, context: &str) -> PathBuf {
+    work.join(run.to_string()).join("workspace").join(folder_of(context))
+}
+
+/// Where a workspace is made before it is moved to its place; nothing lies there.
+pub(super) fn new_workspace(work: &Path, run: RunName) -> PathBuf {
+    work.join(run.to_string()).join("workspace").join(format!("%new-{}", next()))
 }
 
 /// The file of a step with these bytes. Steps of a task come one after another, so they share one: a file that is made

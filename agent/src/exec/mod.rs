@@ -3,8 +3,10 @@
 mod cgroup;
 mod environment;
 mod folders;
+mod lay;
 mod outputs;
 mod processes;
+mod save;
 mod step;
 
 use std::{
@@ -20,23 +22,27 @@ use tokio::{
     runtime::Handle,
     signal::unix::{SignalKind, signal},
     sync::mpsc::Sender,
+    task::JoinHandle,
 };
 use xene_schemas::meta::RunName;
 
 pub use self::cgroup::find as find_cgroup;
 use self::{environment::Account, step::Running};
 use crate::{
+    content::ContentStore,
     decide::event::{Signal, StepCommand, StepExit, StepId},
     logs::RunLog,
 };
 
 /// Where an executor works.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ExecConfig {
     /// Folders of runs; goes with them.
     pub work_dir: PathBuf,
     /// Folders that last, one a pipeline.
     pub cache_dir: PathBuf,
+    /// Where files that travel are taken from.
+    pub files: ContentStore,
     /// Below which cgroup each step gets one of its own, from [`find_cgroup`]. Without, a step's processes are found
     /// by descent, process group and environment; the last can fail only for one that has cleared its environment,
     /// which then goes once no other step runs.
@@ -133,8 +139,9 @@ impl Exec {
         self.lock().len()
     }
 
-    /// Removes a run's folder in the background, or keeps it for good. None of its steps may run any more.
-    pub fn finish_run(&self, run: RunName, keep_workspace: bool) {
+    /// Removes a run's folder in the background, or keeps it for good. None of its steps may run any more. Who wants
+    /// to can wait for it.
+    pub fn finish_run(&self, run: RunName, keep_workspace: bool) -> JoinHandle<()> {
         let shared = self.shared.clone();
         self.shared.runtime.spawn_blocking(move || {
             let work = &shared.config.work_dir;
@@ -142,7 +149,7 @@ impl Exec {
             if let Err(error) = done {
                 tracing::warn!(%run, %error, "can't finish a run's folder");
             }
-        });
+        })
     }
 
     /// Where the workspaces of a run lie, for telling people what was kept.

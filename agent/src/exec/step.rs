@@ -28,8 +28,9 @@ use super::{
     cgroup::StepGroup,
     environment,
     folders::{self, Needs, StepFolders},
-    outputs,
+    lay, outputs,
     processes::{self, Tree, kill_each, signal_each, timespec},
+    save,
 };
 use crate::{
     clock,
@@ -146,6 +147,16 @@ impl Running {
         }
     }
 
+    /// True if it was told to end before a process of it started.
+    pub(super) fn is_signalled(&self) -> bool {
+        matches!(&*self.lock(), State::Waiting(Some(_)))
+    }
+
+    /// A sentence of xene's own in the run's log.
+    pub(super) fn note(&self, text: &str) {
+        self.log.note(text);
+    }
+
     fn signalled(&self) -> Option<Signal> {
         match &*self.lock() {
             State::Started(_, signal) => *signal,
@@ -157,9 +168,12 @@ impl Running {
 /// Runs a step to the end of its last process.
 pub(super) fn run(shared: &Shared, command: &StepCommand, running: &Running) -> StepExit {
     let id = &command.id;
+    let nothing = |status| StepExit { status, outputs: Ok(Vec::new()), leftovers: Vec::new() };
+    if let Program::Save(patterns) = &command.program {
+        return nothing(save::run(&shared.config, command, patterns, running));
+    }
     let head = StepHead { task: id.task.clone(), step: command.step_name.clone(), attempt: id.attempt };
     let number = running.log.step(&head);
-    let nothing = |status| StepExit { status, outputs: Ok(Vec::new()), leftovers: Vec::new() };
     let mut process = match start(shared, command, running) {
         Ok(Start::Started(process)) => process,
         Ok(Start::Signalled(signal)) => return nothing(ExitStatus::Signal(number_of(signal))),
@@ -213,7 +227,7 @@ struct Process {
 fn start(shared: &Shared, command: &StepCommand, running: &Running) -> Result<Start, String> {
     let script = match &command.program {
         Program::Script { script, .. } => Some(script.as_str()),
-        Program::Argv(_) => None,
+        Program::Argv(_) | Program::Save(_) => None,
     };
     let needs = Needs {
         run: command.id.run,
@@ -224,6 +238,8 @@ fn start(shared: &Shared, command: &StepCommand, running: &Running) -> Result<St
         payload: command.payload.as_deref(),
     };
     let config = &shared.config;
+    lay::workspace(config, command)?;
+    lay::artifacts(config, command)?;
     let folders = StepFolders::make(&config.work_dir, &config.cache_dir, &needs)
         .map_err(|error| format!("can't make the step's folders: {error}"))?;
     let dir = working_dir(command.working_dir.as_deref(), &folders.workspace)?;
@@ -231,6 +247,7 @@ fn start(shared: &Shared, command: &StepCommand, running: &Running) -> Result<St
     let (words, script) = match &command.program {
         Program::Script { shell, .. } => (shell, Some(&folders.script)),
         Program::Argv(words) => (words, None),
+        Program::Save(_) => return Err("it is no process".to_owned()),
     };
     let Some((name, arguments)) = words.split_first() else { return Err("the step has no program".to_owned()) };
     let mut process = Command::new(environment::program(name, &variables, &dir)?);

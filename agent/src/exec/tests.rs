@@ -2,7 +2,11 @@ use std::{fs, time::Duration};
 
 use jiff::Timestamp;
 use tokio::sync::mpsc::{Receiver, channel};
-use xene_schemas::wire::logs::{RecordKind, split_record};
+use xene_schemas::{
+    meta::FileHash,
+    pipeline::PipelineFile,
+    wire::logs::{RecordKind, split_record},
+};
 
 use super::*;
 use crate::{
@@ -26,7 +30,8 @@ fn run_name(n: u128) -> RunName {
 }
 
 fn config(dir: &Path, cgroup: Option<PathBuf>) -> ExecConfig {
-    ExecConfig { work_dir: dir.join("work"), cache_dir: dir.join("cache"), cgroup }
+    let files = ContentStore::open(&dir.join("files")).unwrap();
+    ExecConfig { work_dir: dir.join("work"), cache_dir: dir.join("cache"), files, cgroup }
 }
 
 fn command(step: usize, program: Program) -> StepCommand {
@@ -39,6 +44,8 @@ fn command(step: usize, program: Program) -> StepCommand {
         context: "default".into(),
         working_dir: None,
         payload: None,
+        files: [].into(),
+        artifacts: Vec::new(),
     }
 }
 
@@ -107,6 +114,110 @@ impl Bench {
             len = grown.expect("the step speaks").0;
         }
     }
+}
+
+fn travelling(bench: &Bench, path: &str, text: &str, executable: bool) -> PipelineFile {
+    let hash = bench.exec.shared.config.files.keep(text.as_bytes()).unwrap();
+    PipelineFile { path: path.into(), hash, size: text.len() as u64, executable }
+}
+
+#[tokio::test]
+async fn files_that_travel_lie_in_each_context_and_an_altered_copy_alters_nothing_else() {
+    let mut bench = Bench::new().await;
+    let files: Arc<[PipelineFile]> = [
+        travelling(&bench, "scripts/say.sh", "#!/bin/sh\necho hello\n", true),
+        travelling(&bench, "scripts/deep/data", "data", false),
+    ]
+    .into();
+    let step = |n: usize, context: &str, script: &str| StepCommand {
+        files: files.clone(),
+        context: context.into(),
+        id: StepId { step: n, ..sh("").id },
+        ..sh(script)
+    };
+    let script = "scripts/say.sh; cat scripts/deep/data; test ! -x scripts/deep/data; echo x > scripts/say.sh";
+    assert_eq!(bench.run(step(0, "a", script)).await, success());
+    assert_eq!(bench.stdout(), "hello\ndata");
+    assert_eq!(bench.run(step(1, "a", "cat scripts/say.sh")).await, success(), "what a step leaves stays");
+    assert_eq!(bench.stdout(), "hello\ndatax\n");
+    assert_eq!(bench.run(step(2, "b", "scripts/say.sh")).await, success());
+    assert_eq!(bench.stdout(), "hello\ndatax\nhello\n");
+    for (n, bad) in ["../out", "/tmp/out", "a/../../out"].into_iter().enumerate() {
+        let file = PipelineFile { path: bad.into(), ..files[0].clone() };
+        let context = format!("c{n}");
+        let exit = bench.run(StepCommand { files: [file].into(), ..step(3, &context, "true") }).await;
+        let ExitStatus::StartFailed(why) = exit.status else { panic!("{exit:?}") };
+        assert!(why.contains("leads out of the workspace"), "{why}");
+    }
+    let gone = PipelineFile { hash: FileHash::of(b"gone"), ..files[0].clone() };
+    let exit = bench.run(StepCommand { files: [gone].into(), ..step(4, "d", "true") }).await;
+    assert!(matches!(exit.status, ExitStatus::StartFailed(why) if why.contains("scripts/say.sh")));
+}
+
+fn save(patterns: &[&str]) -> StepCommand {
+    let patterns = patterns.iter().map(ToString::to_string).collect();
+    StepCommand { id: StepId { step: 9, ..sh("").id }, ..command(9, Program::Save(patterns)) }
+}
+
+#[tokio::test]
+async fn artifacts_are_regular_files_and_nothing_that_only_looks_like_one() {
+    let mut bench = Bench::new().await;
+    let script = "mkdir -p out/deep && echo one > out/deep/one && printf x > out/run && chmod +x out/run && \
+                  ln -s /etc/passwd out/link && ln -s / out/root && mkfifo out/fifo && echo no > other";
+    assert_eq!(bench.run(sh(script)).await, success());
+    let exit = bench.run(save(&["out/**", "none/*"])).await;
+    let ExitStatus::Saved(saved) = exit.status else { panic!("{exit:?}") };
+    let shown: Vec<_> = saved.iter().map(|saved| (saved.path.as_str(), saved.size, saved.executable)).collect();
+    assert_eq!(shown, [("out/deep/one", 4, false), ("out/run", 1, true)]);
+    assert_eq!(saved[0].hash, FileHash::of(b"one\n"));
+    assert!(bench.exec.shared.config.files.has(&saved[0].hash));
+    let notes = String::from_utf8(bench.output(RecordKind::Note)).unwrap();
+    assert!(notes.contains("out/fifo") && notes.contains("out/link") && notes.contains("out/root"), "{notes}");
+    assert!(notes.contains("none/*"), "{notes}");
+
+    let laid = StepCommand { context: "other".into(), artifacts: saved, ..sh("cat out/deep/one; test -x out/run") };
+    assert_eq!(bench.run(laid.clone()).await, success());
+    assert_eq!(bench.stdout(), "one\n");
+    // A link that a step left where an artifact belongs leads nowhere.
+    let outside = bench.dir.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    let trap = format!("rm -r out && ln -s {} out", outside.display());
+    assert_eq!(bench.run(StepCommand { context: "other".into(), ..sh(&trap) }).await, success());
+    let exit = bench.run(laid).await;
+    assert!(matches!(&exit.status, ExitStatus::StartFailed(why) if why.contains("out/deep/one")), "{exit:?}");
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn files_that_are_swapped_while_they_are_saved_do_no_harm() {
+    let mut bench = Bench::new().await;
+    assert_eq!(bench.run(sh("mkdir out; echo good > out/x; echo good > out/y")).await, success());
+    let workspace = bench.exec.workspace(run_name(1)).join("default/out");
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let (swapped, ended) = (workspace.clone(), stop.clone());
+    let swapper = std::thread::spawn(move || {
+        let path = swapped.join("x");
+        let mut count = 0;
+        while !ended.load(std::sync::atomic::Ordering::Acquire) || count < 100 {
+            let next = swapped.join(".next");
+            let _ = fs::remove_file(&next);
+            match count % 3 {
+                0 => std::os::unix::fs::symlink("/etc/passwd", &next).unwrap(),
+                1 => rustix::fs::mkfifoat(rustix::fs::CWD, &next, rustix::fs::Mode::RUSR).unwrap(),
+                _ => fs::write(&next, "good\n").unwrap(),
+            }
+            fs::rename(&next, &path).unwrap();
+            count += 1;
+        }
+    });
+    for _ in 0..50 {
+        let exit = bench.run(save(&["out/*"])).await;
+        let ExitStatus::Saved(saved) = exit.status else { panic!("{exit:?}") };
+        assert!(saved.iter().all(|saved| saved.hash == FileHash::of(b"good\n")), "{saved:?}");
+        assert!(saved.iter().any(|saved| saved.path == "out/y"));
+    }
+    stop.store(true, std::sync::atomic::Ordering::Release);
+    swapper.join().unwrap();
 }
 
 fn success() -> StepExit {

@@ -67,12 +67,10 @@ struct Lower<'a> {
 }
 
 impl Lower<'_> {
+    /// The parser counts bytes here, and characters in its complaints.
     fn at(&self, id: u64) -> usize {
-        let characters = self.source.offset_for(id).map_or(0, |(start, _)| start as usize);
-        if self.text.is_ascii() {
-            return characters.min(self.text.len());
-        }
-        self.text.char_indices().nth(characters).map_or(self.text.len(), |(at, _)| at)
+        let start = self.source.offset_for(id).map_or(0, |(start, _)| start as usize);
+        self.text.floor_char_boundary(start)
     }
 
     fn node(&mut self, tree: &IdedExpr) -> Result<Node, ExprError> {

@@ -115,7 +115,7 @@ fn mistakes_are_sentences_with_a_place() {
         ("Thing{a: 1}", "1:6 there is no type Thing to make a value of"),
         ("no + 1", "1:1 there is no no here"),
         ("m.z", "1:1 there is no key \"z\"; has(…) asks whether there is one"),
-        ("1 + 'ä' == s + 'ö' && s + n", "1:23 `+` does not take text and a whole number; string(…) makes text"),
+        ("'ä' == s + 'ö' || s + n", "1:19 `+` does not take text and a whole number; string(…) makes text"),
         (
             "n + d",
             "1:1 `+` does not take a whole number and a number with a fraction; double(…) makes one of the other",

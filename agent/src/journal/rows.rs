@@ -8,6 +8,7 @@
 //! | `runs`   | run (16 bytes BE)                | `RunRow`                                     |
 //! | `facts`  | run (16 bytes BE), index (u64 BE)| `RunEvent`                                   |
 //! | `specs`  | hash (32 bytes)                  | the spec's own bytes                         |
+//! | `skipped`| number (u64 BE)                  | `SkippedSlot`                                |
 
 use std::{
     io,
@@ -40,10 +41,11 @@ pub(super) struct Tables {
     runs: Table,
     facts: Table,
     specs: Table,
+    skipped: Table,
 }
 
 impl Tables {
-    pub(super) const COUNT: u32 = 5;
+    pub(super) const COUNT: u32 = 6;
 
     /// Opens or makes the tables.
     pub(super) fn open(env: &heed::Env<WithoutTls>, txn: &mut RwTxn<'_>) -> Result<Self, JournalError> {
@@ -63,6 +65,7 @@ impl Tables {
             runs: env.create_database(txn, Some("runs"))?,
             facts: env.create_database(txn, Some("facts"))?,
             specs: env.create_database(txn, Some("specs"))?,
+            skipped: env.create_database(txn, Some("skipped"))?,
         })
     }
 
@@ -115,6 +118,11 @@ impl Tables {
             let hash = key.try_into().map(SpecHash).map_err(|_| bad("specs", "the key's length"))?;
             recovered.specs.insert(hash, value.to_vec());
         }
+        for row in self.skipped.iter(txn)? {
+            let (key, value) = row?;
+            let number = key.try_into().map(u64::from_be_bytes).map_err(|_| bad("skipped", "the key's length"))?;
+            recovered.skipped.insert(number, decode("skipped", value)?);
+        }
         Ok(recovered)
     }
 
@@ -146,6 +154,14 @@ impl Tables {
             }
             JournalChange::PutSpec(hash, bytes) => self.specs.put(txn, &hash.0, bytes),
             JournalChange::DeleteSpec(hash) => self.specs.delete(txn, &hash.0).map(drop),
+            JournalChange::PutSkipped(number, row) => {
+                encode_into(row, buffer)?;
+                self.skipped.put(txn, &number.to_be_bytes(), buffer)
+            }
+            JournalChange::DeleteSkipped(next) => {
+                let next = next.to_be_bytes();
+                self.skipped.delete_range(txn, &(Bound::Unbounded, Bound::Excluded(&next[..]))).map(drop)
+            }
             JournalChange::PutStore(store) => {
                 encode_into(store, buffer)?;
                 self.meta.put(txn, STORE_KEY, buffer)

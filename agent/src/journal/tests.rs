@@ -4,10 +4,10 @@ use indexmap::IndexMap;
 use jiff::Timestamp;
 use xene_schemas::{
     meta::{Epoch, Revision, RunName, SpecHash},
-    phase::RunPhase,
+    phase::{Reason, RunPhase},
     pipeline::Autonomy,
     run::{RunEvent, RunSpec, RunTrigger, TriggerType},
-    wire::control::StoreSeen,
+    wire::control::{SkippedSlot, StoreSeen},
 };
 
 use super::*;
@@ -46,11 +46,23 @@ fn row(acknowledged: u64) -> RunRow {
         rerun_of: None,
     };
     let (epoch, state) = (Epoch(1), RunState::Intent);
-    RunRow { spec, epoch, state, acknowledged, from_controller: true, created_at: at(2) }
+    RunRow { spec, epoch, state, acknowledged, from_controller: true, created_at: at(2), artifacts: vec![] }
 }
 
 fn ended() -> RunEvent {
     RunEvent::Ended { phase: RunPhase::Success, reason: None, message: None, at: at(5) }
+}
+
+fn skipped(second: i64) -> SkippedSlot {
+    SkippedSlot {
+        pipeline: "w/p".parse().unwrap(),
+        epoch: Epoch(1),
+        trigger: "t".parse().unwrap(),
+        slot: at(second),
+        reason: Reason::MISSED,
+        until: Some(at(second + 9)),
+        count: Some(3),
+    }
 }
 
 fn commit(journal: &Journal, changes: Vec<JournalChange>) {
@@ -78,6 +90,10 @@ fn reads_back_what_it_was_told() {
             JournalChange::PutFact(run(1), 0, ended()),
             JournalChange::PutFact(run(1), 300, ended()),
             JournalChange::PutSpec(SpecHash::of(b"spec"), b"spec".to_vec()),
+            JournalChange::PutSkipped(6, skipped(6)),
+            JournalChange::PutSkipped(256, skipped(256)),
+            JournalChange::PutSkipped(257, skipped(257)),
+            JournalChange::DeleteSkipped(256),
             JournalChange::PutStore(store.clone()),
             JournalChange::PutBoot("boot".into()),
             JournalChange::PutName("agent".parse().unwrap()),
@@ -89,6 +105,7 @@ fn reads_back_what_it_was_told() {
         runs: [(run(1), row(0))].into(),
         facts: [(run(1), [(0, ended()), (300, ended())].into())].into(),
         specs: [(SpecHash::of(b"spec"), b"spec".to_vec())].into(),
+        skipped: [(256, skipped(256)), (257, skipped(257))].into(),
         store: Some(store),
         boot_id: Some("boot".into()),
         name: Some("agent".parse().unwrap()),

@@ -13,7 +13,9 @@ use xene_schemas::wire::{
 };
 
 use super::{
+    artifacts::ArtifactUploads,
     dial::{Dialed, Why, dial},
+    download::Downloads,
     frames::{FrameReader, Outgoing},
     identity::{Certified, Identity},
     reconnect::Reconnect,
@@ -66,7 +68,7 @@ pub enum ClientEvent {
 pub async fn run<L: LogSource>(
     config: ClientConfig,
     identity: Arc<Identity>,
-    uploads: Uploads<L>,
+    (uploads, downloads, artifacts): (Uploads<L>, Downloads, ArtifactUploads),
     events: mpsc::Sender<ClientEvent>,
 ) {
     let mut reconnect = Reconnect::default();
@@ -81,7 +83,7 @@ pub async fn run<L: LogSource>(
                     reconnect: &mut reconnect,
                     events: &events,
                 };
-                let (reason, stood) = session.run(&uploads, &why).await;
+                let (reason, stood) = session.run(&uploads, (&downloads, &artifacts), &why).await;
                 if stood {
                     told.clear();
                 }
@@ -127,7 +129,12 @@ struct Session<'a> {
 
 impl Session<'_> {
     /// Runs the session to its end; returns why it ended, and whether the controller had welcomed this agent.
-    async fn run<L: LogSource>(&mut self, uploads: &Uploads<L>, why: &Why) -> (String, bool) {
+    async fn run<L: LogSource>(
+        &mut self,
+        uploads: &Uploads<L>,
+        (downloads, artifacts): (&Downloads, &ArtifactUploads),
+        why: &Why,
+    ) -> (String, bool) {
         let connection = self.connection;
         let (mut send, recv) = match connection.open_bi().await {
             Ok(stream) => stream,
@@ -142,7 +149,12 @@ impl Session<'_> {
         let after_welcome = async {
             // The sender outlives this.
             let _ = welcomed.subscribe().wait_for(|welcomed| *welcomed).await;
-            tokio::join!(uploads.run(connection), renew_certificate(identity, &outgoing));
+            tokio::join!(
+                uploads.run(connection),
+                downloads.run(connection, &outgoing),
+                artifacts.run(connection),
+                renew_certificate(identity, &outgoing)
+            );
         };
         let closing = async {
             outgoing.closing().await;

@@ -266,7 +266,7 @@ mod tests {
         let sent = (0..100_000).take_while(|_| outgoing.send(&message).is_ok()).count();
         assert_eq!(sent, QUEUE / size.len() + 1);
         assert!(outgoing.queue().bytes.is_empty(), "its memory is given back");
-        assert_eq!(outgoing.send(&AgentMessage::Skipped(Skipped { rows: vec![] })), Err(SessionEnded));
+        assert_eq!(outgoing.send(&AgentMessage::Skipped(Skipped { first: None, rows: vec![] })), Err(SessionEnded));
     }
 
     #[test]

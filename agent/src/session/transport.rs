@@ -8,6 +8,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// How many logs one agent sends at a time.
 pub const LOG_STREAMS: u32 = 64;
 
+/// How many files one agent takes at a time, and how many artifacts the controller.
+const FILE_STREAMS: u32 = 2;
+
 /// How much one stream may be ahead of its reader, in bytes. At a round trip of 20 ms that is 12 MB/s for one log.
 const STREAM_WINDOW: u32 = 256 << 10;
 
@@ -34,6 +37,8 @@ pub mod codes {
     pub const BUSY: VarInt = VarInt::from_u32(3);
     /// The log can't be taken now: its run is not known (yet), or not the agent's.
     pub const LOG_REFUSED: VarInt = VarInt::from_u32(4);
+    /// The file was not asked for, or is not what it says.
+    pub const FILE_REFUSED: VarInt = VarInt::from_u32(5);
 }
 
 /// How soon a dead peer is noticed.
@@ -57,7 +62,7 @@ impl Default for Liveness {
 pub enum End {
     /// It takes the control stream and logs.
     Controller,
-    /// It dials, and reads the control stream only.
+    /// It dials; it takes the control stream and files.
     Agent,
 }
 
@@ -78,9 +83,10 @@ pub fn transport(end: End, liveness: Liveness) -> Arc<TransportConfig> {
             .receive_window(VarInt::from_u32(STREAM_WINDOW)),
         End::Agent => config
             .max_concurrent_bidi_streams(VarInt::from_u32(0))
-            .max_concurrent_uni_streams(VarInt::from_u32(0))
+            .max_concurrent_uni_streams(VarInt::from_u32(FILE_STREAMS))
             .stream_receive_window(VarInt::from_u32(CONTROL_WINDOW))
-            .receive_window(VarInt::from_u32(2 * CONTROL_WINDOW)),
+            // The sum of its streams': files that are not taken can't hold up what is said.
+            .receive_window(VarInt::from_u32((FILE_STREAMS + 1) * CONTROL_WINDOW)),
     };
     Arc::new(config)
 }
@@ -89,8 +95,8 @@ pub fn transport(end: End, liveness: Liveness) -> Arc<TransportConfig> {
 ///
 /// The connection's window becomes the sum of its streams': logs that nobody reads can't hold up what is said.
 pub fn widen(connection: &Connection) {
-    connection.set_receive_window(VarInt::from_u32((LOG_STREAMS + 1) * STREAM_WINDOW));
-    connection.set_max_concurrent_uni_streams(VarInt::from_u32(LOG_STREAMS));
+    connection.set_receive_window(VarInt::from_u32((LOG_STREAMS + FILE_STREAMS + 1) * STREAM_WINDOW));
+    connection.set_max_concurrent_uni_streams(VarInt::from_u32(LOG_STREAMS + FILE_STREAMS));
 }
 
 /// A UDP socket with large buffers, as far as the kernel grants them.

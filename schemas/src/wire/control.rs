@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::messages;
 use crate::{
-    meta::{Epoch, Labels, PipelineKey, Revision, RunName, SpecHash},
+    meta::{Epoch, FileHash, Labels, PipelineKey, Revision, RunName, SpecHash},
     pipeline::Autonomy,
     run::{RunEvent, RunSpec},
 };
@@ -30,6 +30,8 @@ messages! {
         7 = CertificateWanted(CertificateWanted),
         /// Due times that gave no run, with the reason.
         8 = Skipped(Skipped),
+        /// Files of a spec that it lacks; each comes on a stream of its own ([`super::files`]).
+        9 = FilesWanted(FilesWanted),
     }
 }
 
@@ -58,6 +60,10 @@ messages! {
         110 = Certificate(Certificate),
         /// Someone's decision on a task that waits for approval.
         111 = Decide(Decision),
+        /// An artifact is durable.
+        112 = ArtifactStored(ArtifactStored),
+        /// Due times without a run are on record up to here.
+        115 = SkippedAcknowledged(SkippedAcknowledged),
     }
 }
 
@@ -183,6 +189,16 @@ pub struct SpecsWanted {
     pub hashes: Vec<SpecHash>,
 }
 
+/// Files that the agent lacks. What is not a file of that spec, or of a spec that the agent has no use for, is not
+/// sent, and not answered either.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FilesWanted {
+    /// The spec whose files they are.
+    pub spec: SpecHash,
+    /// Their hashes.
+    pub hashes: Vec<FileHash>,
+}
+
 /// The last delta did not fit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SetWanted {
@@ -197,14 +213,17 @@ pub struct CertificateWanted {
     pub csr: String,
 }
 
-/// Due times that gave no run.
+/// Due times that gave no run; said again at each session until they are acknowledged.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Skipped {
+    /// The number of the first row, from 0; the others follow. Absent: the agent wants no acknowledgement.
+    #[serde(default)]
+    pub first: Option<u64>,
     /// One row each.
     pub rows: Vec<SkippedSlot>,
 }
 
-/// A due time that gave no run.
+/// A due time that gave no run, or several in a row.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SkippedSlot {
     /// The pipeline.
@@ -213,10 +232,16 @@ pub struct SkippedSlot {
     pub epoch: Epoch,
     /// The trigger's name.
     pub trigger: crate::meta::Name,
-    /// The due time.
+    /// The due time; of several, the first.
     pub slot: Timestamp,
     /// Why, in a word.
     pub reason: crate::phase::Reason,
+    /// All due times up to this one, itself included, gave no run either.
+    #[serde(default)]
+    pub until: Option<Timestamp>,
+    /// How many they are, if somebody counted.
+    #[serde(default)]
+    pub count: Option<u32>,
 }
 
 /// Answers Hello.
@@ -351,6 +376,13 @@ pub struct Acknowledged {
     pub runs: Vec<(RunName, u64)>,
 }
 
+/// Due times without a run are durable up to here.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SkippedAcknowledged {
+    /// The number of the first row that the controller does not have.
+    pub next: u64,
+}
+
 /// Log bytes are durable up to here.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LogAcknowledged {
@@ -369,6 +401,15 @@ pub struct LogAcknowledged {
 pub struct Specs {
     /// [`crate::pipeline::CompiledPipeline::encode`]d; the agent checks the hash.
     pub specs: Vec<Vec<u8>>,
+}
+
+/// An artifact is durable, or nobody has a use for it any more: the agent need not keep it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ArtifactStored {
+    /// The run.
+    pub run: RunName,
+    /// Of the artifact's bytes.
+    pub hash: FileHash,
 }
 
 /// A new certificate.

@@ -8,13 +8,15 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::messages;
-use crate::meta::{Epoch, PipelineKey, RunName};
+use crate::meta::{Epoch, FileHash, PipelineKey, RunName};
 
 messages! {
-    /// What begins a log stream. Tags 301 to 399.
+    /// What begins a stream from an agent. Tags 301 to 399.
     LogMessage {
         /// Whose log, from where on.
         301 = Header(LogHeader),
+        /// Which artifact follows.
+        302 = Artifact(ArtifactHeader),
     }
 }
 
@@ -33,6 +35,17 @@ pub struct LogHeader {
     /// record of it by now, it never will.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub settled: bool,
+}
+
+/// Which artifact follows: its bytes, then the stream's end. Sent once the controller has the fact that names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArtifactHeader {
+    /// The run.
+    pub run: RunName,
+    /// Of its bytes; the controller checks it.
+    pub hash: FileHash,
+    /// In bytes.
+    pub size: u64,
 }
 
 /// Bytes of a record before its data.

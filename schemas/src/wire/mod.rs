@@ -2,13 +2,14 @@
 //!
 //! The agent dials. On ALPN [`ALPN`] both sides show certificates of the controller's CA; on [`ALPN_JOIN`] the
 //! agent has none yet and enrols ([`join`]). The agent opens one bidirectional stream for [`control`]; one
-//! unidirectional stream carries the log of each run ([`logs`]).
+//! unidirectional stream carries the log of each run ([`logs`]), and one each file, in either direction ([`files`]).
 //!
 //! A frame is `length: u32 LE` (of tag and body), `tag: u16 LE`, then the body in MessagePack with field names,
 //! so that neighbouring versions read each other: a field may be added with a default, a tag is never reused, an
 //! unknown tag is a value ([`Frame::tag`]) that the receiver passes over.
 
 pub mod control;
+pub mod files;
 pub mod join;
 pub mod logs;
 

@@ -16,6 +16,7 @@ fn check(kind: Kind, name: &str, expected: &Expect) {
             "/api/v1/runs/01m8991xq0000000000000000a" => Reply::Json(200, fixtures::runs()[0].clone()),
             "/api/v1/agents/agent-1" => Reply::Json(200, fixtures::agents()[0].clone()),
             "/api/v1/pipelines" => list(&fixtures::pipelines()),
+            "/api/v1/pipelines/site/build/firings" => list(&fixtures::firings()),
             "/api/v1/runs" => list(&fixtures::runs()),
             "/api/v1/events" => list(&fixtures::events()),
             _ => Reply::Json(404, Value::Null),

@@ -46,7 +46,7 @@ impl Bench {
             if bytes.is_some() {
                 self.asked.push(path.clone());
             }
-            files.insert(path.clone(), FileEntry { content, bytes });
+            files.insert(path.clone(), FileEntry { content, bytes, files: None });
         }
         let revision = Revision(format!("r{}", self.revision));
         Snapshot { revision, author: None, subject: None, files, complete: true, problems: Vec::new() }

@@ -16,6 +16,7 @@ use super::{
     Limits,
     path::{Path, Segment},
 };
+use crate::source::snapshot::Travelling;
 
 /// A rule; its page is part of the program.
 macro_rules! rule {
@@ -30,10 +31,12 @@ macro_rules! rule {
 }
 
 mod approval;
+pub(super) mod cases;
 mod effect;
 mod env;
 mod expr;
 pub(super) mod file;
+mod files;
 mod graph;
 mod group;
 mod labels;
@@ -157,6 +160,20 @@ pub const ALL: &[&Rule] = &[
     &unused::VARIABLE,
     &file::NEARLY_OURS,
     &file::NEEDS_CONTAINER,
+    // Files that travel, and artifacts.
+    &files::BAD_GLOB,
+    &files::TOO_MUCH,
+    &files::NOT_TAKEN,
+    &files::NOTHING_MATCHES,
+    &files::NOT_BEFORE,
+    // Workflow tests.
+    &cases::UNKNOWN_WORKFLOW,
+    &cases::CASE,
+    &cases::CASE_TWICE,
+    &cases::UNKNOWN_IN_TEST,
+    &cases::TEST_PARAM,
+    &cases::TEST_TIME,
+    &cases::EXPECTS_NOTHING,
     // Sources.
     &source::TOO_LARGE,
     &source::LINK,
@@ -207,7 +224,9 @@ impl Report {
 }
 
 /// Checks a workflow that could be read.
-pub(super) fn check(workflow: &Workflow, limits: Limits) -> Vec<Problem> {
+///
+/// `found` is what the patterns of its file took, if anybody looked.
+pub(super) fn check(workflow: &Workflow, found: Option<&[Travelling]>, limits: Limits) -> Vec<Problem> {
     let spec = &workflow.spec;
     let mut report = Report::default();
     shape::check(spec, &mut report);
@@ -216,6 +235,7 @@ pub(super) fn check(workflow: &Workflow, limits: Limits) -> Vec<Problem> {
     params::check(spec, &mut report);
     env::check(spec, &mut report);
     range::check(spec, limits, &mut report);
+    files::check(spec, found, &mut report);
     group::check(spec, &mut report);
     webhook::check(spec, &mut report);
     expr::check(spec, &mut report);

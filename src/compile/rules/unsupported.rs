@@ -18,9 +18,6 @@ type Env = UniqueMap<String, EnvValue>;
 
 pub(super) fn check(spec: &WorkflowSpec, report: &mut Report) {
     let root = Path::ROOT.key("spec");
-    if !spec.files.is_empty() {
-        refuse(report, &root.key("files"), "files");
-    }
     env(report, &root, &spec.env);
     for (name, trigger) in &spec.triggers {
         let triggers = root.key("triggers");
@@ -57,9 +54,6 @@ fn check_pipeline(report: &mut Report, at: &Path<'_>, pipeline: &PipelineSpec) {
 }
 
 fn check_task(report: &mut Report, at: &Path<'_>, task: &Task) {
-    if task.artifacts.is_some() {
-        refuse(report, &at.key("artifacts"), "artifacts");
-    }
     executor(report, at, task.executor.as_ref());
     env(report, at, &task.env);
     let steps = at.key("steps");

@@ -7,7 +7,7 @@ use super::check;
 use crate::compile::{Limits, convert, parse::parse, validate};
 
 fn read(text: &str) -> Vec<Workflow> {
-    let parsed = parse("old.yaml", text.as_bytes(), Limits::default());
+    let parsed = parse("old.yaml", text.as_bytes(), None, Limits::default());
     assert_eq!(parsed.problems, []);
     parsed.workflows.into_iter().map(|(workflow, _)| workflow).collect()
 }

@@ -13,11 +13,12 @@ use xene_schemas::diagnostic::{Diagnostic, Severity};
 use super::example::{Example, Language, examples};
 use crate::{
     compile::{
+        compile_travelling,
         render::render,
         rules::{self, Rule},
-        validate,
+        validate, wanted_files,
     },
-    source::{Source, SourceConfig},
+    source::{Source, SourceConfig, travel::Travel},
 };
 
 /// What comes of circumstances rather than of what a file says has no example, but a test of its own.
@@ -115,9 +116,11 @@ fn of_script(rule: &Rule, script: &str) -> Vec<Diagnostic> {
         .unwrap();
     assert!(ended.status.success(), "{script}\n{}", String::from_utf8_lossy(&ended.stderr));
     let config = SourceConfig::new(path.to_str().unwrap(), folder.path().join("mirror"));
-    let snapshot = Source::open(config).unwrap().read(Default::default()).unwrap();
-    let files = snapshot.files.into_iter().filter_map(|(path, file)| Some((path, file.bytes?)));
-    let mut problems = validate(&files.collect::<Vec<_>>()).1;
+    let travel = Travel { wanted: wanted_files, store: None };
+    let snapshot = Source::open(config).unwrap().carrying(travel).read(Default::default()).unwrap();
+    let files = snapshot.files.iter();
+    let files = files.filter_map(|(path, file)| Some((path.as_str(), file.bytes.as_deref()?, file.files.as_deref())));
+    let mut problems = compile_travelling(files).problems;
     // A source tells of a large file before it is read; who names one to `xene validate` hears it from the reader.
     for problem in snapshot.problems {
         if problem.code == "XE0901" && rule.code == "XE0002" {

@@ -17,27 +17,17 @@ spec:
     check(
         text,
         expect![[r#"
-        a.yaml:6:5: error[XE0044]: these pipelines wait for each other: a → b → a
-          |
-        6 |     a: {after: b, tasks: {t: {steps: [echo]}}}
-          |     ^
+            a.yaml:6:5: error[XE0044]: these pipelines wait for each other: a → b → a
+              |
+            6 |     a: {after: b, tasks: {t: {steps: [echo]}}}
+              |     ^
 
-        a.yaml:6:9: error[XE0018]: `after` is part of the language, but this version does not carry it out yet
-          |
-        6 |     a: {after: b, tasks: {t: {steps: [echo]}}}
-          |         ^^^^^
-
-        a.yaml:7:9: error[XE0018]: `after` is part of the language, but this version does not carry it out yet
-          |
-        7 |     b: {after: [a, c], tasks: {t: {steps: [echo]}}}
-          |         ^^^^^
-
-        a.yaml:7:20: error[XE0043]: this workflow has no pipeline `c`
-          |
-        7 |     b: {after: [a, c], tasks: {t: {steps: [echo]}}}
-          |                    ^
-          = hint: there is: a, b
-    "#]],
+            a.yaml:7:20: error[XE0043]: this workflow has no pipeline `c`
+              |
+            7 |     b: {after: [a, c], tasks: {t: {steps: [echo]}}}
+              |                    ^
+              = hint: there is: a, b
+        "#]],
     );
 }
 

@@ -25,41 +25,21 @@ spec:
     check(
         text,
         expect![[r#"
-        a.yaml:5:3: error[XE0018]: `files` is part of the language, but this version does not carry it out yet
-          |
-        5 |   files: ["scripts/**"]
-          |   ^^^^^
+            a.yaml:5:3: error[XE0018]: `files` is part of the language, but this version does not carry it out yet
+              |
+            5 |   files: ["scripts/**"]
+              |   ^^^^^
 
-        a.yaml:6:17: error[XE0018]: `secret` is part of the language, but this version does not carry it out yet
-          |
-        6 |   env: {TOKEN: {secret: deploy/token}, N: {expr: 1 + 1}}
-          |                 ^^^^^^
+            a.yaml:6:17: error[XE0018]: `secret` is part of the language, but this version does not carry it out yet
+              |
+            6 |   env: {TOKEN: {secret: deploy/token}, N: {expr: 1 + 1}}
+              |                 ^^^^^^
 
-        a.yaml:6:44: error[XE0018]: `expr` is part of the language, but this version does not carry it out yet
-          |
-        6 |   env: {TOKEN: {secret: deploy/token}, N: {expr: 1 + 1}}
-          |                                            ^^^^
-
-        a.yaml:7:21: error[XE0018]: `pattern` is part of the language, but this version does not carry it out yet
-          |
-        7 |   params: {branch: {pattern: "^[a-z]+$"}}
-          |                     ^^^^^^^
-
-        a.yaml:11:7: error[XE0018]: `auth` is part of the language, but this version does not carry it out yet
-           |
-        11 |       auth: {type: github, secret: a/b}
-           |       ^^^^
-
-        a.yaml:12:7: error[XE0018]: `when` is part of the language, but this version does not carry it out yet
-           |
-        12 |       when: payload.ref == 'x'
-           |       ^^^^
-
-        a.yaml:13:7: error[XE0018]: `params` is part of the language, but this version does not carry it out yet
-           |
-        13 |       params: {branch: payload.ref}
-           |       ^^^^^^
-    "#]],
+            a.yaml:11:7: error[XE0018]: `auth` is part of the language, but this version does not carry it out yet
+               |
+            11 |       auth: {type: github, secret: a/b}
+               |       ^^^^
+        "#]],
     );
 }
 
@@ -92,66 +72,31 @@ spec:
     check(
         text,
         expect![[r#"
-        a.yaml:8:7: error[XE0018]: `after` is part of the language, but this version does not carry it out yet
-          |
-        8 |       after: first
-          |       ^^^^^
+            a.yaml:9:7: error[XE0018]: `exclusive` is part of the language, but this version does not carry it out yet
+              |
+            9 |       exclusive: true
+              |       ^^^^^^^^^
 
-        a.yaml:9:7: error[XE0018]: `exclusive` is part of the language, but this version does not carry it out yet
-          |
-        9 |       exclusive: true
-          |       ^^^^^^^^^
+            a.yaml:10:7: error[XE0018]: `onAgentLost: Retry` is part of the language, but this version does not carry it out yet
+               |
+            10 |       onAgentLost: Retry
+               |       ^^^^^^^^^^^
 
-        a.yaml:10:7: error[XE0018]: `onAgentLost: Retry` is part of the language, but this version does not carry it out yet
-           |
-        10 |       onAgentLost: Retry
-           |       ^^^^^^^^^^^
+            a.yaml:12:7: error[XE0018]: `type: container` is part of the language, but this version does not carry it out yet
+               |
+            12 |       executor: {type: container, image: alpine}
+               |       ^^^^^^^^
 
-        a.yaml:11:29: error[XE0018]: `group` is part of the language, but this version does not carry it out yet
-           |
-        11 |       concurrency: {max: 1, group: g}
-           |                             ^^^^^
+            a.yaml:17:11: error[XE0018]: `artifacts` is part of the language, but this version does not carry it out yet
+               |
+            17 |           artifacts: {save: ["*.txt"]}
+               |           ^^^^^^^^^
 
-        a.yaml:12:7: error[XE0018]: `type: container` is part of the language, but this version does not carry it out yet
-           |
-        12 |       executor: {type: container, image: alpine}
-           |       ^^^^^^^^
-
-        a.yaml:15:11: error[XE0018]: `when` is part of the language, but this version does not carry it out yet
-           |
-        15 |           when: "true"
-           |           ^^^^
-
-        a.yaml:16:11: error[XE0018]: `matrix` is part of the language, but this version does not carry it out yet
-           |
-        16 |           matrix: {os: [a, b]}
-           |           ^^^^^^
-
-        a.yaml:17:11: error[XE0018]: `artifacts` is part of the language, but this version does not carry it out yet
-           |
-        17 |           artifacts: {save: ["*.txt"]}
-           |           ^^^^^^^^^
-
-        a.yaml:20:15: error[XE0018]: `when` is part of the language, but this version does not carry it out yet
-           |
-        20 |               when: "true"
-           |               ^^^^
-
-        a.yaml:21:28: error[XE0018]: `type: container` is part of the language, but this version does not carry it out yet
-           |
-        21 |         b: {steps: [echo], executor: {type: container, image: alpine}}
-           |                            ^^^^^^^^
-
-        a.yaml:23:28: error[XE0018]: `when` is part of the language, but this version does not carry it out yet
-           |
-        23 |         - {from: a, to: b, when: "true", approval: {message: really?}}
-           |                            ^^^^
-
-        a.yaml:23:42: error[XE0018]: `approval` is part of the language, but this version does not carry it out yet
-           |
-        23 |         - {from: a, to: b, when: "true", approval: {message: really?}}
-           |                                          ^^^^^^^^
-    "#]],
+            a.yaml:21:28: error[XE0018]: `type: container` is part of the language, but this version does not carry it out yet
+               |
+            21 |         b: {steps: [echo], executor: {type: container, image: alpine}}
+               |                            ^^^^^^^^
+        "#]],
     );
 }
 

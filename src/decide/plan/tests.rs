@@ -26,6 +26,7 @@ fn body(name: &str, pipelines: &[(&str, &str)], keep: bool) -> WorkflowBody {
             params: Default::default(),
             triggers: Default::default(),
             spec: Clone::clone(spec),
+            files: vec![],
         };
         (pipeline.clone(), compiled)
     };
@@ -253,7 +254,7 @@ fn renaming_all_at_once_is_held_however_often_it_is_planned() {
     assert_eq!(observed.workflows.len(), 4);
 }
 
-fn any_desired() -> impl Strategy<Value = Desired> {
+pub(in crate::decide) fn any_desired() -> impl Strategy<Value = Desired> {
     let workflow = (prop::collection::btree_map(0..3u8, 0..2u8, 1..3), any::<bool>(), 1..3u32, any::<bool>());
     (prop::collection::btree_map(0..6u8, workflow, 0..6), any::<bool>()).prop_map(|(workflows, complete)| {
         let workflows = workflows.into_iter().map(|(name, (pipelines, keep, line, valid))| {

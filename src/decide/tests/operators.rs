@@ -27,7 +27,7 @@ fn resume(world: &mut World, what: Suspendable) -> Result<(), Refusal> {
 }
 
 fn skipped(world: &World) -> usize {
-    world.store.ledger.iter().filter(|row| row.reason == Reason::SUSPENDED).count()
+    world.store.ledger.iter().filter(|row| row.reason == Some(Reason::SUSPENDED)).count()
 }
 
 #[test]

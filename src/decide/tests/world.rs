@@ -10,13 +10,13 @@ use indexmap::IndexMap;
 use jiff::Timestamp;
 use xene_agent::decide::{
     self as agent,
-    event::{ExitStatus, JournalChange, Recovered, StepExit, StepId},
+    event::{ExitStatus, JournalChange, Program, Recovered, StepExit, StepId},
     time::{BootTime, Now, after},
 };
 use xene_schemas::{
-    meta::{AgentName, Name, ObjectMeta, PipelineKey, Revision, RunName, SpecHash},
-    pipeline::{CompiledPipeline, PipelineSpec},
-    run::{Run, RunTrigger, TriggerType},
+    meta::{AgentName, FileHash, Name, ObjectMeta, PipelineKey, Revision, RunName, SpecHash},
+    pipeline::{CompiledPipeline, PipelineFile, PipelineSpec},
+    run::{Artifact, Run, RunTrigger, TriggerType},
     source::SourceKind,
     suspension::Suspension,
     trigger::Trigger,
@@ -89,6 +89,11 @@ pub(super) struct World {
     pub(super) withhold_logs: bool,
     /// Steps do not end by themselves.
     pub(super) slow: bool,
+    /// Files do not come by themselves.
+    pub(super) hold_files: bool,
+    held_files: Vec<(String, SpecHash)>,
+    /// Artifacts that agents send.
+    pub(super) uploads: Vec<(String, RunName, FileHash)>,
     pub(super) alerts: Vec<String>,
     /// Runs of which an agent's log says that all facts are at the controller.
     pub(super) settled: Vec<RunName>,
@@ -128,6 +133,9 @@ impl World {
             recover: false,
             withhold_logs: false,
             slow: false,
+            hold_files: false,
+            held_files: Vec::new(),
+            uploads: Vec::new(),
             alerts: Vec::new(),
             settled: Vec::new(),
             replies: BTreeMap::new(),
@@ -413,6 +421,7 @@ impl World {
                 params: crate::compile::params::overlay(&spec.params, &of.params),
                 triggers: spec.triggers.clone(),
                 spec: of.clone(),
+                files: vec![],
             };
             compiled.insert(pipeline.clone(), entry);
             all.push((pipeline, of));
@@ -427,6 +436,24 @@ impl World {
         let body = WorkflowBody { metadata, spec, pipelines: compiled };
         self.workflows.insert(name, Arc::new(body));
         self.sync();
+    }
+
+    /// Commits another text of the one file that travels with a workflow.
+    pub(super) fn commit_file(&mut self, workflow: &str, text: &str) {
+        let body = Arc::make_mut(self.workflows.get_mut(workflow).unwrap());
+        let hash = FileHash::of(text.as_bytes());
+        let file = PipelineFile { path: "file".into(), hash, size: text.len() as u64, executable: false };
+        body.pipelines.values_mut().for_each(|pipeline| pipeline.files = vec![file.clone()]);
+        self.sync();
+    }
+
+    /// The files that agents wait for have come.
+    pub(super) fn bring_files(&mut self) {
+        self.hold_files = false;
+        for (name, spec) in std::mem::take(&mut self.held_files) {
+            self.tell_agent(&name, agent::event::Event::FilesReady(spec));
+        }
+        self.settle();
     }
 
     pub(super) fn remove(&mut self, workflow: &str) {
@@ -461,7 +488,8 @@ impl World {
     pub(super) fn sync(&mut self) {
         self.revision += 1;
         let workflows = self.workflows.iter().map(|(name, body)| {
-            let hash = SpecHash::of(&serde_json::to_vec(&body.spec).unwrap());
+            let files: Vec<_> = body.pipelines.values().map(|pipeline| &pipeline.files).collect();
+            let hash = SpecHash::of(&serde_json::to_vec(&(&body.spec, files)).unwrap());
             let path = format!("{name}.yaml");
             (name.clone(), DesiredWorkflow { hash, path, line: 1, valid: true, body: Some(body.clone()) })
         });
@@ -566,7 +594,7 @@ impl World {
             }
             Effect::Reply { request, result } => _ = self.replies.insert(request, *result),
             Effect::Alert(alert) => self.alerts.push(alert),
-            Effect::DeleteLogs(_) | Effect::SignCertificate { .. } => {}
+            Effect::SendFiles { .. } | Effect::DeleteLogs(_) | Effect::SignCertificate { .. } => {}
         }
     }
 
@@ -588,6 +616,17 @@ impl World {
             }
             Effect::Disconnect => self.hang_up(name),
             Effect::ConfirmIntent(run) => self.local.push_back((name.to_owned(), Event::IntentDurable(run))),
+            Effect::SpawnStep(command) if matches!(command.program, Program::Save(_)) => {
+                let text = b"saved";
+                let (size, hash) = (text.len() as u64, FileHash::of(text));
+                let saved = vec![Artifact { path: "saved".into(), size, hash, executable: false }];
+                let exit = StepExit { status: ExitStatus::Saved(saved), outputs: Ok(vec![]), leftovers: vec![] };
+                self.local.push_back((name.to_owned(), Event::StepExited { id: command.id, exit }));
+            }
+            Effect::SpawnStep(command) if command.id.task != "t" => {
+                node.running.insert(command.id);
+                self.end_steps(name);
+            }
             Effect::SpawnStep(command) => {
                 assert!(self.started_runs.insert(command.id.run), "I2: {} starts twice", command.id.run);
                 self.starts.push(Start { at: seconds, agent: name.to_owned(), run: command.id.run });
@@ -610,7 +649,14 @@ impl World {
             Effect::SettleRun(run) => self.settled.push(run),
             Effect::Exit => node.exited = true,
             Effect::Alert(alert) => self.alerts.push(alert),
-            Effect::LogNote { .. }
+            Effect::FetchFiles { spec, .. } if self.hold_files => self.held_files.push((name.to_owned(), spec)),
+            Effect::FetchFiles { spec, .. } => self.local.push_back((name.to_owned(), Event::FilesReady(spec))),
+            Effect::UploadArtifacts { run, artifacts } => {
+                self.uploads.extend(artifacts.iter().map(|artifact| (name.to_owned(), run, artifact.hash)));
+            }
+            Effect::ForgetFiles(_)
+            | Effect::ArtifactStored { .. }
+            | Effect::LogNote { .. }
             | Effect::ForgetRun(_)
             | Effect::InstallCertificate(_)
             | Effect::LogAcknowledged { .. } => {}
@@ -722,6 +768,8 @@ fn apply(journal: &mut Recovered, changes: Vec<JournalChange>) {
             }
             JournalChange::PutSpec(hash, bytes) => _ = journal.specs.insert(hash, bytes),
             JournalChange::DeleteSpec(hash) => _ = journal.specs.remove(&hash),
+            JournalChange::PutSkipped(number, row) => _ = journal.skipped.insert(number, row),
+            JournalChange::DeleteSkipped(next) => journal.skipped.retain(|number, _| *number >= next),
             JournalChange::PutStore(store) => journal.store = Some(store),
             JournalChange::PutBoot(boot) => journal.boot_id = Some(boot),
             JournalChange::PutName(name) => journal.name = Some(name),

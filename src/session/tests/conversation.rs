@@ -63,7 +63,10 @@ async fn a_session_that_is_closed_ends_within_five_seconds_even_if_its_agent_doe
     // An agent that is stuck: its session's events are never taken.
     let (events_in, mut events) = mpsc::channel(1);
     let config = ClientConfig::new(controller.address.to_string());
-    let agent = tokio::spawn(run(config, identity, Uploads::<FakeSource>::default(), events_in));
+    let files = ContentStore::open(&folder.path().join("files")).unwrap();
+    let downloads = Downloads::new(files.clone(), mpsc::unbounded_channel().0);
+    let all = (Uploads::<FakeSource>::default(), downloads, ArtifactUploads::new(files));
+    let agent = tokio::spawn(run(config, identity, all, events_in));
     let Some(ClientEvent::Connected(outgoing)) = soon(events.recv()).await else { panic!() };
     outgoing.send(&hello(1)).unwrap();
     let session = controller.opened().await;

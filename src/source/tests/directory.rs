@@ -222,7 +222,14 @@ fn file_that_is_always_written_costs_only_itself() {
     if problems(&second) == [("XE0907", "log.json")] {
         assert_eq!(
             (second.complete, &second.files["log.json"]),
-            (false, &crate::source::FileEntry { content: first.files["log.json"].content.clone(), bytes: None })
+            (
+                false,
+                &crate::source::FileEntry {
+                    content: first.files["log.json"].content.clone(),
+                    bytes: None,
+                    files: None
+                }
+            )
         );
     }
     live.until("health", |told| {

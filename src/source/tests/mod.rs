@@ -5,3 +5,4 @@ mod kit;
 mod local;
 mod remote;
 mod servers;
+mod travel;

@@ -31,17 +31,73 @@ const WEEKDAY: Field = Field {
     allowed: "0 to 7 (0 and 7 are Sunday) or SUN to SAT",
 };
 
+/// All of them, in the order of a schedule with seconds, each with what it is a part of.
+const FIELDS: [(&Field, &str); 6] =
+    [(&SECOND, "minute"), (&MINUTE, "hour"), (&HOUR, "day"), (&DAY, "month"), (&MONTH, "year"), (&WEEKDAY, "week")];
+
+/// The place of a field in a schedule with seconds.
+pub(super) fn index(name: &str) -> Option<usize> {
+    FIELDS.iter().position(|(field, _)| field.name == name)
+}
+
+/// See [`super::uneven_steps`].
+pub(super) fn uneven(schedule: &str) -> Vec<String> {
+    let texts: Vec<&str> = schedule.split_ascii_whitespace().collect();
+    let Some(skipped) = FIELDS.len().checked_sub(texts.len()).filter(|skipped| *skipped <= 1) else {
+        return Vec::new();
+    };
+    let mut sentences = Vec::new();
+    for (text, (field, whole)) in texts.iter().zip(&FIELDS[skipped..]) {
+        for part in text.split(',') {
+            let Some(step) = part.strip_prefix("*/").and_then(|step| step.parse::<u32>().ok()) else { continue };
+            // Months have no even length.
+            let size = if field.name == WEEKDAY.name { 7 } else { field.high - field.low + 1 };
+            let even = step <= 1 || (size % step == 0 && field.name != DAY.name);
+            let Ok(set) = field.parse(part) else { continue };
+            if !even {
+                let name = field.name;
+                let set = if field.name == WEEKDAY.name { (set | set >> 7) & 0x7f } else { set };
+                let mut values = values(set);
+                let list = match values.len() {
+                    1..=6 => join(&values, "and"),
+                    _ => {
+                        values.truncate(4);
+                        format!("{}, …", values.join(", "))
+                    }
+                };
+                sentences.push(format!("{name} {part:?} is uneven: it means {list}, anew in each {whole}"));
+            }
+        }
+    }
+    sentences
+}
+
+/// The numbers of a set, as text.
+pub(super) fn values(set: u64) -> Vec<String> {
+    (0..64).filter(|value| set >> value & 1 == 1).map(|value: u32| value.to_string()).collect()
+}
+
+/// `a, b and c`.
+pub(super) fn join(texts: &[String], word: &str) -> String {
+    match texts {
+        [] => String::new(),
+        [one] => one.clone(),
+        [most @ .., last] => format!("{} {word} {last}", most.join(", ")),
+    }
+}
+
 /// The numbers that each field names, one bit each.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Fields {
-    second: u64,
-    minute: u64,
-    hour: u64,
-    day: u64,
-    month: u64,
+    pub(super) second: u64,
+    pub(super) minute: u64,
+    pub(super) hour: u64,
+    pub(super) day: u64,
+    pub(super) month: u64,
     /// Sunday is 0 alone.
-    weekday: u64,
+    pub(super) weekday: u64,
     /// Vixie's rule: neither day field begins with `*`, so either may match.
-    either_day: bool,
+    pub(super) either_day: bool,
 }
 
 impl Fields {

@@ -1,3 +1,5 @@
+mod zones;
+
 use std::collections::BTreeSet;
 
 use jiff::{ToSpan, civil::DateTime};
@@ -185,6 +187,75 @@ fn refusals_name_field_value_and_range() {
 }
 
 #[test]
+fn refusals_point_at_their_part_of_the_schedule() {
+    for (schedule, part) in [
+        ("8 * * * 8", "8"),
+        ("* 20-24 * * *", "24"),
+        ("  * * L * *", "L"),
+        ("0 60 * * * *", "60"),
+        ("* * * * FRI-MON", "FRI-MON"),
+        ("5 */0 * * *", "*/0"),
+        ("@reboot", "@reboot"),
+        ("TZ=UTC 0 0 * * *", "TZ=UTC"),
+    ] {
+        let place = parse(schedule, None).unwrap_err().place(schedule).unwrap();
+        assert_eq!(&schedule[place], part, "{schedule}");
+    }
+    assert_eq!(parse("8 * * * 8", None).unwrap_err().place("8 * * * 8"), Some(8..9));
+    assert_eq!(parse("* * *", None).unwrap_err().place("* * *"), None);
+}
+
+#[test]
+fn steps_that_do_not_divide_evenly_are_told() {
+    assert_eq!(uneven_steps("*/5 */6 * */3 *"), <Vec<String>>::new());
+    assert_eq!(uneven_steps("*/45 * * * *"), [r#"minute "*/45" is uneven: it means 0 and 45, anew in each hour"#]);
+    assert_eq!(uneven_steps("*/90 * * * * *"), [r#"second "*/90" is uneven: it means 0, anew in each minute"#]);
+    assert_eq!(
+        uneven_steps("0 0 */2 * */2"),
+        [
+            r#"day of month "*/2" is uneven: it means 1, 3, 5, 7, …, anew in each month"#,
+            r#"day of week "*/2" is uneven: it means 0, 2, 4 and 6, anew in each week"#,
+        ]
+    );
+    assert_eq!(uneven_steps("nonsense"), <Vec<String>>::new());
+}
+
+#[test]
+fn what_the_clock_did_to_a_due_time_is_told() {
+    let shift = |schedule: &str, zone: &str, due: &str| {
+        let schedule = parse(schedule, Some(zone)).unwrap();
+        assert_eq!(schedule.next_after(at(due) - 1.second()), Some(at(due)), "{due} is no due time");
+        schedule.shift(at(due))
+    };
+    let missing = |first: &str, count| Some(Shift::Missing { first: first.parse().unwrap(), count });
+    let york = "America/New_York";
+    assert_eq!(shift("30 2 * * *", york, "2026-03-08T07:00:00Z"), missing("2026-03-08T02:30:00", 1));
+    assert_eq!(shift("*/20 2,3 * * *", york, "2026-03-08T07:00:00Z"), missing("2026-03-08T02:00:00", 4));
+    assert_eq!(shift("0 3 * * *", york, "2026-03-08T07:00:00Z"), None);
+    assert_eq!(shift("30 2 * * *", york, "2026-03-09T06:30:00Z"), None);
+    assert_eq!(shift("*/30 * * * *", york, "2026-03-08T07:00:00Z"), None);
+    let again = Shift::Twice { again: at("2026-11-01T06:30:00Z") };
+    assert_eq!(shift("30 1 * * *", york, "2026-11-01T05:30:00Z"), Some(again));
+    assert_eq!(shift("30 2 * * *", york, "2026-11-01T07:30:00Z"), None);
+    assert_eq!(shift("0 9 * * *", "Pacific/Apia", "2011-12-30T10:00:00Z"), missing("2011-12-30T09:00:00", 1));
+}
+
+/// Whether a schedule ever fires, against the calendar itself: every combination of one day, one month and weekdays.
+#[test]
+fn never_firing_schedules_are_known_exactly() {
+    const LONGEST: [u32; 12] = [31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    for (month, longest) in (1u32..).zip(LONGEST) {
+        for day in 1..=31 {
+            let comes = day <= longest;
+            assert_eq!(parse(&format!("0 0 {day} {month} *"), None).is_ok(), comes, "{day}.{month}.");
+            // `*/7` is Sundays, and not restricted: both must match. 29 February is one every 28 years.
+            assert_eq!(parse(&format!("0 0 {day} {month} */7"), None).is_ok(), comes, "{day}.{month}. on Sunday");
+            assert!(parse(&format!("0 0 {day} {month} 3"), None).is_ok(), "Wednesdays come");
+        }
+    }
+}
+
+#[test]
 fn an_unknown_zone_is_refused_with_a_hint() {
     for (zone, hint) in [
         ("Europe/Berln", "did you mean Europe/Berlin?"),
@@ -315,6 +386,33 @@ fn schedule() -> impl Strategy<Value = RandomSchedule> {
     (field(0, 59), field(0, 23), field(1, 31), month, field(0, 7)).prop_map(|(a, b, c, d, e)| [a, b, c, d, e])
 }
 
+/// Asks all that can be asked of a text that may be no schedule.
+fn look_at(text: &str, at: Timestamp) {
+    let _ = uneven_steps(text);
+    match parse(text, Some("Africa/Casablanca")) {
+        Ok(schedule) => {
+            assert!(!schedule.describe().is_empty());
+            let _ = schedule.next_after(at).and_then(|due| schedule.shift(due));
+        }
+        Err(error) => {
+            let part = error.place(text).map(|place| text[place].to_owned());
+            assert_ne!(part.as_deref(), Some(""), "{text:?}: {error}");
+        }
+    }
+}
+
+/// Texts that have been, or could be, trouble: one a line.
+#[test]
+fn nothing_in_the_corpus_panics() {
+    let corpus = include_str!("tests/corpus.txt");
+    assert!(corpus.lines().count() > 40);
+    for text in corpus.lines() {
+        look_at(text, Timestamp::UNIX_EPOCH);
+        look_at(text, Timestamp::MAX);
+        look_at(text, Timestamp::MIN);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
@@ -362,14 +460,12 @@ proptest! {
     }
 
     #[test]
-    fn never_panics(text in "[-*/,@0-9A-Za-z ?#]{0,40}", second in any::<i32>()) {
-        if let Ok(schedule) = parse(&text, None) {
-            let _ = schedule.next_after(Timestamp::from_second(second.into()).unwrap());
-        }
+    fn never_panics(text in "[-*/,@0-9A-Za-z ?#ä]{0,40}", second in any::<i32>()) {
+        look_at(&text, Timestamp::from_second(second.into()).unwrap());
     }
 
     #[test]
     fn never_panics_on_fields(fields in proptest::collection::vec("[*0-9]{1,2}(-[0-9]{1,2})?(/[0-9]{1,2})?", 5..=6)) {
-        let _ = parse(&fields.join(" "), Some("Africa/Casablanca"));
+        look_at(&fields.join(" "), Timestamp::UNIX_EPOCH);
     }
 }

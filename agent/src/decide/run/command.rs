@@ -44,10 +44,19 @@ impl RunMachine {
             step_name,
             program: program(&step.run, step.shell.as_ref()).map_err(|message| (Reason::SPEC_INVALID, message))?,
             env,
-            context: spec.context.as_ref().map_or_else(|| "default".into(), ToString::to_string),
+            context: self.context_of(task),
             working_dir: step.working_dir.clone().or_else(|| spec.working_dir.clone()),
             payload: self.payload.clone(),
+            files: self.files.clone(),
+            artifacts: self.artifacts_for(task),
         })
+    }
+}
+
+impl RunMachine {
+    /// The context of a task.
+    pub(super) fn context_of(&self, task: usize) -> String {
+        self.spec_of(task).context.as_ref().map_or_else(|| "default".into(), ToString::to_string)
     }
 }
 

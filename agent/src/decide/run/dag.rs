@@ -152,11 +152,7 @@ impl Edge {
 pub(super) fn unsupported(spec: &PipelineSpec) -> Option<String> {
     use xene_schemas::executor::Executor;
     let container = |executor: &Option<Executor>| matches!(executor, Some(Executor::Container { .. }));
-    let of_task = |task: &Task| {
-        [(task.artifacts.is_some(), "artifacts"), (container(&task.executor), "the container executor")]
-            .into_iter()
-            .find_map(|(used, what)| used.then_some(what))
-    };
+    let of_task = |task: &Task| container(&task.executor).then_some("the container executor");
     if container(&spec.executor) {
         return Some("this version does not run the container executor".into());
     }

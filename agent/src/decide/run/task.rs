@@ -58,6 +58,14 @@ pub(super) struct Attempt {
     /// Set as soon as the step is asked to end; the widest asked for.
     stop: Option<StopScope>,
     outputs: Outputs,
+    /// True once a step of it was started.
+    begun: bool,
+}
+
+impl Attempt {
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,6 +128,7 @@ impl RunMachine {
             process: Process::Backoff,
             stop: None,
             outputs: Outputs::default(),
+            begun: false,
         };
         self.states[task] = State::Running(Box::new(attempt));
         self.fact(RunEvent::TaskStarted { task: self.tasks.name(task).to_string(), attempt: number, at: now.wall });
@@ -140,6 +149,9 @@ impl RunMachine {
             let (step, leftovers) = (self.step_name(task), exit.leftovers.join(", "));
             self.note(format!("{step} left processes behind, which were ended: {leftovers}"));
         }
+        if id.step == self.spec_of(task).steps.len() {
+            return self.artifacts_saved(now, task, exit.status);
+        }
         let failure = self.take_exit(task, exit.status, exit.outputs);
         if self.conclude_step(now, task, failure) {
             self.run_steps(now, task);
@@ -152,7 +164,10 @@ impl RunMachine {
             let State::Running(attempt) = &self.states[task] else { return };
             let (index, id) = (attempt.step, self.step_id(task, attempt));
             let Some(step) = self.spec_of(task).steps.get(index) else {
-                return self.end_attempt(now, task, None);
+                return match self.saves(task) {
+                    Some(patterns) => self.save_artifacts(task, patterns),
+                    None => self.end_attempt(now, task, None),
+                };
             };
             let timeout = step.timeout;
             if id.step_attempt == 1
@@ -181,9 +196,7 @@ impl RunMachine {
             match self.command(task, id) {
                 Ok(command) => {
                     self.out.push(Output::Spawn(Box::new(command)));
-                    if let State::Running(attempt) = &mut self.states[task] {
-                        attempt.process = Process::Running;
-                    }
+                    self.process_runs(task);
                     if let Some(timeout) = timeout {
                         self.timers.set(Timer::Step(task), now.boot + timeout.into());
                     }
@@ -198,6 +211,23 @@ impl RunMachine {
                 }
             }
         }
+    }
+
+    /// A process of the attempt was started.
+    pub(super) fn process_runs(&mut self, task: usize) {
+        if let State::Running(attempt) = &mut self.states[task] {
+            (attempt.process, attempt.begun) = (Process::Running, true);
+        }
+    }
+
+    /// Ends an attempt whose steps have all succeeded, once its artifacts are saved, or not.
+    pub(super) fn end_attempt_saved(&mut self, now: Now, task: usize, failure: Option<(Reason, String)>) {
+        let failure = failure.map(|(reason, why)| {
+            let message = format!("could not save its artifacts: {why}");
+            Failure { reason, message, exit_code: None, signal: None }
+        });
+        let stopped = self.stopped(task);
+        self.end_attempt(now, task, stopped.or(failure));
     }
 
     /// Passes over a step whose `when` is false.
@@ -246,7 +276,11 @@ impl RunMachine {
             },
             ExitStatus::Code(code) => (Reason::EXIT_CODE, format!("exited with code {code}"), Some(code), None),
             ExitStatus::Signal(signal) => (Reason::SIGNAL, format!("was ended by signal {signal}"), None, Some(signal)),
-            ExitStatus::StartFailed(why) => (Reason::START_FAILED, format!("could not be started: {why}"), None, None),
+            ExitStatus::StartFailed(why) | ExitStatus::NotSaved(why) => {
+                (Reason::START_FAILED, format!("could not be started: {why}"), None, None)
+            }
+            // Only what saves artifacts ends so, and that is no step.
+            ExitStatus::Saved(_) => return None,
         };
         // Whatever became of a step that was told to end, that is why.
         let failure = Failure { reason, message, exit_code, signal };
@@ -337,7 +371,8 @@ impl RunMachine {
         let (spec, name) = (self.spec_of(task), self.tasks.name(task));
         let (reason, message) = match scope {
             None | Some(StopScope::Step) => {
-                let reason = if of_the_spec { failure.reason.clone() } else { Reason::STEP_FAILED };
+                let own = of_the_spec || failure.reason == Reason::ARTIFACTS_NOT_SAVED;
+                let reason = if own { failure.reason.clone() } else { Reason::STEP_FAILED };
                 (reason, format!("{step} {}", failure.message))
             }
             Some(StopScope::Attempt) => {
@@ -374,6 +409,8 @@ impl RunMachine {
         let tolerated = own && failure.is_some() && self.spec_of(task).allow_failure;
         let phase = if failure.is_some() { TaskPhase::Error } else { TaskPhase::Success };
         let outcome = if failure.is_some() && !tolerated { Outcome::Failed } else { Outcome::Passed };
+        // Those of a failed attempt are not the task's.
+        let artifacts = if failure.is_none() { self.artifacts.get(&task).cloned().unwrap_or_default() } else { vec![] };
         let (reason, message) = failure.unzip();
         self.states[task] = State::Ended(End { phase, reason: reason.clone(), exit_code, outputs: outputs.clone() });
         self.fact(RunEvent::TaskEnded {
@@ -382,6 +419,7 @@ impl RunMachine {
             reason,
             message: message.clone(),
             outputs,
+            artifacts,
             tolerated,
             at: now.wall,
         });
@@ -418,6 +456,7 @@ impl RunMachine {
             reason: Some(reason),
             message: Some(message),
             outputs: IndexMap::new(),
+            artifacts: Vec::new(),
             tolerated: false,
             at: now.wall,
         });
@@ -437,6 +476,7 @@ impl RunMachine {
             reason,
             message: Some("it succeeded in the run that this one repeats".into()),
             outputs,
+            artifacts: Vec::new(),
             tolerated: false,
             at: now.wall,
         });
@@ -529,7 +569,7 @@ impl RunMachine {
         (attempt.process != Process::Backoff).then(|| self.step_id(task, attempt))
     }
 
-    fn step_id(&self, task: usize, attempt: &Attempt) -> StepId {
+    pub(super) fn step_id(&self, task: usize, attempt: &Attempt) -> StepId {
         StepId {
             run: self.name,
             task: self.tasks.name(task).to_string(),

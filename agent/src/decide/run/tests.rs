@@ -1,5 +1,6 @@
 //! A run on a virtual clock with virtual processes. Every input checks the machine's promises.
 
+mod artifacts;
 mod behaviour;
 mod expressions;
 mod gates;
@@ -61,6 +62,7 @@ fn compiled(spec: PipelineSpec) -> CompiledPipeline {
         params: Default::default(),
         triggers: Default::default(),
         spec,
+        files: vec![],
     }
 }
 

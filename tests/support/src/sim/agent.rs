@@ -224,7 +224,12 @@ impl World {
                 let wait = self.random.between(SECOND, self.setup.outage * SECOND);
                 self.later(wait, What::StartAgent { agent });
             }
-            Effect::LogNote { .. }
+            // Specs of these worlds have no files.
+            Effect::FetchFiles { .. }
+            | Effect::ForgetFiles(_)
+            | Effect::UploadArtifacts { .. }
+            | Effect::ArtifactStored { .. }
+            | Effect::LogNote { .. }
             | Effect::SettleRun(_)
             | Effect::ForgetRun(_)
             | Effect::InstallCertificate(_)

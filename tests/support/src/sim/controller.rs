@@ -199,7 +199,9 @@ impl World {
                 Ok(Answer::Run(run)) => self.kept(run.metadata.name, 0),
                 _ => Ok(()),
             },
-            Effect::SignCertificate { .. } | Effect::DeleteLogs(_) | Effect::Alert(_) => Ok(()),
+            Effect::SendFiles { .. } | Effect::SignCertificate { .. } | Effect::DeleteLogs(_) | Effect::Alert(_) => {
+                Ok(())
+            }
         }
     }
 

@@ -66,9 +66,10 @@ impl History {
                     None => format!("{key} is nobody's{reason}"),
                 }
             }),
-            Change::PutLedger(row) => {
+            Change::PutLedger(row) if row.run.is_none() => {
                 self.mark(at, "store", || {
-                    format!("no run of {} at {}: {}", row.pipeline, time_of_day(row.slot), row.reason)
+                    let reason = row.reason.as_ref().map(ToString::to_string).unwrap_or_default();
+                    format!("no run of {} at {}: {reason}", row.pipeline, time_of_day(row.slot))
                 });
             }
             _ => {}
@@ -112,6 +113,7 @@ pub(super) fn agent_says(message: &AgentMessage) -> String {
             format!("Report {}", facts.join(", "))
         }
         AgentMessage::SpecsWanted(wanted) => format!("SpecsWanted {}", wanted.hashes.len()),
+        AgentMessage::FilesWanted(wanted) => format!("FilesWanted {}", wanted.hashes.len()),
         AgentMessage::SetWanted(_) => "SetWanted".into(),
         AgentMessage::CertificateWanted(_) => "CertificateWanted".into(),
         AgentMessage::Skipped(skipped) => {
@@ -156,6 +158,8 @@ pub(super) fn controller_says(message: &ControllerMessage) -> String {
             format!("Acknowledged {}", runs.join(", "))
         }
         ControllerMessage::LogAcknowledged(_) => "LogAcknowledged".into(),
+        ControllerMessage::ArtifactStored(_) => "ArtifactStored".into(),
+        ControllerMessage::SkippedAcknowledged(skipped) => format!("SkippedAcknowledged <{}", skipped.next),
         ControllerMessage::Specs(specs) => format!("Specs {}", specs.specs.len()),
         ControllerMessage::Certificate(_) => "Certificate".into(),
     }
@@ -190,6 +194,7 @@ pub(super) fn agent_hears(event: &AgentEvent) -> String {
         AgentEvent::IntentDurable(run) => format!("intent of {} durable", tail(run)),
         AgentEvent::StepExited { id, exit } => format!("step {} of {} ended {:?}", id.step, tail(&id.run), exit.status),
         AgentEvent::LogDelivered(run) => format!("log of {} delivered", tail(run)),
+        AgentEvent::FilesReady(spec) => format!("files of {spec:?} are there"),
         AgentEvent::DrainRequested => "asked to drain".into(),
         AgentEvent::StopRequested => "asked to stop".into(),
         AgentEvent::JournalFailed => "journal failed".into(),

@@ -156,6 +156,7 @@ fn workflow(at: usize, text: &Text) -> (Name, DesiredWorkflow) {
             params: spec.params.clone(),
             triggers: spec.triggers.clone(),
             spec: of.clone(),
+            files: Vec::new(),
         };
         (pipeline.clone(), compiled)
     };

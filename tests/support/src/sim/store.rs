@@ -136,6 +136,8 @@ pub(super) fn apply_to_journal(journal: &mut Recovered, agent: &Name, change: Jo
         }
         JournalChange::PutSpec(hash, bytes) => _ = journal.specs.insert(hash, bytes),
         JournalChange::DeleteSpec(hash) => _ = journal.specs.remove(&hash),
+        JournalChange::PutSkipped(number, row) => _ = journal.skipped.insert(number, row),
+        JournalChange::DeleteSkipped(next) => journal.skipped.retain(|number, _| *number >= next),
         JournalChange::PutStore(seen) => journal.store = Some(seen),
         JournalChange::PutBoot(boot) => journal.boot_id = Some(boot),
         JournalChange::PutName(name) => journal.name = Some(name),

@@ -1,0 +1,57 @@
+use expect_test::expect;
+use serde_json::json;
+
+use super::*;
+use crate::cli::output::{Output, testing};
+
+fn report() -> PlanReport {
+    serde_json::from_value(json!({
+        "from": {"what": "what http://127.0.0.1:7420 has in effect", "revision": "1a2b3c4d5e6f"},
+        "to": {"what": "the work tree", "revision": "dir-9f8e7d6c5b4a"},
+        "changes": [
+            {"action": "Create", "kind": "Workflow", "name": "new", "reason": "WorkflowCreated", "path": "xene.d/new.yaml", "line": 1},
+            {"action": "Update", "kind": "Workflow", "name": "site", "reason": "WorkflowUpdated", "path": "xene.d/site.yaml", "line": 4,
+             "fields": [
+                 {"path": "metadata.description", "old": "a | b ` c\n\u{202e}</details>", "new": "@everyone"},
+                 {"path": "spec.triggers.nightly.schedule", "old": "0 3 * * *", "new": "0 4 * * *"},
+                 {"path": "spec.pipelines.build.tasks.t.steps[1]", "new": "x".repeat(200)},
+             ]},
+            {"action": "Move", "kind": "Workflow", "name": "moved", "reason": "WorkflowMoved", "path": "b.yaml", "line": 1,
+             "fields": [{"path": "file", "old": "a.yaml:1", "new": "b.yaml:1"}]},
+            {"action": "Create", "kind": "Pipeline", "name": "new/p", "reason": "PipelineCreated",
+             "fires": {"before": [], "after": [{"trigger": "t", "at": "2026-11-25T13:00:00.000Z"}]},
+             "placement": {"reason": "NoMatchingAgent", "message": "no agent has the labels zone=moon"}},
+            {"action": "Update", "kind": "Pipeline", "name": "site/build", "reason": "PipelineUpdated",
+             "fires": {"before": [{"trigger": "nightly", "at": "2026-11-26T03:00:00.000Z"}],
+                       "after": [{"trigger": "nightly", "at": "2026-11-26T04:00:00.000Z"}]},
+             "placement": {"before": "agent-1", "after": "agent-1", "message": "agent-1 has what it takes"},
+             "runs": ["01m8991xq0000000000000000a"]},
+            {"action": "Remove", "kind": "Pipeline", "name": "old/p", "reason": "PipelineRemoved"},
+            {"action": "Remove", "kind": "Workflow", "name": "old", "reason": "WorkflowRemoved", "path": "old.yaml", "line": 1},
+        ],
+        "held": [{"name": "kept", "reason": "PruneDisabled", "message": "no file declares it any more; its annotation keeps it"}],
+        "problems": [{"path": "xene.d/bad.yaml", "line": 3, "column": 7, "code": "XE0005", "severity": "error", "message": "unknown `x`"}],
+    }))
+    .unwrap()
+}
+
+#[test]
+fn a_terminal_shows_what_changes_and_what_comes_of_it() {
+    expect![[""]].assert_eq(&text::render(&report(), testing::fixed_now(), false, false));
+}
+
+#[test]
+fn markdown_is_short_and_nothing_in_it_acts() {
+    expect![[""]].assert_eq(&markdown::render(&report()));
+}
+
+#[test]
+fn nothing_is_said_so() {
+    let nothing = PlanReport { changes: vec![], held: vec![], problems: vec![], ..report() };
+    let text = text::render(&nothing, testing::fixed_now(), false, false);
+    assert!(text.ends_with("\nnothing would change\n"), "{text}");
+    let (mut ui, out, _) = testing::ui(Format::Json);
+    print(&nothing, Output::Table, &mut ui).unwrap();
+    let value: serde_json::Value = serde_json::from_str(&out.text()).unwrap();
+    assert_eq!((&value["kind"], &value["changes"]), (&"Plan".into(), &json!([])));
+}

@@ -1,0 +1,180 @@
+//! What a plan would do, told before it happens: the plan of reconciliation, with what its objects say, field by field.
+
+pub mod fields;
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use xene_agent::decide::cron::Schedule;
+use xene_schemas::{
+    map::UniqueMap,
+    meta::{Name, ObjectMeta, PipelineKey},
+    plan::{Action, DueTime, FieldChange, Fires, HeldWorkflow, PlanReport, PlanSide, PlannedChange},
+    trigger::Trigger,
+    workflow::WorkflowSpec,
+};
+
+use super::{
+    desired::{Desired, Observed, ObservedWorkflow},
+    plan::{Plan, PlanChange},
+    rows::{PipelineRow, WorkflowRow},
+};
+
+/// So many due times are told of each pipeline.
+const DUE_TIMES: usize = 3;
+
+/// What is in effect, with what it says.
+#[derive(Debug, Clone, Default)]
+pub struct InEffect {
+    observed: Observed,
+    said: BTreeMap<Name, (ObjectMeta, WorkflowSpec)>,
+}
+
+impl InEffect {
+    /// What a store holds.
+    pub fn of_rows(workflows: Vec<WorkflowRow>, pipelines: &[PipelineRow]) -> Self {
+        let observed = Observed::of_rows(&workflows, pipelines);
+        let said = workflows.into_iter().map(|row| (row.metadata.name.clone(), (row.metadata, row.spec)));
+        Self { observed, said: said.collect() }
+    }
+
+    /// What would be in effect if `desired` took effect where nothing was.
+    pub fn of_desired(desired: &Desired) -> Self {
+        let mut in_effect = Self::default();
+        for (name, wanted) in &desired.workflows {
+            let Some(body) = &wanted.body else { continue };
+            let pipelines = body.pipelines.iter().map(|(name, pipeline)| (name.clone(), pipeline.encode().0));
+            let observed = ObservedWorkflow {
+                hash: wanted.hash,
+                path: wanted.path.clone(),
+                line: wanted.line,
+                valid: wanted.valid,
+                pipelines: pipelines.collect(),
+                keep: body.metadata.annotations.get("xene/prune").is_some_and(|prune| prune == "disabled"),
+                blocked_among: None,
+            };
+            in_effect.observed.workflows.insert(name.clone(), observed);
+            in_effect.said.insert(name.clone(), (body.metadata.clone(), body.spec.clone()));
+        }
+        in_effect
+    }
+}
+
+/// The plan from `before` to `desired`, as people read it. Due times are those after `now`.
+pub fn preview(before: &InEffect, desired: &Desired, from: PlanSide, to: PlanSide, now: Timestamp) -> PlanReport {
+    let plan = Plan::build(desired, &before.observed);
+    let changes = plan.changes.iter().map(|change| planned(change, before, desired, now)).collect();
+    let held = plan.held.into_iter().map(|(name, hold)| HeldWorkflow {
+        name,
+        reason: hold.reason().into(),
+        message: hold.to_string(),
+    });
+    PlanReport { from, to, changes, held: held.collect(), problems: desired.problems.clone() }
+}
+
+/// The pipelines of a plan that an agent must be found for, with the labels that they ask for, in their order.
+pub fn to_place(report: &PlanReport, desired: &Desired) -> Vec<(PipelineKey, UniqueMap<String, String>)> {
+    let placed = report.changes.iter().filter(|change| change.kind == "Pipeline" && change.action != Action::Remove);
+    let mut keys: Vec<PipelineKey> = placed.filter_map(|change| change.name.parse().ok()).collect();
+    keys.sort();
+    let labels = |key: PipelineKey| {
+        let body = desired.workflows.get(&key.workflow)?.body.as_ref()?;
+        let labels = body.pipelines.get(&key.pipeline)?.spec.agents.labels.clone();
+        Some((key, labels))
+    };
+    keys.into_iter().filter_map(labels).collect()
+}
+
+fn planned(change: &PlanChange, before: &InEffect, desired: &Desired, now: Timestamp) -> PlannedChange {
+    let (action, kind, name) = match change {
+        PlanChange::CreateWorkflow(name) => (Action::Create, "Workflow", name.to_string()),
+        PlanChange::UpdateWorkflow(name) => (Action::Update, "Workflow", name.to_string()),
+        PlanChange::MoveWorkflow(name) => (Action::Move, "Workflow", name.to_string()),
+        PlanChange::RemoveWorkflow(name) => (Action::Remove, "Workflow", name.to_string()),
+        PlanChange::CreatePipeline(key) => (Action::Create, "Pipeline", key.to_string()),
+        PlanChange::UpdatePipeline(key) => (Action::Update, "Pipeline", key.to_string()),
+        PlanChange::RemovePipeline(key) => (Action::Remove, "Pipeline", key.to_string()),
+    };
+    let mut planned = PlannedChange {
+        action,
+        kind: kind.into(),
+        name,
+        reason: change.reason().into(),
+        path: None,
+        line: None,
+        fields: Vec::new(),
+        fires: None,
+        placement: None,
+        runs: Vec::new(),
+    };
+    match change {
+        PlanChange::CreateWorkflow(name)
+        | PlanChange::UpdateWorkflow(name)
+        | PlanChange::MoveWorkflow(name)
+        | PlanChange::RemoveWorkflow(name) => {
+            let wanted = desired.workflows.get(name).map(|wanted| (&wanted.path, wanted.line));
+            let found = before.observed.workflows.get(name).map(|found| (&found.path, found.line));
+            if let Some((path, line)) = wanted.or(found) {
+                (planned.path, planned.line) = (Some(path.clone()), Some(line));
+            }
+            planned.fields = fields_of(change, name, before, desired);
+        }
+        PlanChange::CreatePipeline(key) | PlanChange::UpdatePipeline(key) | PlanChange::RemovePipeline(key) => {
+            let old = before.said.get(&key.workflow).map(|(_, spec)| spec);
+            let body = desired.workflows.get(&key.workflow).and_then(|wanted| wanted.body.as_ref());
+            let due = |spec: Option<&WorkflowSpec>| spec.map(|spec| due_times(spec, &key.pipeline, now));
+            let fires = Fires {
+                before: due(old).unwrap_or_default(),
+                after: due(body.map(|body| &body.spec)).unwrap_or_default(),
+            };
+            planned.fires = (fires.before != fires.after).then_some(fires);
+        }
+    }
+    planned
+}
+
+fn fields_of(change: &PlanChange, name: &Name, before: &InEffect, desired: &Desired) -> Vec<FieldChange> {
+    let (Some(found), Some(wanted)) = (before.observed.workflows.get(name), desired.workflows.get(name)) else {
+        return Vec::new();
+    };
+    match change {
+        PlanChange::UpdateWorkflow(_) => {
+            let (Some((metadata, spec)), Some(body)) = (before.said.get(name), &wanted.body) else { return Vec::new() };
+            fields::of_workflow((metadata, spec), (&body.metadata, &body.spec))
+        }
+        PlanChange::MoveWorkflow(_) => {
+            let place = |path: &str, line: u32| serde_json::Value::from(format!("{path}:{line}"));
+            let mut changes = Vec::new();
+            let (old, new) = (place(&found.path, found.line), place(&wanted.path, wanted.line));
+            if old != new {
+                changes.push(FieldChange { path: "file".into(), old: Some(old), new: Some(new) });
+            }
+            if found.valid != wanted.valid {
+                let (old, new) = (Some(found.valid.into()), Some(wanted.valid.into()));
+                changes.push(FieldChange { path: "valid".into(), old, new });
+            }
+            changes
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The next due times of a pipeline; none if it is suspended, or has no cron trigger.
+pub fn due_times(workflow: &WorkflowSpec, pipeline: &Name, now: Timestamp) -> Vec<DueTime> {
+    let Some(spec) = workflow.pipelines.get(pipeline).filter(|spec| !spec.suspend && !workflow.suspend) else {
+        return Vec::new();
+    };
+    let mut due = Vec::new();
+    for name in &spec.triggers.0 {
+        let Some(Trigger::Cron(cron)) = workflow.triggers.get(name) else { continue };
+        let Some(schedule) = Schedule::parse(cron).ok().filter(|_| !cron.suspend) else { continue };
+        let times = std::iter::successors(schedule.next_after(now), |at| schedule.next_after(*at));
+        due.extend(times.take(DUE_TIMES).map(|at| DueTime { at, trigger: name.clone() }));
+    }
+    due.sort();
+    due.truncate(DUE_TIMES);
+    due
+}
+
+#[cfg(test)]
+mod tests;

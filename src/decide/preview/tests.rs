@@ -1,0 +1,171 @@
+use std::sync::Arc;
+
+use expect_test::expect;
+use proptest::prelude::*;
+use xene_agent::decide::time::{BootTime, Now};
+use xene_schemas::{meta::Revision, source::SourceKind};
+
+use super::*;
+use crate::decide::{
+    Config, Controller,
+    desired::{DesiredWorkflow, SourceOrigin, WorkflowBody},
+    event::{Effects, Event},
+    plan::tests::any_desired,
+    rows::{Change, Loaded},
+};
+
+fn side(what: &str) -> PlanSide {
+    PlanSide { what: what.into(), revision: None, author: None, subject: None }
+}
+
+fn now() -> Timestamp {
+    "2026-11-26T00:00:30Z".parse().unwrap()
+}
+
+fn report(before: &InEffect, desired: &Desired) -> PlanReport {
+    preview(before, desired, side("a"), side("b"), now())
+}
+
+fn controller() -> Controller {
+    let config = Config {
+        pause_margin: std::time::Duration::from_secs(60),
+        min_autonomy: std::time::Duration::from_secs(30),
+        nonce: 1,
+        software: String::new(),
+        store_id: "store".into(),
+        source: SourceOrigin { kind: SourceKind::Git, url: String::new(), branch: None, path: String::new() },
+        recover: false,
+        #[cfg(feature = "mutants")]
+        mutant: None,
+    };
+    let now = Now { boot: BootTime::from_nanos(1), wall: now() };
+    Controller::new(now, config, Loaded::default()).0
+}
+
+/// Rows as a store keeps them.
+#[derive(Default)]
+struct Rows {
+    workflows: BTreeMap<Name, WorkflowRow>,
+    pipelines: BTreeMap<PipelineKey, PipelineRow>,
+}
+
+impl Rows {
+    /// Keeps what was committed; the events of the plan.
+    fn keep(&mut self, fx: Effects) -> Vec<(String, String)> {
+        let mut events = Vec::new();
+        for change in fx.commit {
+            match change {
+                Change::PutWorkflow(row) => drop(self.workflows.insert(row.metadata.name.clone(), *row)),
+                Change::DeleteWorkflow(name) => drop(self.workflows.remove(&name)),
+                Change::PutPipeline(row) => drop(self.pipelines.insert(row.key.clone(), *row)),
+                Change::DeletePipeline(key) => drop(self.pipelines.remove(&key)),
+                Change::AddEvent(event) if event.regarding.contains('/') => {
+                    events.push((event.reason, event.regarding))
+                }
+                _ => {}
+            }
+        }
+        events
+    }
+
+    fn in_effect(&self) -> InEffect {
+        let pipelines: Vec<PipelineRow> = self.pipelines.values().cloned().collect();
+        InEffect::of_rows(self.workflows.values().cloned().collect(), &pipelines)
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_plan_is_the_events_of_its_commit_and_then_there_is_none(
+        histories in prop::collection::vec(any_desired(), 1..5)
+    ) {
+        let (mut controller, mut rows) = (controller(), Rows::default());
+        for (at, mut desired) in histories.into_iter().enumerate() {
+            desired.revision = Revision(format!("r{at}"));
+            let planned = report(&rows.in_effect(), &desired);
+            prop_assert_eq!(&planned, &report(&rows.in_effect(), &desired));
+            let now = Now { boot: BootTime::from_nanos(2 + at as u64), wall: now() };
+            let events = rows.keep(controller.handle(now, Event::Compiled(Box::new(desired.clone()))));
+            let actions: Vec<(String, String)> = (planned.changes.iter())
+                .map(|change| (change.reason.clone(), format!("{}/{}", change.kind.to_ascii_lowercase(), change.name)))
+                .collect();
+            prop_assert_eq!(actions, events);
+            let again = report(&rows.in_effect(), &desired);
+            prop_assert!(again.changes.is_empty(), "{:?}", again.changes);
+            prop_assert_eq!(again.held.len(), planned.held.len());
+        }
+    }
+
+    #[test]
+    fn what_took_effect_where_nothing_was_is_what_is_desired(desired in any_desired()) {
+        let in_effect = InEffect::of_desired(&desired);
+        prop_assert!(report(&in_effect, &desired).changes.is_empty());
+    }
+}
+
+/// One workflow, as its file says it.
+fn desired(spec: &str) -> Desired {
+    let spec: WorkflowSpec = serde_yaml::from_str(spec).unwrap();
+    let metadata: ObjectMeta = serde_yaml::from_str("{name: site}").unwrap();
+    let name = metadata.name.clone();
+    let compile = |(pipeline, committed): (&Name, &xene_schemas::pipeline::PipelineSpec)| {
+        let compiled = xene_schemas::pipeline::CompiledPipeline {
+            key: PipelineKey { workflow: name.clone(), pipeline: pipeline.clone() },
+            suspend: spec.suspend,
+            env: spec.env.clone(),
+            params: Default::default(),
+            triggers: spec.triggers.clone(),
+            files: Vec::new(),
+            spec: committed.clone(),
+        };
+        (pipeline.clone(), compiled)
+    };
+    let pipelines = spec.pipelines.iter().map(compile).collect();
+    let hash = xene_schemas::meta::SpecHash::of(&serde_json::to_vec(&spec).unwrap());
+    let body = Some(Arc::new(WorkflowBody { metadata, spec, pipelines }));
+    let wanted = DesiredWorkflow { hash, path: "site.yaml".into(), line: 1, valid: true, body };
+    Desired {
+        revision: Revision("r1".into()),
+        author: None,
+        subject: None,
+        workflows: [("site".parse().unwrap(), wanted)].into(),
+        complete: true,
+        files: BTreeMap::new(),
+        problems: Vec::new(),
+        ignored: 0,
+    }
+}
+
+#[test]
+fn fields_and_due_times_are_told_before_and_after() {
+    let text = "{triggers: {nightly: {type: cron, schedule: '0 3 * * *'}}, pipelines: {build: {triggers: nightly, \
+                tasks: {t: {steps: [make]}}}}}";
+    let before = InEffect::of_desired(&desired(text));
+    let after = desired(&text.replace("0 3", "0 4").replace("[make]", "[./configure, make]"));
+    let report = report(&before, &after);
+    let mut told = String::new();
+    for change in &report.changes {
+        told += &format!("{:?} {} {}\n", change.action, change.kind, change.name);
+        for field in &change.fields {
+            told += &format!(
+                "  {} {:?} {:?}\n",
+                field.path,
+                field.old.as_ref().map(ToString::to_string),
+                field.new.as_ref().map(ToString::to_string)
+            );
+        }
+        if let Some(fires) = &change.fires {
+            let times = |due: &[DueTime]| due.iter().map(|due| format!("{:.0}", due.at)).collect::<Vec<_>>().join(" ");
+            told += &format!("  {} → {}\n", times(&fires.before), times(&fires.after));
+        }
+    }
+    expect![[r#"
+        Update Workflow site
+          spec.triggers.nightly.schedule Some("\"0 3 * * *\"") Some("\"0 4 * * *\"")
+          spec.pipelines.build.tasks.t.steps[0] None Some("\"./configure\"")
+        Update Pipeline site/build
+          2026-11-26T03:00:00Z 2026-11-27T03:00:00Z 2026-11-28T03:00:00Z → 2026-11-26T04:00:00Z 2026-11-27T04:00:00Z 2026-11-28T04:00:00Z
+    "#]]
+    .assert_eq(&told);
+    assert_eq!(to_place(&report, &after).len(), 1);
+}

@@ -1,0 +1,123 @@
+//! What a run's tasks saved: a list, and the bytes of each. Paths are looked up in the run's record, and never lead to a
+//! file by themselves.
+
+use std::{io::Read as _, sync::Arc};
+
+use axum::{
+    body::Bytes,
+    extract::{Path, State},
+    http::{HeaderValue, StatusCode, header},
+    response::Response,
+};
+use serde::Serialize;
+use xene_schemas::run::Artifact;
+
+use super::{
+    Api,
+    lists::{absent, find_run},
+    objects,
+    problem::Problem,
+    query::Query,
+    stream::stream,
+};
+
+/// Read at a time, in bytes.
+const READ: usize = 256 << 10;
+
+/// An artifact, and which task saved it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Listed<'a> {
+    task: &'a str,
+    #[serde(flatten)]
+    artifact: &'a Artifact,
+    /// True while its bytes are on their way from the agent.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pending: bool,
+}
+
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    Path(name): Path<String>,
+    mut query: Query,
+) -> Result<Response, Problem> {
+    let row = find_run(&api, &name)?;
+    let only = query.take("task");
+    query.finish()?;
+    let tasks = row.run.status.tasks.iter().filter(|(task, _)| only.as_ref().is_none_or(|only| only == *task));
+    let listed = tasks.flat_map(|(task, status)| {
+        status.artifacts.iter().map(|artifact| Listed {
+            task,
+            artifact,
+            pending: !api.config.files.has(&artifact.hash),
+        })
+    });
+    Ok(objects::list("Artifact", listed.collect()))
+}
+
+pub(super) async fn download(
+    State(api): State<Arc<Api>>,
+    Path((name, task, path)): Path<(String, String, String)>,
+) -> Result<Response, Problem> {
+    let row = find_run(&api, &name)?;
+    let found = row.run.status.tasks.get(&task).and_then(|task| task.artifacts.iter().find(|a| a.path == path));
+    let artifact = found.ok_or_else(|| absent("artifact", &format!("{task}/{path}")))?;
+    let Ok(mut file) = api.config.files.read(&artifact.hash) else {
+        let message = format!("{task}/{path} is still on its way from the agent; try again in a moment");
+        return Err(Problem::new(StatusCode::CONFLICT, message));
+    };
+    let mut response = stream("application/octet-stream", move |sink| async move {
+        loop {
+            let read = tokio::task::spawn_blocking(move || {
+                let mut chunk = vec![0; READ];
+                let length = file.read(&mut chunk)?;
+                chunk.truncate(length);
+                Ok::<_, std::io::Error>((file, chunk))
+            });
+            // Cut short, it is not as long as was said, which the client notices.
+            let Ok(Ok((next, chunk))) = read.await else { return };
+            file = next;
+            if chunk.is_empty() || sink.send(Bytes::from(chunk)).await.is_err() {
+                return;
+            }
+        }
+    });
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_LENGTH, artifact.size.into());
+    headers.insert(header::CONTENT_DISPOSITION, disposition(&artifact.path));
+    // Whatever it holds, a browser that shows it all the same gives it no rights.
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox; default-src 'none'"));
+    if let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", artifact.hash)) {
+        headers.insert(header::ETAG, tag);
+    }
+    Ok(response)
+}
+
+/// Saves it by the last part of its path (RFC 6266; everything but letters, digits and `-_.` encoded).
+fn disposition(path: &str) -> HeaderValue {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let mut encoded = String::from("attachment; filename*=UTF-8''");
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.') {
+            encoded.push(char::from(byte));
+        } else {
+            use std::fmt::Write as _;
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    HeaderValue::from_str(&encoded).unwrap_or_else(|_| HeaderValue::from_static("attachment"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_harmless_in_headers() {
+        for (path, name) in
+            [("a/report.xml", "report.xml"), ("x\"\r\ny", "x%22%0D%0Ay"), ("ä b", "%C3%A4%20b"), ("a;b", "a%3Bb")]
+        {
+            assert_eq!(disposition(path), format!("attachment; filename*=UTF-8''{name}"));
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Plans: what a commit of the source, or files that are sent along, would change. Nothing is changed by asking.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{
+    body::Bytes,
+    extract::{State, rejection::BytesRejection},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use xene_agent::clock;
+use xene_schemas::{
+    meta::PipelineKey,
+    plan::{Action, PlanReport},
+};
+
+use super::{
+    Api,
+    objects::Object,
+    problem::Problem,
+    query::Query,
+    runs::{body_of, parse_json},
+};
+use crate::{
+    decide::{desired::Desired, preview::to_place},
+    planning::{PlanError, Upload, against_store, between},
+    source::{Failure, Reason},
+    store::RunFilter,
+};
+
+/// The longest body that is taken, in bytes: a whole folder of files.
+pub(super) const MAX_BODY: usize = 64 << 20;
+/// So many runs in flight are named of each pipeline.
+const RUNS: usize = 100;
+
+const IN_EFFECT: &str = "what is in effect";
+
+/// `GET /api/v1/plan?rev=&against=`: a commit of the controller's own repository.
+pub(super) async fn of_commit(State(api): State<Arc<Api>>, mut query: Query) -> Result<Response, Problem> {
+    let (rev, against) = (query.take("rev"), query.take("against"));
+    query.finish()?;
+    let browser = api.config.browser.clone().ok_or_else(|| {
+        Problem::bad_request("the source is a folder, which has no commits")
+            .hint("send its files: run `xene plan` in a checkout")
+    })?;
+    let rev = rev.ok_or_else(|| Problem::bad_request("rev names the commit to plan"))?;
+    let _one_at_a_time = api.planning.lock().await;
+    let (store, limits) = (api.handle.store().clone(), api.config.limits);
+    let planned = api
+        .blocking(move || {
+            let now = clock::now().wall;
+            let to = format!("commit {rev}");
+            match against {
+                Some(against) => {
+                    let known = crate::source::Known::new();
+                    let before = browser.snapshot(&against, &known)?;
+                    let after = browser.snapshot(&rev, &known)?;
+                    Ok(between((format!("commit {against}"), before), (to, after), limits, now))
+                }
+                None => {
+                    let what = (IN_EFFECT.to_owned(), to);
+                    against_store(&store, limits, now, what, |known| browser.snapshot(&rev, known))
+                }
+            }
+        })
+        .await?;
+    answer(&api, planned).await
+}
+
+/// `POST /api/v1/plan`: files that are sent along.
+pub(super) async fn of_files(
+    State(api): State<Arc<Api>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let upload: Upload = parse_json(&body_of(body)?)?;
+    let _one_at_a_time = api.planning.lock().await;
+    let (store, limits) = (api.handle.store().clone(), api.config.limits);
+    let planned = api
+        .blocking(move || {
+            let what = (IN_EFFECT.to_owned(), upload.what.clone());
+            against_store(&store, limits, clock::now().wall, what, |known| Ok(upload.into_snapshot(known)))
+        })
+        .await?;
+    answer(&api, planned).await
+}
+
+/// Adds what only the controller knows: who would get a pipeline, and which of its runs are in flight.
+async fn answer(api: &Api, planned: Result<(PlanReport, Desired), PlanError>) -> Result<Response, Problem> {
+    let (mut report, desired) = planned?;
+    let pipelines = to_place(&report, &desired);
+    let mut placements: BTreeMap<PipelineKey, _> = if pipelines.is_empty() {
+        BTreeMap::new()
+    } else {
+        api.handle.view(move |controller, _| controller.preview(&pipelines)).await?
+    };
+    for change in report.changes.iter_mut().filter(|change| change.kind == "Pipeline") {
+        let Ok(key) = change.name.parse::<PipelineKey>() else { continue };
+        change.placement = placements.remove(&key);
+        if change.action != Action::Create {
+            let (workflow, pipeline) = (Some(key.workflow), Some(key.pipeline));
+            let filter = RunFilter { workflow, pipeline, active: true, ..RunFilter::default() };
+            let rows = api.handle.store().runs(&filter, None, RUNS)?;
+            change.runs = rows.into_iter().map(|row| row.run.metadata.name).collect();
+        }
+    }
+    Ok(Object::new("Plan", report).into_response())
+}
+
+impl From<PlanError> for Problem {
+    fn from(error: PlanError) -> Self {
+        match error {
+            PlanError::Source(failure) => failure.into(),
+            PlanError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<Failure> for Problem {
+    fn from(failure: Failure) -> Self {
+        let status = match failure.reason {
+            Reason::RefMissing | Reason::PathMissing | Reason::Empty => StatusCode::BAD_REQUEST,
+            _ => StatusCode::BAD_GATEWAY,
+        };
+        Self::new(status, failure.to_string())
+    }
+}

@@ -1,0 +1,126 @@
+//! What is expected against what is.
+
+use std::collections::BTreeSet;
+
+use jiff::{Timestamp, tz::TimeZone};
+use xene_agent::decide::cron::local_time;
+use xene_schemas::{
+    duration::Duration,
+    phase::{Reason, TaskPhase},
+    run::TaskStatus,
+    workflow_test::{Expect, TaskExpect},
+};
+
+use super::{Mismatch, world::World};
+
+/// How many due times are told in one line.
+const MOST_TOLD: usize = 8;
+
+/// What of a run is not as expected.
+pub(super) fn run(expect: &Expect, world: &World<'_>) -> Vec<Mismatch> {
+    let mut wrong = Vec::new();
+    let status = &world.record.status;
+    let mut equal = |field: &str, expected: Option<String>, got: String| {
+        if let Some(expected) = expected.filter(|expected| *expected != got) {
+            wrong.push(Mismatch::new(&["expect", field], field, expected, got));
+        }
+    };
+    let message = status.message.as_deref().map(|message| format!(": {message}")).unwrap_or_default();
+    if !status.phase.is_final() {
+        equal("phase", Some("an end of the run".into()), format!("{}, and nothing more happens", status.phase));
+    } else if expect.phase.is_some_and(|phase| phase != status.phase) {
+        let reason = status.reason.as_ref().map(|reason| format!(" ({reason}{message})")).unwrap_or_default();
+        equal("phase", expect.phase.map(|phase| phase.to_string()), format!("{}{reason}", status.phase));
+    }
+    equal("reason", expect.reason.clone(), word(status.reason.as_ref()));
+    equal("warnings", expect.warnings.map(|n| n.to_string()), status.warnings.to_string());
+    if let (Some(expected), Some(from), Some(to)) = (expect.duration, status.started_at, status.finished_at) {
+        let millis = u64::try_from(to.duration_since(from).as_millis()).unwrap_or(0);
+        equal("duration", Some(expected.to_string()), Duration::from_millis(millis).to_string());
+    }
+    for (name, expected) in &expect.tasks {
+        match status.tasks.get(name) {
+            Some(got) => task(name, expected, got, &mut wrong),
+            None => {
+                let known: Vec<_> = status.tasks.keys().map(String::as_str).collect();
+                let what = format!("task {name}");
+                wrong.push(Mismatch::new(&["expect", "tasks", name], what, "a task", known.join(", ")));
+            }
+        }
+    }
+    if let Some(expected) = &expect.not_executed {
+        let got = status.tasks.iter().filter(|(_, task)| task.phase == TaskPhase::NotExecuted);
+        let got: BTreeSet<&String> = got.map(|(name, _)| name).collect();
+        let expected: BTreeSet<&String> = expected.iter().collect();
+        if got != expected {
+            let list = |names: BTreeSet<&String>| list(names.into_iter().cloned());
+            wrong.push(Mismatch::new(&["expect", "notExecuted"], "tasks not executed", list(expected), list(got)));
+        }
+    }
+    let mut rest = world.started.iter();
+    if !expect.order.iter().all(|task| rest.any(|started| started == task)) {
+        let (expected, got) = (expect.order.join(", "), list(world.started.iter().cloned()));
+        wrong.push(Mismatch::new(&["expect", "order"], "order of starts", expected, got));
+    }
+    wrong
+}
+
+fn task(name: &str, expected: &TaskExpect, got: &TaskStatus, wrong: &mut Vec<Mismatch>) {
+    let TaskExpect { phase, reason, attempt, outputs } = expected;
+    let at = ["expect", "tasks", name];
+    if let Some(phase) = phase.filter(|phase| *phase != got.phase) {
+        let message = got.message.as_deref().map(|message| format!(": {message}")).unwrap_or_default();
+        let why = got.reason.as_ref().map(|reason| format!(" ({reason}{message})")).unwrap_or_default();
+        wrong.push(Mismatch::new(&at, format!("task {name}"), phase, format!("{}{why}", got.phase)));
+    }
+    let mut equal = |field: &str, expected: Option<String>, got: String| {
+        if let Some(expected) = expected.filter(|expected| *expected != got) {
+            let at = [at[0], at[1], at[2], field];
+            wrong.push(Mismatch::new(&at, format!("task {name}: {field}"), expected, got));
+        }
+    };
+    equal("reason", reason.clone(), word(got.reason.as_ref()));
+    equal("attempt", attempt.map(|n| n.to_string()), got.attempt.to_string());
+    for (output, value) in outputs {
+        let found = got.outputs.get(output);
+        if found.map(String::as_str) != Some(&value.to_string()) {
+            let at = [at[0], at[1], at[2], "outputs", output.as_str()];
+            let found = found.map_or_else(|| "none".into(), |found| format!("{found:?}"));
+            let what = format!("task {name}: output {output}");
+            wrong.push(Mismatch::new(&at, what, format!("{:?}", value.to_string()), found));
+        }
+    }
+}
+
+/// What of due times is not as expected.
+pub(super) fn firings(expected: &[Timestamp], got: &[Timestamp], zone: &TimeZone) -> Option<Mismatch> {
+    let (expected, got): (BTreeSet<_>, BTreeSet<_>) = (expected.iter().collect(), got.iter().collect());
+    let told = |times: Vec<&&Timestamp>| {
+        let count = times.len();
+        let mut told: Vec<String> = times.into_iter().take(MOST_TOLD).map(|at| local_time(**at, zone)).collect();
+        if count > MOST_TOLD {
+            told.push(format!("and {} more", count - MOST_TOLD));
+        }
+        list(told.into_iter())
+    };
+    (expected != got).then(|| {
+        let missing = told(expected.difference(&got).collect());
+        let surplus = told(got.difference(&expected).collect());
+        let what = format!("due times ({} expected, {} come)", expected.len(), got.len());
+        Mismatch::new(
+            &["expect", "firings"],
+            what,
+            format!("beside the others {missing}"),
+            format!("instead {surplus}"),
+        )
+    })
+}
+
+fn word(reason: Option<&Reason>) -> String {
+    reason.map_or_else(|| "none".into(), ToString::to_string)
+}
+
+fn list(names: impl Iterator<Item = String>) -> String {
+    let names: Vec<String> = names.collect();
+    if names.is_empty() { "none".into() } else { names.join(", ") }
+}

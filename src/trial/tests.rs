@@ -1,0 +1,181 @@
+use expect_test::{Expect, expect};
+
+use super::*;
+use crate::compile::compile;
+
+const WORKFLOW: &str = "apiVersion: xene/v1
+kind: Workflow
+metadata: {name: shop}
+spec:
+  params: {keep: {type: integer, default: 3}}
+  triggers:
+    nightly: {type: cron, schedule: '30 2 * * *', timeZone: Europe/Berlin}
+  pipelines:
+    main:
+      triggers: nightly
+      timeout: 2h
+      tasks:
+        build:
+          retry: {attempts: 2, delay: 10s}
+          outputs: [id]
+          steps: [{name: compile, run: x, timeout: 1m}, {name: link, run: x}]
+        test: {dependencies: build, steps: [x], allowFailure: true}
+        deploy: {dependencies: [build, test], env: {ID: {output: build.id}}, steps: [x]}
+        rescue: {steps: [x]}
+      connectors: [{from: deploy, to: rescue, on: Failure}]
+      finally:
+        tidy: {steps: [x]}
+";
+
+/// Tries one case, given without its name: what is wrong, else what happened.
+#[expect(clippy::needless_pass_by_value, reason = "as `expect!` is written at the place of use")]
+fn check(case: &str, expected: Expect) {
+    let test = format!(
+        "---\napiVersion: xene/v1\nkind: WorkflowTest\nmetadata: {{name: t}}\nspec: {{workflow: shop, cases: [{{name: c, {case}}}]}}\n"
+    );
+    let compiled = compile(&[("w.yaml".into(), format!("{WORKFLOW}{test}").into_bytes())]);
+    assert!(compiled.problems.is_empty(), "{:#?}", compiled.problems);
+    let verdict = try_case(&compiled.workflows[0].body, &compiled.tests[0].test.spec.cases[0]);
+    let told: String = if verdict.mismatches.is_empty() {
+        verdict.course.iter().map(|line| format!("{}\n", line.trim_start())).collect()
+    } else {
+        let line = |m: &Mismatch| format!("{}: expected {}, got {}\n", m.what, m.expected, m.got);
+        verdict.mismatches.iter().map(line).collect()
+    };
+    expected.assert_eq(&told);
+}
+
+#[test]
+fn without_failures_all_goes_well() {
+    check(
+        "pipeline: main, stubs: {build/link: {outputs: {id: 9}}}, \
+         expect: {phase: Success, notExecuted: [rescue], order: [build, test, deploy, tidy]}",
+        expect![[r#"
+            0s  task build starts
+            0s  task build: Success
+            0s  task test starts
+            0s  task test: Success
+            0s  task deploy starts
+            0s  task deploy: Success
+            0s  task rescue: NotExecuted (UpstreamFailed: upstream task deploy did not fail)
+            0s  shutting down
+            0s  task tidy starts
+            0s  task tidy: Success
+            0s  run: Success
+        "#]],
+    );
+}
+
+#[test]
+fn stubs_fail_publish_and_take_their_time() {
+    check(
+        "pipeline: main, stubs: {build/compile: [{exitCode: 7, duration: 5s}, {duration: 1s}], build/link: {outputs: {id: 9}}, test: {exitCode: 1}}, \
+         expect: {phase: Success, warnings: 1, duration: 16s, tasks: {build: {attempt: 2, outputs: {id: '9'}}, test: {phase: Error, reason: StepFailed}}}",
+        expect![[r#"
+            0s  task build starts
+            15s  task build starts, attempt 2
+            16s  task build: Success
+            16s  task test starts
+            16s  task test: Error (StepFailed: step step-1 of task test exited with code 1)
+            16s  task deploy starts
+            16s  task deploy: Success
+            16s  task rescue: NotExecuted (UpstreamFailed: upstream task deploy did not fail)
+            16s  shutting down
+            16s  task tidy starts
+            16s  task tidy: Success
+            16s  run: Success
+        "#]],
+    );
+}
+
+#[test]
+fn timeouts_and_cancels_come_on_the_virtual_clock() {
+    check(
+        "pipeline: main, stubs: {build/compile: {duration: 3h}}, expect: {phase: Error, reason: TaskFailed}",
+        expect![[r#"
+            0s  task build starts
+            1m10s  task build starts, attempt 2
+            2m30s  task build starts, attempt 3
+            3m30s  task build: Error (StepFailed: step compile of task build took longer than 1m)
+            3m30s  task test: NotExecuted (UpstreamFailed: upstream task build ended in Error)
+            3m30s  task deploy: NotExecuted (UpstreamFailed: upstream task build ended in Error)
+            3m30s  task rescue: NotExecuted (UpstreamFailed: upstream task deploy was not executed)
+            3m30s  shutting down
+            3m30s  task tidy starts
+            3m30s  task tidy: Success
+            3m30s  run: Error (TaskFailed: step compile of task build took longer than 1m)
+        "#]],
+    );
+    check(
+        "pipeline: main, cancelAfter: 30s, stubs: {build/link: {duration: 1h}}, expect: {reason: Cancelled, tasks: {tidy: Success}, duration: 30s}",
+        expect![[r#"
+            0s  task build starts
+            30s  shutting down (Cancelled: the test cancels it)
+            30s  task test: NotExecuted (Cancelled: the test cancels it)
+            30s  task deploy: NotExecuted (Cancelled: the test cancels it)
+            30s  task rescue: NotExecuted (Cancelled: the test cancels it)
+            30s  task build: Error (Cancelled: step link of task build was stopped: the test cancels it)
+            30s  task tidy starts
+            30s  task tidy: Success
+            30s  run: Error (Cancelled: the test cancels it)
+        "#]],
+    );
+}
+
+#[test]
+fn whatever_is_not_as_expected_is_told() {
+    check(
+        "pipeline: main, stubs: {build/link: {outputs: {id: 9}}, deploy: {signal: 9}}, expect: {phase: Success, reason: TimedOut, warnings: 2, duration: 1m, \
+         tasks: {build: {phase: Error, attempt: 2, outputs: {id: 1}}, rescue: NotExecuted}, notExecuted: [tidy], order: [test, build]}",
+        expect![[r#"
+            phase: expected Success, got Error (TaskFailed: step step-1 of task deploy was ended by signal 9)
+            reason: expected TimedOut, got TaskFailed
+            warnings: expected 2, got 0
+            duration: expected 1m, got 0s
+            task build: expected Error, got Success
+            task build: attempt: expected 2, got 1
+            task build: output id: expected "1", got "9"
+            task rescue: expected NotExecuted, got Success
+            tasks not executed: expected tidy, got none
+            order of starts: expected test, build, got build, test, deploy, rescue, tidy
+        "#]],
+    );
+}
+
+#[test]
+fn due_times_are_those_of_the_zone() {
+    check(
+        "trigger: nightly, from: 2026-03-28, until: 2026-03-31, expect: {firings: ['2026-03-28T02:30', '2026-03-29T03:00', '2026-03-30T00:30:00Z']}",
+        expect![[r#"
+            2026-03-28T02:30:00+01:00
+            2026-03-29T03:00:00+02:00
+            2026-03-30T02:30:00+02:00
+        "#]],
+    );
+    check(
+        "trigger: nightly, from: 2026-10-24, until: 2026-10-26, expect: {firings: ['2026-10-24T02:30', '2026-10-25T02:30+01:00']}",
+        expect![[r#"
+            due times (2 expected, 2 come): expected beside the others 2026-10-25T02:30:00+01:00, got instead 2026-10-25T02:30:00+02:00
+        "#]],
+    );
+}
+
+#[test]
+fn a_cron_run_has_a_time_and_params() {
+    check(
+        "pipeline: main, slots: 1, trigger: nightly, at: 2026-03-29T02:30, params: {keep: 1}, stubs: {rescue: {duration: 5s}, build/link: {outputs: {id: x}, duration: 1s}}, expect: {duration: 1s}",
+        expect![[r#"
+            0s  task build starts
+            1s  task build: Success
+            1s  task test starts
+            1s  task test: Success
+            1s  task deploy starts
+            1s  task deploy: Success
+            1s  task rescue: NotExecuted (UpstreamFailed: upstream task deploy did not fail)
+            1s  shutting down
+            1s  task tidy starts
+            1s  task tidy: Success
+            1s  run: Success
+        "#]],
+    );
+}
