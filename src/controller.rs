@@ -364,6 +364,10 @@ fn watch_source(
         .spawn(
             resume,
             move |snapshot| {
+                // What waited while the source was suspended may be in effect by now.
+                if let Some(revision) = handle.store().source()?.and_then(|source| source.revision) {
+                    catalog.applied(&revision);
+                }
                 let desired = catalog.apply(snapshot);
                 let revision = desired.revision.clone();
                 handle.settle(Event::Compiled(Box::new(desired)))?;
