@@ -43,6 +43,17 @@ fn a_good_test_is_no_problem() {
 }
 
 #[test]
+fn approvals_of_what_asks_for_none() {
+    check_cases(
+        "    - {name: a, pipeline: main, approvals: {build: Approve}, expect: {phase: Success}}
+    - {name: b, pipeline: main, approvals: {ship: Reject}, expect: {phase: Success}}
+    - {name: c, trigger: nightly, from: 2026-03-29, until: 2026-03-30, approvals: {build: Reject}, expect: {firings: []}}
+",
+        expect![[""]],
+    );
+}
+
+#[test]
 fn tests_of_nothing() {
     check(
         "apiVersion: xene/v1
