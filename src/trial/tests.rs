@@ -205,7 +205,18 @@ fn approvals_are_decided_at_once_and_artifacts_take_no_time() {
         GATED,
         "pipeline: ship, approvals: {ship: Approve, 'ship[to=b]': Reject}, stubs: {build: {duration: 5s}}, \
          expect: {phase: Success, duration: 5s, notExecuted: ['ship[to=b]'], tasks: {'ship[to=b]': {reason: Rejected}}}",
-        expect![[""]],
+        expect![[r#"
+            0s  task build starts
+            5s  task build: Success
+            5s  task ship[to=a] waits for approval
+            5s  task ship[to=b] waits for approval
+            5s  task ship[to=a]: approved by the test
+            5s  task ship[to=b]: rejected by the test
+            5s  task ship[to=b]: NotExecuted (Rejected: rejected by the test)
+            5s  task ship[to=a] starts
+            5s  task ship[to=a]: Success
+            5s  run: Success
+        "#]],
     );
 }
 
@@ -214,16 +225,39 @@ fn silence_lasts_until_the_timeout() {
     check_of(
         GATED,
         "pipeline: ship, expect: {duration: 12h, tasks: {'ship[to=a]': {reason: Rejected}}}",
-        expect![[""]],
+        expect![[r#"
+            0s  task build starts
+            0s  task build: Success
+            0s  task ship[to=a] waits for approval
+            0s  task ship[to=b] waits for approval
+            12h  task ship[to=a]: rejected by timeout
+            12h  task ship[to=a]: NotExecuted (Rejected: nobody approved it in time)
+            12h  task ship[to=b]: rejected by timeout
+            12h  task ship[to=b]: NotExecuted (Rejected: nobody approved it in time)
+            12h  run: Success
+        "#]],
     );
 }
 
 #[test]
 fn a_decision_that_nobody_makes_is_told() {
-    check_of(GATED, "pipeline: sign, expect: {phase: Success}", expect![[""]]);
+    check_of(
+        GATED,
+        "pipeline: sign, expect: {phase: Success}",
+        expect![[r#"
+        phase: expected Success, got Error (TimedOut: the run took longer than 6h); nobody decided on sign: say so under `approvals`
+    "#]],
+    );
     check_of(
         GATED,
         "pipeline: sign, cancelAfter: 1h, expect: {phase: Error, reason: Cancelled, duration: 1h}",
-        expect![[""]],
+        expect![[r#"
+            0s  task build starts
+            0s  task build: Success
+            0s  task sign waits for approval
+            1h  shutting down (Cancelled: the test cancels it)
+            1h  task sign: NotExecuted (Cancelled: the test cancels it)
+            1h  run: Error (Cancelled: the test cancels it)
+        "#]],
     );
 }

@@ -242,7 +242,7 @@ spec:
     go:
       tasks:
         make: {steps: [scripts/make.sh], artifacts: {save: [out]}}
-        use: {context: other, dependencies: make, artifacts: {from: make}, steps: ["cat out/made; scripts/make.sh"]}
+        use: {context: other, dependencies: make, artifacts: {from: [make]}, steps: ["cat out/made; scripts/make.sh"]}
 "#;
 
 #[test]
@@ -362,7 +362,7 @@ fn ctrl_c_cancels_in_order() {
     let mut command = command(folder.path());
     command.arg("w.yaml");
     let mut process = Process::spawn("run", command);
-    process.line_after("begun");
+    process.line_after("t/step-1 | begun");
     process.signal(Signal::INT);
     let status = process.wait();
     assert_eq!(status.code(), Some(130), "{}", process.output());
@@ -381,9 +381,9 @@ fn a_second_ctrl_c_kills() {
     let mut command = command(folder.path());
     command.arg("w.yaml");
     let mut process = Process::spawn("run", command);
-    process.line_after("begun");
+    process.line_after("t/step-1 | begun");
     process.signal(Signal::INT);
-    process.line_after("asked");
+    process.line_after("t/step-1 | asked");
     process.signal(Signal::INT);
     let status = process.wait();
     let output = process.output();

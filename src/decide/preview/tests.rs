@@ -117,7 +117,6 @@ fn desired(spec: &str) -> Desired {
             triggers: spec.triggers.clone(),
             files: Vec::new(),
             spec: committed.clone(),
-            files: vec![],
         };
         (pipeline.clone(), compiled)
     };
