@@ -49,12 +49,12 @@ fn approvals_of_what_asks_for_none() {
     - {name: b, pipeline: main, approvals: {ship: Reject}, expect: {phase: Success}}
 ",
         expect![[r#"
-            a.yaml:17:44: error[XE0153]: no connector of task `build` has an `approval`
+            a.yaml:17:45: error[XE0153]: no connector of task `build` has an `approval`
                |
             17 |     - {name: a, pipeline: main, approvals: {build: Approve}, expect: {phase: Success}}
                |                                             ^^^^^
 
-            a.yaml:18:44: error[XE0153]: there is no task `ship`
+            a.yaml:18:45: error[XE0153]: there is no task `ship`
                |
             18 |     - {name: b, pipeline: main, approvals: {ship: Reject}, expect: {phase: Success}}
                |                                             ^^^^
