@@ -44,10 +44,10 @@ pub(super) fn failed(failure: Failure) -> Error {
 /// The folder that no file may lie outside of, which is the work tree around `file` or else its own folder; and `file`
 /// relative to that.
 fn place(file: &Path) -> io::Result<(PathBuf, String)> {
-    let folder = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     let folder = folder.canonicalize()?;
     let around = Repository::discover(&folder).ok().and_then(|found| found.workdir()?.canonicalize().ok());
     let root = around.filter(|root| folder.starts_with(root)).unwrap_or_else(|| folder.clone());
-    let within = folder.strip_prefix(&root).unwrap_or(Path::new("")).join(file.file_name().unwrap_or_default());
+    let within = folder.strip_prefix(&root).unwrap_or_else(|_| Path::new("")).join(file.file_name().unwrap_or_default());
     Ok((root, within.to_string_lossy().into_owned()))
 }
