@@ -48,6 +48,7 @@ fn place(file: &Path) -> io::Result<(PathBuf, String)> {
     let folder = folder.canonicalize()?;
     let around = Repository::discover(&folder).ok().and_then(|found| found.workdir()?.canonicalize().ok());
     let root = around.filter(|root| folder.starts_with(root)).unwrap_or_else(|| folder.clone());
-    let within = folder.strip_prefix(&root).unwrap_or_else(|_| Path::new("")).join(file.file_name().unwrap_or_default());
+    let within =
+        folder.strip_prefix(&root).unwrap_or_else(|_| Path::new("")).join(file.file_name().unwrap_or_default());
     Ok((root, within.to_string_lossy().into_owned()))
 }
