@@ -16,18 +16,18 @@ fn an_agent_that_is_lost_is_replaced_after_w() {
     check(
         story,
         &expect![[r#"
-        08:01:40 controller starts
-        08:01:40 a          starts
-        08:01:40 store      w0/p0 is nobody's, NoAgentAvailable
-        08:01:40 store      w0/p0 is a's under epoch 1, slots from 08:01:40
-        08:01:42 b          starts
-        08:02:00 a          starts the run of w0/p0 that is due 08:02:00
-        08:03:00 a          starts the run of w0/p0 that is due 08:03:00
-        08:03:14 a          dies, 0 changes get to the disk
-        08:05:09 store      w0/p0 is b's under epoch 2, slots from 08:05:09
-        08:06:00 b          starts the run of w0/p0 that is due 08:06:00
-        08:07:00 b          starts the run of w0/p0 that is due 08:07:00
-    "#]],
+            08:01:40 controller starts
+            08:01:40 a          starts
+            08:01:40 store      w0/p0 is nobody's, NoAgentAvailable
+            08:01:40 store      w0/p0 is a's under epoch 1, slots from 08:01:40
+            08:01:42 b          starts
+            08:02:00 a          starts the run of w0/p0 that is due 08:02:00
+            08:03:00 a          starts the run of w0/p0 that is due 08:03:00
+            08:03:14 a          dies, 0 changes get to the disk
+            08:05:14 store      w0/p0 is b's under epoch 2, slots from 08:05:14
+            08:06:00 b          starts the run of w0/p0 that is due 08:06:00
+            08:07:00 b          starts the run of w0/p0 that is due 08:07:00
+        "#]],
     );
 }
 
@@ -68,20 +68,20 @@ fn a_controller_may_be_away_for_as_long_as_the_lease_runs() {
     check(
         story,
         &expect![[r#"
-        08:01:40 controller starts
-        08:01:40 a          starts
-        08:01:40 store      w0/p0 is nobody's, NoAgentAvailable
-        08:01:40 store      w0/p0 is a's under epoch 1, slots from 08:01:40
-        08:01:42 b          starts
-        08:02:00 a          starts the run of w0/p0 that is due 08:02:00
-        08:02:14 controller dies, 0 changes get to the disk
-        08:03:00 a          starts the run of w0/p0 that is due 08:03:00
-        08:06:14 controller starts
-        08:06:17 a          starts the run of w0/p0 that is due 08:06:00
-        08:06:17 store      no run of w0/p0 at 08:04:00: Coalesced
-        08:06:17 store      no run of w0/p0 at 08:05:00: Coalesced
-        08:07:00 a          starts the run of w0/p0 that is due 08:07:00
-    "#]],
+            08:01:40 controller starts
+            08:01:40 a          starts
+            08:01:40 store      w0/p0 is nobody's, NoAgentAvailable
+            08:01:40 store      w0/p0 is a's under epoch 1, slots from 08:01:40
+            08:01:42 b          starts
+            08:02:00 a          starts the run of w0/p0 that is due 08:02:00
+            08:02:14 controller dies, 0 changes get to the disk
+            08:03:00 a          starts the run of w0/p0 that is due 08:03:00
+            08:06:14 controller starts
+            08:06:14 a          starts the run of w0/p0 that is due 08:06:00
+            08:06:14 store      no run of w0/p0 at 08:04:00: Coalesced
+            08:06:14 store      no run of w0/p0 at 08:05:00: Coalesced
+            08:07:00 a          starts the run of w0/p0 that is due 08:07:00
+        "#]],
     );
 }
 

@@ -3,7 +3,7 @@
 use indexmap::IndexMap;
 use xene::decide::{
     event::{Again, Command},
-    rows::Suspendable,
+    rows::{RunRow, Suspendable},
 };
 use xene_agent::decide::event::Event;
 use xene_schemas::{
@@ -182,7 +182,10 @@ impl World {
 
     /// Any run that is over, as it was.
     fn rerun(&mut self) -> Result<(), Violation> {
-        let ended = self.controller.store.runs.values().filter(|row| row.run.status.phase.is_final());
+        // Of what a restored store has heard of since, it may lack the spec; then the API refuses.
+        let store = &self.controller.store;
+        let kept = |row: &&RunRow| store.specs.contains_key(&row.run.spec.spec_hash);
+        let ended = store.runs.values().filter(|row| row.run.status.phase.is_final()).filter(kept);
         let ended: Vec<_> = ended.rev().take(5).collect();
         if ended.is_empty() {
             return Ok(());

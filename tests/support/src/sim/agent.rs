@@ -197,8 +197,11 @@ impl World {
                 self.agent_does(agent, fx)?;
             }
             Effect::SpawnStep(command) => {
+                let begins = !self.witness.starts.contains_key(&command.id.run);
                 self.witness.started(&command.id, agent, &command.pipeline)?;
-                self.has_room(agent, &command.id)?;
+                if begins {
+                    self.has_room(agent, &command.id)?;
+                }
                 self.history.mark(self.at, &self.agents[agent].name, || {
                     format!("starts the run of {} that is due {}", command.pipeline, time_of_day(command.id.run.at()))
                 });

@@ -4,7 +4,7 @@ use xene::decide::{
     Config, Controller,
     desired::SourceOrigin,
     event::{Answer, Command, Effect, Effects, Event, RequestId},
-    rows::Change,
+    rows::{Change, OwnerRow},
 };
 use xene_schemas::{
     meta::{Epoch, PipelineKey, RunName},
@@ -104,10 +104,15 @@ impl World {
         let said = self.history.is_kept().then(|| history::controller_hears(&event, &self.agents, &node.sessions));
         let fx = machine.handle(node.clock.now(self.at), event);
         self.history.note(self.at, "controller", || said.unwrap_or_default() + &history::controller_does(&fx));
-        // I4: what was said under an epoch that is over changes nothing under the one that is not.
+        // I4: what was said under an epoch that is over changes nothing under the one that is not, but for what people
+        // are told of it.
         for change in &fx.commit {
             if let Change::PutOwner(key, row) = change
-                && stale.iter().any(|(of, current)| of == key && *current == row.epoch)
+                && stale.iter().any(|(of, current)| {
+                    let told = (row.message.clone(), row.reason.clone());
+                    let current = OwnerRow { message: told.0, reason: told.1, ..current.clone() };
+                    of == key && current.epoch == row.epoch && current != *row
+                })
             {
                 return Violation::of("I4 a stale epoch changes no current state", format!("controller: {key}"));
             }
@@ -226,12 +231,12 @@ impl World {
     }
 }
 
-/// Pipelines of which a message speaks under an epoch that is over, with the epoch that is not.
-fn stale_claims(machine: &Controller, event: &Event) -> Vec<(PipelineKey, Epoch)> {
+/// Pipelines of which a message speaks under an epoch that is over, with what is current.
+fn stale_claims(machine: &Controller, event: &Event) -> Vec<(PipelineKey, OwnerRow)> {
     let Event::Message { message, .. } = event else { return Vec::new() };
     let stale = |key: &PipelineKey, epoch: Epoch| {
-        let current = machine.owner(key)?.epoch;
-        (epoch < current).then(|| (key.clone(), current))
+        let current = machine.owner(key)?;
+        (epoch < current.epoch).then(|| (key.clone(), current.clone()))
     };
     match message {
         AgentMessage::Released(released) => stale(&released.pipeline, released.epoch).into_iter().collect(),
