@@ -120,7 +120,7 @@ impl GitReader {
                 continue;
             }
             let taken = wanted.globs.matches(&path);
-            if !taken && !(mode == GITLINK && wanted.globs.matches(&files::join(&path, "x"))) {
+            if !taken && (mode != GITLINK || !wanted.globs.matches(&files::join(&path, "x"))) {
                 continue;
             }
             let mut executable = mode == EXECUTABLE;
