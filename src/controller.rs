@@ -250,7 +250,7 @@ impl Controller {
                 hooks: HookSecret(hook_secret(&options.data_dir)?),
                 hosts: options.hosts,
                 ca_fingerprint: pki.ca_fingerprint(),
-                files: files.clone(),
+                files,
                 sync: Arc::new(move || {
                     let syncing = syncing.clone();
                     Box::pin(async move { syncing.sync().await.map(drop).map_err(|failure| failure.to_string()) })

@@ -145,11 +145,8 @@ fn read(name: &Name, path: &str, bytes: &[u8]) -> State {
     if !bytes.windows(wanted.len()).any(|window| window == wanted) {
         return State::Absent;
     }
-    match compile::workflows_of(path, bytes) {
-        Ok(workflows) => {
-            let found = workflows.into_iter().find(|(found, ..)| found == name);
-            found.map_or(State::Absent, |(_, hash, _, body)| State::Good { path: path.into(), hash, body })
-        }
+    match compile::workflow_of(path, bytes, name) {
+        Ok(found) => found.map_or(State::Absent, |(hash, body)| State::Good { path: path.into(), hash, body }),
         Err(problems) => {
             let problem = problems.first().map(|problem| format!("{}:{}: {}", path, problem.line, problem.message));
             State::Broken { path: path.into(), problem: problem.unwrap_or_default() }

@@ -86,11 +86,24 @@ pub struct TestCase {
     /// What steps come to, by `TASK` or `TASK/STEP`; others exit with code 0 at once.
     #[serde(default, skip_serializing_if = "UniqueMap::is_empty")]
     pub stubs: UniqueMap<String, Stubs>,
+    /// What is decided on tasks that wait for approval, as soon as they do; others wait until their timeout.
+    #[serde(default, skip_serializing_if = "UniqueMap::is_empty")]
+    pub approvals: UniqueMap<String, Decision>,
     /// When the run is cancelled, counted from its start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancel_after: Option<Duration>,
     /// What must then be so; at least one thing.
     pub expect: Expect,
+}
+
+/// What is decided on a task that waits for approval.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum Decision {
+    /// It runs.
+    Approve,
+    /// It does not.
+    Reject,
 }
 
 /// What one step comes to, each time that it runs; the last stays for all further times.

@@ -74,12 +74,13 @@ fn shown(page: &str, colored: bool) -> String {
             in_example = !in_example;
             continue;
         }
-        out += &match line.trim_start_matches('#') {
+        let shown = match line.trim_start_matches('#') {
             _ if in_example && line.is_empty() => String::new(),
             _ if in_example => format!("    {}", example_line(line, colored)),
             heading if heading.len() < line.len() => painted(heading.trim(), bold, colored),
             text => prose(text, colored),
         };
+        out.push_str(&shown);
         out.push('\n');
     }
     out

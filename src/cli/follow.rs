@@ -106,6 +106,10 @@ pub(super) enum News {
     Lost,
     /// A line of its output, after `task/step | `.
     Line(String),
+    /// A remark for the person who looks on.
+    Said(String),
+    /// Someone typed a line, which moved the cursor down.
+    Typed,
     /// Its output has ended.
     OutputEnded,
     /// The run has ended, or can't be watched any more.
@@ -208,7 +212,11 @@ fn plain(news: &Receiver<News>, printed: Printed, ui: &mut Ui) -> Result<Run, Er
                 let stream = if is_result { &mut ui.out } else { &mut ui.err };
                 stream.line(if stream.is_terminal { escape::output_line(&line) } else { line })?;
             }
-            Some(News::Run(_)) => {}
+            Some(News::Run(_) | News::Typed) => {}
+            Some(News::Said(text)) => {
+                ui.err.line(escape::line(&text))?;
+                ui.err.flush()?;
+            }
             Some(News::Lost) => ui.note(LOST),
             Some(News::OutputEnded) => output_ended = true,
             Some(News::Ended(result)) => ended = Some((*result)?),
@@ -241,6 +249,8 @@ fn live(mut run: Run, news: &Receiver<News>, printed: Printed, ui: &mut Ui) -> R
         while let Some(one) = news_now {
             match one {
                 News::Run(now) => run = *now,
+                News::Said(text) => above.push(escape::line(&text)),
+                News::Typed => screen.drawn.push(String::new()),
                 News::Lost => push(&mut tail, LOST.into()),
                 News::Line(line) if printed == Printed::Here => above.push(escape::output_line(&line)),
                 News::Line(line) => push(&mut tail, escape::output_line(&line)),

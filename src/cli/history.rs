@@ -70,7 +70,7 @@ fn render(change: &WorkflowChange, wide: bool, ui: &Ui) -> String {
     let mut text = format!("{revision}  {:>8}  {word}  ", relative(change.at, ui.now()));
     text += &escape::line(&subject);
     text = text.trim_end().to_owned() + "\n";
-    let mut row = |line: &str| text += &format!("    {}\n", escape::line(line));
+    let mut row = |line: &str| text.extend(["    ", &escape::line(line), "\n"]);
     if let Some(path) =
         change.path.as_ref().filter(|_| matches!(change.change.as_str(), "Created" | "Moved" | "Removed"))
     {

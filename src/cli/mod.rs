@@ -40,6 +40,7 @@ pub mod sync;
 pub mod table;
 pub mod test;
 pub mod time;
+mod travelling;
 pub mod tree;
 pub mod trigger;
 pub mod usage;

@@ -17,6 +17,7 @@ use xene_schemas::diagnostic::{Diagnostic, Severity};
 use super::{
     Error, escape, exit,
     output::{Format, Output, Stream, Ui, painted, phase_style},
+    travelling,
 };
 use crate::compile;
 
@@ -51,7 +52,8 @@ type Verdict = (usize, Vec<Diagnostic>);
 /// If a path can't be read, or a file has an error: then the exit status is [`exit::FAILED`].
 pub fn run(args: &Args, output: Output, ui: &mut Ui) -> Result<(), Error> {
     let files = collect(&args.paths)?;
-    let verdict = compile::validate(&files);
+    let compiled = travelling::compile(&files, &travelling::take(&files, None)?);
+    let verdict = (compiled.workflows.len(), compiled.problems);
     if args.convert { convert(&files, &verdict, ui) } else { report(&files, &verdict, (output, args.strict), ui) }
 }
 

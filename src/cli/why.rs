@@ -99,14 +99,15 @@ impl Page {
     }
 
     fn section(&mut self, title: &str) {
-        self.text += &format!("\n{}\n", painted(title, anstyle::Style::new().bold(), self.colored));
+        let title = painted(title, anstyle::Style::new().bold(), self.colored);
+        self.text.extend(["\n", &title, "\n"]);
     }
 
     fn head(&mut self, name: &str, phase: &str, reason: Option<&str>, message: Option<&str>) {
         let word = painted(phase, phase_style(phase), self.colored);
         let reason = reason.map(|reason| format!(" ({})", escape::line(reason))).unwrap_or_default();
         let message = message.map(|message| format!(": {}", escape::line(message))).unwrap_or_default();
-        self.text += &format!("{} is {word}{reason}{message}\n", escape::line(name));
+        self.text.extend([escape::line(name).as_str(), " is ", &word, &reason, &message, "\n"]);
     }
 
     fn when(&self, at: Timestamp) -> String {

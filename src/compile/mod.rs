@@ -92,23 +92,21 @@ pub fn convert(path: &str, bytes: &[u8]) -> Option<String> {
     parse::convert(path, bytes)
 }
 
-/// What one file declares, by itself: each workflow's name, hash, line, and what it says.
+/// What one file, by itself, says of a workflow, and the hash of that; `None` if it does not declare it.
 ///
 /// # Errors
 /// If the file has an error: then it counts for nothing.
-pub fn workflows_of(
+pub fn workflow_of(
     path: &str,
     bytes: &[u8],
-) -> Result<Vec<(Name, SpecHash, u32, Arc<WorkflowBody>)>, Vec<Diagnostic>> {
+    name: &Name,
+) -> Result<Option<(SpecHash, Arc<WorkflowBody>)>, Vec<Diagnostic>> {
     let file = build::compile_file(path, bytes, None, Limits::default());
     if build::is_broken(&file.problems) {
         return Err(file.problems);
     }
-    Ok(file
-        .workflows
-        .into_iter()
-        .map(|workflow| (workflow.name, workflow.hash, workflow.line, workflow.body))
-        .collect())
+    let found = file.workflows.into_iter().find(|workflow| workflow.name == *name);
+    Ok(found.map(|workflow| (workflow.hash, workflow.body)))
 }
 
 /// What a set of files says.

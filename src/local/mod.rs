@@ -66,6 +66,27 @@ pub struct Start {
     pub keep_workspace: bool,
 }
 
+/// How people are asked about tasks that wait for approval.
+#[derive(Debug)]
+pub struct Approvals {
+    /// Gets [`RunEvent::ApprovalWanted`], and whatever makes that question idle: [`RunEvent::ApprovalDecided`] and
+    /// [`RunEvent::TaskEnded`].
+    pub facts: mpsc::UnboundedSender<RunEvent>,
+    /// Gives what was decided.
+    pub decisions: mpsc::UnboundedReceiver<Decision>,
+}
+
+/// What someone decided about a task that waits for approval.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// The task.
+    pub task: String,
+    /// Whether it may run.
+    pub approved: bool,
+    /// Who decided.
+    pub by: String,
+}
+
 /// What a run came to.
 #[derive(Debug)]
 pub struct Ended {
@@ -99,15 +120,19 @@ pub struct Local {
 }
 
 impl Local {
-    /// A runner that works in `folder`, keeps what lasts in `cache`, and runs `slots` tasks at once. Call it within a
-    /// tokio runtime.
+    /// A runner that works in `folder`, keeps what lasts in `cache`, has `files` travel with workflows and between tasks,
+    /// and runs `slots` tasks at once. Call it within a tokio runtime.
     ///
     /// # Errors
     /// If a folder can't be made, or the system refuses.
-    pub fn new(agent: AgentName, slots: u32, folder: &Path, cache: &Path) -> Result<Self, LocalError> {
+    pub fn new(
+        agent: AgentName,
+        slots: u32,
+        (folder, cache): (&Path, &Path),
+        files: ContentStore,
+    ) -> Result<Self, LocalError> {
         let work_dir = folder.join("work");
         let cgroup = find_cgroup(&work_dir);
-        let files = ContentStore::open(&folder.join("files")).map_err(failed("files can't be kept"))?;
         let config = ExecConfig { work_dir, cache_dir: cache.to_owned(), files, cgroup: cgroup.clone() };
         let (sender, processes) = mpsc::channel(EVENTS);
         let exec = Exec::new(config, sender).map_err(failed("steps can't be run"))?;
@@ -127,6 +152,7 @@ impl Local {
     pub async fn run(
         &mut self,
         start: Start,
+        approvals: Approvals,
         stop: &mut watch::Receiver<Stop>,
         seen: &watch::Sender<Run>,
     ) -> Result<Ended, LocalError> {
@@ -137,7 +163,8 @@ impl Local {
         let mut record = Run::new(name, clock::now().wall, spec);
         record.status.agent = Some(self.agent.clone());
         let log = self.logs.create(name);
-        let mut course = Course { machine, record, slots: Slots::new(self.slots), log, exec: self.exec.clone() };
+        let Approvals { facts, mut decisions } = approvals;
+        let mut course = Course { machine, record, slots: Slots::new(self.slots), log, exec: self.exec.clone(), facts };
         course.take(Input::Start);
         let mut told = Stop::No;
         while !course.machine.is_ended() {
@@ -157,6 +184,9 @@ impl Local {
                         told = wanted;
                         course.take(Input::Cancel("it was interrupted".into()));
                     }
+                }
+                Some(Decision { task, approved, by }) = decisions.recv() => {
+                    course.take(Input::Decided { task, approved, by });
                 }
                 Some(ExecEvent { id, exit }) = self.processes.recv() => course.take(Input::StepExited(id, exit)),
                 () = alarm.due() => course.take(Input::Timeout),
@@ -199,6 +229,7 @@ struct Course {
     slots: Slots,
     log: Arc<RunLog>,
     exec: Exec,
+    facts: mpsc::UnboundedSender<RunEvent>,
 }
 
 impl Course {
@@ -215,7 +246,14 @@ impl Course {
     fn carry_out(&mut self, output: Output) -> Option<Input> {
         let run = self.record.metadata.name;
         match output {
-            Output::Fact(fact) => self.record.apply(&fact),
+            Output::Fact(fact) => {
+                self.record.apply(&fact);
+                use RunEvent::{ApprovalDecided, ApprovalWanted, TaskEnded};
+                if matches!(fact, ApprovalWanted { .. } | ApprovalDecided { .. } | TaskEnded { .. }) {
+                    // Whoever would ask has gone: then nobody is asked.
+                    let _ = self.facts.send(fact);
+                }
+            }
             Output::TaskReady(task) => {
                 return self.slots.want(run, task.clone()).then_some(Input::SlotGranted(task));
             }

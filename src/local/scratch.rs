@@ -38,9 +38,15 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let done = if self.kept { fs::remove_dir_all(self.path.join("logs")) } else { fs::remove_dir_all(&self.path) };
-        if let Err(error) = done {
-            tracing::warn!(path = %self.path.display(), %error, "a temporary folder can't be removed");
+        let gone = if self.kept {
+            ["logs", "files"].map(|name| self.path.join(name)).to_vec()
+        } else {
+            vec![self.path.clone()]
+        };
+        for path in gone {
+            if let Err(error) = fs::remove_dir_all(&path) {
+                tracing::warn!(path = %path.display(), %error, "a temporary folder can't be removed");
+            }
         }
     }
 }

@@ -25,6 +25,8 @@ use super::{
 
 mod travel;
 
+pub use self::travel::taken_from_folder;
+
 /// A folder of this machine.
 pub(super) struct Directory {
     /// As given: a link is followed anew at each look.

@@ -13,6 +13,7 @@ use notify::RecursiveMode;
 use xene_schemas::meta::Revision;
 
 use self::travel::Taken;
+pub use self::travel::taken_from_commit;
 use super::{
     files::{self, DEFAULT_FOLDER, IGNORE_FILE, Ignore, Problems},
     health::{Failure, Reason, SourceError},

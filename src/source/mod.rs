@@ -36,6 +36,8 @@ mod tests;
 
 pub use browse::Browser;
 pub use config::{Credentials, Mode, Password, Rewrites, SourceConfig};
+pub use directory::taken_from_folder;
+pub use git::taken_from_commit;
 pub use health::{Failure, Reason, SourceError};
 pub use snapshot::{FileEntry, Known, Snapshot};
 pub use worker::{ApplyError, IsDoubtful, Resume, SourceHandle};

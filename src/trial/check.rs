@@ -26,11 +26,16 @@ pub(super) fn run(expect: &Expect, world: &World<'_>) -> Vec<Mismatch> {
         }
     };
     let message = status.message.as_deref().map(|message| format!(": {message}")).unwrap_or_default();
+    let undecided = match &world.undecided[..] {
+        [] => String::new(),
+        tasks => format!("; nobody decided on {}: say so under `approvals`", list(tasks.iter().cloned())),
+    };
     if !status.phase.is_final() {
-        equal("phase", Some("an end of the run".into()), format!("{}, and nothing more happens", status.phase));
+        let got = format!("{}, and nothing more happens{undecided}", status.phase);
+        equal("phase", Some("an end of the run".into()), got);
     } else if expect.phase.is_some_and(|phase| phase != status.phase) {
         let reason = status.reason.as_ref().map(|reason| format!(" ({reason}{message})")).unwrap_or_default();
-        equal("phase", expect.phase.map(|phase| phase.to_string()), format!("{}{reason}", status.phase));
+        equal("phase", expect.phase.map(|phase| phase.to_string()), format!("{}{reason}{undecided}", status.phase));
     }
     equal("reason", expect.reason.clone(), word(status.reason.as_ref()));
     equal("warnings", expect.warnings.map(|n| n.to_string()), status.warnings.to_string());

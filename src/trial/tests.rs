@@ -28,12 +28,16 @@ spec:
 ";
 
 /// Tries one case, given without its name: what is wrong, else what happened.
-#[expect(clippy::needless_pass_by_value, reason = "as `expect!` is written at the place of use")]
 fn check(case: &str, expected: Expect) {
+    check_of(WORKFLOW, case, expected);
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "as `expect!` is written at the place of use")]
+fn check_of(workflow: &str, case: &str, expected: Expect) {
     let test = format!(
         "---\napiVersion: xene/v1\nkind: WorkflowTest\nmetadata: {{name: t}}\nspec: {{workflow: shop, cases: [{{name: c, {case}}}]}}\n"
     );
-    let compiled = compile(&[("w.yaml".into(), format!("{WORKFLOW}{test}").into_bytes())]);
+    let compiled = compile(&[("w.yaml".into(), format!("{workflow}{test}").into_bytes())]);
     assert!(compiled.problems.is_empty(), "{:#?}", compiled.problems);
     let verdict = try_case(&compiled.workflows[0].body, &compiled.tests[0].test.spec.cases[0]);
     let told: String = if verdict.mismatches.is_empty() {
@@ -176,6 +180,84 @@ fn a_cron_run_has_a_time_and_params() {
             1s  task tidy starts
             1s  task tidy: Success
             1s  run: Success
+        "#]],
+    );
+}
+
+/// Somebody has to approve `ship`, within a time, and `sign`, at some time; `build` saves artifacts.
+const GATED: &str = "apiVersion: xene/v1
+kind: Workflow
+metadata: {name: shop}
+spec:
+  pipelines:
+    ship:
+      timeout: 24h
+      tasks: {build: {steps: [x], artifacts: {save: [out]}}, ship: {steps: [x], matrix: {to: [a, b]}}}
+      connectors: [{from: build, to: ship, approval: {timeout: 12h}}]
+    sign:
+      tasks: {build: {steps: [x]}, sign: {steps: [x]}}
+      connectors: [{from: build, to: sign, approval: {}}]
+";
+
+#[test]
+fn approvals_are_decided_at_once_and_artifacts_take_no_time() {
+    check_of(
+        GATED,
+        "pipeline: ship, approvals: {ship: Approve, 'ship[to=b]': Reject}, stubs: {build: {duration: 5s}}, \
+         expect: {phase: Success, duration: 5s, notExecuted: ['ship[to=b]'], tasks: {'ship[to=b]': {reason: Rejected}}}",
+        expect![[r#"
+            0s  task build starts
+            5s  task build: Success
+            5s  task ship[to=a] waits for approval
+            5s  task ship[to=b] waits for approval
+            5s  task ship[to=a]: approved by the test
+            5s  task ship[to=b]: rejected by the test
+            5s  task ship[to=b]: NotExecuted (Rejected: rejected by the test)
+            5s  task ship[to=a] starts
+            5s  task ship[to=a]: Success
+            5s  run: Success
+        "#]],
+    );
+}
+
+#[test]
+fn silence_lasts_until_the_timeout() {
+    check_of(
+        GATED,
+        "pipeline: ship, expect: {duration: 12h, tasks: {'ship[to=a]': {reason: Rejected}}}",
+        expect![[r#"
+            0s  task build starts
+            0s  task build: Success
+            0s  task ship[to=a] waits for approval
+            0s  task ship[to=b] waits for approval
+            12h  task ship[to=a]: rejected by timeout
+            12h  task ship[to=a]: NotExecuted (Rejected: nobody approved it in time)
+            12h  task ship[to=b]: rejected by timeout
+            12h  task ship[to=b]: NotExecuted (Rejected: nobody approved it in time)
+            12h  run: Success
+        "#]],
+    );
+}
+
+#[test]
+fn a_decision_that_nobody_makes_is_told() {
+    check_of(
+        GATED,
+        "pipeline: sign, expect: {phase: Success}",
+        expect![[r#"
+        phase: expected Success, got Error (TimedOut: the run took longer than 6h); nobody decided on sign: say so under `approvals`
+    "#]],
+    );
+    check_of(
+        GATED,
+        "pipeline: sign, cancelAfter: 1h, expect: {phase: Error, reason: Cancelled, duration: 1h}",
+        expect![[r#"
+            0s  task build starts
+            0s  task build: Success
+            0s  task sign waits for approval
+            1h  shutting down (Cancelled: the test cancels it)
+            1h  task sign: NotExecuted (Cancelled: the test cancels it)
+            1h  run: Error (Cancelled: the test cancels it)
         "#]],
     );
 }

@@ -10,7 +10,7 @@ use indexmap::IndexMap;
 use jiff::Timestamp;
 use xene_agent::decide::{
     admission::Slots,
-    event::{ExitStatus, Signal, StepCommand, StepExit, StepId},
+    event::{ExitStatus, Program, Signal, StepCommand, StepExit, StepId},
     run::{Input, Output, RunMachine},
     time::{BootTime, Now},
 };
@@ -18,7 +18,7 @@ use xene_schemas::{
     meta::{AgentName, Epoch, RunName},
     pipeline::CompiledPipeline,
     run::{Run, RunEvent, RunSpec},
-    workflow_test::{Stub, TestCase},
+    workflow_test::{Decision, Stub, TestCase},
 };
 
 const SIGTERM: i32 = 15;
@@ -41,6 +41,8 @@ pub(super) struct World<'c> {
     inputs: VecDeque<Input>,
     /// Tasks in the order in which they first started.
     pub(super) started: Vec<String>,
+    /// Tasks that wait, or waited in vain, for an approval that the case does not give.
+    pub(super) undecided: Vec<String>,
     /// What happened, a line each.
     pub(super) course: Vec<String>,
 }
@@ -69,6 +71,7 @@ impl<'c> World<'c> {
             times: HashMap::new(),
             inputs: VecDeque::from([Input::Start]),
             started: Vec::new(),
+            undecided: Vec::new(),
             course: Vec::new(),
         }
     }
@@ -117,6 +120,9 @@ impl<'c> World<'c> {
                 if let RunEvent::TaskStarted { task, attempt: 1, .. } = &fact {
                     self.started.push(task.clone());
                 }
+                if let RunEvent::ApprovalWanted { task, .. } = &fact {
+                    self.asked(task.clone());
+                }
                 let line = line(&fact);
                 self.record.apply(&fact);
                 let after = xene_schemas::duration::Duration::from_millis(self.nanos / 1_000_000);
@@ -144,7 +150,27 @@ impl<'c> World<'c> {
         }
     }
 
+    /// Someone is asked to approve a task: one of a matrix goes by its own name first, then by that of all.
+    fn asked(&mut self, task: String) {
+        let base = task.split('[').next().unwrap_or(&task);
+        let decided = self.case.approvals.get(&task).or_else(|| self.case.approvals.get(base));
+        match decided {
+            Some(decision) => {
+                let approved = *decision == Decision::Approve;
+                self.inputs.push_back(Input::Decided { task, approved, by: "the test".into() });
+            }
+            None => self.undecided.push(task),
+        }
+    }
+
     fn spawn(&mut self, command: &StepCommand) {
+        if matches!(command.program, Program::Save(_)) {
+            // Stubs leave no files.
+            let exit =
+                StepExit { status: ExitStatus::Saved(Vec::new()), outputs: Ok(Vec::new()), leftovers: Vec::new() };
+            self.processes.insert(command.id.clone(), (self.nanos, exit));
+            return;
+        }
         let (task, step) = (&command.id.task, &command.step_name);
         let times = self.times.entry((task.clone(), step.clone())).or_default();
         let nth = *times;
@@ -188,6 +214,9 @@ fn line(fact: &RunEvent) -> Option<String> {
         RunEvent::TaskEnded { task, phase, reason, message, .. } => {
             Some(format!("task {task}: {phase}{}", why(reason, message)))
         }
+        RunEvent::ApprovalWanted { task, .. } => Some(format!("task {task} waits for approval")),
+        RunEvent::ApprovalDecided { task, approved: true, by, .. } => Some(format!("task {task}: approved by {by}")),
+        RunEvent::ApprovalDecided { task, by, .. } => Some(format!("task {task}: rejected by {by}")),
         RunEvent::ShuttingDown { reason, message, .. } => Some(format!("shutting down{}", why(reason, message))),
         RunEvent::Ended { phase, reason, message, .. } => Some(format!("run: {phase}{}", why(reason, message))),
         _ => None,

@@ -66,7 +66,8 @@ fn the_examples_of_the_http_page_answer_as_shown() {
 fn the_guide_to_testing_shows_what_one_sees() {
     let mut session = Session::new();
     let guide = read("docs/guide/testing-workflows.md");
-    let example = guide.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
-    session.write("nightly.yaml", example);
+    let example = |n| guide.split("```yaml\n").nth(n).and_then(|rest| rest.split("```").next()).unwrap();
+    session.write("nightly.yaml", example(1));
+    session.write("release.yaml", example(2));
     session.play("docs/guide/testing-workflows.md", "guide");
 }

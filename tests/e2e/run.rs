@@ -1,6 +1,12 @@
 //! `xene run`: pipelines in one process, without a controller.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
+use std::{
+    fs,
+    io::{Write as _, pipe},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::Command,
+};
 
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -226,6 +232,122 @@ fn a_commit_is_run_as_it_was() {
     }
 }
 
+/// Takes a script along, which makes an artifact for a task in another workspace.
+const TRAVELS: &str = r#"apiVersion: xene/v1
+kind: Workflow
+metadata: {name: w}
+spec:
+  files: ["scripts/*.sh"]
+  pipelines:
+    go:
+      tasks:
+        make: {steps: [scripts/make.sh], artifacts: {save: [out]}}
+        use: {context: other, dependencies: make, artifacts: {from: [make]}, steps: ["cat out/made; scripts/make.sh"]}
+"#;
+
+#[test]
+fn files_travel_and_artifacts_go_from_task_to_task() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("tmp")).unwrap();
+    let repository = Repository::new(&folder.path().join("r"));
+    let flows = repository.folder().join("flows");
+    let script = |text: &str| {
+        let path = flows.join("scripts/make.sh");
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, format!("#!/bin/sh\nmkdir -p out\necho {text} | tee out/made\n")).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    script("old");
+    fs::write(flows.join("w.yaml"), TRAVELS).unwrap();
+    repository.commit("old");
+    script("new");
+    let printed = |text: &str| format!("make/step-1 | {text}\nuse/step-1 | {text}\nuse/step-1 | {text}\n");
+    for (arguments, text) in [
+        (&["r/flows/w.yaml"] as &[&str], "new"),
+        (&["r/flows"], "new"),
+        (&["r/flows/w.yaml", "--at", "HEAD"], "old"),
+        (&["r/flows", "--at", "main"], "old"),
+    ] {
+        let ended = xene_run(folder.path(), arguments).expect(0);
+        assert_eq!(ended.stdout, printed(text), "{arguments:?}: {ended:#?}");
+    }
+    // Standard input lies in the current folder.
+    let mut here = command(&flows);
+    here.env("TMPDIR", folder.path().join("tmp")).current_dir(&flows);
+    here.arg("-").stdin(fs::File::open(flows.join("w.yaml")).unwrap());
+    assert_eq!(run(here, &[] as &[&str]).expect(0).stdout, printed("new"));
+    // Another script is another state of the files.
+    let revision = || xene_run(folder.path(), &["r/flows", "-o", "json"]).expect(0).json()["spec"]["revision"].clone();
+    let before = revision();
+    script("newer");
+    assert_ne!(revision(), before);
+    assert_clean(folder.path());
+
+    let validate = || {
+        let mut command = xene(folder.path());
+        command.arg("validate");
+        run(command, &["r/flows"])
+    };
+    assert!(!validate().expect(0).stdout.contains("XE010"));
+    std::os::unix::fs::symlink("/etc/hostname", flows.join("scripts/link.sh")).unwrap();
+    for ended in [validate(), xene_run(folder.path(), &["r/flows/w.yaml"])] {
+        let ended = ended.expect(1);
+        let told = format!("{}{}", ended.stdout, ended.stderr);
+        assert!(told.contains("r/flows/w.yaml:5:") && told.contains("error[XE0102]"), "{ended:#?}");
+    }
+    fs::remove_dir_all(flows.join("scripts")).unwrap();
+    assert!(validate().expect(0).stdout.contains("warning[XE0103]"));
+    assert_clean(folder.path());
+}
+
+const GATED: &str = "p:
+  tasks:
+    build: {steps: [echo built]}
+    ship: {steps: [echo shipped]}
+    tell: {dependencies: ship, steps: [echo told]}
+  connectors: [{from: build, to: ship, approval: {message: Ship it?}}]";
+
+#[test]
+fn without_a_terminal_approvals_are_given_beforehand_or_refused() {
+    let folder = folder(GATED);
+    for name in ["ship", "all"] {
+        let ended = xene_run(folder.path(), &["w.yaml", "--approve", name]).expect(0);
+        let printed = "build/step-1 | built\nship/step-1 | shipped\ntell/step-1 | told\n";
+        assert_eq!(ended.stdout, printed, "{name}: {ended:#?}");
+    }
+    let ended = xene_run(folder.path(), &["w.yaml"]).expect(0);
+    let sentence = "task ship needs approval and there is no terminal to ask on, so it is rejected; approve it with --approve ship\n";
+    assert!(ended.stderr.contains(sentence), "{ended:#?}");
+    assert_eq!(ended.stdout, "build/step-1 | built\n", "{ended:#?}");
+    let record = xene_run(folder.path(), &["w.yaml", "-o", "json"]).expect(0).json();
+    let tasks = &record["status"]["tasks"];
+    assert_eq!((&tasks["ship"]["reason"], &tasks["ship"]["approval"]["approved"]), (&"Rejected".into(), &false.into()));
+    let absent = xene_run(folder.path(), &["w.yaml", "--approve", "shop"]).expect(4);
+    assert!(absent.stderr.contains("there is no task shop"), "{absent:#?}");
+    assert_clean(folder.path());
+}
+
+#[test]
+fn a_terminal_is_asked() {
+    let folder = folder(GATED);
+    for (answer, shipped, code) in [("y\n", true, 0), ("\n", false, 0), ("\u{3}", false, 130)] {
+        let (stdin, mut typed) = pipe().unwrap();
+        let mut command = Command::new("script");
+        let line = format!("'{}' run w.yaml", xene_test_support::process::binary().display());
+        command.args(["-qec", &line, "/dev/null"]).current_dir(folder.path()).env_clear().stdin(stdin);
+        command.env("PATH", xene_test_support::process::search_path()).env("TERM", "xterm");
+        command.env("HOME", folder.path()).env("TMPDIR", folder.path().join("tmp"));
+        let mut process = Process::spawn("terminal", command);
+        process.line_after("Ship it? — run ship? [y/N]");
+        typed.write_all(answer.as_bytes()).unwrap();
+        let status = process.wait();
+        let output = process.output();
+        assert_eq!(status.code(), Some(code), "{answer:?}: {output}");
+        assert_eq!(output.contains("ship/step-1 | shipped"), shipped, "{answer:?}: {output}");
+        assert_clean(folder.path());
+    }
+}
+
 /// A pipeline whose step says that it runs, and a child of it that left its group.
 const LONG: &str = "p:
   gracePeriod: 20s
@@ -240,7 +362,7 @@ fn ctrl_c_cancels_in_order() {
     let mut command = command(folder.path());
     command.arg("w.yaml");
     let mut process = Process::spawn("run", command);
-    process.line_after("begun");
+    process.line_after("t/step-1 | begun");
     process.signal(Signal::INT);
     let status = process.wait();
     assert_eq!(status.code(), Some(130), "{}", process.output());
@@ -259,9 +381,9 @@ fn a_second_ctrl_c_kills() {
     let mut command = command(folder.path());
     command.arg("w.yaml");
     let mut process = Process::spawn("run", command);
-    process.line_after("begun");
+    process.line_after("t/step-1 | begun");
     process.signal(Signal::INT);
-    process.line_after("asked");
+    process.line_after("t/step-1 | asked");
     process.signal(Signal::INT);
     let status = process.wait();
     let output = process.output();

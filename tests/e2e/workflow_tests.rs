@@ -52,6 +52,26 @@ fn failures_are_told_with_their_place() {
 }
 
 #[test]
+fn approvals_are_part_of_a_case() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path();
+    let connectors = "connectors: [{from: a, to: b, approval: {}}], tasks: {a: {steps: [x]}, b: {steps: [x]}}";
+    let workflow = WORKFLOW.replace("tasks: {a: {steps: [x]}, b: {dependencies: a, steps: [x]}}", connectors);
+    fs::write(place.join("w.yaml"), workflow).unwrap();
+    let case = |name: &str, approvals: &str, then: &str| {
+        format!("    - {{name: {name}, pipeline: p, {approvals}expect: {{phase: Success, tasks: {{b: {then}}}}}}}\n")
+    };
+    let yes = case("yes", "approvals: {b: Approve}, ", "Success");
+    let no = case("no", "approvals: {b: Reject}, ", "{phase: NotExecuted, reason: Rejected}");
+    fs::write(place.join("w.test.yaml"), test(&format!("{yes}{no}"))).unwrap();
+    assert_eq!(xene_test(place, &["."]).expect(0).stdout, "ok   t: yes\nok   t: no\n");
+    fs::write(place.join("w.test.yaml"), test(&case("silence", "", "Success"))).unwrap();
+    let silent = xene_test(place, &["."]).expect(1);
+    assert!(silent.stdout.contains("nobody decided on b: say so under `approvals`"), "{silent:#?}");
+    assert!(silent.stdout.contains("task b waits for approval"), "{silent:#?}");
+}
+
+#[test]
 fn tests_that_cannot_be_tried_are_diagnostics() {
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path();

@@ -73,6 +73,7 @@ pub enum Input {
 
 /// What a run wants.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "an output is moved once, to where it is carried out")]
 pub enum Output {
     /// The next fact, to be journaled and reported. The last one is [`RunEvent::Ended`].
     Fact(RunEvent),

@@ -83,7 +83,7 @@ fn mistakes_are_sentences_with_a_place() {
             Ok(expr) => expr.eval(&scope(&sample())).unwrap_err(),
             Err(error) => error,
         };
-        let place = error.line_column(text).map_or("-".into(), |(line, column)| format!("{line}:{column}"));
+        let place = error.line_column(text).map_or_else(|| "-".into(), |(line, column)| format!("{line}:{column}"));
         format!("{place} {error}")
     };
     for (text, expected) in [
@@ -125,7 +125,7 @@ fn mistakes_are_sentences_with_a_place() {
         ("l[3]", "1:1 the list has no element 3; it has 3, from 0"),
         ("n / 0", "1:1 a whole number can't be divided by 0"),
         ("big + 1", "1:1 the result does not fit a whole number of 64 bits"),
-        ("int(s)", "1:5 \"refs/heads/main\" is not a whole number"),
+        ("int(s)", "1:4 \"refs/heads/main\" is not a whole number"),
         ("{'a': 1, 'a': 2}", "1:10 the map has the key \"a\" twice"),
     ] {
         assert_eq!(place(text), expected, "{text}");
@@ -345,7 +345,7 @@ fn sensible() -> impl Strategy<Value = String> {
             1 => (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("{a}[{b}]")),
             1 => (each, inner.clone()).prop_map(|(e, a)| format!("l.{e}(n, {a})").replace(".filter(n, l.", ".filter(n, n.")),
             1 => (inner.clone(), method, inner.clone()).prop_map(|(a, f, b)| format!("{a}.{f}({b})")),
-            1 => (plain, inner.clone()).prop_map(|(f, a)| format!("{f}({a})")),
+            1 => (plain, inner).prop_map(|(f, a)| format!("{f}({a})")),
             1 => Just("has(m.a)".to_owned()),
         ]
     })

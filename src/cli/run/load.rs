@@ -6,32 +6,37 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use git2::{ObjectType, Repository, Tree, TreeWalkMode, TreeWalkResult};
+use git2::{ObjectType, Oid, Repository, Tree, TreeWalkMode, TreeWalkResult};
 use ignore::gitignore::GitignoreBuilder;
+use xene_agent::content::ContentStore;
 use xene_schemas::meta::Revision;
 
 use crate::{
     cli::{
         Error,
+        travelling::{self, Taken},
         validate::{Files, collect, is_workflow_file, shown},
     },
-    compile::MAX_FILE_BYTES,
+    compile::{MAX_FILE_BYTES, wanted_files},
+    source::{taken_from_commit, travel::Wanted},
 };
 
 /// The name of what comes by standard input.
 const STDIN: &str = "<stdin>";
 
-/// Files and what they stand at.
+/// Files, what travels with them, and what they stand at.
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub(super) files: Files,
+    pub(super) taken: Taken,
     pub(super) revision: Revision,
 }
 
 /// Reads what `path` names, `-` being standard input; with `at` as that revision of the repository around it has it.
-pub(super) fn load(path: &Path, at: Option<&str>) -> Result<Loaded, Error> {
+/// Files that travel go to `store`.
+pub(super) fn load(path: &Path, at: Option<&str>, store: &ContentStore) -> Result<Loaded, Error> {
     if let Some(revision) = at {
-        return of_commit(path, revision);
+        return of_commit(path, revision, store);
     }
     let files = if path == Path::new("-") {
         let mut bytes = Vec::new();
@@ -42,17 +47,21 @@ pub(super) fn load(path: &Path, at: Option<&str>) -> Result<Loaded, Error> {
     } else {
         collect(&[path.to_owned()])?
     };
+    let taken = travelling::take(&files, Some(store))?;
     let mut hasher = blake3::Hasher::new();
     for (name, bytes) in &files {
         hasher.update(name.as_bytes());
         hasher.update(&(bytes.len() as u64).to_le_bytes());
         hasher.update(bytes);
     }
+    for file in taken.iter().flatten().flatten() {
+        hasher.update(format!("{file:?}").as_bytes());
+    }
     let revision = Revision(format!("dir-{}", &hasher.finalize().to_hex()[..12]));
-    Ok(Loaded { files, revision })
+    Ok(Loaded { files, taken, revision })
 }
 
-fn of_commit(path: &Path, revision: &str) -> Result<Loaded, Error> {
+fn of_commit(path: &Path, revision: &str, store: &ContentStore) -> Result<Loaded, Error> {
     if path == Path::new("-") {
         return Err(Error::usage_with_hint("--at takes a file of a repository, not standard input", "name the file"));
     }
@@ -74,32 +83,37 @@ fn of_commit(path: &Path, revision: &str) -> Result<Loaded, Error> {
     let unreadable = git(&format!("{} can't be read", root.display()));
     let tree = commit.tree().map_err(&unreadable)?;
     let within = full.strip_prefix(&root).unwrap_or_else(|_| Path::new(""));
-    let mut files = Vec::new();
-    if within.as_os_str().is_empty() {
-        walk(&repository, &tree, path, &mut files).map_err(&unreadable)?;
+    // By their paths relative to `path`; one without is `path` itself.
+    let blobs: Vec<(PathBuf, Oid)> = if within.as_os_str().is_empty() {
+        walk(&repository, &tree).map_err(&unreadable)?
     } else {
         let entry = tree.get_path(within).map_err(|_| {
             Error::usage(format!("there is no {} in commit {:.12}", within.display(), commit.id().to_string()))
         })?;
         let object = entry.to_object(&repository).map_err(&unreadable)?;
-        match (object.kind(), object.as_blob(), object.as_tree()) {
-            (Some(ObjectType::Blob), Some(blob), _) if entry.filemode() != 0o120_000 => {
-                files.push((shown(path), blob.content().to_vec()));
-            }
-            (Some(ObjectType::Tree), _, Some(tree)) => {
-                walk(&repository, tree, path, &mut files).map_err(&unreadable)?;
-            }
+        match (object.kind(), object.as_tree()) {
+            (Some(ObjectType::Blob), _) if entry.filemode() != 0o120_000 => vec![(PathBuf::new(), entry.id())],
+            (Some(ObjectType::Tree), Some(tree)) => walk(&repository, tree).map_err(&unreadable)?,
             _ => {
                 let message = format!("{} is neither a file nor a folder in that commit", within.display());
                 return Err(Error::usage(message));
             }
         }
+    };
+    let (mut files, mut taken) = (Vec::new(), Vec::new());
+    for (relative, blob) in blobs {
+        let beneath = |base: &Path| if relative.as_os_str().is_empty() { base.into() } else { base.join(&relative) };
+        let (name, place) = (shown(&beneath(path)), shown(&beneath(within)));
+        let bytes = repository.find_blob(blob).map_err(&unreadable)?.content().to_vec();
+        let of = |wanted: Wanted| taken_from_commit((&root, commit.id()), &place, &wanted, store.clone());
+        taken.push(wanted_files(&name, &bytes).map(of).transpose().map_err(travelling::failed)?);
+        files.push((name, bytes));
     }
-    Ok(Loaded { files, revision: Revision(commit.id().to_string()) })
+    Ok(Loaded { files, taken, revision: Revision(commit.id().to_string()) })
 }
 
 /// The workflow files of a folder of a commit, as a source would read them.
-fn walk(repository: &Repository, tree: &Tree<'_>, path: &Path, files: &mut Files) -> Result<(), git2::Error> {
+fn walk(repository: &Repository, tree: &Tree<'_>) -> Result<Vec<(PathBuf, Oid)>, git2::Error> {
     let mut ignored = GitignoreBuilder::new("");
     if let Some(entry) = tree.get_name(".xeneignore")
         && let Ok(blob) = repository.find_blob(entry.id())
@@ -125,10 +139,7 @@ fn walk(repository: &Repository, tree: &Tree<'_>, path: &Path, files: &mut Files
         TreeWalkResult::Ok
     })?;
     found.sort();
-    for (relative, blob) in found {
-        files.push((shown(&path.join(relative)), repository.find_blob(blob)?.content().to_vec()));
-    }
-    Ok(())
+    Ok(found)
 }
 
 /// A path without links, as far as it exists: the file may be one that only the commit has.

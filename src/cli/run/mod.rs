@@ -1,10 +1,12 @@
 //! `xene run FILE`: runs pipelines here and now, by the agent's own machine, without a controller.
 
+mod approve;
 mod load;
 mod select;
 
 use std::{
     fs,
+    io::{IsTerminal as _, stdin},
     path::PathBuf,
     sync::{
         Arc,
@@ -17,9 +19,9 @@ use serde_json::json;
 use tokio::{
     runtime::Runtime,
     signal::unix::{SignalKind, signal},
-    sync::watch,
+    sync::{mpsc::unbounded_channel, watch},
 };
-use xene_agent::{clock, command};
+use xene_agent::{clock, command, content::ContentStore};
 use xene_schemas::{
     meta::{API_VERSION, Name, RunName},
     phase::RunPhase,
@@ -27,16 +29,19 @@ use xene_schemas::{
     run::{Run, RunSpec, RunTrigger, TriggerType},
 };
 
-use self::load::{Loaded, load};
+use self::{
+    approve::Asker,
+    load::{Loaded, load},
+};
 use super::{
     Error, Global, controller, dirs, exit,
     follow::{self, NEWS, News, Printed},
     output::{Format, Ui},
-    settings, validate,
+    settings, travelling, validate,
 };
 use crate::{
-    compile::{self, params::resolve},
-    local::{Ended, Local, LocalError, Scratch, Start, Stop, read_lines},
+    compile::params::resolve,
+    local::{Approvals, Ended, Local, LocalError, Scratch, Start, Stop, read_lines},
 };
 
 /// What `$XENE_AGENT` is.
@@ -46,7 +51,8 @@ const AGENT: &str = "local";
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Without --pipeline all pipelines of the workflow run, one after another, in the order that \
                         `after` asks for. Steps see what an agent would give them. Ctrl-C cancels in order: SIGTERM, \
-                        the grace period, finally; a second one kills. The exit status is that of the run: 0 for \
+                        the grace period, finally; a second one kills. A task that needs approval asks on the terminal; \
+                        without one it is rejected, unless --approve names it. The exit status is that of the run: 0 for \
                         Success, 1 for Error, 130 if it was interrupted.")]
 pub struct Args {
     /// A workflow file, a folder of them, or - for standard input.
@@ -77,6 +83,10 @@ pub struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub slots: Option<u32>,
 
+    /// Approve this task beforehand, or `all` that ask; may be repeated.
+    #[arg(long, value_name = "TASK|all")]
+    pub approve: Vec<String>,
+
     /// Leave the workspaces where they are, and say where.
     #[arg(long)]
     pub keep_workspace: bool,
@@ -87,8 +97,13 @@ pub struct Args {
 /// # Errors
 /// If the file has problems, what was asked for is not in it, or a run ends in Error.
 pub fn run(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), Error> {
-    let Loaded { files, revision } = load(&args.file, args.at.as_deref())?;
-    let compiled = compile::compile(&files);
+    let failed = |message: String| Error::Failed { message, hint: None };
+    let scratch = Scratch::new(&format!("xene-run-{}", new_name()?))
+        .map_err(|error| failed(format!("no temporary folder can be made: {}", super::error::plain_cause(&error))))?;
+    let store = ContentStore::open(&scratch.path().join("files"))
+        .map_err(|error| failed(format!("files can't be kept: {}", super::error::plain_cause(&error))))?;
+    let Loaded { files, taken, revision } = load(&args.file, args.at.as_deref(), &store)?;
+    let compiled = travelling::compile(&files, &taken);
     let texts = validate::by_path(&files);
     for problem in &compiled.problems {
         validate::print(problem, &texts, &mut ui.err)?;
@@ -97,6 +112,7 @@ pub fn run(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), Error> {
         return Err(Error::Status(exit::FAILED));
     }
     let chosen = select::select(args, &compiled.workflows)?;
+    let approved = select::approved(args, &chosen)?;
     let given = given(args, &chosen.pipelines)?;
     command::init_logging(global.verbose == 0, global.verbose.saturating_sub(1));
 
@@ -128,7 +144,8 @@ pub fn run(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), Error> {
         let names: Vec<_> = runs.iter().map(|(pipeline, _)| pipeline.key.pipeline.to_string()).collect();
         ui.note(&format!("pipelines, one after another: {}", names.join(", ")));
     }
-    let ended = Runner::new(args)?.run_all(runs, ui)?;
+    let asker = Asker::new(approved, stdin().is_terminal() && ui.err.is_terminal);
+    let ended = Runner::new(args, (scratch, store), asker)?.run_all(runs, ui)?;
     report(&ended, ui)
 }
 
@@ -165,6 +182,7 @@ impl Outcome {
 /// All that the runs share. Fields go in this order: what runs, then its runtime, then its folder.
 struct Runner {
     local: Option<Local>,
+    asker: Option<Asker>,
     stop: watch::Receiver<Stop>,
     kill: Arc<watch::Sender<Stop>>,
     runtime: Runtime,
@@ -175,13 +193,10 @@ struct Runner {
 }
 
 impl Runner {
-    fn new(args: &Args) -> Result<Self, Error> {
+    fn new(args: &Args, (scratch, store): (Scratch, ContentStore), asker: Asker) -> Result<Self, Error> {
         let failed = |message: String| Error::Failed { message, hint: None };
         let local_failed = |error: LocalError| failed(error.to_string());
         let runtime = controller::runtime()?;
-        let scratch = Scratch::new(&format!("xene-run-{}", new_name()?)).map_err(|error| {
-            failed(format!("no temporary folder can be made: {}", super::error::plain_cause(&error)))
-        })?;
         let cores = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
         // One that can't be written is no reason not to run.
         let lasting = dirs::cache_dir().filter(|folder| fs::create_dir_all(folder).is_ok());
@@ -191,10 +206,12 @@ impl Runner {
         let kill = Arc::new(kill);
         let within = runtime.enter();
         listen(&kill).map_err(|error| failed(format!("signals can't be watched: {error}")))?;
-        let local = Local::new(agent, args.slots.unwrap_or(cores), scratch.path(), &cache).map_err(local_failed)?;
+        let folders = (scratch.path(), cache.as_path());
+        let local = Local::new(agent, args.slots.unwrap_or(cores), folders, store).map_err(local_failed)?;
         drop(within);
         let keep_workspace = args.keep_workspace;
-        Ok(Self { local: Some(local), stop, kill, runtime, scratch, keep_workspace, interrupted: false })
+        let (local, asker) = (Some(local), Some(asker));
+        Ok(Self { local, asker, stop, kill, runtime, scratch, keep_workspace, interrupted: false })
     }
 
     fn run_all(mut self, runs: Vec<(Arc<CompiledPipeline>, RunSpec)>, ui: &mut Ui) -> Result<Vec<Outcome>, Error> {
@@ -228,7 +245,9 @@ impl Runner {
     /// Runs one pipeline, and shows it.
     fn run_one(&mut self, pipeline: Arc<CompiledPipeline>, spec: RunSpec, ui: &mut Ui) -> Result<Run, Error> {
         let failed = |message: String| Error::Failed { message, hint: None };
-        let Some(mut local) = self.local.take() else { return Err(failed("the runner is gone".into())) };
+        let (Some(mut local), Some(mut asker)) = (self.local.take(), self.asker.take()) else {
+            return Err(failed("the runner is gone".into()));
+        };
         let name = new_name()?;
         let record = Run::new(name, clock::now().wall, spec.clone());
         let (seen, states) = watch::channel(record.clone());
@@ -242,11 +261,19 @@ impl Runner {
                 let _ = sender.send(News::OutputEnded);
             }
         });
+        let ((facts, questions), (decide, decisions)) = (unbounded_channel(), unbounded_channel());
+        let asking = self.runtime.spawn_blocking({
+            let sender = sender.clone();
+            move || {
+                tokio::runtime::Handle::current().block_on(asker.answer(questions, decide, sender));
+                asker
+            }
+        });
         self.runtime.spawn_blocking(move || tell_states(states, &sender));
         let start = Start { name, spec, pipeline, keep_workspace: self.keep_workspace };
         let mut stop = self.stop.clone();
         let running = self.runtime.spawn(async move {
-            let ended = local.run(start, &mut stop, &seen).await;
+            let ended = local.run(start, Approvals { facts, decisions }, &mut stop, &seen).await;
             (local, ended)
         });
         let shown = follow::show(record, &news, Printed::Here, ui);
@@ -257,6 +284,7 @@ impl Runner {
         drop(news);
         let (local, ended) = self.runtime.block_on(running).map_err(|error| failed(error.to_string()))?;
         self.local = Some(local);
+        self.asker = Some(self.runtime.block_on(asking).map_err(|error| failed(error.to_string()))?);
         self.interrupted = *self.stop.borrow() != Stop::No;
         let Ended { run, workspace } = ended.map_err(|error| failed(error.to_string()))?;
         if let Some(workspace) = workspace {

@@ -8,7 +8,10 @@ use xene_schemas::{
     pipeline::{CompiledPipeline, PipelineSpec},
 };
 
-use super::Args;
+use super::{
+    Args,
+    approve::{ALL, base},
+};
 use crate::{cli::Error, compile::LocatedWorkflow, decide::desired::WorkflowBody};
 
 /// What is run, in this order.
@@ -63,6 +66,16 @@ pub(super) fn select(args: &Args, workflows: &[LocatedWorkflow]) -> Result<Chose
             ))
         }
         _ => Ok(Chosen { pipelines }),
+    }
+}
+
+/// What `--approve` names, each of it a task of what is run, or all of them.
+pub(super) fn approved(args: &Args, chosen: &Chosen) -> Result<Vec<String>, Error> {
+    let tasks = || chosen.pipelines.iter().flat_map(|pipeline| pipeline.spec.tasks.keys());
+    let absent = |name: &&String| *name != ALL && !tasks().any(|task| task.as_str() == base(name));
+    match args.approve.iter().find(absent) {
+        Some(name) => Err(not_found("task", name, tasks())),
+        None => Ok(args.approve.clone()),
     }
 }
 

@@ -6,6 +6,7 @@ use indexmap::IndexMap;
 use jiff::tz::TimeZone;
 use xene_agent::decide::cron::{Schedule, read_time};
 use xene_schemas::{
+    connector::Connector,
     meta::Name,
     pipeline::PipelineSpec,
     task::Task,
@@ -54,6 +55,7 @@ fn check_case(report: &mut Report, at: &Path<'_>, case: &TestCase) {
         ("params", !case.params.is_empty()),
         ("slots", case.slots.is_some()),
         ("stubs", !case.stubs.is_empty()),
+        ("approvals", !case.approvals.is_empty()),
         ("cancelAfter", case.cancel_after.is_some()),
     ];
     let firings_only = [("from", case.from.is_some()), ("until", case.until.is_some())];
@@ -167,6 +169,17 @@ fn fits(report: &mut Report, at: &Path<'_>, case: &TestCase, workflow: &Workflow
     for key in case.stubs.keys() {
         known(report, &stubs_at.key(key), key, &pipeline.spec, true);
     }
+    let approvals_at = at.key("approvals");
+    for name in case.approvals.keys() {
+        let name_at = approvals_at.key(name);
+        let Some(base) = known(report, &name_at, name, &pipeline.spec, false) else { continue };
+        let asks =
+            |connector: &Connector| connector.approval.is_some() && connector.to.0.iter().any(|to| to.as_str() == base);
+        if !pipeline.spec.connectors.iter().any(asks) {
+            let message = format!("no connector of task `{base}` has an `approval`");
+            report.add(&UNKNOWN_IN_TEST, &name_at, message).at_key();
+        }
+    }
     let tasks_at = expect_at.key("tasks");
     for name in case.expect.tasks.keys() {
         known(report, &tasks_at.key(name), name, &pipeline.spec, false);
@@ -179,8 +192,8 @@ fn fits(report: &mut Report, at: &Path<'_>, case: &TestCase, workflow: &Workflow
     }
 }
 
-/// Whether a task, or with `steps` also `TASK/STEP`, is there. `TASK[…]` is one of a matrix.
-fn known(report: &mut Report, at: &Path<'_>, name: &str, spec: &PipelineSpec, steps: bool) {
+/// The name of a task, or with `steps` that of `TASK/STEP`, if it is there. `TASK[…]` is one of a matrix.
+fn known<'n>(report: &mut Report, at: &Path<'_>, name: &'n str, spec: &PipelineSpec, steps: bool) -> Option<&'n str> {
     let (task_name, step) = match name.split_once('/').filter(|_| steps) {
         Some((task, step)) => (task, Some(step)),
         None => (name, None),
@@ -188,7 +201,8 @@ fn known(report: &mut Report, at: &Path<'_>, name: &str, spec: &PipelineSpec, st
     let base = task_name.split('[').next().unwrap_or_default();
     let task: Option<&Task> = spec.tasks.get(base).or_else(|| spec.finally.get(base));
     let Some(task) = task else {
-        return unknown(report, at, "task", base, spec.tasks.keys().chain(spec.finally.keys()));
+        unknown(report, at, "task", base, spec.tasks.keys().chain(spec.finally.keys()));
+        return None;
     };
     if let Some(step) = step {
         let names: Vec<String> = task.steps.iter().enumerate().map(|(index, step)| step.name_at(index)).collect();
@@ -197,6 +211,7 @@ fn known(report: &mut Report, at: &Path<'_>, name: &str, spec: &PipelineSpec, st
             report.add(&UNKNOWN_IN_TEST, at, format!("task `{base}` has no step `{step}`")).at_key().hint(hint);
         }
     }
+    Some(base)
 }
 
 fn unknown<'n>(report: &mut Report, at: &Path<'_>, kind: &str, name: &str, known: impl Iterator<Item = &'n Name>) {

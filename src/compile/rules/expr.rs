@@ -175,7 +175,8 @@ fn check_read(report: &mut Report, at: &Path<'_>, text: &str, read: &Read, scope
         ("params", None) | ("trigger", None) => {}
         ("params", Some(key)) if scope.params.contains_key(key) => {}
         ("params", Some(key)) => {
-            let hint = suggest(key, scope.params.keys().map(String::as_str)).unwrap_or("declare it in `params`".into());
+            let hint = suggest(key, scope.params.keys().map(String::as_str))
+                .unwrap_or_else(|| "declare it in `params`".into());
             unknown(format!("there is no param `{key}`"), Some(hint));
         }
         ("trigger", Some(key)) if TRIGGER.contains(&key) => {}

@@ -135,6 +135,12 @@ pub const ALL: &[&Rule] = &[
     &group::GROUP_MAX,
     &group::GROUP_LABELS,
     &webhook::BAD_WEBHOOK,
+    // Files that travel, and artifacts.
+    &files::BAD_GLOB,
+    &files::TOO_MUCH,
+    &files::NOT_TAKEN,
+    &files::NOTHING_MATCHES,
+    &files::NOT_BEFORE,
     // What can be meant, but hardly is.
     &schedule::UNEVEN,
     &schedule::NTH_WEEKDAY,
@@ -160,12 +166,6 @@ pub const ALL: &[&Rule] = &[
     &unused::VARIABLE,
     &file::NEARLY_OURS,
     &file::NEEDS_CONTAINER,
-    // Files that travel, and artifacts.
-    &files::BAD_GLOB,
-    &files::TOO_MUCH,
-    &files::NOT_TAKEN,
-    &files::NOTHING_MATCHES,
-    &files::NOT_BEFORE,
     // Workflow tests.
     &cases::UNKNOWN_WORKFLOW,
     &cases::CASE,

@@ -43,6 +43,37 @@ fn a_good_test_is_no_problem() {
 }
 
 #[test]
+fn approvals_of_what_asks_for_none() {
+    check_cases(
+        "    - {name: a, pipeline: main, approvals: {build: Approve}, expect: {phase: Success}}
+    - {name: b, pipeline: main, approvals: {ship: Reject}, expect: {phase: Success}}
+",
+        expect![[r#"
+            a.yaml:17:45: error[XE0153]: no connector of task `build` has an `approval`
+               |
+            17 |     - {name: a, pipeline: main, approvals: {build: Approve}, expect: {phase: Success}}
+               |                                             ^^^^^
+
+            a.yaml:18:45: error[XE0153]: there is no task `ship`
+               |
+            18 |     - {name: b, pipeline: main, approvals: {ship: Reject}, expect: {phase: Success}}
+               |                                             ^^^^
+               = hint: there is: build, tidy
+        "#]],
+    );
+    check_cases(
+        "    - {name: c, trigger: nightly, from: 2026-03-29, until: 2026-03-30, approvals: {build: Reject}, expect: {firings: []}}
+",
+        expect![[r#"
+            a.yaml:17:72: error[XE0151]: `approvals` belongs to a case of a run, which names a pipeline
+               |
+            17 |     - {name: c, trigger: nightly, from: 2026-03-29, until: 2026-03-30, approvals: {build: Reject}, expect: {firings: []}}
+               |                                                                        ^^^^^^^^^
+        "#]],
+    );
+}
+
+#[test]
 fn tests_of_nothing() {
     check(
         "apiVersion: xene/v1
@@ -249,6 +280,12 @@ fn fields_are_known() {
             17 |     - {name: a, pipeline: main, stub: {}, expect: {phase: Done}}
                |                                 ^^^^
                = hint: did you mean `stubs`?
+
+            a.yaml:17:59: error[XE0013]: `Done` is not one of the values that this takes
+               |
+            17 |     - {name: a, pipeline: main, stub: {}, expect: {phase: Done}}
+               |                                                           ^^^^
+               = hint: there is: StartingUp, Running, ShuttingDown, Success, Error, Unknown
         "#]],
     );
 }

@@ -44,7 +44,7 @@ pub(super) fn examples(page: &str) -> Vec<Example> {
                 let (language, text) = block.take().unwrap();
                 found.push(example(is_wrong.expect("a block stands below a heading"), language, &text));
             }
-            (Some((_, text)), line) => *text += &format!("{line}\n"),
+            (Some((_, text)), line) => text.extend([line, "\n"]),
         }
     }
     found

@@ -143,20 +143,20 @@ fn fields_and_due_times_are_told_before_and_after() {
     let before = InEffect::of_desired(&desired(text));
     let after = desired(&text.replace("0 3", "0 4").replace("[make]", "[./configure, make]"));
     let report = report(&before, &after);
-    let mut told = String::new();
+    let mut told = Vec::new();
     for change in &report.changes {
-        told += &format!("{:?} {} {}\n", change.action, change.kind, change.name);
+        told.push(format!("{:?} {} {}\n", change.action, change.kind, change.name));
         for field in &change.fields {
-            told += &format!(
+            told.push(format!(
                 "  {} {:?} {:?}\n",
                 field.path,
                 field.old.as_ref().map(ToString::to_string),
                 field.new.as_ref().map(ToString::to_string)
-            );
+            ));
         }
         if let Some(fires) = &change.fires {
             let times = |due: &[DueTime]| due.iter().map(|due| format!("{:.0}", due.at)).collect::<Vec<_>>().join(" ");
-            told += &format!("  {} → {}\n", times(&fires.before), times(&fires.after));
+            told.push(format!("  {} → {}\n", times(&fires.before), times(&fires.after)));
         }
     }
     expect![[r#"
@@ -166,6 +166,6 @@ fn fields_and_due_times_are_told_before_and_after() {
         Update Pipeline site/build
           2026-11-26T03:00:00Z 2026-11-27T03:00:00Z 2026-11-28T03:00:00Z → 2026-11-26T04:00:00Z 2026-11-27T04:00:00Z 2026-11-28T04:00:00Z
     "#]]
-    .assert_eq(&told);
+    .assert_eq(&told.concat());
     assert_eq!(to_place(&report, &after).len(), 1);
 }

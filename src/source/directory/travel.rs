@@ -1,20 +1,51 @@
 //! Files that travel, from a folder as it lies.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs, io,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    sync::Arc,
 };
+
+use xene_agent::content::ContentStore;
 
 use super::{COARSEST_CLOCK, Content, OUTSIDE, Pass, ReadBefore, age, stamp};
 use crate::source::{
-    files,
+    Known,
+    files::{self, Ignore, Problems},
     health::Failure,
-    snapshot::{FileEntry, MAX_FILE_BYTES},
-    travel::{self, Bytes, Carrier, Found, MAX_FILES, Wanted, with_files, without_files},
+    snapshot::{FileEntry, MAX_FILE_BYTES, Travelling},
+    travel::{self, Bytes, Carrier, Found, MAX_FILES, Travel, Wanted, with_files, without_files},
 };
+
+/// What the workflow file at `path` takes of the folder `root` as it lies now; bytes go to `store`, if there is one.
+/// `path` is relative to `root`, which has no links in it; no file may lie outside.
+///
+/// # Errors
+/// If the bytes can't be stored.
+pub fn taken_from_folder(
+    root: &Path,
+    path: &str,
+    wanted: &Wanted,
+    store: Option<ContentStore>,
+) -> Result<Vec<Travelling>, Failure> {
+    let known = Known::default();
+    let mut pass = Pass {
+        root: root.to_owned(),
+        known: &known,
+        hurry: true,
+        ignore: Ignore::none(""),
+        problems: Problems::default(),
+        unsettled: false,
+        files: BTreeMap::new(),
+        read: HashMap::new(),
+        watched: BTreeSet::new(),
+        above: Vec::new(),
+    };
+    let found = pass.take(path, wanted, &HashMap::new());
+    let mut carrier = Carrier::new(Travel { store, ..Travel::default() });
+    carrier.keep(wanted, found, |real: &PathBuf, limit| Ok(pass.bytes(real, limit)))
+}
 
 /// One search: where the patterns begin, what they are, and what they took.
 struct Search<'a> {
@@ -105,7 +136,7 @@ impl Pass<'_> {
     }
 
     /// What the patterns of the workflow file at `path` take.
-    fn take(&mut self, path: &str, wanted: &Arc<Wanted>, before: &HashMap<String, ReadBefore>) -> Vec<Found<PathBuf>> {
+    fn take(&mut self, path: &str, wanted: &Wanted, before: &HashMap<String, ReadBefore>) -> Vec<Found<PathBuf>> {
         let folder = travel::folder_of(path);
         let mut search = Search { folder, wanted, before, found: Vec::new(), left: wanted.budget };
         for start in wanted.globs.folders() {

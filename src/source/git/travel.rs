@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use git2::{ObjectType, Oid};
+use xene_agent::content::ContentStore;
 
 use super::{GITLINK, GitReader, LINK, TREE, unreadable};
 use crate::source::{
     files,
-    health::Failure,
+    health::{Failure, Reason},
     snapshot::Travelling,
-    travel::{self, Bytes, Found, MAX_FILES, Wanted},
+    travel::{self, Bytes, Found, MAX_FILES, Travel, Wanted},
 };
 
 /// What patterns took of a commit, and of which trees that was read.
@@ -17,6 +18,25 @@ use crate::source::{
 pub(super) struct Taken {
     trees: Vec<Option<Oid>>,
     found: Vec<Found<Oid>>,
+}
+
+/// What the workflow file at `path` takes of a commit of the repository in this folder; bytes go to `store`. `path` is
+/// relative to the repository's root.
+///
+/// # Errors
+/// If the repository can't be read, or the bytes can't be stored.
+pub fn taken_from_commit(
+    (repository, commit): (&Path, Oid),
+    path: &str,
+    wanted: &Wanted,
+    store: ContentStore,
+) -> Result<Vec<Travelling>, Failure> {
+    let open = GitReader::open(repository, None, None);
+    let mut git = open.map_err(|error| Failure::new(Reason::Unreadable, error.to_string()))?;
+    git.carry(Travel { store: Some(store), ..Travel::default() });
+    let root = git.repo.find_commit(commit).map_err(|error| unreadable(&error))?.tree_id();
+    let found = git.take(path, wanted, root)?;
+    git.keep(wanted, found)
 }
 
 const EXECUTABLE: i32 = 0o100_755;
@@ -100,7 +120,7 @@ impl GitReader {
                 continue;
             }
             let taken = wanted.globs.matches(&path);
-            if !taken && !(mode == GITLINK && wanted.globs.matches(&files::join(&path, "x"))) {
+            if !taken && (mode != GITLINK || !wanted.globs.matches(&files::join(&path, "x"))) {
                 continue;
             }
             let mut executable = mode == EXECUTABLE;

@@ -24,10 +24,12 @@ enum Value<'a> {
     Handed(String),
 }
 
+/// An output by task and name; none if there is none, and a sentence if it can't be had.
+pub(super) type OutputOf<'a> = &'a dyn Fn(&str, &str) -> Result<Option<String>, String>;
+
 /// Where values come from that only the run knows; an error is a sentence.
 pub(super) struct Sources<'a> {
-    /// An output by task and name; none if there is none.
-    pub(super) output: &'a dyn Fn(&str, &str) -> Result<Option<String>, String>,
+    pub(super) output: OutputOf<'a>,
     /// The value of an expression, as text.
     pub(super) expr: &'a dyn Fn(&str) -> Result<String, String>,
 }

@@ -622,10 +622,6 @@ fn a_spec_that_was_never_compiled_ends_at_once() {
             json!({"tasks": {"a": {"steps": ["x"], "dependencies": ["f"]}}, "finally": {"f": one}}),
             "task a waits for a task of finally",
         ),
-        (
-            json!({"tasks": {"a": {"steps": ["x"], "artifacts": {"save": ["*"]}}}}),
-            "task a uses artifacts, which this version does not run",
-        ),
     ] {
         let sim = Sim::started(pipeline(spec));
         let verdict = sim.verdict();
