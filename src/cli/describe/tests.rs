@@ -45,6 +45,7 @@ fn a_workflow_shows_its_triggers_pipelines_and_runs() {
             Revision:     1a2b3c4d5e6f
             Generation:   3
             Spec:         abababababababababababababababababababababababababababababababab
+            History:      xene history site
 
             Triggers
               nightly: cron 0 3 * * * (Europe/Berlin), next in 3h (2026-11-25T15:00:00.000Z)
@@ -91,6 +92,11 @@ fn a_pipeline_shows_where_it_lives_and_when_it_fires() {
               NAME                         PIPELINE     PHASE        REASON       TRIGGER        AGENT     AGE   TOOK
               01m8991xq0000000000000000a   site/build   Error        TaskFailed   cron nightly   agent-1   3m    1m05s
               01m89973qg000000000000000b   site/build   StartingUp   Queued       manual         -         10s   -
+
+            Last due times
+              2026-11-25T11:57:00.000Z nightly: Fired 01m8991xq0000000000000000a
+              2026-11-25T11:56:00.000Z nightly: Skipped (Overlap)
+              2026-11-25T09:00:00.000Z nightly: Missed, and all up to 2026-11-25T11:55:00.000Z, 76 in all
 
             Events
                 4h ago  Normal   Scheduled: agent-1 owns it\x1b[2J

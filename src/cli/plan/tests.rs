@@ -37,12 +37,72 @@ fn report() -> PlanReport {
 
 #[test]
 fn a_terminal_shows_what_changes_and_what_comes_of_it() {
-    expect![[""]].assert_eq(&text::render(&report(), testing::fixed_now(), false, false));
+    expect![[r#"
+        what http://127.0.0.1:7420 has in effect (1a2b3c4) → the work tree (dir-9f8e7d6)
+
+        + workflow new  xene.d/new.yaml:1
+        ~ workflow site  xene.d/site.yaml:4
+            metadata.description: "a | b ` c\n\u{202e}</details>" → "@everyone"
+            spec.triggers.nightly.schedule: "0 3 * * *" → "0 4 * * *"
+            spec.pipelines.build.tasks.t.steps[1]: – → "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…
+        > workflow moved  b.yaml:1
+            file: "a.yaml:1" → "b.yaml:1"
+        + pipeline new/p
+            fires  in 1h (t, 2026-11-25T13:00:00.000Z)
+            agent  none: NoMatchingAgent (no agent has the labels zone=moon)
+        ~ pipeline site/build
+            fires  in 15h (nightly, 2026-11-26T03:00:00.000Z) → in 16h (nightly, 2026-11-26T04:00:00.000Z)
+            agent  stays on agent-1
+            run    01m8991xq0000000000000000a finishes on what it started with
+        - pipeline old/p
+        - workflow old  old.yaml:1
+        ! workflow kept stays  no file declares it any more; its annotation keeps it
+
+        xene.d/bad.yaml:3:7: error[XE0005]: unknown `x`
+
+        2 to create, 2 to update, 1 to move, 2 to remove, 1 held, 1 problem in the files
+    "#]].assert_eq(&text::render(&report(), testing::fixed_now(), false, false));
 }
 
 #[test]
 fn markdown_is_short_and_nothing_in_it_acts() {
-    expect![[""]].assert_eq(&markdown::render(&report()));
+    expect![[r####"
+        ### xene plan: 2 to create, 2 to update, 1 to move, 2 to remove, 1 held, 1 problem in the files
+
+        From `what http://127.0.0.1:7420 has in effect (1a2b3c4)` to `the work tree (dir-9f8e7d6)`.
+
+        | | object | |
+        |---|---|---|
+        | ➕ | workflow `new` | `xene.d/new.yaml:1` |
+        | ✏️ | workflow `site` | `xene.d/site.yaml:4` |
+        | ↪️ | workflow `moved` | `b.yaml:1` |
+        | ➕ | pipeline `new/p` | fires `t 2026-11-25T13:00:00.000Z` · on no agent: `no agent has the labels zone=moon` |
+        | ✏️ | pipeline `site/build` | fires `nightly 2026-11-26T03:00:00.000Z` → `nightly 2026-11-26T04:00:00.000Z` · stays on `agent-1` · 1 run finishes on what it started with |
+        | ➖ | pipeline `old/p` |  |
+        | ➖ | workflow `old` | `old.yaml:1` |
+
+        > ⚠️ workflow `kept` stays: `no file declares it any more; its annotation keeps it`
+
+        <details><summary>Fields (4)</summary>
+
+        | workflow | field | old | new |
+        |---|---|---|---|
+        | `site` | `metadata.description` | ``"a \| b ` c\n\u{202e}</details>"`` | `"@everyone"` |
+        | `site` | `spec.triggers.nightly.schedule` | `"0 3 * * *"` | `"0 4 * * *"` |
+        | `site` | `spec.pipelines.build.tasks.t.steps[1]` | `–` | `"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…` |
+        | `moved` | `file` | `"a.yaml:1"` | `"b.yaml:1"` |
+
+        </details>
+
+        <details open><summary>Problems in the files (1)</summary>
+
+        | place | problem |
+        |---|---|
+        | `xene.d/bad.yaml:3:7` | `` error[XE0005]: unknown `x` `` |
+
+        </details>
+
+    "####]].assert_eq(&markdown::render(&report()));
 }
 
 #[test]

@@ -25,11 +25,6 @@ spec:
     check(
         text,
         expect![[r#"
-            a.yaml:5:3: error[XE0018]: `files` is part of the language, but this version does not carry it out yet
-              |
-            5 |   files: ["scripts/**"]
-              |   ^^^^^
-
             a.yaml:6:17: error[XE0018]: `secret` is part of the language, but this version does not carry it out yet
               |
             6 |   env: {TOKEN: {secret: deploy/token}, N: {expr: 1 + 1}}
@@ -86,11 +81,6 @@ spec:
                |
             12 |       executor: {type: container, image: alpine}
                |       ^^^^^^^^
-
-            a.yaml:17:11: error[XE0018]: `artifacts` is part of the language, but this version does not carry it out yet
-               |
-            17 |           artifacts: {save: ["*.txt"]}
-               |           ^^^^^^^^^
 
             a.yaml:21:28: error[XE0018]: `type: container` is part of the language, but this version does not carry it out yet
                |

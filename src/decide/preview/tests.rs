@@ -162,7 +162,7 @@ fn fields_and_due_times_are_told_before_and_after() {
     expect![[r#"
         Update Workflow site
           spec.triggers.nightly.schedule Some("\"0 3 * * *\"") Some("\"0 4 * * *\"")
-          spec.pipelines.build.tasks.t.steps[0] None Some("\"./configure\"")
+          spec.pipelines.build.tasks.t.steps[0] None Some("{\"run\":\"./configure\"}")
         Update Pipeline site/build
           2026-11-26T03:00:00Z 2026-11-27T03:00:00Z 2026-11-28T03:00:00Z → 2026-11-26T04:00:00Z 2026-11-27T04:00:00Z 2026-11-28T04:00:00Z
     "#]]
