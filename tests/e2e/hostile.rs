@@ -43,7 +43,7 @@ spec:
           dependencies: one
           matrix: {kind: [a]}
           env:
-            OUT: {output: one.out}
+            OUT: {output: one.out, default: ""}
             JOINED: {expr: "'<' + tasks.one.outputs.out + '>'"}
           steps:
             - run: [printf, "%s", "$(touch pwned) `touch pwned`"]
