@@ -24,6 +24,7 @@ fn an_agent_that_is_lost_is_replaced_after_w() {
             08:02:00 a          starts the run of w0/p0 that is due 08:02:00
             08:03:00 a          starts the run of w0/p0 that is due 08:03:00
             08:03:14 a          dies, 0 changes get to the disk
+            08:05:14 store      no run of w0/p0 at 08:03:59: Unknown
             08:05:14 store      w0/p0 is b's under epoch 2, slots from 08:05:14
             08:06:00 b          starts the run of w0/p0 that is due 08:06:00
             08:07:00 b          starts the run of w0/p0 that is due 08:07:00
@@ -140,6 +141,7 @@ fn a_grant_that_comes_late_starts_nothing() {
             08:02:14 store      w0/p0 is nobody's, Moving
             08:02:14 store      w0/p0 is b's under epoch 2, slots from 08:02:00
             08:02:24 a          is undrained
+            08:04:17 store      no run of w0/p0 at 08:02:59: Unknown
             08:04:17 store      w0/p0 is a's under epoch 3, slots from 08:04:17
             08:05:00 a          starts the run of w0/p0 that is due 08:05:00
             08:06:00 a          starts the run of w0/p0 that is due 08:06:00
