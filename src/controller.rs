@@ -44,7 +44,7 @@ use crate::{
         Append, Listener, ListenerConfig, ListenerError, LogSink, MayStore, Sessions,
         pki::{AGENT_LIFE, Pki, PkiError},
     },
-    source::{Resume, Source, SourceConfig, SourceError, SourceHandle, travel::Travel},
+    source::{DEFAULT_FOLDER, Resume, Source, SourceConfig, SourceError, SourceHandle, travel::Travel},
     store::{
         Store, StoreError,
         logs::{LogError, LogStore},
@@ -202,7 +202,7 @@ impl Controller {
             kind: source.kind(),
             url: source.url().to_owned(),
             branch: options.source.branch.clone().filter(|_| source.kind() == SourceKind::Git),
-            path: options.source.path.clone().unwrap_or_default(),
+            path: source.folder().map(str::to_owned),
         };
         let loaded = store.load()?;
         let limits = Limits { min_autonomy: whole_millis(options.min_autonomy) };
@@ -340,7 +340,8 @@ fn whole_millis(duration: Duration) -> xene_schemas::duration::Duration {
 /// What the source need not read again, and the compiler's memory of it. Another source than before is read whole.
 fn resume(loaded: &Loaded, origin: &SourceOrigin, limits: Limits, files: &ContentStore) -> (Catalog, Resume) {
     let catalog = Catalog::recover(loaded.files.clone(), &loaded.workflows, limits);
-    let same = loaded.source.as_ref().filter(|s| s.url == origin.url && s.kind == origin.kind && s.path == origin.path);
+    let path = origin.path.as_deref().unwrap_or(DEFAULT_FOLDER);
+    let same = loaded.source.as_ref().filter(|s| s.url == origin.url && s.kind == origin.kind && s.path == path);
     let mut known = catalog.known().clone();
     // What takes files that are lost is read again, which brings them back.
     for (path, row) in &loaded.files {

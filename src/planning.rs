@@ -94,6 +94,9 @@ pub struct Upload {
     /// The first line of its message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
+    /// The folder that was read.
+    #[serde(default)]
+    pub folder: String,
     /// False if part of it could not be read.
     pub complete: bool,
     /// Files that can't be read, and the like.
@@ -121,7 +124,7 @@ pub struct UploadedFile {
 impl Upload {
     /// All of a snapshot that carries its bytes.
     pub fn of(what: String, snapshot: Snapshot) -> Self {
-        let Snapshot { revision, author, subject, files, complete, problems } = snapshot;
+        let Snapshot { revision, author, subject, folder, files, complete, problems } = snapshot;
         let files = files.into_iter().filter_map(|(path, file)| {
             let travelling = file.files;
             let file = match String::from_utf8(file.bytes?) {
@@ -130,19 +133,19 @@ impl Upload {
             };
             Some((path, file))
         });
-        Self { what, revision, author, subject, complete, problems, files: files.collect() }
+        Self { what, revision, author, subject, folder, complete, problems, files: files.collect() }
     }
 
     /// What it is, and the snapshot. What `known` has by the same content carries no bytes.
     pub fn into_snapshot(self, known: &Known) -> Snapshot {
-        let Self { revision, author, subject, complete, problems, files, .. } = self;
+        let Self { revision, author, subject, folder, complete, problems, files, .. } = self;
         let files = files.into_iter().map(|(path, file)| {
             let bytes = file.text.map_or_else(|| file.bytes.unwrap_or_default(), String::into_bytes);
             let content = content_like(known.get(&path), &bytes);
             let bytes = (known.get(&path) != Some(&content)).then_some(bytes);
             (path, FileEntry { content, bytes, files: file.travelling })
         });
-        Snapshot { revision, author, subject, files: files.collect(), complete, problems }
+        Snapshot { revision, author, subject, folder, files: files.collect(), complete, problems }
     }
 }
 

@@ -360,8 +360,11 @@ fn scale(yard: &yardstick::Yardsticks) {
 
 fn size() {
     for name in ["xene", "xene-agent"] {
-        let bytes = fs::metadata(binary().with_file_name(name)).map_or(0, |m| m.len());
-        println!("{:<44} {:>15.1} MB", format!("binary {name}, stripped"), bytes as f64 / 1e6);
+        let title = format!("binary {name}, stripped");
+        match fs::metadata(binary().with_file_name(name)) {
+            Ok(file) => println!("{title:<44} {:>15.1} MB", file.len() as f64 / 1e6),
+            Err(_) => println!("{title:<44} not there: `cargo build --release -p {name}` makes it"),
+        }
     }
 }
 

@@ -262,7 +262,8 @@ pub fn run(args: Args, global: &Global) -> Result<(), Error> {
 /// The source in a few words.
 pub(super) fn described(controller: &Controller) -> String {
     let origin = &controller.source;
-    let path = if origin.path.is_empty() { String::new() } else { format!(", folder {}", origin.path) };
+    let path =
+        origin.path.as_ref().filter(|path| !path.is_empty()).map(|path| format!(", folder {path}")).unwrap_or_default();
     match (&origin.kind, &origin.branch) {
         (SourceKind::Git, Some(branch)) => format!("{} (git, branch {branch}{path}): commits count", origin.url),
         (SourceKind::Git, None) => format!("{} (git{path}): commits count", origin.url),

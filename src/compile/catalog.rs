@@ -122,7 +122,7 @@ impl Catalog {
     /// Takes a snapshot: compiles the files that came with bytes, and gives all that is desired now. Bodies are given
     /// only for workflows whose hash is not in effect.
     pub fn apply(&mut self, snapshot: Snapshot) -> Desired {
-        let Snapshot { revision, author, subject, files, complete, mut problems } = snapshot;
+        let Snapshot { revision, author, subject, folder, files, complete, mut problems } = snapshot;
         let mut touched = BTreeSet::new();
         let mut unread = BTreeMap::new();
         let mut compiled = Vec::new();
@@ -184,6 +184,7 @@ impl Catalog {
             revision,
             author,
             subject,
+            folder,
             workflows: self.desired.clone(),
             complete: whole,
             files: self.unapplied.files.iter().map(row).collect(),

@@ -22,6 +22,8 @@ pub struct Desired {
     pub author: Option<String>,
     /// The first line of its message.
     pub subject: Option<String>,
+    /// The folder that was read, relative to the source's root; empty for the root itself.
+    pub folder: String,
     /// Every workflow that is to be in effect, last-good ones of broken files included.
     pub workflows: BTreeMap<Name, DesiredWorkflow>,
     /// False while something of the scope could not be read or parsed: then a workflow that vanished may have moved
@@ -96,8 +98,8 @@ pub struct SourceOrigin {
     pub url: String,
     /// The branch that is followed.
     pub branch: Option<String>,
-    /// The folder within it.
-    pub path: String,
+    /// The folder within it, if a person named one.
+    pub path: Option<String>,
 }
 
 /// How a source goes, apart from what it asks for. Sent on transitions only.

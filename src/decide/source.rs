@@ -56,7 +56,9 @@ impl SourceState {
         status.kind = origin.kind;
         status.url.clone_from(&origin.url);
         status.branch.clone_from(&origin.branch);
-        status.path.clone_from(&origin.path);
+        if let Some(path) = &origin.path {
+            status.path.clone_from(path);
+        }
         Self { status, failure: None, limit: None, held: Vec::new(), blocked: Vec::new() }
     }
 
@@ -173,6 +175,7 @@ impl Controller {
         status.seen.get_or_insert_with(|| desired.revision.clone());
         status.author.clone_from(&desired.author);
         status.subject.clone_from(&desired.subject);
+        status.path.clone_from(&desired.folder);
         if moved {
             status.synced_at = Some(now.wall);
         }

@@ -173,8 +173,15 @@ impl Reader for Directory {
             && applied.revision.as_ref() == Some(&revision)
             && applied.problems == problems
             && applied.complete == complete;
-        let snapshot =
-            Snapshot { revision: revision.clone(), author: None, subject: None, files: pass.files, complete, problems };
+        let snapshot = Snapshot {
+            revision: revision.clone(),
+            author: None,
+            subject: None,
+            folder,
+            files: pass.files,
+            complete,
+            problems,
+        };
         Ok(Seen {
             revision,
             rewritten: None,

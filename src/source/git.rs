@@ -146,7 +146,7 @@ impl GitReader {
         self.ignore_file = ignore_file;
         let files = self.read_changed(files, known, root, &mut problems)?;
         let (problems, complete) = problems.finish();
-        Ok(Snapshot { revision: revision(commit), author, subject, files, complete, problems })
+        Ok(Snapshot { revision: revision(commit), author, subject, folder, files, complete, problems })
     }
 
     /// A commit's tree, author and subject.

@@ -37,6 +37,7 @@ mod tests;
 pub use browse::Browser;
 pub use config::{Credentials, Mode, Password, Rewrites, SourceConfig};
 pub use directory::taken_from_folder;
+pub use files::DEFAULT_FOLDER;
 pub use git::taken_from_commit;
 pub use health::{Failure, Reason, SourceError};
 pub use snapshot::{FileEntry, Known, Snapshot};
@@ -53,6 +54,7 @@ pub struct Source {
     reader: Box<dyn Reader>,
     kind: SourceKind,
     url: String,
+    folder: Option<String>,
     stale_after: Duration,
     is_doubtful: Option<IsDoubtful>,
     browser: Option<Browser>,
@@ -66,6 +68,7 @@ impl Source {
         }
         let folder = config.path.as_deref().map(clean_folder).transpose()?;
         let stale_after = config.stale_after;
+        let named = folder.clone();
         let (reader, kind, url, browser): (Box<dyn Reader>, _, _, _) = match Location::parse(&config.location)? {
             Location::Remote(url) if config.mode == Mode::Directory => {
                 return Err(SourceError::DirectoryByUrl(url.url));
@@ -95,7 +98,7 @@ impl Source {
                 }
             }
         };
-        Ok(Self { reader, kind, url, stale_after, is_doubtful: None, browser })
+        Ok(Self { reader, kind, url, folder: named, stale_after, is_doubtful: None, browser })
     }
 
     /// What it is.
@@ -111,6 +114,11 @@ impl Source {
     /// Where it is, without credentials.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The folder within it that a person named; without one, it is found anew at every look.
+    pub fn folder(&self) -> Option<&str> {
+        self.folder.as_deref()
     }
 
     /// Has snapshots of a folder looked at before they are handed over: while `is_doubtful` says that a changed file does

@@ -20,6 +20,8 @@ pub struct Snapshot {
     pub author: Option<String>,
     /// The first line of its message.
     pub subject: Option<String>,
+    /// The folder that was read, relative to the source's root; empty for the root itself.
+    pub folder: String,
     /// The whole listing by path relative to the source's root (`/` separated); unchanged ones carry no bytes.
     pub files: BTreeMap<String, FileEntry>,
     /// False if part of the scope could not be read: then what vanished may have moved there.

@@ -1,3 +1,5 @@
+//! Workflow tests: what they assert and how they fail.
+
 use expect_test::{Expect, expect};
 
 use super::*;

@@ -74,6 +74,7 @@ fn commit_schedule_run_log_revert() {
     assert_eq!(run_to_success(&cluster, "hello/greet"), "first\n");
     let workflow = cluster.json(&["get", "workflows", "hello"]);
     assert_eq!(workflow["status"]["phase"], "Ready", "{workflow:#}");
+    assert_eq!(cluster.json(&["status"])["status"]["path"], "xene.d", "the folder that is read is named");
 
     // Removal prunes; history stays.
     let runs = cluster.json(&["get", "runs"])["items"].as_array().map_or(0, Vec::len);

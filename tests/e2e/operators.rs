@@ -154,3 +154,96 @@ spec:
     });
     assert_eq!(order, "begin\nend\n".repeat(3), "never two at once");
 }
+
+const SHIP: &str = r#"
+apiVersion: xene/v1
+kind: Workflow
+metadata: {name: ship}
+spec:
+  pipelines:
+    it:
+      tasks:
+        build: {steps: [echo built]}
+        deploy: {steps: [echo deployed]}
+      connectors:
+        - {from: build, to: deploy, approval: {message: Ship it to everyone?}}
+"#;
+
+#[test]
+fn a_task_waits_for_consent_over_a_restart_of_the_controller() {
+    let mut cluster = Cluster::start(&[]);
+    cluster.start_agent("one", &[]);
+    cluster.repository.write("xene.d/ship.yaml", SHIP);
+    cluster.commit("ship");
+    cluster.scheduled("ship/it");
+    let start = || cluster.run(&["trigger", "ship/it"]).expect(0).stdout.trim().to_owned();
+    let (wanted, unwanted) = (start(), start());
+    let waits = |cluster: &Cluster, run: &str| {
+        cluster.until("deploy waits", &["get", "runs", run], |run| {
+            run["status"]["tasks"]["deploy"]["reason"] == "WaitingForApproval"
+        });
+    };
+    let ends = |cluster: &Cluster, run: &str| {
+        cluster.until("it ends", &["get", "runs", run], |run| run["status"]["finishedAt"].is_string())
+    };
+    waits(&cluster, &wanted);
+    let shown = cluster.run(&["describe", "run", &wanted]).expect(0).stdout;
+    assert!(shown.contains("Ship it to everyone?"), "{shown}");
+    let early = cluster.run(&["approve", &wanted, "build"]).expect(1);
+    assert!(early.stderr.contains("build"), "{early:?}");
+    cluster.run(&["approve", &wanted, "nothing"]).expect(4);
+    cluster.run(&["approve", "00000000000000000000000000", "deploy"]).expect(4);
+
+    cluster.kill_controller();
+    cluster.start_controller();
+    cluster.until("the agent is back", &["get", "agents", "one"], |agent| agent["status"]["phase"] == "Connected");
+    cluster.run(&["approve", &wanted, "deploy"]).expect(0);
+    let ended = ends(&cluster, &wanted);
+    assert_eq!(ended["status"]["phase"], "Success", "{ended:#}");
+    assert_eq!(cluster.run(&["logs", &wanted, "--task", "deploy"]).expect(0).stdout, "deployed\n");
+
+    // The second held its turn in the queue; now it asks, and is refused.
+    waits(&cluster, &unwanted);
+    cluster.run(&["approve", &unwanted, "deploy", "--reject"]).expect(0);
+    let ended = ends(&cluster, &unwanted);
+    assert_eq!(ended["status"]["tasks"]["deploy"]["phase"], "NotExecuted", "{ended:#}");
+    assert_eq!(ended["status"]["tasks"]["deploy"]["reason"], "Rejected", "{ended:#}");
+    assert_eq!(ended["status"]["phase"], "Success", "{ended:#}");
+    let late = cluster.run(&["approve", &unwanted, "deploy"]).expect(1);
+    assert!(late.stderr.contains("ended"), "{late:?}");
+}
+
+#[test]
+fn only_what_failed_is_run_again() {
+    let mut cluster = Cluster::start(&[]);
+    cluster.start_agent("one", &[]);
+    let mended = cluster.folder().join("mended");
+    let text = format!(
+        r#"
+apiVersion: xene/v1
+kind: Workflow
+metadata: {{name: chain}}
+spec:
+  pipelines:
+    it:
+      tasks:
+        build:
+          outputs: [word]
+          steps: ['echo building; echo word=$XENE_RUN_ID >> "$XENE_OUTPUT"']
+        check:
+          dependencies: build
+          env: {{WORD: {{output: build.word}}}}
+          steps: ['test -e {}; echo "checked $WORD"']
+"#,
+        mended.display()
+    );
+    cluster.repository.write("xene.d/chain.yaml", &text);
+    cluster.commit("chain");
+    cluster.scheduled("chain/it");
+    let failed = cluster.run(&["trigger", "chain/it", "--wait"]).expect(1).stdout.trim().to_owned();
+    fs::write(&mended, "").unwrap();
+    let again = cluster.run(&["rerun", &failed, "--failed", "--wait"]).expect(0).stdout.trim().to_owned();
+    let run = cluster.json(&["get", "runs", &again]);
+    assert_eq!(run["status"]["tasks"]["build"]["reason"], "Reused", "{run:#}");
+    assert_eq!(cluster.run(&["logs", &again]).expect(0).stdout, format!("checked {failed}\n"));
+}

@@ -1,3 +1,5 @@
+//! Expressions: values, limits, and what hostile ones cost.
+
 use std::{
     collections::HashMap,
     time::{Duration, Instant},

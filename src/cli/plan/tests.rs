@@ -1,3 +1,5 @@
+//! Plans as people read them.
+
 use expect_test::expect;
 use serde_json::json;
 

@@ -49,7 +49,15 @@ impl Bench {
             files.insert(path.clone(), FileEntry { content, bytes, files: None });
         }
         let revision = Revision(format!("r{}", self.revision));
-        Snapshot { revision, author: None, subject: None, files, complete: true, problems: Vec::new() }
+        Snapshot {
+            revision,
+            author: None,
+            subject: None,
+            folder: "xene.d".into(),
+            files,
+            complete: true,
+            problems: Vec::new(),
+        }
     }
 
     fn desire(&mut self) -> Desired {

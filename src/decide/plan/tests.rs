@@ -46,6 +46,7 @@ fn desire(workflows: impl IntoIterator<Item = (Name, DesiredWorkflow)>) -> Desir
         revision: Revision("r1".into()),
         author: None,
         subject: None,
+        folder: String::new(),
         workflows: workflows.into_iter().collect(),
         complete: true,
         files: BTreeMap::new(),

@@ -1,3 +1,5 @@
+//! What a plan foretells, against what applying it does.
+
 use std::sync::Arc;
 
 use expect_test::expect;
@@ -33,7 +35,7 @@ fn controller() -> Controller {
         nonce: 1,
         software: String::new(),
         store_id: "store".into(),
-        source: SourceOrigin { kind: SourceKind::Git, url: String::new(), branch: None, path: String::new() },
+        source: SourceOrigin { kind: SourceKind::Git, url: String::new(), branch: None, path: None },
         recover: false,
         #[cfg(feature = "mutants")]
         mutant: None,
@@ -128,6 +130,7 @@ fn desired(spec: &str) -> Desired {
         revision: Revision("r1".into()),
         author: None,
         subject: None,
+        folder: String::new(),
         workflows: [("site".parse().unwrap(), wanted)].into(),
         complete: true,
         files: BTreeMap::new(),

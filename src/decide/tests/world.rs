@@ -167,7 +167,7 @@ impl World {
             recover: self.recover,
             software: "test".into(),
             store_id: format!("store-{}", self.seconds),
-            source: SourceOrigin { kind: SourceKind::Git, url: "here".into(), branch: None, path: String::new() },
+            source: SourceOrigin { kind: SourceKind::Git, url: "here".into(), branch: None, path: None },
             #[cfg(feature = "mutants")]
             mutant: self.mutant,
         };
@@ -498,6 +498,7 @@ impl World {
             revision: Revision(format!("r{}", self.revision)),
             author: None,
             subject: None,
+            folder: String::new(),
             workflows: workflows.collect(),
             complete: true,
             files: BTreeMap::new(),

@@ -336,9 +336,9 @@ fn default_folder_is_used_once_it_is_there() {
     folder.write("a.yaml", "a: 1\n");
     folder.write("data/x.json", "{}");
     let live = folder.live();
-    lists(&live, &["a.yaml", "data/x.json"]);
+    assert_eq!(lists(&live, &["a.yaml", "data/x.json"]).folder, "");
     folder.write("xene.d/b.yaml", "b: 1\n");
-    lists(&live, &["xene.d/b.yaml"]);
+    assert_eq!(lists(&live, &["xene.d/b.yaml"]).folder, "xene.d");
     folder.write("xene.d/.xeneignore", "b.*\n");
     lists(&live, &[]);
 }

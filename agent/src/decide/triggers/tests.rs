@@ -1,3 +1,5 @@
+//! Due times and what becomes of them.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -36,7 +36,7 @@ impl World {
             recover: std::mem::take(&mut self.recover),
             software: String::new(),
             store_id: "store".into(),
-            source: SourceOrigin { kind: SourceKind::Git, url: "repository".into(), branch: None, path: String::new() },
+            source: SourceOrigin { kind: SourceKind::Git, url: "repository".into(), branch: None, path: None },
             mutant: self.setup.mutant,
         };
         let (machine, fx) = Controller::new(node.clock.now(self.at), config, node.store.load());

@@ -92,6 +92,7 @@ impl Source {
             revision,
             author: None,
             subject: None,
+            folder: String::new(),
             workflows: tree.into_iter().flatten().map(|(at, text)| workflow(*at, text)).collect(),
             complete: true,
             files: BTreeMap::new(),
