@@ -38,9 +38,9 @@ pub struct Args {
     #[arg(long, value_name = "MODE", default_value = "auto")]
     pub mode: Mode,
 
-    /// The branch to follow.
-    #[arg(long, value_name = "NAME", default_value = "main")]
-    pub branch: String,
+    /// The branch to follow [default: main].
+    #[arg(long, value_name = "NAME")]
+    pub branch: Option<String>,
 
     /// The folder of workflow files within the source [default: xene.d if there is one, else the source's root].
     #[arg(long, value_name = "FOLDER")]
@@ -200,7 +200,8 @@ impl Args {
             Mode::Git => source::Mode::Git,
             Mode::Directory => source::Mode::Directory,
         };
-        source.branch = Some(self.branch.clone());
+        source.branch = Some(self.branch.clone().unwrap_or_else(|| "main".into()));
+        source.branch_named = self.branch.is_some();
         source.path.clone_from(&self.path);
         source.poll = self.poll.into();
         source.stale_after = self.stale_after.into();

@@ -11,6 +11,8 @@ pub struct SourceConfig {
     pub mode: Mode,
     /// The branch to follow; `None`: the one that HEAD names.
     pub branch: Option<String>,
+    /// True if a person named the branch, which is a mistake for a folder; a default is of no account there.
+    pub branch_named: bool,
     /// The folder that is read, within the source; `None`: `xene.d` if there is one, else all.
     pub path: Option<String>,
     /// How often a remote is asked, ±10 %; local sources are watched instead.
@@ -34,6 +36,7 @@ impl SourceConfig {
             location: location.into(),
             mode: Mode::Auto,
             branch: None,
+            branch_named: true,
             path: None,
             poll: Duration::from_secs(30),
             timeout: Duration::from_secs(60),

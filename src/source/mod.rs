@@ -93,7 +93,9 @@ impl Source {
                         let browser = Browser::new(path, config.branch, folder, false);
                         (Box::new(LocalGit::new(git, config.rewrites)), SourceKind::Git, url, Some(browser))
                     }
-                    None if config.branch.is_some() => return Err(SourceError::BranchOfDirectory),
+                    None if config.branch.is_some() && config.branch_named => {
+                        return Err(SourceError::BranchOfDirectory);
+                    }
                     None => (Box::new(Directory::new(path, folder)), SourceKind::Directory, url, None),
                 }
             }

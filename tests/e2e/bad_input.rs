@@ -179,6 +179,15 @@ fn a_read_only_data_folder_is_named() {
 }
 
 #[test]
+fn a_branch_of_a_plain_folder_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("plain");
+    fs::create_dir(&source).unwrap();
+    let command = controller(folder.path(), source.to_str().unwrap(), &["--branch", "release"]);
+    assert_clear(&run(command, NONE), 2, &["--branch", "not a repository"]);
+}
+
+#[test]
 fn a_missing_branch_is_waited_for() {
     let cluster = Cluster::start(&["--branch", "release"]);
     cluster.repository.write("xene.d/w.yaml", &workflow("w", "spec: {pipelines: {p: {tasks: {t: {steps: [a]}}}}}\n"));

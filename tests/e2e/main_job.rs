@@ -1,7 +1,13 @@
 //! The main job as a new user meets it: commit → scheduled → run → logs → revert.
 
+use std::fs;
+
 use serde_json::Value;
-use xene_test_support::{cluster::Cluster, eventually};
+use xene_test_support::{
+    cluster::Cluster,
+    eventually,
+    process::{Process, run, xene},
+};
 
 /// A workflow whose pipeline prints `word`.
 fn greeting(name: &str, word: &str) -> String {
@@ -102,7 +108,7 @@ fn a_run_in_flight_finishes_on_the_spec_it_started_with() {
     cluster.repository.write("xene.d/new.yaml", &greeting("new", "new"));
     cluster.commit("remove it under the run");
     cluster.run(&["get", "pipelines", "hold/greet"]).expect(4);
-    std::fs::write(&gate, "").unwrap();
+    fs::write(&gate, "").unwrap();
     let ended = cluster.until("it ends", &["get", "runs", &run], |r| r["status"]["finishedAt"].is_string());
     assert_eq!(ended["status"]["phase"], "Success", "{ended:#}");
     eventually("the whole log is there", || {
@@ -179,4 +185,29 @@ fn cancel_ends_every_process_of_a_run() {
     assert_eq!(ended["status"]["reason"], "Cancelled", "{ended:#}");
     let left = xene_test_support::process::processes_with(&marker);
     assert!(left.is_empty(), "left behind: {left:?}");
+}
+
+#[test]
+fn a_folder_that_is_no_repository_is_a_source_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, data) = (folder.path().join("drop"), folder.path().join("data"));
+    fs::create_dir(&source).unwrap();
+    let mut command = xene(folder.path());
+    command.args(["controller", "--http", "127.0.0.1:0", "--quic", "127.0.0.1:0", "--source"]).arg(&source);
+    command.arg("--data-dir").arg(&data);
+    let mut controller = Process::spawn("controller", command);
+    let http = controller.line_after("http://").split_whitespace().next().unwrap_or_default().to_owned();
+    fs::write(source.join("hello.yaml"), greeting("hello", "saved")).unwrap();
+    let token = fs::read_to_string(data.join("admin.token")).unwrap();
+    let get = |what: &[&str]| {
+        let mut command = xene(folder.path());
+        command.env("XENE_SERVER", format!("http://{http}")).env("XENE_TOKEN", token.trim());
+        run(command, what)
+    };
+    eventually("the saved file is in effect", || {
+        let ended = get(&["get", "workflows", "hello"]);
+        if ended.code == 0 { Ok(()) } else { Err(format!("{ended:?}")) }
+    });
+    assert_eq!(get(&["status", "-o", "json"]).expect(0).json()["status"]["kind"], "directory");
+    assert!(controller.terminate().success());
 }
