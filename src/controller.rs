@@ -44,7 +44,7 @@ use crate::{
         Append, Listener, ListenerConfig, ListenerError, LogSink, MayStore, Sessions,
         pki::{AGENT_LIFE, Pki, PkiError},
     },
-    source::{DEFAULT_FOLDER, Resume, Source, SourceConfig, SourceError, SourceHandle, travel::Travel},
+    source::{Resume, Source, SourceConfig, SourceError, SourceHandle, travel::Travel},
     store::{
         Store, StoreError,
         logs::{LogError, LogStore},
@@ -337,11 +337,13 @@ fn whole_millis(duration: Duration) -> xene_schemas::duration::Duration {
     xene_schemas::duration::Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// What the source need not read again, and the compiler's memory of it. Another source than before is read whole.
+/// What the source need not read again, and the compiler's memory of it. What was applied of another source or branch
+/// is no history that this one could rewrite.
 fn resume(loaded: &Loaded, origin: &SourceOrigin, limits: Limits, files: &ContentStore) -> (Catalog, Resume) {
     let catalog = Catalog::recover(loaded.files.clone(), &loaded.workflows, limits);
-    let path = origin.path.as_deref().unwrap_or(DEFAULT_FOLDER);
-    let same = loaded.source.as_ref().filter(|s| s.url == origin.url && s.kind == origin.kind && s.path == path);
+    // Which folder is read does not matter to the history of a branch.
+    let same =
+        loaded.source.as_ref().filter(|s| s.url == origin.url && s.kind == origin.kind && s.branch == origin.branch);
     let mut known = catalog.known().clone();
     // What takes files that are lost is read again, which brings them back.
     for (path, row) in &loaded.files {
