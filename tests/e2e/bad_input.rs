@@ -249,3 +249,30 @@ fn an_agent_waits_for_a_controller_that_is_not_there_yet() {
         if agent.stdout.contains("\"Connected\"") { Ok(()) } else { Err(format!("{agent:?}")) }
     });
 }
+
+#[test]
+fn a_rewrite_during_an_absence_is_denied_and_another_branch_is_none() {
+    let mut cluster = Cluster::start(&["--rewrites", "deny"]);
+    let text =
+        |word: &str| workflow("w", &format!("spec: {{pipelines: {{p: {{tasks: {{t: {{steps: [{word}]}}}}}}}}}}\n"));
+    // At the root: where no folder is named and none is the default.
+    cluster.repository.write("w.yaml", &text("a"));
+    let old = cluster.commit("first");
+    cluster.kill_controller();
+    cluster.repository.write("w.yaml", &text("b"));
+    cluster.repository.git(&["add", "w.yaml"]);
+    cluster.repository.git(&["commit", "--quiet", "--amend", "-m", "rewritten"]);
+    let new = cluster.repository.git(&["rev-parse", "HEAD"]);
+    cluster.start_controller();
+    let denied = cluster.until("the rewrite is denied", &["status"], |s| {
+        s["status"]["conditions"].to_string().contains("HistoryRewritten")
+    });
+    assert_eq!(denied["status"]["revision"], old.as_str(), "{denied:#}");
+
+    // Whoever follows another branch has not been rewritten by it.
+    cluster.kill_controller();
+    cluster.repository.git(&["branch", "other"]);
+    cluster.flags.extend(["--branch".into(), "other".into()]);
+    cluster.start_controller();
+    cluster.until("the other branch is in effect", &["status"], |s| s["status"]["revision"] == new.as_str());
+}

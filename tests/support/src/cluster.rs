@@ -27,7 +27,8 @@ pub struct Cluster {
     pub agents: BTreeMap<String, Process>,
     http: String,
     quic: String,
-    flags: Vec<String>,
+    /// What the controller is started with beside the usual flags, from its next start on.
+    pub flags: Vec<String>,
 }
 
 impl Cluster {
