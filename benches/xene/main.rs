@@ -35,6 +35,9 @@ const LONG: Duration = Duration::from_secs(300);
 type Part = fn(&yardstick::Yardsticks);
 
 fn main() {
+    if std::env::args().nth(1).is_some_and(|argument| argument == yardstick::WAKE) {
+        return yardstick::wake_each_second();
+    }
     let named: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let wanted = |part: &str| named.is_empty() || named.iter().any(|n| n == part);
     println!("{:<44} {:>22} {:>28} {:>14}", "what", "measured", "yardstick (ratio)", "CPU");
@@ -45,7 +48,7 @@ fn main() {
         ("steps", steps),
         ("throughput", throughput),
         ("logs", logs),
-        ("cron", cron),
+        ("cron", |_| cron()),
         ("idle", |_| idle()),
         ("scale", scale),
     ];
@@ -271,7 +274,11 @@ fn logs(yard: &yardstick::Yardsticks) {
 }
 
 /// How late cron is after its second.
-fn cron(yard: &yardstick::Yardsticks) {
+fn cron() {
+    let (mut late, cpu) = yardstick::Waker::start().watch(30);
+    late.sort_unstable();
+    let unit = late[late.len() / 2];
+    row("yardstick: sh -c true each second, late by", &Spread::of(late), ("itself", unit), cpu);
     let (cluster, _api) = cluster();
     let signal = Signal::new(cluster.folder());
     let body = format!(
@@ -287,7 +294,7 @@ fn cron(yard: &yardstick::Yardsticks) {
         at.duration_since(slot.parse::<jiff::Timestamp>().unwrap()).unsigned_abs()
     });
     let spread = Spread::of(late.collect());
-    row("cron, late by", &spread, ("sh -c true", yard.spawn), usage(&cluster).since(before) / 30);
+    row("cron, late by", &spread, ("sh each second", unit), usage(&cluster).since(before) / 30);
 }
 
 /// Memory and CPU of processes that have nothing to do.

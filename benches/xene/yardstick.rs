@@ -1,11 +1,14 @@
 //! What the machine itself needs for work of the same kind, measured in the same run.
 
 use std::{
-    fs,
-    io::Write,
-    process::{Command, Stdio},
+    env, fs,
+    io::{BufRead, BufReader, Lines, Write},
+    process::{Child, ChildStdout, Command, Stdio},
+    thread,
     time::{Duration, Instant},
 };
+
+use crate::measure::Usage;
 
 /// Medians.
 #[derive(Debug)]
@@ -65,4 +68,52 @@ pub(crate) fn measure() -> Yardsticks {
         println!("yardstick: {name:<33} {:>19.2} ms", time.as_secs_f64() * 1e3);
     }
     yardsticks
+}
+
+/// The argument that makes this program a [`Waker`]'s process.
+pub(crate) const WAKE: &str = "wake-each-second";
+
+/// What a [`Waker`]'s process does: sleeps to each full second of the wall clock, starts `sh -c true` and tells by how
+/// many microseconds the second was over when that had ended.
+pub(crate) fn wake_each_second() {
+    loop {
+        let now = jiff::Timestamp::now();
+        let next = jiff::Timestamp::from_second(now.as_second() + 1).unwrap();
+        thread::sleep(next.duration_since(now).unsigned_abs());
+        shell("true");
+        println!("{}", jiff::Timestamp::now().duration_since(next).as_micros());
+    }
+}
+
+/// A small process that rests, and starts a shell each second: what waking after a rest costs on this machine, whoever does it.
+#[derive(Debug)]
+pub(crate) struct Waker {
+    process: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Waker {
+    pub(crate) fn start() -> Self {
+        let program = env::current_exe().unwrap();
+        let mut process = Command::new(program).arg(WAKE).stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        lines.next().unwrap().unwrap();
+        Self { process, lines }
+    }
+
+    /// How late each of so many seconds was, and the CPU time of the process for each, without that of its shells.
+    pub(crate) fn watch(mut self, seconds: usize) -> (Vec<Duration>, Duration) {
+        let before = Usage::of(&[self.process.id()]);
+        let late = (0..seconds).map(|_| Duration::from_micros(self.lines.next().unwrap().unwrap().parse().unwrap())).collect();
+        let cpu = Usage::of(&[self.process.id()]).since(before) / u32::try_from(seconds).unwrap();
+        (late, cpu)
+    }
+}
+
+impl Drop for Waker {
+    fn drop(&mut self) {
+        // It may have ended by itself, which is as well.
+        self.process.kill().ok();
+        self.process.wait().ok();
+    }
 }
