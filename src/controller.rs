@@ -47,6 +47,7 @@ use crate::{
     source::{Resume, Source, SourceConfig, SourceError, SourceHandle, travel::Travel},
     store::{
         Store, StoreError,
+        check::{self, CheckError},
         logs::{LogError, LogStore},
     },
 };
@@ -74,6 +75,9 @@ pub enum Init {
 pub struct Options {
     /// What the store is taken for.
     pub init: Init,
+    /// The program and its arguments that read all of a store before it is used, as [`check::check`] calls
+    /// them.
+    pub checker: (PathBuf, &'static [&'static str]),
     /// Where desired state comes from.
     pub source: SourceConfig,
     /// Where everything is kept.
@@ -107,6 +111,9 @@ pub enum StartError {
     /// The source can't be opened.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// The store is not whole.
+    #[error(transparent)]
+    Check(#[from] CheckError),
     /// The store can't be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -189,6 +196,9 @@ impl Controller {
             }
             (Init::New, true) => return Err(StartError::StoreExists(options.data_dir)),
             _ => {}
+        }
+        if Store::exists(&options.data_dir) {
+            check::check(&options.checker.0, options.checker.1, &options.data_dir)?;
         }
         let store = Store::open(&options.data_dir)?;
         let logs = LogStore::open(&options.data_dir.join("logs"))?;
@@ -429,6 +439,10 @@ struct Sink {
 
 impl LogSink for Sink {
     async fn may_append(&self, agent: &AgentName, header: &LogHeader) -> Append {
+        // The agent keeps it meanwhile; the room that is left is for what must be written.
+        if self.store.is_full() {
+            return Append::NotYet;
+        }
         match self.store.run(header.run) {
             Ok(Some(RunRow { run, .. }))
                 if run.status.agent.as_ref() == Some(agent)

@@ -85,6 +85,9 @@ impl Handle {
     /// If the controller is shutting down.
     pub async fn ask(&self, command: Command) -> Result<Result<Answer, Refusal>, Closed> {
         let request = RequestId(self.requests.fetch_add(1, Ordering::Relaxed));
+        if self.store.is_full() {
+            return Ok(Err(Refusal::DiskFull));
+        }
         let (reply, answer) = oneshot::channel();
         self.inputs.send(Input::Ask(request, command, reply)).await.map_err(|_| Closed)?;
         answer.await.map_err(|_| Closed)

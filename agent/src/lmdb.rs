@@ -8,12 +8,14 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, Sender, channel},
     },
     thread::JoinHandle,
+    time::Duration,
 };
 
-use heed::{EnvOpenOptions, MdbError, RwTxn, WithoutTls};
+use heed::{CompactionOption, EnvOpenOptions, MdbError, RwTxn, WithoutTls};
 
 /// A read transaction, as [`Env::read`] lends it. May be passed to every `get`, `iter` and `range` of a table.
 pub type ReadTxn<'t> = heed::RoTxn<'t, WithoutTls>;
@@ -138,7 +140,10 @@ impl Env {
         let opened = unsafe { options.open(dir) };
         let cleared = opened.and_then(|env| env.clear_stale_readers().map(|_| env));
         match cleared {
-            Ok(env) => Ok(Self { env, map: Arc::default() }),
+            Ok(env) => {
+                allocate_readers(dir);
+                Ok(Self { env, map: Arc::default() })
+            }
             Err(source) => Err(OpenError { dir: dir.to_owned(), source }),
         }
     }
@@ -171,6 +176,15 @@ impl Env {
         }
     }
 
+    /// Writes what is committed to `file`, without pages that hold nothing. The map can't grow meanwhile.
+    ///
+    /// # Errors
+    /// If the file takes no more.
+    pub fn copy(&self, file: &mut File) -> Result<(), heed::Error> {
+        let _map = self.map.read().unwrap_or_else(PoisonError::into_inner);
+        self.env.copy_to_file(file, CompactionOption::Enabled).map(drop)
+    }
+
     fn try_write<T, E: From<heed::Error>>(
         &self,
         f: &mut impl FnMut(&heed::Env<WithoutTls>, &mut RwTxn<'_>) -> Result<T, E>,
@@ -190,6 +204,17 @@ impl Env {
         unsafe {
             self.env.resize(size)
         }
+    }
+}
+
+/// LMDB maps its table of readers from a file with holes: to fill one when the file system is full ends in SIGBUS.
+fn allocate_readers(dir: &Path) {
+    let allocated = OpenOptions::new().write(true).open(dir.join("lock.mdb")).and_then(|file| {
+        let length = file.metadata()?.len();
+        Ok(rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, length)?)
+    });
+    if let Err(error) = allocated {
+        tracing::debug!(%error, "the database's table of readers has holes");
     }
 }
 
@@ -219,7 +244,41 @@ pub struct CommitError(Arc<str>);
 /// Called on the writer's thread once an item is durable, or can't be: must be quick.
 pub type Done = Box<dyn FnOnce(Result<(), CommitError>) + Send>;
 
+/// So much of the file system stays free for what must still be written, or a twentieth of a small one: LMDB that finds
+/// no room in the middle of a commit gives an I/O error, after which nothing can be trusted.
+const RESERVE: u64 = 32 << 20;
+/// How often a full file system is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// Waits until there is room below `dir`, or `ending`, which is an error.
+fn wait_for_room(dir: &Path, ending: &AtomicBool) -> Result<(), CommitError> {
+    let mut told = false;
+    while !has_room(dir) {
+        if !told {
+            tracing::error!(dir = %dir.display(), "the file system is full: nothing is committed until there is room");
+            told = true;
+        }
+        if ending.load(Ordering::Relaxed) {
+            return Err(CommitError(format!("the file system of {} is full", dir.display()).into()));
+        }
+        std::thread::park_timeout(LOOK_AGAIN);
+    }
+    if told {
+        tracing::info!(dir = %dir.display(), "there is room on the file system again");
+    }
+    Ok(())
+}
+
+/// True if commits below `dir` need not wait for room. A file system that can't be asked has it: the commit will tell.
+pub fn has_room(dir: &Path) -> bool {
+    rustix::fs::statvfs(dir).map_or(true, |fs| {
+        fs.f_bavail.saturating_mul(fs.f_frsize) >= RESERVE.min(fs.f_blocks.saturating_mul(fs.f_frsize) / 20)
+    })
+}
+
 /// One thread that owns write transactions, and groups what arrives.
+///
+/// While its file system is full, as [`has_room`] tells, it waits, and commits once there is room.
 ///
 /// A lone item is committed at once; what arrives during a commit forms the next group, which costs one sync.
 /// The queue has no bound of its own: its submitters wait for `done` before they act, so it holds what they have in
@@ -228,6 +287,7 @@ pub type Done = Box<dyn FnOnce(Result<(), CommitError>) + Send>;
 pub struct Writer<T> {
     /// `None` only while it is dropped.
     queue: Option<Sender<(T, Done)>>,
+    ending: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -242,12 +302,14 @@ impl<T: Send + 'static> Writer<T> {
         apply: impl FnMut(&mut RwTxn<'_>, &T) -> Result<(), heed::Error> + Send + 'static,
     ) -> io::Result<Self> {
         let (queue, items) = channel();
+        let ending = Arc::<AtomicBool>::default();
+        let ends = ending.clone();
         let thread = std::thread::Builder::new()
             .name("commit".to_owned())
             // Nothing here recurses; the default of 2 MiB would only be reserved for nothing.
             .stack_size(512 << 10)
-            .spawn(move || commit_groups(&env, &items, apply))?;
-        Ok(Self { queue: Some(queue), thread: Some(thread) })
+            .spawn(move || commit_groups(&env, &items, &ends, apply))?;
+        Ok(Self { queue: Some(queue), ending, thread: Some(thread) })
     }
 
     /// Queues an item, never waits. `done` is called once this item and all before it are synced, or have failed.
@@ -263,6 +325,10 @@ impl<T: Send + 'static> Writer<T> {
 impl<T> Drop for Writer<T> {
     fn drop(&mut self) {
         self.queue = None;
+        self.ending.store(true, Ordering::Relaxed);
+        if let Some(thread) = &self.thread {
+            thread.thread().unpark();
+        }
         // A `done` that drops the last handle runs on the thread itself, which can't wait for itself.
         if let Some(thread) = self.thread.take().filter(|thread| thread.thread().id() != std::thread::current().id()) {
             let _ = thread.join();
@@ -273,6 +339,7 @@ impl<T> Drop for Writer<T> {
 fn commit_groups<T>(
     env: &Env,
     items: &Receiver<(T, Done)>,
+    ending: &AtomicBool,
     mut apply: impl FnMut(&mut RwTxn<'_>, &T) -> Result<(), heed::Error>,
 ) {
     let mut failed: Option<CommitError> = None;
@@ -280,6 +347,9 @@ fn commit_groups<T>(
     while let Ok(first) = items.recv() {
         group.push(first);
         group.extend(items.try_iter());
+        if failed.is_none() {
+            failed = wait_for_room(env.env.path(), ending).err();
+        }
         if failed.is_none() {
             let result = env.write(|_, txn| group.iter().try_for_each(|(item, _)| apply(txn, item)));
             if let Err(error) = result {
@@ -295,7 +365,7 @@ fn commit_groups<T>(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     use heed::{
         Database,

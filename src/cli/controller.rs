@@ -216,6 +216,7 @@ impl Args {
             password: self.credentials.git_password_file.clone().map(source::Password::File),
         };
         Options {
+            checker: super::check_store::checker(),
             init: match self.init {
                 Init::Auto => controller::Init::Auto,
                 Init::New => controller::Init::New,

@@ -106,6 +106,7 @@ async fn serve(args: Args, global: &Global) -> Result<(), Error> {
         Mode::Directory => source::Mode::Directory,
     };
     let options = Options {
+        checker: super::check_store::checker(),
         init: Init::Auto,
         source,
         data_dir: data.join("controller"),

@@ -122,7 +122,9 @@ impl Error {
     pub fn start(error: &StartError) -> Self {
         let message = command::sentence(error);
         match error {
-            StartError::Driver(_) | StartError::System { .. } => Self::Failed { message, hint: None },
+            StartError::Driver(_) | StartError::Check(_) | StartError::System { .. } => {
+                Self::Failed { message, hint: None }
+            }
             StartError::Http { source, .. } if source.kind() == io::ErrorKind::AddrInUse => Self::Usage {
                 message,
                 hint: Some("is a controller running already? `--http` names another address".into()),

@@ -8,7 +8,9 @@ pub mod agent;
 pub mod agents;
 pub mod approve;
 pub mod artifacts;
+pub mod backup;
 pub mod cancel;
+mod check_store;
 pub mod client;
 pub mod completion;
 pub mod controller;
@@ -171,6 +173,13 @@ pub enum Command {
     ApprovePrune(prune::Args),
     /// Manage agents and the tokens by which they join.
     Agents(agents::Args),
+    /// Save the controller's store in a file, while it runs.
+    Backup(backup::Backup),
+    /// Put a saved store back into a data folder.
+    Restore(backup::Restore),
+    /// Read all of a store; the controller does so at its start.
+    #[command(hide = true)]
+    CheckStore(check_store::Args),
     /// Print a completion script for a shell.
     Completion(completion::Args),
     /// Write man pages into a folder.
@@ -244,6 +253,9 @@ fn dispatch(cli: Cli, ui: &mut Ui) -> Result<(), Error> {
         Command::Resume(args) => suspend::resume(&args, &client()?, ui),
         Command::ApprovePrune(args) => prune::run(&args, &client()?, ui),
         Command::Agents(args) => agents::run(&args, &client()?, ui),
+        Command::Backup(args) => backup::backup(&args, &client()?, ui),
+        Command::Restore(args) => backup::run_restore(&args, ui),
+        Command::CheckStore(args) => check_store::run(&args),
         Command::Completion(args) => completion::run(&args, ui),
         Command::Man(args) => man::run(&args, ui),
     }

@@ -242,6 +242,9 @@ pub enum Refusal {
     /// Nobody suspended it by command.
     #[error("{0} is not suspended by command; what is committed as `suspend: true` is resumed by a commit")]
     NotSuspended(String),
+    /// Nothing new can be made durable.
+    #[error("the controller's disk is full: it takes nothing new until there is room; what runs goes on")]
+    DiskFull,
     /// No removal waits for approval.
     #[error("no removal waits for approval")]
     NothingBlocked,

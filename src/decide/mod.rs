@@ -163,6 +163,7 @@ impl Controller {
             incarnation: 0,
             wall_high: Timestamp::UNIX_EPOCH,
             recovering: false,
+            restored: false,
             recovered_at: None,
         });
         row.incarnation += 1;
@@ -218,6 +219,8 @@ impl Controller {
         controller.timers.arm(Timer::Sweep, now.boot + SWEEP);
         if controller.config.recover {
             controller.begin_recovery(now, 0, "the operator said so", &mut fx);
+        } else if controller.row.restored {
+            controller.begin_recovery(now, 0, "the store was restored from a backup", &mut fx);
         } else if controller.row.recovering {
             controller.resume_recovery(now);
         }

@@ -40,7 +40,7 @@ impl Controller {
             return;
         }
         self.row.generation = (self.row.generation.max(seen) + 1).max(now.wall.as_second().unsigned_abs());
-        self.row.recovering = true;
+        (self.row.recovering, self.row.restored) = (true, false);
         self.row.recovered_at = Some(self.row.wall_high.max(now.wall));
         fx.commit.push(Change::PutController(self.row.clone()));
         fx.now.push(Effect::Alert(format!("recovery: {why}; only claims of agents that are live are adopted")));

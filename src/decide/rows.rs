@@ -85,6 +85,9 @@ pub struct ControllerRow {
     /// True while nobody can tell which agents own what: the store was restored, or made anew under agents.
     #[serde(default)]
     pub recovering: bool,
+    /// True from the restore of a backup until the recovery that follows from it has begun.
+    #[serde(default)]
+    pub restored: bool,
     /// When the last recovery began, by the guarded clock: of due times up to then, nobody can tell what they led to.
     #[serde(default)]
     pub recovered_at: Option<Timestamp>,

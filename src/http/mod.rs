@@ -6,6 +6,7 @@
 mod agents;
 mod artifacts;
 pub mod auth;
+mod backup;
 mod firings;
 mod history;
 mod hooks;
@@ -47,7 +48,7 @@ use self::{
     auth::{AdminToken, HookSecret},
     problem::Problem,
 };
-use crate::{compile::Limits, driver::Handle, source::Browser};
+use crate::{compile::Limits, decide::event::Refusal, driver::Handle, source::Browser};
 
 /// The longest body that is taken, in bytes.
 const MAX_BODY: usize = 1 << 20;
@@ -149,6 +150,7 @@ pub fn router(handle: Handle, config: Config) -> Router {
         .route("/events/{id}", get(lists::event))
         .route("/watch", get(watch::watch))
         .route("/sync", post(sync))
+        .route("/backup", get(backup::backup))
         .fallback(nothing_here)
         .layer(middleware::from_fn_with_state(api.clone(), auth::require_admin));
     Router::new()
@@ -176,6 +178,9 @@ async fn nothing_here() -> Problem {
 
 async fn ready(State(api): State<Arc<Api>>) -> Response {
     let answered = timeout(READY_WITHIN, api.handle.view(|_, _| ())).await;
+    if api.handle.store().is_full() {
+        return Problem::new(StatusCode::SERVICE_UNAVAILABLE, Refusal::DiskFull.to_string()).into_response();
+    }
     match (answered, api.handle.store().revision()) {
         (Ok(Ok(())), Ok(_)) => "ready\n".into_response(),
         _ => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the controller does not answer").into_response(),

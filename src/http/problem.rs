@@ -111,6 +111,7 @@ impl From<Refusal> for Problem {
         let status = match refusal {
             Refusal::NotFound { .. } => StatusCode::NOT_FOUND,
             Refusal::Token => StatusCode::FORBIDDEN,
+            Refusal::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
             Refusal::SpecChanged
             | Refusal::Suspended(_)
             | Refusal::NameTaken(_)

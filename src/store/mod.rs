@@ -3,6 +3,8 @@
 //! Reads take a snapshot, copy out what they need and let go of it: they never wait for the writer, and none of them
 //! may be kept over an await.
 
+pub mod backup;
+pub mod check;
 mod keys;
 pub mod logs;
 mod query;
@@ -25,7 +27,7 @@ use std::{
 
 use heed::RwTxn;
 use tokio::sync::broadcast;
-use xene_agent::lmdb::{CommitError, Env, MapFull, OpenError, Writer};
+use xene_agent::lmdb::{CommitError, Env, MapFull, OpenError, Writer, has_room};
 use xene_schemas::{
     meta::{PipelineKey, RunName},
     phase::RunPhase,
@@ -73,8 +75,8 @@ pub enum StoreError {
         /// The newest that this code knows.
         known: u64,
     },
-    /// The backup before an upgrade can't be written; the store is as it was.
-    #[error("can't write the backup {}, without which the store is not brought up to date: {source}", path.display())]
+    /// A backup can't be written; the store is as it was.
+    #[error("can't write the backup {}: {source}", path.display())]
     Backup {
         /// Which.
         path: PathBuf,
@@ -209,6 +211,11 @@ impl Store {
     /// must read the store anew.
     pub fn committed(&self) -> &broadcast::Sender<Arc<Committed>> {
         &self.committed
+    }
+
+    /// True while commits wait because the file system is full.
+    pub fn is_full(&self) -> bool {
+        !has_room(&self.data)
     }
 
     /// How many batches have been committed.

@@ -147,6 +147,11 @@ impl Tables {
         self.controllers().get(txn, meta_key::CONTROLLER)
     }
 
+    /// The next controller takes this store for a backup.
+    pub(super) fn mark_restored(&self, txn: &mut RwTxn<'_>, row: ControllerRow) -> Result<(), heed::Error> {
+        self.controllers().put(txn, meta_key::CONTROLLER, &ControllerRow { restored: true, ..row })
+    }
+
     /// How the source goes.
     pub(super) fn source(&self, txn: &heed::RoTxn<'_>) -> Result<Option<SourceStatus>, heed::Error> {
         self.sources().get(txn, meta_key::SOURCE)

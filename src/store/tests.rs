@@ -203,6 +203,7 @@ fn changes() -> impl Strategy<Value = Change> {
         20 => Change::DeleteSuspension(suspendable(n)),
         _ if n.is_multiple_of(2) => Change::PutDelivery(key(n), version.to_string(), run_name(n)),
         _ => Change::PutController(ControllerRow {
+            restored: false,
             store_id: "id".to_owned(),
             generation: 1,
             incarnation: version,

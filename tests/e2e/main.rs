@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may fail, and has a clock of its own")]
 
 mod agents;
+mod backups;
 mod bad_input;
 mod crashes;
 mod dev;

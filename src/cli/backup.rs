@@ -1,0 +1,115 @@
+//! `xene backup` and `xene restore`: the controller's store into a file, and back.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{Read as _, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use xene_agent::lmdb::DataLock;
+
+use super::{
+    Error, check_store,
+    client::Client,
+    dirs::{self, DataDir},
+    error::plain_cause,
+    output::Ui,
+};
+use crate::store::{
+    backup::{RestoreError, restore},
+    check,
+};
+
+/// Nothing comes for so long: the controller is gone. It makes a copy of the whole store before the first byte.
+const SILENCE: Duration = Duration::from_secs(600);
+
+/// Arguments of `xene backup`.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "The file holds the store: workflows as applied, runs, owners, events. Logs and artifacts are \
+                        files of the data folder, and pki/ there is worth a copy of its own, once.")]
+pub struct Backup {
+    /// Where it goes; a file that is there is replaced once the new one is whole.
+    pub file: PathBuf,
+}
+
+/// Arguments of `xene restore`.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "The controller must not run. What was there is kept beside it. At its next start the \
+                        controller recovers: agents say what they hold, and after some minutes the rest is granted \
+                        anew.")]
+pub struct Restore {
+    /// A file of `xene backup`.
+    pub file: PathBuf,
+
+    /// The controller's data folder [default: ~/.local/share/xene/controller].
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+}
+
+/// Fetches the store, checks that all of it came, and puts it in place.
+///
+/// # Errors
+/// If the controller refuses, the file can't be written, or what came is not whole.
+pub fn backup(args: &Backup, client: &Client, ui: &mut Ui) -> Result<(), Error> {
+    let mut name = args.file.clone().into_os_string();
+    name.push(".partial");
+    let partial = PathBuf::from(name);
+    let length = fetch(client, &partial).and_then(|length| {
+        fs::rename(&partial, &args.file).map_err(|error| Error::file(&args.file, &error))?;
+        Ok(length)
+    });
+    if length.is_err() {
+        let _ = fs::remove_file(&partial);
+    }
+    ui.note(&format!("{} bytes in {}", length?, args.file.display()));
+    Ok(())
+}
+
+fn fetch(client: &Client, to: &Path) -> Result<u64, Error> {
+    let broke = |cause: String| Error::Unreachable { server: client.server().to_owned(), cause };
+    let mut from = client.stream("/api/v1/backup", &[], &[], Some(SILENCE))?;
+    let _ = fs::remove_file(to);
+    let file = OpenOptions::new().create_new(true).read(true).write(true).mode(0o600).open(to);
+    let mut file = file.map_err(|error| Error::file(to, &error))?;
+    let (mut length, mut chunk) = (0, vec![0; 256 << 10]);
+    loop {
+        let read = from.read(&mut chunk).map_err(|error| broke(plain_cause(&error)))?;
+        if read == 0 {
+            break;
+        }
+        length += read as u64;
+        file.write_all(&chunk[..read]).map_err(|error| Error::file(to, &error))?;
+    }
+    // The frame ends with a checksum; without it the controller went away in the middle.
+    let whole = fs::File::open(to)
+        .and_then(zstd::Decoder::new)
+        .and_then(|mut frame| std::io::copy(&mut frame, &mut std::io::sink()));
+    if length == 0 || whole.is_err() {
+        return Err(broke("the backup came incomplete; see what the controller's log says, and try again".into()));
+    }
+    file.sync_all().map_err(|error| Error::file(to, &error))?;
+    Ok(length)
+}
+
+/// Puts a backup in the place of the store.
+///
+/// # Errors
+/// If a controller runs on the data folder, or the backup can't be used; then nothing has changed.
+pub fn run_restore(args: &Restore, ui: &mut Ui) -> Result<(), Error> {
+    let data = args.data_dir.clone().unwrap_or_else(|| dirs::default_data_dir(DataDir::Controller));
+    let usage = |error: &dyn std::error::Error| Error::Usage { message: error.to_string(), hint: None };
+    let _lock = DataLock::acquire(&data).map_err(|error| usage(&error))?;
+    let (program, arguments) = check_store::checker();
+    let verify = |dir: &Path| check::check(&program, arguments, dir).map_err(|error| error.to_string());
+    let kept = restore(&args.file, &data, jiff::Timestamp::now(), verify).map_err(|error| match error {
+        RestoreError::Io { path, source } => Error::file(&path, &source),
+        error => Error::Failed { message: error.to_string(), hint: Some("nothing was changed".into()) },
+    })?;
+    if let Some(kept) = kept {
+        ui.note(&format!("the store that was there is kept as {}", kept.display()));
+    }
+    ui.note("restored; the next controller on this folder recovers by itself");
+    Ok(())
+}

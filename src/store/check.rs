@@ -1,0 +1,99 @@
+//! Is the store whole? LMDB's pages have no checksums, and a damaged one may kill who reads it: so a process of its own
+//! reads everything once, before the controller does.
+
+use std::{
+    io::{self, Read as _},
+    os::unix::process::ExitStatusExt as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use heed::{BytesDecode, Database, RoTxn, WithoutTls, types::DecodeIgnore};
+use xene_agent::lmdb::Env;
+
+use super::{Store, StoreError, tables, tables::Tables, upgrade};
+
+/// Why a store is not used.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// Something in it can't be read.
+    #[error(
+        "the store {} is damaged ({cause}); it was not touched: put a backup in its place with `xene restore`, or move \
+         it away and start once with --init recover, which makes it anew from the source and what the agents know",
+        dir.display()
+    )]
+    Damaged {
+        /// The store's folder.
+        dir: PathBuf,
+        /// What was found.
+        cause: String,
+    },
+    /// The check itself can't be run.
+    #[error("the store can't be checked: {0}")]
+    Run(#[source] io::Error),
+}
+
+/// Reads all of the store in the data folder `data`, by `program` with the arguments `arguments` and the folder, which is
+/// to call [`Store::read_all`] and to end with 0 if that succeeds. Blocks until it has ended.
+///
+/// # Errors
+/// If the store is damaged, or the program can't be run.
+pub fn check(program: &Path, arguments: &[&str], data: &Path) -> Result<(), CheckError> {
+    let mut child = Command::new(program);
+    child.args(arguments).arg(data).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = child.spawn().map_err(CheckError::Run)?;
+    let mut said = String::new();
+    if let Some(mut stderr) = child.stderr.take() {
+        // What it says is for people; its end tells enough.
+        let _ = stderr.read_to_string(&mut said);
+    }
+    let status = child.wait().map_err(CheckError::Run)?;
+    let cause = match status.signal() {
+        None if status.success() => return Ok(()),
+        None => said.trim().to_owned(),
+        Some(signal) => format!("to read it ends in signal {signal}"),
+    };
+    Err(CheckError::Damaged { dir: data.join("store"), cause })
+}
+
+impl Store {
+    /// Reads every row of the store in this data folder. A damaged page may end the process.
+    ///
+    /// # Errors
+    /// What can't be read. A store of another version than this code's is not looked into.
+    pub fn read_all(data: &Path) -> Result<(), StoreError> {
+        let dir = data.join("store");
+        let env = Env::open(&dir, tables::COUNT)?;
+        let tables = env.write(|env, txn| Tables::create(env, txn))?;
+        env.read(|txn| {
+            if tables.schema_version(txn)? != Some(1 + upgrade::STEPS.len() as u64) {
+                return Ok(());
+            }
+            tables.controller(txn)?;
+            tables.source(txn)?;
+            read(tables.workflows, txn)?;
+            read(tables.pipelines, txn)?;
+            read(tables.specs, txn)?;
+            read(tables.owners, txn)?;
+            read(tables.agents, txn)?;
+            read(tables.runs, txn)?;
+            read(tables.runs_by_pipeline, txn)?;
+            read(tables.active_runs, txn)?;
+            read(tables.events, txn)?;
+            read(tables.files.remap_key_type::<DecodeIgnore>(), txn)?;
+            read(tables.join_tokens.remap_key_type::<DecodeIgnore>(), txn)?;
+            read(tables.ledger.remap_key_type::<DecodeIgnore>(), txn)?;
+            read(tables.deliveries.remap_key_type::<DecodeIgnore>(), txn)?;
+            read(tables.after, txn)?;
+            read(tables.suspensions.remap_key_type::<DecodeIgnore>(), txn)?;
+            Ok(())
+        })
+    }
+}
+
+fn read<'t, K: BytesDecode<'t>, V: BytesDecode<'t>>(
+    table: Database<K, V>,
+    txn: &'t RoTxn<'_, WithoutTls>,
+) -> Result<(), heed::Error> {
+    table.iter(txn)?.try_for_each(|entry| entry.map(drop))
+}
