@@ -13,6 +13,7 @@ use xene_schemas::meta::Labels;
 
 use crate::{
     driver::{self, AgentError, Ending, Options},
+    exec::become_parent_if_asked,
     session::{dial::DialError, identity::IdentityError},
     usage,
 };
@@ -122,34 +123,39 @@ pub fn sentence(error: &dyn std::error::Error) -> String {
 }
 
 /// Runs an agent on a runtime of its own until it is told to end: the first SIGTERM or Ctrl-C drains it, the second
-/// cancels what runs.
+/// cancels what runs; SIGHUP ends it at once and leaves what runs to the next process.
 ///
 /// # Errors
 /// If it can't start, or can't go on.
 pub fn run(options: Options) -> Result<(), AgentError> {
     let system = |source| AgentError::System { what: "the system gives no runtime", source };
     let runtime = Builder::new_current_thread().enable_all().build().map_err(system)?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let (told, ending) = watch::channel(Ending::No);
         let mut terminate = signal(SignalKind::terminate()).map_err(system)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(system)?;
+        let mut hangup = signal(SignalKind::hangup()).map_err(system)?;
         tokio::spawn(async move {
-            for next in [Ending::Drain, Ending::Stop] {
-                tokio::select! {
-                    _ = terminate.recv() => {}
-                    _ = interrupt.recv() => {}
-                }
+            // The loop ends by itself; the sender must outlive it.
+            loop {
+                let next = tokio::select! {
+                    _ = hangup.recv() => Ending::Leave,
+                    _ = terminate.recv() => told.borrow().next(),
+                    _ = interrupt.recv() => told.borrow().next(),
+                };
                 match next {
                     Ending::Drain => tracing::info!("draining: finishing what runs; a second signal cancels it"),
-                    _ => tracing::info!("stopping: cancelling what runs"),
+                    Ending::Leave => tracing::info!("ending: leaving what runs to the next process"),
+                    Ending::No | Ending::Stop => tracing::info!("stopping: cancelling what runs"),
                 }
                 told.send_replace(next);
             }
-            // The loop ends by itself; the sender must outlive it.
-            std::future::pending::<()>().await;
         });
         driver::run(options, ending).await
-    })
+    });
+    // Threads that watch steps do not end before the steps do.
+    runtime.shutdown_background();
+    ended
 }
 
 /// Logging to stderr: warnings with `-q`, more with each `-v`.
@@ -205,6 +211,7 @@ fn parse(args: &[OsString]) -> Result<Cli, Unparsed> {
 /// `xene-agent`: parses the process's arguments, runs the agent, tells errors; returns the exit status.
 #[expect(clippy::print_stderr, reason = "this is where a person is told")]
 pub fn main() -> ExitCode {
+    become_parent_if_asked();
     let args: Vec<OsString> = std::env::args_os().collect();
     let cli = match parse(&args) {
         Ok(cli) => cli,

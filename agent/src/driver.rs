@@ -20,7 +20,7 @@ use crate::{
         Agent, Config,
         event::{Effect, Effects, Event, JournalChange, RunRow},
     },
-    exec::{Exec, ExecConfig, ExecEvent, find_cgroup, sweep_stale},
+    exec::{Exec, ExecConfig, ExecEvent, Held, find_cgroup, sweep_stale},
     journal::{Journal, JournalError},
     lmdb::{CommitError, DataLock, LockError},
     logs::{Limits, Logs, RunLog},
@@ -34,6 +34,7 @@ use crate::{
         token::{JoinToken, TokenError},
         upload::{LogSource, Uploads},
     },
+    told::ToldFiles,
 };
 
 /// Facts of the session and of processes wait here while the machine is busy: a controller that says more slows down
@@ -107,6 +108,19 @@ pub enum Ending {
     Drain,
     /// Cancel what runs (the second).
     Stop,
+    /// End at once, and leave what runs to the next process (SIGHUP).
+    Leave,
+}
+
+impl Ending {
+    /// What one more SIGTERM or Ctrl-C means.
+    pub fn next(self) -> Self {
+        match self {
+            Self::No => Self::Drain,
+            Self::Drain | Self::Stop => Self::Stop,
+            Self::Leave => Self::Leave,
+        }
+    }
 }
 
 /// The built-in labels with an operator's own, which win.
@@ -148,6 +162,7 @@ struct Driver {
     files: ContentStore,
     downloads: Downloads,
     artifacts: ArtifactUploads,
+    told: ToldFiles,
     /// Specs all of whose files are here.
     complete: mpsc::UnboundedReceiver<SpecHash>,
     /// When files that nobody needs are looked for; `None`: no spec has gone since.
@@ -181,19 +196,20 @@ impl Driver {
             cache_dir: data.join("cache"),
             files: files.clone(),
             cgroup: find_cgroup(&data.join("work")),
+            outlives: true,
         };
-        let swept = sweep_stale(&work).map_err(system("what a crash left can't be swept"))?;
-        if !swept.is_empty() {
-            tracing::warn!(processes = swept.join(", "), "ended what an agent that crashed had left running");
-        }
         let (journal, mut recovered) = Journal::open(data)?;
         // A spec without its files is none: it is asked for again.
         recovered.specs.retain(|_, bytes| {
             CompiledPipeline::decode(bytes).is_ok_and(|spec| spec.files.iter().all(|file| files.has(&file.hash)))
         });
+        let told = ToldFiles::open(&data.join("told"));
+        let (mut told, found) = told.map_err(system("what runs were told can't be kept"))?;
+        for run in told.runs(&found).into_iter().filter(|run| !recovered.runs.contains_key(run)) {
+            told.forget(run);
+        }
+        recovered.told = found;
         let logs = Logs::open(&data.join("logs"), Limits::default()).map_err(system("logs can't be kept"))?;
-        let (sender, processes) = mpsc::channel(EVENTS);
-        let exec = Exec::new(work, sender).map_err(system("steps can't be run"))?;
 
         let mut open_logs = HashMap::new();
         let uploads = Uploads::default();
@@ -222,6 +238,13 @@ impl Driver {
             mutant: None,
         };
         let (agent, effects) = Agent::new(clock::now(), config, recovered);
+        let swept = sweep_stale(&work, |run| agent.goes_on(run));
+        let swept = swept.map_err(system("what a crash left can't be swept"))?;
+        if !swept.is_empty() {
+            tracing::warn!(processes = swept.join(", "), "ended what an agent that crashed had left running");
+        }
+        let (sender, processes) = mpsc::channel(EVENTS);
+        let exec = Exec::new(work, sender).map_err(system("steps can't be run"))?;
         let (sender, sessions) = mpsc::channel(EVENTS);
         let client = ClientConfig::new(options.controller);
         let artifacts = ArtifactUploads::new(files.clone());
@@ -242,6 +265,7 @@ impl Driver {
             files,
             downloads,
             artifacts,
+            told,
             complete,
             sweep_at: Some(tokio::time::Instant::now() + SWEEP_AFTER),
             identity,
@@ -276,14 +300,16 @@ impl Driver {
             let event = tokio::select! {
                 biased;
                 Some((number, result)) = self.committed.1.recv() => {
-                    if let Err(error) = result {
-                        self.end_steps().await;
-                        return Err(error.into());
-                    }
+                    // What runs goes on: a process that can write the journal finds it.
+                    result?;
                     self.commits.durable(number);
                     continue;
                 }
-                Some(ExecEvent { id, exit }) = self.processes.recv() => Event::StepExited { id, exit },
+                Some(ExecEvent { id, exit, held }) = self.processes.recv() => {
+                    self.take(Event::StepExited { id, exit });
+                    held.inspect(Held::release);
+                    continue;
+                }
                 Some(spec) = self.complete.recv() => Event::FilesReady(spec),
                 Some(event) = self.sessions.recv() => match self.session_event(event) {
                     Some(event) => event,
@@ -305,7 +331,12 @@ impl Driver {
                         continue;
                     }
                     told = wanted;
-                    if wanted == Ending::Drain { Event::DrainRequested } else { Event::StopRequested }
+                    match wanted {
+                        Ending::No => continue,
+                        Ending::Drain => Event::DrainRequested,
+                        Ending::Stop => Event::StopRequested,
+                        Ending::Leave => break,
+                    }
                 }
             };
             self.take(event);
@@ -328,7 +359,13 @@ impl Driver {
     /// Kills every step, and waits until their trees are gone.
     async fn end_steps(&mut self) {
         self.exec.kill_all();
-        let ended = async { while self.exec.running() > 0 && self.processes.recv().await.is_some() {} };
+        let ended = async {
+            while self.exec.running() > 0
+                && let Some(event) = self.processes.recv().await
+            {
+                event.held.inspect(Held::release);
+            }
+        };
         if tokio::time::timeout(KILLED_WITHIN, ended).await.is_err() {
             tracing::error!("processes of steps do not end");
         }
@@ -418,6 +455,7 @@ impl Driver {
                 }
             }
             Effect::ConfirmIntent(run) => self.take(Event::IntentDurable(run)),
+            Effect::Remember { run, told } => self.told.remember(run, &told),
             Effect::SpawnStep(command) => {
                 let log = self.log(command.id.run);
                 self.exec.spawn(*command, log);
@@ -430,6 +468,7 @@ impl Driver {
             Effect::LogNote { run, text } => self.log(run).note(&text),
             Effect::FinishRun { run, keep_workspace } => {
                 self.log(run).seal();
+                self.told.forget(run);
                 drop(self.exec.finish_run(run, keep_workspace));
                 self.check_delivered(run);
             }

@@ -19,4 +19,5 @@ pub mod logs;
 pub mod matrix;
 pub mod memory;
 pub mod session;
+pub mod told;
 pub mod usage;

@@ -188,6 +188,7 @@ pub enum Command {
 
 /// Parses the process's arguments, runs the command, tells errors; returns the exit status.
 pub fn main() -> ExitCode {
+    xene_agent::exec::become_parent_if_asked();
     let args: Vec<_> = std::env::args_os().collect();
     let cli = match settings::parse(args.iter().cloned()) {
         Ok(cli) => cli,

@@ -21,7 +21,7 @@ use xene_agent::{
         event::keeps_workspace,
         run::{Input, Output, RunMachine},
     },
-    exec::{Exec, ExecConfig, ExecEvent, find_cgroup},
+    exec::{Exec, ExecConfig, ExecEvent, Held, find_cgroup},
     logs::{Limits, Logs, RunLog},
 };
 use xene_schemas::{
@@ -133,7 +133,8 @@ impl Local {
     ) -> Result<Self, LocalError> {
         let work_dir = folder.join("work");
         let cgroup = find_cgroup(&work_dir);
-        let config = ExecConfig { work_dir, cache_dir: cache.to_owned(), files, cgroup: cgroup.clone() };
+        let config =
+            ExecConfig { work_dir, cache_dir: cache.to_owned(), files, cgroup: cgroup.clone(), outlives: false };
         let (sender, processes) = mpsc::channel(EVENTS);
         let exec = Exec::new(config, sender).map_err(failed("steps can't be run"))?;
         let logs = Logs::open(&folder.join("logs"), Limits::default()).map_err(failed("logs can't be kept"))?;
@@ -188,7 +189,10 @@ impl Local {
                 Some(Decision { task, approved, by }) = decisions.recv() => {
                     course.take(Input::Decided { task, approved, by });
                 }
-                Some(ExecEvent { id, exit }) = self.processes.recv() => course.take(Input::StepExited(id, exit)),
+                Some(ExecEvent { id, exit, held }) = self.processes.recv() => {
+                    held.inspect(Held::release);
+                    course.take(Input::StepExited(id, exit));
+                }
                 () = alarm.due() => course.take(Input::Timeout),
             }
         }

@@ -14,5 +14,6 @@ mod logs;
 mod main_job;
 mod operators;
 mod plan;
+mod restarts;
 mod run;
 mod workflow_tests;

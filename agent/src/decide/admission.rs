@@ -141,6 +141,11 @@ impl Slots {
         }
     }
 
+    /// A task has had a slot since before this process: it keeps it, even if there are fewer by now.
+    pub(super) fn keep(&mut self, run: RunName, task: String) {
+        self.taken.insert((run, task));
+    }
+
     /// A task gives its slot back, or wants none any more; the answer is who has it now.
     pub fn give_back(&mut self, run: RunName, task: &str) -> Option<(RunName, String)> {
         let entry = (run, task.to_owned());

@@ -11,8 +11,10 @@ use xene_schemas::{
     wire::control::{AgentMessage, ControllerMessage, SkippedSlot, StoreSeen},
 };
 
-/// One process of a run: which step of which attempt of which task.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+use super::resume::Told;
+
+/// One process of a run: which step of which attempt of which task. Of one task, a later one is greater.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct StepId {
     /// The run.
     pub run: RunName,
@@ -58,7 +60,7 @@ pub enum Event {
 }
 
 /// How a step's process ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepExit {
     /// How the leader ended.
     pub status: ExitStatus,
@@ -69,7 +71,7 @@ pub struct StepExit {
 }
 
 /// How a process ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ExitStatus {
     /// It exited with this code.
     Code(i32),
@@ -77,6 +79,8 @@ pub enum ExitStatus {
     Signal(i32),
     /// It could not be started; a sentence says why.
     StartFailed(String),
+    /// An earlier process of the agent has started it, and nobody knows how it ended.
+    Lost,
     /// These files were saved: the end of [`Program::Save`].
     Saved(Vec<Artifact>),
     /// Files could not be saved; a sentence without its subject says why.
@@ -84,7 +88,7 @@ pub enum ExitStatus {
 }
 
 /// Why outputs can't be taken.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum OutputsError {
     /// A value or the whole is above its cap.
     #[error("{what} is {size} bytes, above the limit of {limit}")]
@@ -116,7 +120,14 @@ pub enum Effect {
     Disconnect,
     /// Feed [`Event::IntentDurable`] back at once.
     ConfirmIntent(RunName),
-    /// Start a process.
+    /// Write down what the machine of a run is told, before anything that follows from it.
+    Remember {
+        /// Which run's.
+        run: RunName,
+        /// What.
+        told: Told,
+    },
+    /// Start a process, or go on with one that an earlier process of the agent has started.
     SpawnStep(Box<StepCommand>),
     /// Signal every process of a step.
     SignalStep {
@@ -345,6 +356,8 @@ pub struct Recovered {
     pub specs: BTreeMap<SpecHash, Vec<u8>>,
     /// Due times without a run that the controller may not have, by number.
     pub skipped: BTreeMap<u64, SkippedSlot>,
+    /// What the machines of runs that had not ended were told. Not of the journal, and of no use after a reboot.
+    pub told: BTreeMap<RunName, Vec<Told>>,
     /// The store last spoken to.
     pub store: Option<StoreSeen>,
     /// The boot that the claims were last live in.

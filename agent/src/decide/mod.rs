@@ -8,6 +8,7 @@ pub mod event;
 mod lease;
 pub mod mutant;
 mod outbox;
+pub mod resume;
 pub mod run;
 mod runs;
 mod skipped;
@@ -149,12 +150,14 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// A machine that starts with what the journal held.
-    pub fn new(now: Now, config: Config, recovered: Recovered) -> (Self, Effects) {
+    /// A machine that starts with what the journal held. Its first effects ask again for the steps that were running.
+    pub fn new(now: Now, config: Config, mut recovered: Recovered) -> (Self, Effects) {
         let mut fx = Effects::default();
         let mutants = config.mutants();
         let rebooted = recovered.boot_id.as_ref().is_some_and(|boot| *boot != config.boot_id);
         if recovered.boot_id.as_ref() != Some(&config.boot_id) {
+            // No process outlives the host's boot.
+            recovered.told.clear();
             fx.commit.push(JournalChange::PutBoot(config.boot_id.clone()));
         }
         let specs =
@@ -201,9 +204,15 @@ impl Agent {
         for (key, row) in recovered.claims {
             agent.recover_claim(key, row);
         }
+        let mut wanted = Vec::new();
         for (run, row) in recovered.runs {
             let facts = recovered.facts.get(&run).cloned().unwrap_or_default();
-            agent.recover_run(now, run, row, facts, &mut fx);
+            let told = recovered.told.remove(&run).unwrap_or_default();
+            wanted.extend(agent.recover_run(now, run, row, facts, told, &mut fx).into_iter().map(|task| (run, task)));
+        }
+        // Once all have back what they had.
+        for (run, task) in wanted {
+            agent.want_slot(now, run, task, &mut fx);
         }
         agent.remove_unused_specs(&mut fx);
         agent.advance(now, &mut fx);

@@ -64,6 +64,13 @@ impl Outbox {
         self.first
     }
 
+    /// True if these are the run's facts from its first on, as far as they are kept here; there may be more.
+    pub(super) fn begins(&self, all: &[RunEvent]) -> bool {
+        let first = usize::try_from(self.first).unwrap_or(usize::MAX);
+        all.get(first..)
+            .is_some_and(|rest| self.facts.len() <= rest.len() && self.facts.iter().eq(&rest[..self.facts.len()]))
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.facts.is_empty()
     }

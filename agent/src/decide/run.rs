@@ -24,6 +24,7 @@ use std::{
 };
 
 use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
 use xene_schemas::{
     meta::{AgentName, Epoch, RunName},
     phase::{Reason, RunPhase, TaskPhase},
@@ -45,7 +46,7 @@ use super::{
 };
 
 /// What happened to a run.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Input {
     /// Begin. Only once, first.
     Start,

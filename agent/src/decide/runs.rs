@@ -22,6 +22,7 @@ use super::{
     event::{Effect, Effects, JournalChange, RunRow, RunState, keeps_workspace},
     mutant::Mutant,
     outbox::Outbox,
+    resume::Told,
     run::{Input, Output, RunMachine},
     spec::{ReadSpec, Spec},
     time::{BootTime, Now},
@@ -121,12 +122,12 @@ pub(super) struct RunEntry {
     pub(super) key: PipelineKey,
     pub(super) row: RunRow,
     pub(super) outbox: Outbox,
-    spec: Option<ReadSpec>,
+    pub(super) spec: Option<ReadSpec>,
     given: Given,
-    machine: Option<RunMachine>,
+    pub(super) machine: Option<RunMachine>,
     /// The slot that it starts for.
     slot: Option<Slot>,
-    cancelled_by: Option<String>,
+    pub(super) cancelled_by: Option<String>,
     log_delivered: bool,
     pub(super) artifacts: RunArtifacts,
 }
@@ -148,15 +149,17 @@ impl RunEntry {
 }
 
 impl Agent {
-    /// What the journal held of a run that an earlier process had: nothing of it runs any more.
+    /// What the journal held of a run that an earlier process had: it goes on if its machine was `told` enough, which
+    /// gives the tasks that want a slot; otherwise it ends.
     pub(super) fn recover_run(
         &mut self,
         now: Now,
         run: RunName,
         row: RunRow,
         facts: BTreeMap<u64, RunEvent>,
+        told: Vec<Told>,
         fx: &mut Effects,
-    ) {
+    ) -> Vec<String> {
         let key = row.spec.key();
         let spec = self.specs.get(&row.spec.spec_hash).cloned();
         let state = row.state;
@@ -166,7 +169,7 @@ impl Agent {
                 claim.waiting.push_back(Waiting { since: now.boot, replaces: false, what });
                 self.parked.insert(key);
             }
-            return;
+            return Vec::new();
         }
         let (epoch, from_controller) = (row.epoch, row.from_controller);
         let outbox = Outbox::recovered(row.acknowledged, facts);
@@ -184,6 +187,11 @@ impl Agent {
         };
         self.runs.insert(run, entry);
         self.recover_artifacts(run, fx);
+        if let RunState::Intent | RunState::Started = state
+            && let Some(wanted) = self.resume_run(now, run, told, fx)
+        {
+            return wanted;
+        }
         match state {
             // Given back before it could start, so that the controller has it again.
             RunState::Intent if from_controller && !self.is_claimed(&key, epoch) => {
@@ -205,6 +213,7 @@ impl Agent {
                 fx.then.extend(settled.then_some(Effect::SettleRun(run)));
             }
         }
+        Vec::new()
     }
 
     /// The controller made a run. Repeated until its first fact has come, so a known one is no news.
@@ -389,6 +398,8 @@ impl Agent {
         fx.commit.push(JournalChange::PutRun(run, entry.row.clone()));
         let (row, given) = (entry.row.clone(), std::mem::take(&mut entry.given));
         let (agent, Given { payload, reused }) = (self.config.name.clone(), given);
+        let told = Told::Made { payload: payload.clone(), reused: reused.clone() };
+        fx.now.push(Effect::Remember { run, told });
         let machine = RunMachine::new(run, row.spec.clone(), spec, agent, row.epoch, payload, reused);
         entry.machine = Some(machine);
         if !row.from_controller {
@@ -425,6 +436,7 @@ impl Agent {
         let mut inputs = VecDeque::from([(run, input)]);
         while let Some((run, input)) = inputs.pop_front() {
             let Some(machine) = self.runs.get_mut(&run).and_then(|entry| entry.machine.as_mut()) else { continue };
+            fx.now.push(Effect::Remember { run, told: Told::Happened { now, input: input.clone() } });
             let outputs = machine.handle(now, input);
             let ended = machine.is_ended();
             match machine.next_timeout().filter(|_| !ended) {
@@ -461,6 +473,13 @@ impl Agent {
         }
     }
 
+    /// A task asks for a slot again.
+    pub(super) fn want_slot(&mut self, now: Now, run: RunName, task: String, fx: &mut Effects) {
+        if self.slots.want(run, task.clone()) {
+            self.drive(now, run, Input::SlotGranted(task), fx);
+        }
+    }
+
     /// A run that never began ends.
     fn end_unstarted(&mut self, now: Now, run: RunName, reason: Reason, message: &str, fx: &mut Effects) {
         let Some(entry) = self.runs.get(&run) else { return };
@@ -474,7 +493,7 @@ impl Agent {
     }
 
     /// The last fact of a run is out.
-    fn finish(&mut self, now: Now, run: RunName, success: bool, fx: &mut Effects) {
+    pub(super) fn finish(&mut self, now: Now, run: RunName, success: bool, fx: &mut Effects) {
         let Some(entry) = self.runs.get_mut(&run) else { return };
         entry.row.state = RunState::Ended;
         entry.machine = None;

@@ -7,9 +7,10 @@ use std::{
 };
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 /// A reading of an elapsed-time clock: nanoseconds since the host's boot. Compares only within one host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct BootTime(u64);
 
 impl BootTime {
@@ -46,7 +47,7 @@ impl Sub<Duration> for BootTime {
 }
 
 /// Both clocks at one instant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Now {
     /// Elapsed time: decides leases and timers.
     pub boot: BootTime,

@@ -8,6 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use xene_schemas::meta::RunName;
+
 /// The cgroup below which those of steps are made, for an agent that works in `work_dir`: made if that is possible.
 ///
 /// `None` if there is no cgroup v2, it may not be written, or the kernel is too old to kill a cgroup (before 5.14).
@@ -35,10 +37,16 @@ fn own_group(mounts: &str, own: &str) -> Option<PathBuf> {
     Some(Path::new(mount).join(path))
 }
 
-/// Kills whatever is in the steps' cgroups below `parent`, and removes those that are empty.
-pub(super) fn sweep(parent: &Path) {
+/// Kills whatever is in the steps' cgroups below `parent`, but for those of runs that go on, and removes those that are
+/// empty.
+pub(super) fn sweep(parent: &Path, goes_on: impl Fn(RunName) -> bool) {
     let Ok(entries) = read_dir(parent) else { return };
     for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        let name = entry.file_name();
+        let run = name.to_str().and_then(|name| name.split_once('-')).and_then(|(run, _)| run.parse().ok());
+        if run.is_some_and(&goes_on) {
+            continue;
+        }
         let _ = write(entry.path().join("cgroup.kill"), "1");
         let _ = remove_dir(entry.path());
     }
@@ -55,6 +63,16 @@ impl StepGroup {
     pub(super) fn new(parent: &Path, name: &str) -> io::Result<Self> {
         let path = parent.join(name);
         create_dir(&path).map(|()| Self { path })
+    }
+
+    /// One that was made before.
+    pub(super) fn at(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Moves a process in. What it has started before stays where it was.

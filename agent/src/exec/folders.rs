@@ -1,7 +1,7 @@
 //! Folders of runs: what a run's steps find on the disk, and how it goes away.
 //!
 //! ```text
-//! WORK/RUN/workspace/CONTEXT   $XENE_WORKSPACE        WORK/RUN/TASK.script, TASK.output
+//! WORK/RUN/workspace/CONTEXT   $XENE_WORKSPACE        WORK/RUN/TASK.script, TASK.output, TASK.step (of its shim)
 //! WORK/RUN/workspace/%new-N    a workspace that is being made
 //! WORK/RUN/tmp                 $TMPDIR                WORK/RUN/payload   $XENE_PAYLOAD
 //! WORK/RUN/kept                the workspace stays    WORK/.trash        on its way out
@@ -10,17 +10,28 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions},
     io::{self, ErrorKind},
-    os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    },
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use rustix::fs::OFlags;
 use xene_schemas::meta::{Name, PipelineKey, RunName};
 
+use crate::clock;
+
 const TRASH: &str = ".trash";
-/// Numbers the files of steps and the folders in the trash: unique within this process.
-static NEXT: AtomicU64 = AtomicU64::new(0);
+/// How the name of a workspace that is being made begins.
+const NEW: &str = "%new-";
+/// Numbers the files of steps and the folders in the trash. No earlier process of this boot has used them: none makes one
+/// each nanosecond.
+static NEXT: LazyLock<AtomicU64> = LazyLock::new(|| AtomicU64::new(clock::now().boot.as_nanos()));
 
 fn next() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
@@ -29,7 +40,7 @@ fn next() -> u64 {
 /// The folders of one step.
 #[derive(Debug)]
 pub(super) struct StepFolders {
-    /// Of this step alone, within this process.
+    /// Of this step alone.
     pub(super) number: u64,
     pub(super) workspace: PathBuf,
     pub(super) tmp: PathBuf,
@@ -83,6 +94,11 @@ impl StepFolders {
     }
 }
 
+/// The file of the shim of a task's step. Steps of a task come one after another, so they share one.
+pub(super) fn state_of(work: &Path, run: RunName, task: &str) -> PathBuf {
+    work.join(run.to_string()).join(format!("{}.step", folder_of(task)))
+}
+
 /// Where the workspace of a context lies.
 pub(super) fn workspace_of(work: &Path, run: RunName, context: &str) -> PathBuf {
     work.join(run.to_string()).join("workspace").join(folder_of(context))
@@ -90,7 +106,7 @@ pub(super) fn workspace_of(work: &Path, run: RunName, context: &str) -> PathBuf 
 
 /// Where a workspace is made before it is moved to its place; nothing lies there.
 pub(super) fn new_workspace(work: &Path, run: RunName) -> PathBuf {
-    work.join(run.to_string()).join("workspace").join(format!("%new-{}", next()))
+    work.join(run.to_string()).join("workspace").join(format!("{NEW}{}", next()))
 }
 
 /// The file of a step with these bytes. Steps of a task come one after another, so they share one: a file that is made
@@ -166,8 +182,9 @@ pub(super) fn remove_run(work: &Path, run: RunName) -> io::Result<()> {
     }
 }
 
-/// Removes the folders of runs that nobody wanted kept, and what is in the trash. For the start.
-pub(super) fn remove_stale(work: &Path) -> io::Result<()> {
+/// Removes the folders of runs that nobody wanted kept and that do not go on, workspaces that were being made, and what
+/// is in the trash. For the start.
+pub(super) fn remove_stale(work: &Path, goes_on: impl Fn(RunName) -> bool) -> io::Result<()> {
     let trash = trash(work)?;
     let mut doomed = Vec::new();
     for entry in fs::read_dir(&trash)?.collect::<Result<Vec<_>, _>>()? {
@@ -182,9 +199,20 @@ pub(super) fn remove_stale(work: &Path) -> io::Result<()> {
     }
     for entry in fs::read_dir(work)? {
         let path = entry?.path();
-        let is_run =
-            path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.parse::<RunName>().is_ok());
-        if is_run && !path.join("kept").exists() {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let Some(run) = name.and_then(|name| name.parse::<RunName>().ok()) else { continue };
+        let unfinished = if goes_on(run) {
+            let entries = fs::read_dir(path.join("workspace")).into_iter().flatten().flatten();
+            entries
+                .filter(|entry| entry.file_name().as_bytes().starts_with(NEW.as_bytes()))
+                .map(|entry| entry.path())
+                .collect()
+        } else if path.join("kept").exists() {
+            Vec::new()
+        } else {
+            vec![path]
+        };
+        for path in unfinished {
             let to = trash.join(next().to_string());
             fs::rename(path, &to)?;
             doomed.push(to);
@@ -333,7 +361,10 @@ mod tests {
         fs::create_dir_all(work.path().join(TRASH).join("7/x")).unwrap();
         fs::create_dir(work.path().join("not-a-run")).unwrap();
         keep_run(work.path(), run(1)).unwrap();
-        remove_stale(work.path()).unwrap();
+        let (going_on, half) = (make(work.path(), 3, "default", None), new_workspace(work.path(), run(3)));
+        fs::create_dir(&half).unwrap();
+        remove_stale(work.path(), |name| name == run(3)).unwrap();
+        assert!(going_on.workspace.exists() && going_on.script.exists() && !half.exists());
         assert!(kept.workspace.exists() && work.path().join("not-a-run").exists());
         assert!(!lost.workspace.exists());
         assert_eq!(fs::read_dir(work.path().join(TRASH)).unwrap().count(), 0);

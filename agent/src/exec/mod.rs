@@ -7,6 +7,7 @@ mod lay;
 mod outputs;
 mod processes;
 mod save;
+mod shim;
 mod step;
 
 use std::{
@@ -15,19 +16,18 @@ use std::{
     os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
-use tokio::{
-    runtime::Handle,
-    signal::unix::{SignalKind, signal},
-    sync::mpsc::Sender,
-    task::JoinHandle,
-};
+use tokio::{runtime::Handle, sync::mpsc::Sender, task::JoinHandle};
 use xene_schemas::meta::RunName;
 
-pub use self::cgroup::find as find_cgroup;
-use self::{environment::Account, step::Running};
+pub use self::{cgroup::find as find_cgroup, shim::become_parent_if_asked};
+use self::{
+    environment::Account,
+    processes::Process,
+    shim::Parent,
+    step::{Live, Running},
+};
 use crate::{
     content::ContentStore,
     decide::event::{Signal, StepCommand, StepExit, StepId},
@@ -44,18 +44,34 @@ pub struct ExecConfig {
     /// Where files that travel are taken from.
     pub files: ContentStore,
     /// Below which cgroup each step gets one of its own, from [`find_cgroup`]. Without, a step's processes are found
-    /// by descent, process group and environment; the last can fail only for one that has cleared its environment,
-    /// which then goes once no other step runs.
+    /// as what lives below its shim.
     pub cgroup: Option<PathBuf>,
+    /// Whether steps outlive this process, so that the next one goes on with them.
+    pub outlives: bool,
 }
 
 /// A step has ended, and its whole process tree is gone.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct ExecEvent {
     /// Which step.
     pub id: StepId,
     /// How.
     pub exit: StepExit,
+    /// What is kept of it.
+    pub held: Option<Held>,
+}
+
+/// What is kept of a step that has ended, so that the next process of the agent could still learn how.
+#[derive(Debug)]
+pub struct Held {
+    live: Arc<Live>,
+}
+
+impl Held {
+    /// Lets go of it. For when its end is remembered, or this process has no next one.
+    pub fn release(&self) {
+        self.live.release();
+    }
 }
 
 /// The executor. Cheap to clone. Each step that runs takes one thread of tokio's pool for blocking work.
@@ -70,51 +86,40 @@ struct Shared {
     account: Account,
     events: Sender<ExecEvent>,
     runtime: Handle,
+    parent: Parent,
     running: Mutex<HashMap<StepId, Arc<Running>>>,
 }
 
 impl Exec {
-    /// An executor that reports to `events`. Makes its folders, and this process the one that adopts orphans of steps.
-    /// Call [`sweep_stale`] before, and this within a tokio runtime.
+    /// An executor that reports to `events`. Makes its folders, and starts the process that steps descend from: `main`
+    /// has to call [`become_parent_if_asked`] first. Call [`sweep_stale`] before, and this within a tokio runtime.
     ///
     /// # Errors
-    /// If a folder can't be made, or the system refuses the adoption.
+    /// If a folder can't be made, or the process not be started.
     pub fn new(config: ExecConfig, events: Sender<ExecEvent>) -> io::Result<Self> {
         folders::make_folder(&config.work_dir)?;
         folders::make_folder(&config.cache_dir)?;
         // Steps see these paths, and run in other folders.
         let (work_dir, cache_dir) = (config.work_dir.canonicalize()?, config.cache_dir.canonicalize()?);
         let config = ExecConfig { work_dir, cache_dir, ..config };
-        processes::become_subreaper()?;
-        let mut child_ended = signal(SignalKind::child())?;
-        let shared = Arc::new(Shared {
-            config,
-            account: Account::own(),
-            events,
-            runtime: Handle::current(),
-            running: Mutex::default(),
-        });
-        let alive = Arc::downgrade(&shared);
-        tokio::spawn(async move {
-            // Orphans that end while their step goes on would stay as zombies. There is no hurry: steps end faster.
-            while child_ended.recv().await.is_some() && alive.strong_count() > 0 {
-                tokio::time::sleep(REAP_DELAY).await;
-                processes::adopted();
-            }
-        });
+        let parent = Parent::start(&config.work_dir)?;
+        let (account, runtime) = (Account::own(), Handle::current());
+        let shared = Arc::new(Shared { config, account, events, runtime, parent, running: Mutex::default() });
         Ok(Self { shared })
     }
 
-    /// Starts a step. Never waits: that it could not be started is told like any other end.
+    /// Starts a step, or goes on with one that an earlier process has started. Never waits: that it could not be started
+    /// is told like any other end.
     pub fn spawn(&self, command: StepCommand, log: Arc<RunLog>) {
         let running = Arc::new(Running::new(log));
         self.lock().insert(command.id.clone(), running.clone());
         let shared = self.shared.clone();
         self.shared.runtime.spawn_blocking(move || {
-            let exit = step::run(&shared, &command, &running);
+            let (exit, live) = step::run(&shared, &command, &running);
             shared.lock().remove(&command.id);
+            let held = live.map(|live| Held { live });
             // Only the end of the whole agent drops the receiver.
-            let _ = shared.events.blocking_send(ExecEvent { id: command.id, exit });
+            let _ = shared.events.blocking_send(ExecEvent { id: command.id, exit, held });
         });
     }
 
@@ -168,33 +173,47 @@ impl Shared {
     }
 }
 
-/// Kills what a crashed predecessor's steps left behind, and removes the folders of its runs, save kept ones. For the
-/// start, with the data folder's lock held; blocks. Gives the names of what was killed.
+/// Kills what a predecessor's steps left behind, and removes the folders of its runs, save kept ones and those of runs
+/// that go on. For the start, with the data folder's lock held; blocks. Gives the names of what was killed.
 ///
 /// # Errors
 /// If the folders can't be read or removed.
-pub fn sweep_stale(config: &ExecConfig) -> io::Result<Vec<String>> {
+pub fn sweep_stale(config: &ExecConfig, goes_on: impl Fn(RunName) -> bool) -> io::Result<Vec<String>> {
     folders::make_folder(&config.work_dir)?;
     let work_dir = config.work_dir.canonicalize()?;
     if let Some(parent) = &config.cgroup {
-        cgroup::sweep(parent);
+        cgroup::sweep(parent, &goes_on);
     }
-    let mut names = Vec::new();
-    // What they start between the look and the kill is found by the next look.
-    for _ in 0..STALE_ROUNDS {
-        let stale = processes::working_below(&slashed(&work_dir));
-        if stale.is_empty() {
-            break;
+    let mut kept = Vec::new();
+    for entry in std::fs::read_dir(&work_dir)?.flatten() {
+        if entry.file_name().to_str().and_then(|name| name.parse().ok()).is_some_and(&goes_on) {
+            kept.extend(shim::holders(&entry.path()));
         }
-        names.extend(stale.iter().map(|process| process.name.clone()));
-        processes::kill_each(&stale, STALE_LIMIT);
     }
-    folders::remove_stale(&work_dir).map(|()| names)
+    let below = slashed(&work_dir);
+    let run_of = |workspace: &[u8]| -> Option<RunName> {
+        let run = workspace.strip_prefix(&below[..])?.split(|byte| *byte == b'/').next()?;
+        str::from_utf8(run).ok()?.parse().ok()
+    };
+    let is_kept = |process: &Process| kept.contains(&process.pid);
+    let shims = || processes::with_command_line(|line| shim::is_of(&work_dir, line));
+    let steps = || {
+        let shims = shims();
+        let spared: Vec<_> = kept.iter().flat_map(|shim| processes::below(*shim, &[])).collect();
+        let mut doomed: Vec<_> = shims.iter().filter(|shim| !is_kept(shim)).flat_map(Process::below).collect();
+        doomed.extend(processes::with_variable("XENE_WORKSPACE", |value| {
+            value.starts_with(&below) && !run_of(value).is_some_and(&goes_on)
+        }));
+        doomed.retain(|process| !shims.contains(process) && !spared.contains(process));
+        doomed
+    };
+    let kill = |found: &[Process]| processes::kill_each(found, processes::KILL_LIMIT);
+    let names = processes::end_all(steps, kill);
+    // Last, so that what is below them is found as long as they live.
+    processes::end_all(|| shims().into_iter().filter(|shim| !is_kept(shim)).collect(), kill);
+    folders::remove_stale(&work_dir, goes_on)?;
+    Ok(names)
 }
-
-const REAP_DELAY: Duration = Duration::from_millis(500);
-const STALE_ROUNDS: usize = 20;
-const STALE_LIMIT: Duration = Duration::from_secs(5);
 
 fn slashed(path: &Path) -> Vec<u8> {
     [path.as_os_str().as_bytes(), b"/"].concat()

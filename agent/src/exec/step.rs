@@ -2,24 +2,16 @@
 //! a slow disk holds up neither the session nor other steps.
 
 use std::{
-    fs::File,
     io::{self, Read as _},
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::{
-            ffi::OsStrExt as _,
-            process::{CommandExt as _, ExitStatusExt as _},
-        },
-    },
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use rustix::{
     event::{PollFd, PollFlags, poll},
-    process::{Pid, PidfdFlags, kill_process_group, pidfd_open},
+    process::{Pid, kill_process_group},
 };
 use xene_schemas::wire::logs::{RecordKind, StepHead};
 
@@ -27,24 +19,20 @@ use super::{
     Shared,
     cgroup::StepGroup,
     environment,
-    folders::{self, Needs, StepFolders},
+    folders::{self, Needs, StepFolders, state_of},
     lay, outputs,
-    processes::{self, Tree, kill_each, signal_each, timespec},
+    processes::{self, KILL_LIMIT, kill_each, signal_each, timespec},
     save,
+    shim::{self, Ended, Found, Kept, Order, Refused, Shim},
 };
 use crate::{
     clock,
-    decide::{
-        event::{ExitStatus, Program, Signal, StepCommand, StepExit},
-        time::BootTime,
-    },
+    decide::event::{ExitStatus, Program, Signal, StepCommand, StepExit},
     logs::RunLog,
 };
 
-/// How long pipes may stay open after the leader's end, for a descendant that still has something to say.
-const PIPE_GRACE: Duration = Duration::from_millis(100);
-/// How long killed processes may take to go. One that hangs in the kernel is left, and logged.
-const KILL_LIMIT: Duration = Duration::from_secs(5);
+/// How long after the leader's end its descendants may go on, for one that still has something to say.
+const GRACE: Duration = Duration::from_millis(100);
 /// What one read takes at most: all that a pipe holds by default.
 const CHUNK: usize = 64 << 10;
 
@@ -61,20 +49,38 @@ enum State {
     Waiting(Option<Signal>),
     /// Its processes can be signalled. `Some` if they were.
     Started(Arc<Live>, Option<Signal>),
-    /// The leader's number means nothing any more.
+    /// Nothing of it lives.
     Over,
 }
 
-/// The processes of a started step.
+/// A started step.
 #[derive(Debug)]
-struct Live {
-    tree: Tree,
+pub(super) struct Live {
+    shim: Shim,
     group: Option<StepGroup>,
+    /// What a step that does not outlive this process is held by.
+    _way: Option<std::os::unix::net::UnixStream>,
 }
 
 impl Live {
+    /// True if anything but the leader lives.
+    fn has_others(&self) -> bool {
+        if self.shim.is_gone() {
+            !self.members().is_empty()
+        } else {
+            processes::lives_below(self.shim.pid, self.shim.leader)
+        }
+    }
+
+    /// All its processes that live. Without a shim they are those that carry its `XENE_OUTPUT`, which no other step that
+    /// runs has.
     fn members(&self) -> Vec<processes::Process> {
-        self.tree.members(&self.group.as_ref().map(StepGroup::pids).unwrap_or_default())
+        let grouped = self.group.as_ref().map(StepGroup::pids).unwrap_or_default();
+        if self.shim.is_gone() {
+            let output = self.shim.kept.output.as_os_str().as_encoded_bytes();
+            return processes::with_variable("XENE_OUTPUT", |value| value == output);
+        }
+        processes::below(self.shim.pid, &grouped)
     }
 
     /// Kills all there are, and waits until they have ended. One round: what they have started meanwhile is left.
@@ -82,27 +88,33 @@ impl Live {
         if let Some(group) = &self.group {
             group.kill();
         }
-        if let Some(leader) = Pid::from_raw(self.tree.leader) {
+        // The shim keeps the leader's number from being given to another.
+        if let Some(leader) = Pid::from_raw(self.shim.leader).filter(|_| !self.shim.is_gone()) {
             let _ = kill_process_group(leader, rustix::process::Signal::KILL);
         }
         kill_each(members, KILL_LIMIT);
     }
 
-    /// Kills rounds on rounds until nothing is left; gives the names of what there was.
+    /// Kills whatever there is until nothing is left; gives the names of what there was.
     fn sweep(&self) -> Vec<String> {
-        let (begun, mut names) = (clock::now().boot, Vec::new());
-        let mut seen = std::collections::BTreeSet::new();
-        loop {
-            let members = self.members();
-            if members.is_empty() {
-                return names;
+        processes::end_all(|| self.members(), |members| self.kill(members))
+    }
+
+    /// Lets go of the shim of a step that has ended.
+    pub(super) fn release(&self) {
+        self.shim.release();
+    }
+
+    /// How the leader ended. One whose shim was killed is taken for killed with it.
+    fn ended(&self, running: &Running, name: &str) -> ExitStatus {
+        match self.shim.ended() {
+            Some(Ended::Code(code)) => ExitStatus::Code(code),
+            Some(Ended::Signal(signal)) => ExitStatus::Signal(signal),
+            None => {
+                running
+                    .note(&format!("the process that xene keeps above step {name} was killed, and the step with it"));
+                ExitStatus::Signal(rustix::process::Signal::KILL.as_raw())
             }
-            names.extend(members.iter().filter(|p| seen.insert(p.pid)).map(|p| p.name.clone()));
-            if clock::now().boot.since(begun) > KILL_LIMIT {
-                tracing::error!(?names, "processes of a step can't be killed");
-                return names;
-            }
-            self.kill(&members);
         }
     }
 }
@@ -120,9 +132,7 @@ impl Running {
     pub(super) fn signal(&self, signal: Signal) {
         let begun = clock::now().boot;
         loop {
-            // Locked, so that the leader is not reaped and its number given to another meanwhile.
-            let mut state = self.lock();
-            let live = match &mut *state {
+            let live = match &mut *self.lock() {
                 State::Waiting(given) => {
                     *given = Some(signal);
                     return;
@@ -138,7 +148,6 @@ impl Running {
                 Signal::Terminate => signal_each(&members, rustix::process::Signal::TERM),
                 Signal::Kill => live.kill(&members),
             }
-            drop(state);
             // Nobody waits for its output any more.
             self.log.wake();
             if signal == Signal::Terminate || members.is_empty() || clock::now().boot.since(begun) > KILL_LIMIT {
@@ -163,41 +172,41 @@ impl Running {
             _ => None,
         }
     }
+
+    /// Takes what was started, or found; a signal that came before is not forgotten.
+    fn started(&self, live: Arc<Live>) {
+        let mut state = self.lock();
+        let State::Waiting(given) = *state else { return };
+        *state = State::Started(live, None);
+        drop(state);
+        if let Some(signal) = given {
+            self.signal(signal);
+        }
+    }
 }
 
-/// Runs a step to the end of its last process.
-pub(super) fn run(shared: &Shared, command: &StepCommand, running: &Running) -> StepExit {
-    let id = &command.id;
-    let nothing = |status| StepExit { status, outputs: Ok(Vec::new()), leftovers: Vec::new() };
+/// Runs a step to the end of its last process, or goes on with one that an earlier process of the agent has started. As
+/// long as the answer's second part is kept, the next one can do the same.
+pub(super) fn run(shared: &Shared, command: &StepCommand, running: &Running) -> (StepExit, Option<Arc<Live>>) {
+    let nothing = |status| (StepExit { status, outputs: Ok(Vec::new()), leftovers: Vec::new() }, None);
     if let Program::Save(patterns) = &command.program {
         return nothing(save::run(&shared.config, command, patterns, running));
     }
-    let head = StepHead { task: id.task.clone(), step: command.step_name.clone(), attempt: id.attempt };
-    let number = running.log.step(&head);
-    let mut process = match start(shared, command, running) {
-        Ok(Start::Started(process)) => process,
+    let live = match started(shared, command, running) {
+        Ok(Start::Started(live)) => live,
         Ok(Start::Signalled(signal)) => return nothing(ExitStatus::Signal(number_of(signal))),
+        Ok(Start::Lost) => return nothing(ExitStatus::Lost),
         Err(sentence) => return nothing(ExitStatus::StartFailed(sentence)),
     };
-    let mut pump = Pump::new(&mut process.child, running, number);
-    pump.until_ended(&process.ended);
-    pump.until_obeyed(&process.live);
-    // Not reaped yet, the leader's number still means its process group. What it left has been adopted by now.
-    let leftovers = if processes::adopted().is_empty() { Vec::new() } else { process.live.sweep() };
+    running.started(live.clone());
+    let mut pump = Pump::new(&live, running);
+    pump.until_ended();
+    pump.until_obeyed();
+    let leftovers = if live.has_others() { live.sweep() } else { Vec::new() };
     pump.drain();
     *running.lock() = State::Over;
-    let status = match processes::reap_leader(&mut process.child) {
-        Ok(status) => status.code().map(ExitStatus::Code).or_else(|| status.signal().map(ExitStatus::Signal)),
-        Err(error) => {
-            tracing::error!(%error, run = %id.run, "can't wait for a step's process");
-            None
-        }
-    };
-    StepExit {
-        status: status.unwrap_or_else(|| ExitStatus::StartFailed("its end could not be observed".to_owned())),
-        outputs: outputs::read(&process.output),
-        leftovers,
-    }
+    let (status, outputs) = (live.ended(running, &command.step_name), outputs::read(&live.shim.kept.output));
+    (StepExit { status, outputs, leftovers }, Some(live))
 }
 
 fn number_of(signal: Signal) -> i32 {
@@ -209,22 +218,40 @@ fn number_of(signal: Signal) -> i32 {
 
 /// A step that was asked for.
 enum Start {
-    Started(Box<Process>),
+    Started(Arc<Live>),
     /// A signal came first.
     Signalled(Signal),
+    /// An earlier process of the agent has started it, and nobody knows what became of it.
+    Lost,
 }
 
-/// A process that runs.
-struct Process {
-    child: Child,
-    /// Readable once the leader has ended.
-    ended: OwnedFd,
-    live: Arc<Live>,
-    output: PathBuf,
+/// Starts the step, or finds it running; or says in a sentence why it can't.
+fn started(shared: &Shared, command: &StepCommand, running: &Running) -> Result<Start, String> {
+    let state = state_of(&shared.config.work_dir, command.id.run, &command.id.task);
+    let unknown = |error: io::Error| format!("can't tell whether it has been started: {error}");
+    match shim::find(&state, &command.id).map_err(unknown)? {
+        Found::Nothing => start(shared, command, running, &state),
+        Found::Lost(cgroup) => {
+            if let Some(group) = cgroup.map(StepGroup::at) {
+                group.kill();
+            }
+            let output = state.with_extension("output");
+            let output = output.as_os_str().as_encoded_bytes();
+            let left = || processes::with_variable("XENE_OUTPUT", |value| value == output);
+            processes::end_all(left, |found| kill_each(found, KILL_LIMIT));
+            Ok(Start::Lost)
+        }
+        Found::Alive(shim) => {
+            tracing::info!(run = %command.id.run, step = command.step_name, "goes on with a step that was running");
+            let group = shim.kept.cgroup.clone().map(StepGroup::at);
+            Ok(Start::Started(Arc::new(Live { shim: *shim, group, _way: None })))
+        }
+    }
 }
 
-/// Starts the step, or says in a sentence why it can't.
-fn start(shared: &Shared, command: &StepCommand, running: &Running) -> Result<Start, String> {
+fn start(shared: &Shared, command: &StepCommand, running: &Running, state: &Path) -> Result<Start, String> {
+    let head = StepHead { task: command.id.task.clone(), step: command.step_name.clone(), attempt: command.id.attempt };
+    let number = running.log.step(&head);
     let script = match &command.program {
         Program::Script { script, .. } => Some(script.as_str()),
         Program::Argv(_) | Program::Save(_) => None,
@@ -245,40 +272,45 @@ fn start(shared: &Shared, command: &StepCommand, running: &Running) -> Result<St
     let dir = working_dir(command.working_dir.as_deref(), &folders.workspace)?;
     let variables = environment::variables(command, &shared.account, &folders);
     let (words, script) = match &command.program {
-        Program::Script { shell, .. } => (shell, Some(&folders.script)),
+        Program::Script { shell, .. } => (shell, Some(folders.script.into_os_string())),
         Program::Argv(words) => (words, None),
         Program::Save(_) => return Err("it is no process".to_owned()),
     };
     let Some((name, arguments)) = words.split_first() else { return Err("the step has no program".to_owned()) };
-    let mut process = Command::new(environment::program(name, &variables, &dir)?);
-    process.arg0(name).args(arguments).args(script).env_clear().envs(variables).current_dir(dir).process_group(0);
-    process.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let program = environment::program(name, &variables, &dir)?;
     let group = config.cgroup.as_deref().and_then(|parent| {
         StepGroup::new(parent, &format!("{}-{}", command.id.run, folders.number))
             .inspect_err(|error| tracing::warn!(%error, "can't make a step's cgroup"))
             .ok()
     });
-
-    let mut state = running.lock();
-    if let State::Waiting(Some(signal)) = *state {
+    let cgroup = group.as_ref().map(|group| group.path().to_owned());
+    let order = Order {
+        file: state.to_owned(),
+        kept: Kept::new(command.id.clone(), number, folders.output, cgroup),
+        program,
+        name: name.clone(),
+        arguments: arguments.iter().map(Into::into).chain(script).collect(),
+        variables,
+        dir,
+        outlives: config.outlives,
+    };
+    if let State::Waiting(Some(signal)) = *running.lock() {
         return Ok(Start::Signalled(signal));
     }
-    let mut child = processes::spawn_leader(&mut process).map_err(|error| format!("can't run {name}: {error}"))?;
-    let ended = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).map_err(|error| {
-        let _ = child.kill();
-        let _ = processes::reap_leader(&mut child);
-        format!("can't watch {name}: {error}")
-    })?;
-    let leader = processes::pid_of(&child);
-    if let Some(group) = &group
-        && let Err(error) = group.add(leader)
-    {
-        tracing::warn!(%error, "can't move a step into its cgroup");
+    let way = shared.parent.fork().map_err(|error| format!("can't start a process: {error}"))?;
+    let way = order.send(way).map_err(|Refused(sentence)| sentence)?;
+    match shim::find(state, &command.id).map_err(|error| format!("can't watch {name}: {error}"))? {
+        Found::Alive(shim) => {
+            if let Some(group) = &group
+                && let Err(error) = group.add(shim.leader)
+            {
+                tracing::warn!(%error, "can't move a step into its cgroup");
+            }
+            let _way = (!config.outlives).then_some(way);
+            Ok(Start::Started(Arc::new(Live { shim: *shim, group, _way })))
+        }
+        Found::Nothing | Found::Lost(_) => Err(format!("the process above {name} was killed")),
     }
-    let output = folders.output.as_os_str().as_bytes().to_vec();
-    let live = Arc::new(Live { tree: Tree { leader, output }, group });
-    *state = State::Started(live.clone(), None);
-    Ok(Start::Started(Box::new(Process { child, ended, live, output: folders.output })))
 }
 
 fn working_dir(wanted: Option<&str>, workspace: &Path) -> Result<PathBuf, String> {
@@ -294,61 +326,60 @@ fn working_dir(wanted: Option<&str>, workspace: &Path) -> Result<PathBuf, String
 
 /// What carries a step's output from its pipes into the run's log.
 struct Pump<'a> {
-    /// Those that are open.
-    pipes: Vec<(File, RecordKind)>,
+    live: &'a Live,
     buffer: Vec<u8>,
     running: &'a Running,
-    step: u16,
 }
 
 impl<'a> Pump<'a> {
-    fn new(child: &mut Child, running: &'a Running, step: u16) -> Self {
-        let stdout = child.stdout.take().map(|pipe| (OwnedFd::from(pipe).into(), RecordKind::Stdout));
-        let stderr = child.stderr.take().map(|pipe| (OwnedFd::from(pipe).into(), RecordKind::Stderr));
-        Self { pipes: stdout.into_iter().chain(stderr).collect(), buffer: vec![0; CHUNK], running, step }
+    fn new(live: &'a Live, running: &'a Running) -> Self {
+        Self { live, buffer: vec![0; CHUNK], running }
     }
 
-    /// Carries until the leader has ended and no pipe is open, or [`PIPE_GRACE`] has passed since its end.
-    fn until_ended(&mut self, leader: &OwnedFd) {
-        let mut ended_at: Option<BootTime> = None;
-        loop {
-            let wait = match ended_at {
-                Some(_) if self.pipes.is_empty() => return,
-                Some(at) => Some(PIPE_GRACE.saturating_sub(clock::now().boot.since(at))),
-                None => None,
-            };
-            let watched = ended_at.is_none().then_some(leader);
-            let ended = self.once(watched.as_slice(), wait);
-            match ended {
-                Polled::Ended => ended_at = Some(clock::now().boot),
-                Polled::Nothing if ended_at.is_some() => return,
-                Polled::Nothing | Polled::Output => {}
+    /// Carries until the leader has ended and nothing else lives, or [`GRACE`] has passed since its end.
+    fn until_ended(&mut self) {
+        let shim = &self.live.shim;
+        while self.once(&[shim.done.as_fd(), shim.gone.as_fd()], None) != Polled::Ended {}
+        let ended_at = clock::now().boot;
+        while self.live.has_others() {
+            let left = GRACE.saturating_sub(clock::now().boot.since(ended_at));
+            if left.is_zero() || !self.until_one_ends(left) {
+                return;
             }
         }
     }
 
     /// After SIGTERM, carries on until all others have followed the leader, or SIGKILL has come.
-    fn until_obeyed(&mut self, live: &Live) {
-        while self.running.signalled() == Some(Signal::Terminate) && !processes::adopted().is_empty() {
-            let members: Vec<_> = live.members().iter().filter_map(processes::Process::pin).collect();
-            if members.is_empty() {
+    fn until_obeyed(&mut self) {
+        while self.running.signalled() == Some(Signal::Terminate) && self.live.has_others() {
+            // Their end, by themselves or by SIGKILL, ends the wait; the limit is for one that hangs in the kernel.
+            if !self.until_one_ends(KILL_LIMIT) {
                 return;
             }
-            // Their end, by themselves or by SIGKILL, ends the wait; the limit is for one that hangs in the kernel.
-            self.once(&members.iter().collect::<Vec<_>>(), Some(KILL_LIMIT));
         }
     }
 
-    /// Carries what is there, then lets go of the pipes. For when nobody of the step is left to write.
+    /// Carries until a process of the step has ended, or there is output, or the time is over; false if there is none.
+    fn until_one_ends(&mut self, wait: Duration) -> bool {
+        let members: Vec<_> = self.live.members().iter().filter_map(processes::Process::pin).collect();
+        if members.is_empty() {
+            return false;
+        }
+        self.once(&members.iter().map(OwnedFd::as_fd).collect::<Vec<_>>(), Some(wait));
+        true
+    }
+
+    /// Carries what is there. For when nobody of the step is left to write.
     fn drain(&mut self) {
-        while !self.pipes.is_empty() && self.once(&[], Some(Duration::ZERO)) == Polled::Output {}
-        self.pipes.clear();
+        while self.once(&[], Some(Duration::ZERO)) == Polled::Output {}
     }
 
     /// Waits for output or the end of one of `processes`, and carries the output.
-    fn once(&mut self, processes: &[&OwnedFd], wait: Option<Duration>) -> Polled {
+    fn once(&mut self, processes: &[BorrowedFd<'_>], wait: Option<Duration>) -> Polled {
         let wait = wait.map(timespec);
-        let watched = self.pipes.iter().map(|(pipe, _)| pipe.as_fd()).chain(processes.iter().map(AsFd::as_fd));
+        let shim = &self.live.shim;
+        let pipes = [(&shim.out, RecordKind::Stdout), (&shim.err, RecordKind::Stderr)];
+        let watched = pipes.iter().map(|(pipe, _)| pipe.as_fd()).chain(processes.iter().copied());
         let mut watched: Vec<_> = watched.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
         match poll(&mut watched, wait.as_ref()) {
             Ok(0) => return Polled::Nothing,
@@ -356,22 +387,22 @@ impl<'a> Pump<'a> {
             // Only a signal to this thread, which changes nothing.
             Err(_) => return Polled::Output,
         }
-        let ready: Vec<bool> = watched.iter().map(|fd| !fd.revents().is_empty()).collect();
-        let (ready, ended) = ready.split_at(self.pipes.len());
-        // Backwards, so that closed ones can be taken out.
-        for at in (0..self.pipes.len()).rev().filter(|at| ready[*at]) {
-            let (pipe, kind) = &mut self.pipes[at];
-            match pipe.read(&mut self.buffer) {
-                Ok(0) => drop(self.pipes.remove(at)),
-                Ok(n) => {
-                    self.running.log.append(*kind, self.step, &self.buffer[..n]);
-                    self.running.log.wait_ready(|| self.running.signalled().is_some());
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => drop(self.pipes.remove(at)),
+        let ended = watched[pipes.len()..].iter().any(|fd| !fd.revents().is_empty());
+        let mut carried = false;
+        for (&(mut pipe, kind), _) in pipes.iter().zip(&watched).filter(|(_, fd)| fd.revents().contains(PollFlags::IN))
+        {
+            // Nothing to read, or the end of a pipe whose shim is gone, is no output.
+            if let Ok(read @ 1..) = pipe.read(&mut self.buffer) {
+                self.running.log.append(kind, shim.kept.number, &self.buffer[..read]);
+                self.running.log.wait_ready(|| self.running.signalled().is_some());
+                carried = true;
             }
         }
-        if ended.contains(&true) { Polled::Ended } else { Polled::Output }
+        match (ended, carried) {
+            (true, _) => Polled::Ended,
+            (false, true) => Polled::Output,
+            (false, false) => Polled::Nothing,
+        }
     }
 }
 

@@ -14,15 +14,12 @@ use crate::{
     logs::{Limits, Logs},
 };
 
-/// Orphans without a name tag belong to whoever runs alone, so one test at a time.
-static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-
 struct Bench {
     dir: tempfile::TempDir,
     exec: Exec,
     events: Receiver<ExecEvent>,
     logs: Logs,
-    _alone: tokio::sync::MutexGuard<'static, ()>,
+    started: std::cell::Cell<u32>,
 }
 
 fn run_name(n: u128) -> RunName {
@@ -31,7 +28,7 @@ fn run_name(n: u128) -> RunName {
 
 fn config(dir: &Path, cgroup: Option<PathBuf>) -> ExecConfig {
     let files = ContentStore::open(&dir.join("files")).unwrap();
-    ExecConfig { work_dir: dir.join("work"), cache_dir: dir.join("cache"), files, cgroup }
+    ExecConfig { work_dir: dir.join("work"), cache_dir: dir.join("cache"), files, cgroup, outlives: true }
 }
 
 fn command(step: usize, program: Program) -> StepCommand {
@@ -64,22 +61,26 @@ impl Bench {
     }
 
     async fn with(cgroup: impl FnOnce(&Path) -> Option<PathBuf>) -> Self {
-        let _alone = ALONE.lock().await;
         let dir = tempfile::tempdir().unwrap();
         let (sender, events) = channel(16);
         let exec = Exec::new(config(dir.path(), cgroup(&dir.path().join("work"))), sender).unwrap();
         let logs = Logs::open(&dir.path().join("logs"), Limits::default()).unwrap();
-        Self { dir, exec, events, logs, _alone }
+        Self { dir, exec, events, logs, started: 0.into() }
     }
 
-    fn start(&self, command: StepCommand) {
-        let log = self.logs.create(command.id.run);
-        self.exec.spawn(command, log);
+    /// Each is an attempt of its own: one that was started is not started again.
+    fn start(&self, command: StepCommand) -> StepId {
+        self.started.update(|count| count + 1);
+        let id = StepId { attempt: self.started.get(), ..command.id };
+        self.exec.spawn(StepCommand { id: id.clone(), ..command }, self.logs.create(id.run));
+        id
     }
 
     async fn end(&mut self) -> StepExit {
         let event = tokio::time::timeout(Duration::from_secs(30), self.events.recv()).await;
-        event.expect("the step ends").unwrap().exit
+        let ExecEvent { exit, held, .. } = event.expect("the step ends").unwrap();
+        held.inspect(Held::release);
+        exit
     }
 
     async fn run(&mut self, command: StepCommand) -> StepExit {
@@ -417,19 +418,19 @@ async fn signals_reach_every_process_of_a_step() {
     let mut bench = Bench::new().await;
     let script = "(setsid sh -c 'trap \"sleep 0.2; echo daemon; exit\" TERM; echo up; while :; do sleep 0.01; done' &)\n\
                   trap 'echo leader; exit 3' TERM; while :; do sleep 0.01; done";
-    bench.start(sh(script));
+    let id = bench.start(sh(script));
     bench.said("up").await;
-    bench.exec.signal(&sh("").id, Signal::Terminate);
+    bench.exec.signal(&id, Signal::Terminate);
     assert_eq!(bench.end().await, StepExit { status: ExitStatus::Code(3), ..success() });
     let output = bench.stdout();
     assert!(output.contains("leader") && output.contains("daemon"), "{output}");
 
-    bench.start(sh("trap '' TERM; echo deaf; while :; do sleep 0.01; done"));
+    let id = bench.start(sh("trap '' TERM; echo deaf; while :; do sleep 0.01; done"));
     bench.said("deaf").await;
-    bench.exec.signal(&sh("").id, Signal::Terminate);
-    bench.exec.signal(&sh("").id, Signal::Kill);
+    bench.exec.signal(&id, Signal::Terminate);
+    bench.exec.signal(&id, Signal::Kill);
     assert_eq!(bench.end().await.status, ExitStatus::Signal(9));
-    bench.exec.signal(&sh("").id, Signal::Kill);
+    bench.exec.signal(&id, Signal::Kill);
     assert_eq!(bench.run(sh("true")).await, success(), "a signal for the past hits nobody");
 }
 
@@ -459,7 +460,7 @@ async fn what_a_crashed_agent_left_is_swept() {
     let mut stale = std::process::Command::new("sleep").arg("1000").env("XENE_WORKSPACE", &workspace).spawn().unwrap();
     let elsewhere = bench.dir.path().join("work-of-another");
     let mut other = std::process::Command::new("sleep").arg("1000").env("XENE_WORKSPACE", elsewhere).spawn().unwrap();
-    assert_eq!(sweep_stale(&config).unwrap(), ["sleep"]);
+    assert_eq!(sweep_stale(&config, |_| false).unwrap(), ["sleep"]);
     assert!(!stale.wait().unwrap().success() && !workspace.exists());
     assert!(other.try_wait().unwrap().is_none());
     other.kill().unwrap();

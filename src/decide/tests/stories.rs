@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use xene_agent::decide::event::{Event as AgentEvent, Recovered};
+use xene_agent::decide::event::{Event as AgentEvent, Recovered, RunState};
 use xene_schemas::{
     meta::RunName,
     phase::{AgentPhase, Reason, RunPhase},
@@ -208,6 +208,42 @@ fn an_agent_that_restarts_ends_its_runs_and_starts_nothing_before_a_renewal() {
     world.heal("a");
     assert_eq!(phase(&world, run), (RunPhase::Error, Some(Reason::AGENT_RESTARTED)));
     assert_eq!(world.starts.len(), 2, "the newest of what was missed");
+}
+
+#[test]
+fn an_agent_whose_steps_outlive_it_goes_on_with_its_runs() {
+    let mut world = World::new(&["a"]);
+    world.commit("w", "", Some(EVERY_MINUTE));
+    world.slow = true;
+    world.pass(MINUTE);
+    let run = world.starts[0].run;
+    world.kill("a");
+    world.start_agent("a");
+    assert_eq!(phase(&world, run).0, RunPhase::Running);
+    world.kill("a");
+    // What a crash may take from the journal after the intent: it is said again, in the same words.
+    let journal = &mut world.nodes.get_mut("a").unwrap().journal;
+    journal.runs.get_mut(&run).unwrap().state = RunState::Intent;
+    let said = journal.facts.remove(&run).unwrap_or_default();
+    world.start_agent("a");
+    let again = &world.nodes["a"].journal.facts[&run];
+    assert!(said.iter().all(|(index, fact)| again.get(index) == Some(fact)), "{said:?} {again:?}");
+    world.end_steps("a");
+    world.settle();
+    assert_eq!((phase(&world, run), world.starts.len()), ((RunPhase::Success, None), 1));
+}
+
+#[test]
+fn nothing_goes_on_over_a_reboot() {
+    let mut world = World::new(&["a"]);
+    world.commit("w", "", Some(EVERY_MINUTE));
+    world.slow = true;
+    world.pass(MINUTE);
+    let run = world.starts[0].run;
+    world.kill("a");
+    world.nodes.get_mut("a").unwrap().boot_id = "another".into();
+    world.start_agent("a");
+    assert_eq!(phase(&world, run), (RunPhase::Error, Some(Reason::AGENT_RESTARTED)));
 }
 
 #[test]

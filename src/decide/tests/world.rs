@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use xene_agent::decide::{
     self as agent,
     event::{ExitStatus, JournalChange, Program, Recovered, StepExit, StepId},
+    resume::Told,
     time::{BootTime, Now, after},
 };
 use xene_schemas::{
@@ -65,6 +66,8 @@ pub(super) struct Node {
     pub(super) boot_id: String,
     pub(super) exited: bool,
     running: BTreeSet<StepId>,
+    /// What outlives the process, but not the boot.
+    told: BTreeMap<RunName, Vec<Told>>,
     labels: IndexMap<String, String>,
 }
 
@@ -231,6 +234,7 @@ impl World {
             boot_id: "boot-1".into(),
             exited: false,
             running: BTreeSet::new(),
+            told: BTreeMap::new(),
             labels,
         };
         self.nodes.insert(name.to_owned(), node);
@@ -256,17 +260,25 @@ impl World {
             #[cfg(feature = "mutants")]
             mutant: self.mutant,
         };
-        let (machine, fx) = agent::Agent::new(self.now(), config, node.journal.clone());
+        let recovered = Recovered { told: node.told.clone(), ..node.journal.clone() };
+        let (machine, fx) = agent::Agent::new(self.now(), config, recovered);
         self.nodes.get_mut(name).unwrap().machine = Some(machine);
         self.carry_out_at(name, fx);
         self.connect(name);
         self.settle();
     }
 
+    /// The agent ends, and all steps with it.
     pub(super) fn crash(&mut self, name: &str) {
         let node = self.nodes.get_mut(name).unwrap();
-        node.machine = None;
         node.running.clear();
+        node.told.clear();
+        self.kill(name);
+    }
+
+    /// The agent ends, and steps go on.
+    pub(super) fn kill(&mut self, name: &str) {
+        self.nodes.get_mut(name).unwrap().machine = None;
         self.local.retain(|(of, _)| of != name);
         self.hang_up(name);
         self.settle();
@@ -618,6 +630,8 @@ impl World {
             }
             Effect::Disconnect => self.hang_up(name),
             Effect::ConfirmIntent(run) => self.local.push_back((name.to_owned(), Event::IntentDurable(run))),
+            Effect::Remember { run, told } => node.told.entry(run).or_default().push(told),
+            Effect::SpawnStep(command) if node.running.contains(&command.id) => {}
             Effect::SpawnStep(command) if matches!(command.program, Program::Save(_)) => {
                 let text = b"saved";
                 let (size, hash) = (text.len() as u64, FileHash::of(text));
@@ -644,6 +658,7 @@ impl World {
                 }
             }
             Effect::FinishRun { run, .. } => {
+                node.told.remove(&run);
                 if node.session.is_some() && !self.withhold_logs {
                     self.local.push_back((name.to_owned(), Event::LogDelivered(run)));
                 }

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::{
     eventually,
-    process::{Ended, Process, run, xene},
+    process::{Ended, Process, end_steps_below, run, xene},
     repository::Repository,
 };
 
@@ -194,5 +194,13 @@ impl Cluster {
         self.until(&format!("{pipeline} is scheduled"), &["get", "pipelines", pipeline], |pipeline| {
             pipeline["status"]["phase"] == "Scheduled"
         })
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // Steps outlive their agent.
+        self.agents.clear();
+        end_steps_below(self.folder());
     }
 }

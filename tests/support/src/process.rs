@@ -1,7 +1,7 @@
 //! Processes of xene as a test starts them: their output kept, their end certain.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::{OsStr, OsString},
     io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
@@ -206,4 +206,35 @@ pub fn processes_with(marker: &str) -> BTreeMap<u32, String> {
         }
     }
     found
+}
+
+/// The processes above steps of agents whose data is below `folder`, their parents included.
+pub fn shims_below(folder: &Path) -> BTreeSet<u32> {
+    let folder = folder.to_string_lossy();
+    let is_shim = |line: &str| line.contains("--parent-of-shims") && line.contains(&*folder);
+    let line = |pid: u32| std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| is_shim(&String::from_utf8_lossy(&line(*pid)))).collect()
+}
+
+/// Kills whatever steps of agents that are gone have left below `folder`.
+pub fn end_steps_below(folder: &Path) {
+    let below = format!("XENE_WORKSPACE={}", folder.display());
+    loop {
+        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let works_below = |entry: &std::fs::DirEntry| {
+            let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
+            environment.split(|b| *b == 0).any(|variable| variable.starts_with(below.as_bytes()))
+        };
+        let left = entries.filter(works_below).filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let left: BTreeSet<u32> = left.chain(shims_below(folder)).collect();
+        if left.is_empty() {
+            return;
+        }
+        for pid in left.into_iter().filter_map(|pid| Pid::from_raw(pid.cast_signed())) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        thread::yield_now();
+    }
 }

@@ -53,7 +53,7 @@ impl RunMachine {
                 None
             }
             ExitStatus::NotSaved(why) | ExitStatus::StartFailed(why) => Some(why),
-            ExitStatus::Code(_) | ExitStatus::Signal(_) => Some("it was interrupted".into()),
+            ExitStatus::Code(_) | ExitStatus::Signal(_) | ExitStatus::Lost => Some("it was interrupted".into()),
         };
         self.end_attempt_saved(now, task, why.map(|why| (Reason::ARTIFACTS_NOT_SAVED, why)));
     }

@@ -12,6 +12,9 @@ use super::{
 };
 use crate::decide::event::{ExitStatus, OutputsError};
 
+/// What is told of a step that nobody knows the end of.
+const LOST: &str = "was lost when its agent ended";
+
 /// How far a task is.
 #[derive(Debug)]
 pub(super) enum State {
@@ -142,6 +145,10 @@ impl RunMachine {
         let Some(task) = self.tasks.find(&id.task) else { return };
         if self.current_step(task).as_ref() != Some(id) {
             return;
+        }
+        if exit.status == ExitStatus::Lost {
+            let message = format!("{} {LOST}", self.step_name(task));
+            self.stop_run(now, Stop { reason: Reason::AGENT_RESTARTED, message });
         }
         self.timers.clear(Timer::Step(task));
         self.timers.clear(Timer::Grace(task));
@@ -274,6 +281,7 @@ impl RunMachine {
                 }
                 Err(error) => (Reason::OUTPUT_INVALID, format!("published what can't be read: {error}"), Some(0), None),
             },
+            ExitStatus::Lost => (Reason::AGENT_RESTARTED, LOST.to_owned(), None, None),
             ExitStatus::Code(code) => (Reason::EXIT_CODE, format!("exited with code {code}"), Some(code), None),
             ExitStatus::Signal(signal) => (Reason::SIGNAL, format!("was ended by signal {signal}"), None, Some(signal)),
             ExitStatus::StartFailed(why) | ExitStatus::NotSaved(why) => {

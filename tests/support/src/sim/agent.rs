@@ -122,7 +122,9 @@ impl World {
         if !fx.commit.is_empty() || !fx.then.is_empty() {
             node.todo.push_front(Todo::Commit(fx.commit, fx.then));
         }
-        for effect in fx.now.into_iter().rev() {
+        // In these worlds steps end with their process, so nothing is gained by what it would remember.
+        let remembers = |effect: &Effect| matches!(effect, Effect::Remember { .. });
+        for effect in fx.now.into_iter().filter(|effect| !remembers(effect)).rev() {
             node.todo.push_front(Todo::Effect(effect));
         }
         self.go_on(agent)?;
@@ -230,6 +232,7 @@ impl World {
             | Effect::UploadArtifacts { .. }
             | Effect::ArtifactStored { .. }
             | Effect::LogNote { .. }
+            | Effect::Remember { .. }
             | Effect::SettleRun(_)
             | Effect::ForgetRun(_)
             | Effect::InstallCertificate(_)

@@ -231,7 +231,8 @@ pub(super) fn agent_does(fx: &AgentEffects) -> String {
         AgentEffect::Alert(text) => format!("alert: {text}"),
         other => format!("{other:?}"),
     };
-    summary(fx.now.iter().map(does), fx.commit.len(), fx.then.iter().map(does))
+    let told = |effect: &&AgentEffect| !matches!(effect, AgentEffect::Remember { .. });
+    summary(fx.now.iter().filter(told).map(does), fx.commit.len(), fx.then.iter().map(does))
 }
 
 fn summary(now: impl Iterator<Item = String>, commit: usize, then: impl Iterator<Item = String>) -> String {

@@ -1,0 +1,223 @@
+//! A shim itself: starts a step's first process, reaps what becomes its child, and keeps what an agent has not taken.
+
+use std::{
+    ffi::OsString,
+    fs::{File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    mem::MaybeUninit,
+    os::{
+        fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd},
+        unix::{fs::OpenOptionsExt as _, net::UnixStream, process::CommandExt as _},
+    },
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    fs::OFlags,
+    pipe::{PipeFlags, pipe_with},
+    process::{Pid, WaitId, WaitIdOptions, WaitOptions, waitid, waitpid},
+};
+use serde::{Deserialize, Serialize};
+
+use super::file::{self, Ended, Head, Kept, Read};
+use crate::exec::processes;
+
+/// What a shim is asked to do.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::exec) struct Order {
+    /// Its file.
+    pub(in crate::exec) file: PathBuf,
+    /// Which step, and what a later agent needs to know of it.
+    pub(in crate::exec) kept: Kept,
+    /// The program,
+    pub(in crate::exec) program: PathBuf,
+    /// what it is called,
+    pub(in crate::exec) name: String,
+    /// and its arguments.
+    pub(in crate::exec) arguments: Vec<OsString>,
+    /// All its variables.
+    pub(in crate::exec) variables: Vec<(OsString, OsString)>,
+    /// Where it runs.
+    pub(in crate::exec) dir: PathBuf,
+    /// False: the step ends with whoever asked for it.
+    pub(in crate::exec) outlives: bool,
+}
+
+/// Why a shim did not start a step: a sentence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::exec) struct Refused(pub(in crate::exec) String);
+
+impl Order {
+    /// Has the shim at the other end of `way` start the step; gives that end, which lets the shim go if it was not told
+    /// to outlive it.
+    ///
+    /// # Errors
+    /// If it could not be started.
+    pub(in crate::exec) fn send(&self, mut way: UnixStream) -> Result<UnixStream, Refused> {
+        let gone = |error: io::Error| Refused(format!("the process that would start it has ended: {error}"));
+        let order = rmp_serde::to_vec(self).map_err(|error| Refused(error.to_string()))?;
+        way.write_all(&(order.len() as u64).to_le_bytes()).and_then(|()| way.write_all(&order)).map_err(gone)?;
+        let answer: Result<(), Refused> = receive(&mut way).map_err(gone)?;
+        answer.map(|()| way)
+    }
+}
+
+fn receive<T: for<'a> Deserialize<'a>>(way: &mut UnixStream) -> io::Result<T> {
+    let mut length = [0; 8];
+    way.read_exact(&mut length)?;
+    let mut bytes = vec![0; usize::try_from(u64::from_le_bytes(length)).map_err(io::Error::other)?];
+    way.read_exact(&mut bytes)?;
+    rmp_serde::from_slice(&bytes).map_err(io::Error::other)
+}
+
+/// Is a shim, to its end.
+pub(super) fn run(mut way: UnixStream) -> ! {
+    let begun = receive(&mut way).map_err(|error| Refused(error.to_string())).and_then(|order: Order| {
+        let shim = Running::start(&order)?;
+        Ok((shim, order.outlives))
+    });
+    let answer = begun.as_ref().map(|_| ()).map_err(Clone::clone);
+    let answer = rmp_serde::to_vec(&answer).unwrap_or_default();
+    let told = way.write_all(&(answer.len() as u64).to_le_bytes()).and_then(|()| way.write_all(&answer));
+    if let Ok((shim, outlives)) = begun {
+        // An agent that is gone by now does not matter to a step that outlives it.
+        let way = (!outlives).then_some(way);
+        if told.is_ok() || way.is_none() {
+            shim.keep(way.as_ref());
+        }
+    }
+    processes::end_all_below_this();
+    #[expect(unsafe_code, reason = "what the parent has to do at its end is not this process's to do")]
+    unsafe {
+        libc::_exit(0)
+    }
+}
+
+/// What a shim holds.
+struct Running {
+    file: File,
+    leader: Pid,
+    children: OwnedFd,
+    done: OwnedFd,
+    /// Both ends of the pipes; they are only held.
+    _pipes: [OwnedFd; 5],
+}
+
+impl Running {
+    fn start(order: &Order) -> Result<Self, Refused> {
+        let system = |what: &'static str| move |error: io::Error| Refused(format!("{what}: {error}"));
+        let _ = rustix::thread::set_name(c"xene-shim");
+        let own = rustix::process::getpid();
+        rustix::process::set_child_subreaper(Some(own)).map_err(io::Error::from).map_err(system("can't adopt"))?;
+        ignore_children(false);
+        let children = watch_children().map_err(system("can't watch processes"))?;
+        let flags = OFlags::NOFOLLOW.bits().cast_signed();
+        let open = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(flags)
+            .open(&order.file);
+        let file = open.map_err(system("can't keep the step's state"))?;
+        let is_new = || match file::read(&file).map_err(system("can't read the step's state"))? {
+            Read::Empty => Ok(()),
+            Read::Kept(kept) if kept.id < order.kept.id => Ok(()),
+            Read::Kept(_) | Read::Unknown => Err(Refused("it was started before".into())),
+        };
+        // Whoever holds the lock keeps an earlier step, which was let go, or is as fast as this one.
+        is_new()?;
+        file::lock(&file).map_err(system("can't lock the step's state"))?;
+        // From here on no other shim starts this step: neither while this one lives, nor afterwards.
+        is_new()?;
+        let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from).map_err(system("can't make a pipe"));
+        let (out, err, done) = (pipe()?, pipe()?, pipe()?);
+        let pipes = [out.0.as_raw_fd(), err.0.as_raw_fd(), done.0.as_raw_fd()];
+        file::begin(&file, &Kept { pipes, ..order.kept.clone() }).map_err(system("can't write the step's state"))?;
+
+        let given = |end: &OwnedFd| end.try_clone().map(Stdio::from).map_err(system("can't hand over a pipe"));
+        let mut command = Command::new(&order.program);
+        command.arg0(&order.name).args(&order.arguments).env_clear();
+        command.envs(order.variables.iter().map(|(name, value)| (name, value)));
+        command.current_dir(&order.dir).process_group(0);
+        command.stdin(Stdio::null()).stdout(given(&out.1)?).stderr(given(&err.1)?);
+        let child = command.spawn().map_err(|error| Refused(format!("can't run {}: {error}", order.name)))?;
+        let leader = Pid::from_child(&child);
+        let head = Head { ended: None, leader: leader.as_raw_pid() };
+        head.write(&file).map_err(system("can't write the step's state"))?;
+        let _pipes = [out.0, out.1, err.0, err.1, done.0];
+        Ok(Self { file, leader, children, done: done.1, _pipes })
+    }
+
+    /// Keeps all there is until an agent ends this process; returns only once the other end of `way` is gone.
+    fn keep(&self, way: Option<&UnixStream>) {
+        let mut ended = false;
+        loop {
+            ended = ended || self.leader_ended();
+            let mut watched = vec![PollFd::new(&self.children, PollFlags::IN)];
+            watched.extend(way.map(|way| PollFd::from_borrowed_fd(way.as_fd(), PollFlags::IN)));
+            let _ = poll(&mut watched, None);
+            let ready: Vec<bool> = watched.iter().map(|fd| !fd.revents().is_empty()).collect();
+            if ready.get(1) == Some(&true) {
+                return;
+            }
+            // Many ends may have come as one.
+            let _ = rustix::io::read(&self.children, &mut [0; 512]);
+            self.reap_others();
+        }
+    }
+
+    /// True once the step's first process has ended, which is written down. It stays unreaped, so that its number means
+    /// it, and its process group, for as long as this process lives.
+    fn leader_ended(&self) -> bool {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        let Ok(Some(status)) = waitid(WaitId::Pid(self.leader), options) else { return false };
+        let ended = match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => Ended::Code(code),
+            (None, signal) => Ended::Signal(signal.unwrap_or_default()),
+        };
+        let leader = self.leader.as_raw_pid();
+        // A disk that takes no ten bytes in a place that it has given before has failed: then the agent is told nothing
+        // rather than something wrong.
+        if (Head { ended: Some(ended), leader }).write(&self.file).is_ok() {
+            let _ = rustix::io::write(&self.done, b"e");
+        }
+        true
+    }
+
+    fn reap_others(&self) {
+        let own = rustix::process::getpid().as_raw_pid();
+        for child in processes::children_of(own).into_iter().filter(|pid| *pid != self.leader.as_raw_pid()) {
+            let _ = waitpid(Pid::from_raw(child), WaitOptions::NOHANG);
+        }
+    }
+}
+
+/// Whether children that end are forgotten at once, or wait to be reaped.
+pub(super) fn ignore_children(ignore: bool) {
+    let how = if ignore { libc::SIG_IGN } else { libc::SIG_DFL };
+    #[expect(unsafe_code, reason = "neither of the two runs code of this process")]
+    unsafe {
+        libc::signal(libc::SIGCHLD, how);
+    }
+}
+
+/// A descriptor that is readable when a child has ended.
+fn watch_children() -> io::Result<OwnedFd> {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    #[expect(unsafe_code, reason = "the set is made before it is used, and the descriptor is new and nobody else's")]
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigaddset(set.as_mut_ptr(), libc::SIGCHLD);
+        if libc::sigprocmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut()) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        match libc::signalfd(-1, set.as_ptr(), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) {
+            -1 => Err(io::Error::last_os_error()),
+            fd => Ok(OwnedFd::from_raw_fd(fd)),
+        }
+    }
+}
