@@ -148,6 +148,10 @@ impl RunMachine {
         }
         if exit.status == ExitStatus::Lost {
             let message = format!("{} {LOST}", self.step_name(task));
+            if let State::Running(attempt) = &mut self.states[task] {
+                // There is nothing left to signal.
+                attempt.process = Process::Stopping;
+            }
             self.stop_run(now, Stop { reason: Reason::AGENT_RESTARTED, message });
         }
         self.timers.clear(Timer::Step(task));

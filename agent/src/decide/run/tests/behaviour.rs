@@ -343,6 +343,22 @@ fn finally_has_its_own_time() {
 }
 
 #[test]
+fn a_step_that_is_lost_ends_the_run_in_order() {
+    let mut sim = Sim::started(pipeline(json!({
+        "tasks": {"a": {"steps": ["x", "y"], "allowFailure": true}, "b": {"steps": ["x"]}},
+        "finally": {"f": {"steps": ["x"]}},
+    })));
+    let lost = sim.running("a");
+    sim.lines();
+    sim.end(lost, ExitStatus::Lost, &[]);
+    assert_eq!(sim.task("a"), "Error AgentRestarted");
+    assert!(sim.lines().contains(&"Terminate b.0 (1.1)".to_owned()));
+    sim.exit("b", 143);
+    sim.exit("f", 0);
+    assert_eq!(sim.verdict(), "Error | AgentRestarted | step step-1 of task a was lost when its agent ended");
+}
+
+#[test]
 fn a_second_cancel_ends_finally() {
     let mut sim = Sim::started(pipeline(json!({
         "tasks": {"a": {"steps": ["x"]}},
