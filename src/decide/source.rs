@@ -161,7 +161,7 @@ impl Controller {
                 let message = format!("history was rewritten: {to} does not descend from {from}");
                 note(fx, now, EventType::Warning, "HistoryRewritten", regarding(), message);
             }
-            SourceHealth::Degraded(limit) => self.source.limit = Some(limit),
+            SourceHealth::Degraded(limit) => self.source.limit = Some(limit).filter(|limit| !limit.is_empty()),
         }
         self.put_source(now, fx);
     }
