@@ -112,6 +112,7 @@ async fn serve(args: Args, global: &Global) -> Result<(), Error> {
     let options = Options {
         init: Init::Auto,
         source,
+        strict: false,
         data_dir: data.join("controller"),
         http: args.http,
         quic: args.quic,
