@@ -104,7 +104,8 @@ impl Waker {
     /// How late each of so many seconds was, and the CPU time of the process for each, without that of its shells.
     pub(crate) fn watch(mut self, seconds: usize) -> (Vec<Duration>, Duration) {
         let before = Usage::of(&[self.process.id()]);
-        let late = (0..seconds).map(|_| Duration::from_micros(self.lines.next().unwrap().unwrap().parse().unwrap())).collect();
+        let late =
+            (0..seconds).map(|_| Duration::from_micros(self.lines.next().unwrap().unwrap().parse().unwrap())).collect();
         let cpu = Usage::of(&[self.process.id()]).since(before) / u32::try_from(seconds).unwrap();
         (late, cpu)
     }
