@@ -31,7 +31,7 @@ use crate::{
     compile::{self, Limits, catalog::Catalog},
     decide::{
         Config,
-        desired::SourceOrigin,
+        desired::{SourceOrigin, errors},
         event::{Command, Event},
         rows::{Loaded, RunRow},
     },
@@ -80,6 +80,8 @@ pub struct Options {
     pub checker: (PathBuf, &'static [&'static str]),
     /// Where desired state comes from.
     pub source: SourceConfig,
+    /// True if a revision with errors in its files takes no effect at all.
+    pub strict: bool,
     /// Where everything is kept.
     pub data_dir: PathBuf,
     /// Where people and programs connect.
@@ -249,9 +251,9 @@ impl Controller {
             what: "the address that agents dial can't be told".into(),
             source,
         })?;
-        let worker = watch_source(source, resume, catalog, handle.clone())?;
+        let worker = watch_source(source, resume, catalog, options.strict, handle.clone())?;
         let http = socket.local_addr().map_err(|source| StartError::Http { address: options.http, source })?;
-        let syncing = worker.clone();
+        let (syncing, announcing) = (worker.clone(), worker.clone());
         let (stop_http, stopping) = watch::channel(false);
         let router = http::router(
             handle.clone(),
@@ -265,6 +267,7 @@ impl Controller {
                     let syncing = syncing.clone();
                     Box::pin(async move { syncing.sync().await.map(drop).map_err(|failure| failure.to_string()) })
                 }),
+                announce: Arc::new(move |commit| announcing.announce(commit)),
                 browser,
                 limits,
                 stopping: stopping.clone(),
@@ -369,6 +372,7 @@ fn watch_source(
     source: Source,
     resume: Resume,
     mut catalog: Catalog,
+    strict: bool,
     handle: Handle,
 ) -> Result<SourceHandle, StartError> {
     let health = handle.clone();
@@ -383,8 +387,10 @@ fn watch_source(
                 }
                 let desired = catalog.apply(snapshot);
                 let revision = desired.revision.clone();
-                handle.settle(Event::Compiled(Box::new(desired)))?;
-                // While the source is suspended it waits, and the next snapshot must bring all of it again.
+                let withheld = strict && errors(&desired.problems) > 0;
+                let desired = Box::new(desired);
+                handle.settle(if withheld { Event::Withheld(desired) } else { Event::Compiled(desired) })?;
+                // What is withheld, or waits while the source is suspended, the next snapshot must bring again.
                 if handle.store().source()?.is_some_and(|source| source.revision.as_ref() == Some(&revision)) {
                     catalog.applied(&revision);
                 }

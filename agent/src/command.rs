@@ -39,7 +39,7 @@ pub struct Args {
     pub label: Vec<(String, String)>,
 
     /// How many tasks may run at once [default: one for each CPU].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub slots: Option<NonZeroU32>,
 
     /// Where state is kept [default: ~/.local/share/xene/agent].
@@ -56,6 +56,10 @@ pub fn key_value(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("expected KEY=VALUE".into()),
     }
+}
+
+fn at_least_one(text: &str) -> Result<NonZeroU32, String> {
+    text.parse().map_err(|_| "expected a number, at least 1".into())
 }
 
 /// `HOST:PORT`; names are looked up at each dial, not here.
@@ -119,7 +123,17 @@ pub fn sentence(error: &dyn std::error::Error) -> String {
         }
         cause = error.source();
     }
-    text
+    without_numbers(&text)
+}
+
+/// The system's words, without the number that the standard library puts behind them.
+fn without_numbers(text: &str) -> String {
+    let mut parts = text.split(" (os error ");
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        plain.push_str(part.split_once(')').map_or("", |(_, rest)| rest));
+    }
+    plain
 }
 
 /// Runs an agent on a runtime of its own until it is told to end: the first SIGTERM or Ctrl-C drains it, the second
@@ -264,8 +278,7 @@ mod tests {
         );
         assert_eq!(
             told("xene-agent --controller c:1 --slots 0"),
-            "\"0\" is no value of --slots <N>: number would be zero for non-zero type | `xene-agent --help` shows what it \
-             takes"
+            "\"0\" is no value of --slots <N>: expected a number, at least 1 | `xene-agent --help` shows what it takes"
         );
         assert_eq!(
             told("xene-agent --controller c:1 x"),
@@ -285,6 +298,7 @@ mod tests {
         for bad in ["c", "c:", ":1", "c:0", "c:70000", "quic://c"] {
             assert!(host_and_port(bad).is_err(), "{bad}");
         }
+        assert_eq!(without_numbers("a: in use (os error 98): gone (os error 2)"), "a: in use: gone");
         assert_eq!(key_value("a=b=c"), Ok(("a".into(), "b=c".into())));
         assert!(key_value("=b").is_err() && key_value("b").is_err());
     }

@@ -61,6 +61,12 @@ pub struct SourceStatus {
     /// Who suspended it by command, if somebody did: then `seen` waits, and does not take effect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspension: Option<Suspension>,
+    /// The path by which pushes to it are announced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<String>,
+    /// The hook token that this takes, or the secret of its signatures: shown to those who may start things.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook_token: Option<String>,
     /// Its health, condition by condition.
     pub conditions: Vec<Condition>,
     /// What is wrong with its files.

@@ -58,6 +58,10 @@ pub struct Args {
     #[arg(long, value_name = "RULE", default_value = "allow")]
     pub rewrites: Rewrites,
 
+    /// All or nothing: a commit with errors in its files takes no effect at all.
+    #[arg(long, value_parser = BoolishValueParser::new())]
+    pub strict: bool,
+
     /// Where state is kept [default: ~/.local/share/xene/controller].
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
@@ -223,6 +227,7 @@ impl Args {
                 Init::Recover => controller::Init::Recover,
             },
             source,
+            strict: self.strict,
             data_dir,
             http: self.http,
             quic: self.quic,

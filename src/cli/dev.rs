@@ -33,7 +33,7 @@ use crate::{
     controller::{Controller, Init, Options},
     decide::rows::{Change, WorkflowRow},
     driver::Handle,
-    source::{self, SourceConfig},
+    source::{self, SourceConfig, SourceError},
 };
 
 /// Arguments of `xene dev`.
@@ -99,6 +99,10 @@ pub fn run(args: Args, global: &Global) -> Result<(), Error> {
 async fn serve(args: Args, global: &Global) -> Result<(), Error> {
     let stop = Stop::listen()?;
     let data = args.data_dir();
+    // Before the state is made in it: a slip of the pen must not make a folder.
+    if !args.source.exists() {
+        return Err(Error::start(&SourceError::PathMissing(args.source).into()));
+    }
     keep_out_of_git(&data)?;
     let mut source = SourceConfig::new(args.source.to_string_lossy(), data.join("controller/mirror"));
     source.mode = match args.mode {
@@ -109,6 +113,7 @@ async fn serve(args: Args, global: &Global) -> Result<(), Error> {
         checker: super::check_store::checker(),
         init: Init::Auto,
         source,
+        strict: false,
         data_dir: data.join("controller"),
         http: args.http,
         quic: args.quic,

@@ -5,7 +5,7 @@ use std::{io, path::PathBuf};
 use xene_agent::{command, driver::AgentError};
 
 use super::exit;
-use crate::controller::StartError;
+use crate::{controller::StartError, session::ListenerError};
 
 /// Why a command did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -129,6 +129,10 @@ impl Error {
                 message,
                 hint: Some("is a controller running already? `--http` names another address".into()),
             },
+            StartError::Listener(ListenerError::Bind { source, .. }) if source.kind() == io::ErrorKind::AddrInUse => {
+                let hint = "is a controller running already? `--quic` names another address";
+                Self::Usage { message, hint: Some(hint.into()) }
+            }
             _ => Self::Usage { message, hint: None },
         }
     }

@@ -61,6 +61,9 @@ const RECENT: usize = 50;
 /// # Errors
 /// If the controller refuses.
 pub fn run(args: &Args, client: &Client, ui: &mut Ui) -> Result<(), Error> {
+    if args.kind == Kind::Events && !args.labels.is_empty() {
+        return Err(Error::usage("events have no labels; --label chooses workflows, pipelines, runs or agents"));
+    }
     let filter = Filter::of(args);
     if args.watch {
         return watch(&filter, client, ui);
@@ -127,9 +130,27 @@ impl<'a> Filter<'a> {
             && is(self.workflow, workflow)
             && is(self.pipeline, pipeline)
             && is(self.args.phase.as_deref(), text("/status/phase"))
-            && self.args.labels.iter().all(|(key, value)| {
-                item.pointer("/metadata/labels").and_then(|labels| labels.get(key)?.as_str()) == Some(value)
-            })
+    }
+
+    /// True if a changed object has the labels that are asked for.
+    fn has_labels(&self, item: &Value, client: &Client) -> Result<bool, Error> {
+        if self.labels.is_empty() {
+            return Ok(true);
+        }
+        // Pipelines and runs don't show what their workflow and pipeline gave them: the controller knows.
+        let text = |path: &str| item.pointer(path).and_then(Value::as_str);
+        let of = match self.args.kind {
+            Kind::Pipelines => text("/metadata/name").and_then(|name| name.split_once('/')),
+            Kind::Runs => text("/spec/workflow").zip(text("/spec/pipeline")),
+            Kind::Workflows | Kind::Agents | Kind::Events => {
+                let labels = item.pointer("/metadata/labels");
+                let has = |(key, value): &(String, String)| labels.and_then(|l| l.get(key)?.as_str()) == Some(value);
+                return Ok(self.args.labels.iter().all(has));
+            }
+        };
+        let Some((workflow, pipeline)) = of else { return Ok(false) };
+        let query = [("workflow", workflow), ("pipeline", pipeline), ("labels", &*self.labels)];
+        Ok(!rows::items(&client.get(Kind::Pipelines.path(), &query)?).is_empty())
     }
 }
 
@@ -178,7 +199,12 @@ fn watch(filter: &Filter<'_>, client: &Client, ui: &mut Ui) -> Result<(), Error>
                 continue;
             }
             let name = rows::name(kind, &item);
-            if known.get(&name) != Some(&item) && (layout.is_none() || filter.takes(&item)) {
+            if known.get(&name) == Some(&item) {
+                continue;
+            }
+            if layout.is_none()
+                || filter.takes(&item) && (known.contains_key(&name) || filter.has_labels(&item, client)?)
+            {
                 known.insert(name, item.clone());
                 fresh.push(item);
             }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use xene_schemas::{
-    diagnostic::Diagnostic,
+    diagnostic::{Diagnostic, Severity},
     meta::{Name, ObjectMeta, Revision, SpecHash},
     pipeline::CompiledPipeline,
     source::SourceKind,
@@ -35,6 +35,11 @@ pub struct Desired {
     pub problems: Vec<Diagnostic>,
     /// How many documents are not ours.
     pub ignored: u32,
+}
+
+/// How many keep files from taking effect: a warning is no reason to call a source degraded.
+pub fn errors(problems: &[Diagnostic]) -> usize {
+    problems.iter().filter(|problem| problem.severity == Severity::Error).count()
 }
 
 /// One workflow that is to be in effect.
@@ -130,6 +135,6 @@ pub enum SourceHealth {
         /// The new tip.
         to: Revision,
     },
-    /// Something that limits how it is watched, such as the watch limit; a sentence.
+    /// Something that limits how it is watched, such as the watch limit: a sentence, empty when it is over.
     Degraded(String),
 }

@@ -27,6 +27,8 @@ pub struct RequestId(pub u64);
 pub enum Event {
     /// The source asks for this.
     Compiled(Box<Desired>),
+    /// The source asks for this, and it has errors, where the operator wants all or nothing.
+    Withheld(Box<Desired>),
     /// How the source goes changed.
     Source(SourceHealth),
     /// An agent proved its name and said Hello.

@@ -234,6 +234,7 @@ impl Controller {
         match event {
             Event::Compiled(desired) if self.must_wait(&desired) => self.wait_with(now, desired, &mut fx),
             Event::Compiled(desired) => self.compiled(now, *desired, &mut fx),
+            Event::Withheld(desired) => self.source_withheld(now, *desired, &mut fx),
             Event::Source(health) => self.source_health(now, health, &mut fx),
             Event::SessionOpened { session, agent, fingerprint, address, hello } => {
                 self.session_opened(now, session, agent, &fingerprint, address, *hello, &mut fx);

@@ -25,6 +25,8 @@ use super::{
 
 /// Answers that an agent does not show to have got for this long are lost on the way: its renewals stop counting.
 const ANSWERS_LOST: Duration = Duration::from_secs(30);
+/// What every agent carries, whatever its join token says.
+const MACHINE_LABELS: [&str; 3] = ["os", "arch", "hostname"];
 /// How far an agent's clock may be off before the operator hears of it.
 const SKEW: Duration = Duration::from_secs(5);
 /// The shortest span over which reconnects are spread.
@@ -65,7 +67,12 @@ impl Controller {
             fx.now.push(Effect::Close { session, reason: message.to_owned() });
             return;
         };
-        if !row.labels_fixed {
+        if row.labels_fixed {
+            // What the machine is, it says itself the first time; a token may fix that too.
+            for (label, value) in hello.labels.iter().filter(|(label, _)| MACHINE_LABELS.contains(&label.as_str())) {
+                row.labels.entry(label.clone()).or_insert_with(|| value.clone());
+            }
+        } else {
             row.labels = hello.labels;
         }
         (row.slots, row.version, row.last_seen) = (hello.slots.max(1), hello.software, Some(now.wall));

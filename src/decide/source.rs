@@ -3,7 +3,6 @@
 use jiff::Timestamp;
 use xene_agent::decide::time::Now;
 use xene_schemas::{
-    diagnostic::{Diagnostic, Severity},
     event::EventType,
     meta::{Name, Revision},
     source::{Condition, ConditionStatus, SourceStatus},
@@ -11,7 +10,7 @@ use xene_schemas::{
 
 use super::{
     Controller,
-    desired::{Desired, SourceHealth, SourceOrigin},
+    desired::{Desired, SourceHealth, SourceOrigin, errors},
     event::Effects,
     note,
     rows::Change,
@@ -19,6 +18,9 @@ use super::{
 
 /// Failures that no retry mends: a person has to.
 const STALLS: [&str; 5] = ["RefMissing", "PathMissing", "Empty", "AuthFailed", "UnsupportedFormat"];
+
+/// Why nothing of a revision is in effect that has errors.
+const WITHHELD: &str = "Withheld";
 
 /// The source, and what its status does not hold.
 #[derive(Debug)]
@@ -50,6 +52,8 @@ impl SourceState {
             ignored: 0,
             dirty: 0,
             suspension: None,
+            webhook: None,
+            webhook_token: None,
             conditions: Vec::new(),
             problems: Vec::new(),
         });
@@ -72,6 +76,7 @@ impl SourceState {
         use ConditionStatus::{False, True, Unknown};
         let status = &self.status;
         let behind = status.seen != status.revision;
+        let withheld = behind && status.attempted == status.seen && status.attempted.is_some();
         let problems = errors(&status.problems);
         let is = |truth| if truth { True } else { False };
         let (reason, message) = self.failure.clone().unwrap_or_default();
@@ -83,6 +88,10 @@ impl SourceState {
             (true, _) if status.suspension.is_some() => {
                 let by = status.suspension.as_ref().map(ToString::to_string).unwrap_or_default();
                 (False, "Suspended".into(), format!("{seen} was found and waits, {applied} stays in effect: {by}"))
+            }
+            (true, _) if withheld => {
+                let message = format!("{seen} has {}, and with --strict {applied} stays in effect", count(problems));
+                (False, WITHHELD.into(), message)
             }
             (true, _) => (False, "Progressing".into(), format!("{seen} was found, {applied} is in effect")),
             (false, true) => (Unknown, reason.clone(), message.clone()),
@@ -117,6 +126,7 @@ impl SourceState {
         };
         let reconciling = match (behind, status.suspension.is_some()) {
             (true, true) => (False, "Suspended".into(), format!("{applied} is in effect")),
+            (true, false) if withheld => (False, WITHHELD.into(), format!("{applied} is in effect")),
             (true, false) => (True, "Progressing".into(), format!("{applied} is in effect")),
             (false, _) => (False, "Done".into(), format!("{applied} is in effect")),
         };
@@ -161,7 +171,7 @@ impl Controller {
                 let message = format!("history was rewritten: {to} does not descend from {from}");
                 note(fx, now, EventType::Warning, "HistoryRewritten", regarding(), message);
             }
-            SourceHealth::Degraded(limit) => self.source.limit = Some(limit),
+            SourceHealth::Degraded(limit) => self.source.limit = Some(limit).filter(|limit| !limit.is_empty()),
         }
         self.put_source(now, fx);
     }
@@ -190,17 +200,25 @@ impl Controller {
         }
     }
 
+    /// What was compiled has errors, and the operator wants all or nothing: it is told, and nothing changes.
+    pub(super) fn source_withheld(&mut self, now: Now, desired: Desired, fx: &mut Effects) {
+        if self.source.status.attempted.as_ref() != Some(&desired.revision) {
+            let count = count(errors(&desired.problems));
+            let message = format!("{} has {count}, and --strict lets it take no effect", desired.revision);
+            note(fx, now, EventType::Warning, WITHHELD, "source".into(), message);
+        }
+        let status = &mut self.source.status;
+        (status.seen, status.attempted) = (Some(desired.revision.clone()), Some(desired.revision));
+        status.problems = desired.problems;
+        self.put_source(now, fx);
+    }
+
     pub(super) fn put_source(&mut self, now: Now, fx: &mut Effects) {
         self.source.status.suspension = self.source_suspension().cloned();
         self.source.status.workflows = u32::try_from(self.workflows.len()).unwrap_or(u32::MAX);
         self.source.judge(now.wall);
         fx.commit.push(Change::PutSource(Box::new(self.source.status.clone())));
     }
-}
-
-/// How many keep files from taking effect: a warning is no reason to call a source degraded.
-fn errors(problems: &[Diagnostic]) -> usize {
-    problems.iter().filter(|problem| problem.severity == Severity::Error).count()
 }
 
 /// `1 problem`, `2 problems`.

@@ -8,6 +8,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use ring::hmac;
 use subtle::ConstantTimeEq as _;
 use xene_schemas::meta::PipelineKey;
 
@@ -45,6 +46,11 @@ impl HookSecret {
         blake3::keyed_hash(&self.0, key.to_string().as_bytes()).to_hex().to_string()
     }
 
+    /// The token by which pushes to the source are announced. No pipeline's: those have a slash.
+    pub fn source_token(&self) -> String {
+        blake3::keyed_hash(&self.0, b"source").to_hex().to_string()
+    }
+
     fn is(&self, key: &PipelineKey, shown: &str) -> bool {
         self.token(key).as_bytes().ct_eq(shown.as_bytes()).into()
     }
@@ -80,6 +86,26 @@ pub(super) fn hook_proof<'a>(api: &Api, headers: &'a HeaderMap) -> Result<HookPr
         Some(token) => Ok(HookProof::Token(token)),
         None => Err(hook_refused()),
     }
+}
+
+/// True if a push's announcement is proven: by a token, or by a signature over its bytes with that token as the secret.
+pub(super) fn may_announce(api: &Api, headers: &HeaderMap, body: &[u8]) -> bool {
+    let token = api.config.hooks.source_token();
+    let header = |name: &str| headers.get(name)?.to_str().ok();
+    let shown = bearer(headers).or_else(|| header("x-xene-token")).or_else(|| header("x-gitlab-token"));
+    if let Some(shown) = shown {
+        return api.config.admin.is(shown) || token.as_bytes().ct_eq(shown.as_bytes()).into();
+    }
+    let github = header("x-hub-signature-256").and_then(|signature| signature.strip_prefix("sha256="));
+    let signature = github.or_else(|| header("x-gitea-signature")).and_then(unhex);
+    let key = hmac::Key::new(hmac::HMAC_SHA256, token.as_bytes());
+    signature.is_some_and(|signature| hmac::verify(&key, body, &signature).is_ok())
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let byte = |pair: &[u8]| u8::try_from(digit(pair[0])? * 16 + digit(*pair.get(1)?)?).ok();
+    text.as_bytes().chunks(2).map(byte).collect()
 }
 
 /// A wrong token, and a pipeline that is not there, are answered alike.
@@ -147,6 +173,14 @@ mod tests {
             ["", "evil.example", "localhost.evil.example:7420", "127.0.0.1.evil.example", "xene.example.", "[x]"]
         {
             assert!(!passes(foreign), "{foreign}");
+        }
+    }
+
+    #[test]
+    fn hex_is_read_whole_or_not_at_all() {
+        assert_eq!(unhex("00ffA0"), Some(vec![0, 255, 160]));
+        for bad in ["0", "0g", "000", "é"] {
+            assert_eq!(unhex(bad), None, "{bad}");
         }
     }
 

@@ -6,10 +6,10 @@ use axum::{
     body::Bytes,
     extract::{Path, State, rejection::BytesRejection},
     http::{HeaderMap, StatusCode},
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use indexmap::IndexMap;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use xene_schemas::{
     meta::{Name, PipelineKey, RunName},
     run::{RunTrigger, TriggerType},
@@ -19,7 +19,7 @@ use xene_schemas::{
 
 use super::{
     Api,
-    auth::{hook_proof, hook_refused},
+    auth::{hook_proof, hook_refused, may_announce},
     objects::json,
     problem::Problem,
     query::Query,
@@ -84,6 +84,35 @@ pub(super) async fn trigger(
         Some(given) => start(&api, &headers, &body, Some(trigger), given, keys).await,
         None => Ok(json(StatusCode::ACCEPTED, &Filtered { reason: "Filtered" })),
     }
+}
+
+/// What GitHub, GitLab and Gitea say of a push; others may say nothing.
+#[derive(Default, Deserialize)]
+struct Push {
+    #[serde(default, rename = "ref")]
+    name: String,
+    #[serde(default)]
+    after: Option<String>,
+}
+
+/// A push to the source: a hint, so it is looked at soon, and what it finds there counts.
+pub(super) async fn source(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let body = body_of(body)?;
+    if !may_announce(&api, &headers, &body) {
+        let problem = Problem::new(StatusCode::UNAUTHORIZED, "a valid hook token or signature is needed");
+        return Err(problem.hint("`xene status -o json` shows the token as status.webhookToken"));
+    }
+    let push: Push = serde_json::from_slice(&body).unwrap_or_default();
+    let branch = api.handle.store().source()?.and_then(|source| source.branch);
+    let is_ours = branch.is_some_and(|branch| push.name.strip_prefix("refs/heads/") == Some(&branch));
+    // All zeros where the branch was deleted.
+    let is_commit = |after: &String| after.bytes().any(|digit| digit != b'0');
+    (api.config.announce)(push.after.filter(|after| is_ours && is_commit(after)));
+    Ok(StatusCode::ACCEPTED.into_response())
 }
 
 fn pipelines_of(spec: &WorkflowSpec, workflow: &Name, trigger: &Name) -> Vec<PipelineKey> {

@@ -33,7 +33,11 @@ type Answer = Result<Response, Problem>;
 
 pub(super) async fn source(State(api): State<Arc<Api>>) -> Answer {
     match api.handle.store().source()? {
-        Some(status) => Ok(Object::new("Source", Source { status }).into_response()),
+        Some(mut status) => {
+            status.webhook = Some("/hooks/source".to_owned());
+            status.webhook_token = Some(api.config.hooks.source_token());
+            Ok(Object::new("Source", Source { status }).into_response())
+        }
         None => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the source has not been looked at yet")),
     }
 }

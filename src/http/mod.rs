@@ -60,6 +60,9 @@ const DELIVERY_LOCKS: usize = 64;
 /// Looks at the source now; done once what it found is in effect.
 pub type SyncHook = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
 
+/// Looks at the source soon: a push was announced, perhaps of this commit.
+pub type AnnounceHook = Arc<dyn Fn(Option<String>) + Send + Sync>;
+
 /// What the router needs besides the controller.
 #[derive(Clone)]
 pub struct Config {
@@ -75,6 +78,8 @@ pub struct Config {
     pub files: ContentStore,
     /// Behind `POST /api/v1/sync`.
     pub sync: SyncHook,
+    /// Behind `POST /hooks/source`.
+    pub announce: AnnounceHook,
     /// The source's commits; `None` in directory mode.
     pub browser: Option<Browser>,
     /// What plans are compiled with.
@@ -155,6 +160,7 @@ pub fn router(handle: Handle, config: Config) -> Router {
         .layer(middleware::from_fn_with_state(api.clone(), auth::require_admin));
     Router::new()
         .nest("/api/v1", v1)
+        .route("/hooks/source", post(hooks::source))
         .route("/hooks/{workflow}/pipelines/{pipeline}", post(hooks::pipeline))
         .route("/hooks/{workflow}/triggers/{trigger}", post(hooks::trigger))
         .route("/healthz", get(|| async { "ok\n" }))

@@ -41,6 +41,7 @@ struct World {
     logs: LogStore,
     files: ContentStore,
     asked: Arc<StdMutex<Vec<Command>>>,
+    announced: Arc<StdMutex<Vec<Option<String>>>>,
     stop: Sender<bool>,
     _data: TempDir,
 }
@@ -121,6 +122,8 @@ impl World {
         let logs = LogStore::open(&data.path().join("logs")).unwrap();
         seed(&store, "w");
         let asked = Arc::new(StdMutex::new(Vec::new()));
+        let announced = Arc::new(StdMutex::new(Vec::new()));
+        let told = announced.clone();
         let (machine, seen) = (store.clone(), asked.clone());
         let handle = Handle::for_tests(store.clone(), logs.clone(), move |command| {
             seen.lock().unwrap().push(command.clone());
@@ -145,11 +148,12 @@ impl World {
             ca_fingerprint: "ab".repeat(32),
             files: files.clone(),
             sync: Arc::new(|| Box::pin(async { Err("the source is gone".to_owned()) })),
+            announce: Arc::new(move |commit| told.lock().unwrap().push(commit)),
             browser: None,
             limits: Limits::default(),
             stopping,
         };
-        Self { router: router(handle, config), store, logs, files, asked, stop, _data: data }
+        Self { router: router(handle, config), store, logs, files, asked, announced, stop, _data: data }
     }
 
     async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Response {
@@ -385,6 +389,52 @@ async fn webhooks_need_their_own_token_and_take_each_delivery_once() {
     };
     assert_eq!((payload.as_deref(), trigger.name.as_ref()), (Some(&b"\0payload"[..]), None));
     assert_eq!(by_trigger.name.as_ref().map(|name| name.as_str()), Some("push"));
+}
+
+#[tokio::test]
+async fn a_push_is_announced_by_token_or_signature_alone() {
+    let world = World::new();
+    let source = json!({"kind": "git", "url": "u", "branch": "main", "path": "", "workflows": 0, "ignored": 0,
+                        "dirty": 0, "conditions": [], "problems": []});
+    commit(&world.store, vec![Change::PutSource(Box::new(serde_json::from_value(source).unwrap()))]);
+    let (_, source) = read(world.get("/api/v1/source").await).await;
+    let path = source["status"]["webhook"].as_str().unwrap();
+    let token = source["status"]["webhookToken"].as_str().unwrap();
+    let signed = |body: &str| {
+        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, token.as_bytes());
+        ring::hmac::sign(&key, body.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+    };
+    let push = r#"{"ref": "refs/heads/main", "after": "abc1"}"#;
+    let (signature, foreign) = (signed(push), signed("another body"));
+    let (github, forged) = (format!("sha256={signature}"), format!("sha256={foreign}"));
+    for headers in [
+        vec![],
+        vec![("x-gitlab-token", "wrong")],
+        vec![("x-hub-signature-256", &*forged)],
+        vec![("x-hub-signature-256", "sha256=")],
+        vec![("x-hub-signature-256", &*signature)],
+        vec![("x-gitea-signature", &*foreign)],
+        vec![("authorization", "Bearer wrong"), ("x-hub-signature-256", &*github)],
+    ] {
+        assert_eq!(world.ask("POST", path, &headers, push).await.status(), 401, "{headers:?}");
+    }
+    assert!(world.announced.lock().unwrap().is_empty());
+    for (header, value) in [
+        ("x-hub-signature-256", &*github),
+        ("x-gitea-signature", &*signature),
+        ("x-gitlab-token", token),
+        ("x-xene-token", token),
+        ("authorization", "Bearer s3cret"),
+    ] {
+        assert_eq!(world.ask("POST", path, &[(header, value)], push).await.status(), 202, "{header}");
+        assert_eq!(world.announced.lock().unwrap().pop().unwrap().as_deref(), Some("abc1"), "{header}");
+    }
+    // Of another branch, of one that was deleted, or of a sender that says nothing: only that something changed.
+    let gone = format!(r#"{{"ref": "refs/heads/main", "after": "{}"}}"#, "0".repeat(40));
+    for body in [r#"{"ref": "refs/heads/x", "after": "abc1"}"#, &gone, "", "[]", "{\"ref\": 7}"] {
+        assert_eq!(world.ask("POST", path, &[("x-xene-token", token)], body.to_owned()).await.status(), 202, "{body}");
+        assert_eq!(world.announced.lock().unwrap().pop(), Some(None), "{body}");
+    }
 }
 
 #[tokio::test]

@@ -168,6 +168,9 @@ fn a_token_lets_in_as_many_as_it_says_and_fixes_labels() {
     cluster.restart_agent("a", &["--token", &token, "--label", "zone=outer"]);
     let agent = cluster.json(&["get", "agents", "a"]);
     assert_eq!(agent["metadata"]["labels"]["zone"], "inner", "an agent can't label itself past its token: {agent:#}");
+    for label in ["os", "arch", "hostname"] {
+        assert!(agent["metadata"]["labels"][label].is_string(), "what the machine is, it says itself: {agent:#}");
+    }
     let spent = run(cluster.agent_command("b", &["--token", &token]), &[] as &[&str]);
     assert_eq!(spent.code, 5, "{spent:?}");
     assert!(spent.stderr.contains("token"), "{spent:?}");

@@ -1,6 +1,12 @@
 //! What is wrong gets one clear sentence with place and hint, the documented exit code, and the rest keeps running.
 
-use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt, path::Path, process::Command};
+use std::{
+    fs,
+    net::{TcpListener, UdpSocket},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::Command,
+};
 
 use xene_test_support::{
     cluster::Cluster,
@@ -17,7 +23,7 @@ fn assert_clear(ended: &Ended, code: i32, words: &[&str]) {
     for word in words {
         assert!(said.to_lowercase().contains(&word.to_lowercase()), "{word:?} is missing in: {said}");
     }
-    for never in ["panicked", "RUST_BACKTRACE", "Os {", "Err(", "Error {"] {
+    for never in ["panicked", "RUST_BACKTRACE", "Os {", "os error", "Err(", "Error {"] {
         assert!(!said.contains(never), "{never:?} in: {said}");
     }
 }
@@ -138,7 +144,11 @@ fn a_controller_that_cannot_start_says_why() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let port = run(controller(place, source, &["--http", &address]), NONE);
-    assert_clear(&port, 2, &[&address, "in use"]);
+    assert_clear(&port, 2, &[&address, "in use", "--http"]);
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let port = run(controller(place, source, &["--quic", &address]), NONE);
+    assert_clear(&port, 2, &[&address, "in use", "--quic"]);
 
     let file = place.join("file");
     fs::write(&file, "").unwrap();
@@ -275,4 +285,35 @@ fn a_rewrite_during_an_absence_is_denied_and_another_branch_is_none() {
     cluster.flags.extend(["--branch".into(), "other".into()]);
     cluster.start_controller();
     cluster.until("the other branch is in effect", &["status"], |s| s["status"]["revision"] == new.as_str());
+}
+
+#[test]
+fn with_strict_a_commit_takes_effect_whole_or_not_at_all() {
+    let mut cluster = Cluster::start(&["--strict"]);
+    let text = |name: &str| workflow(name, "spec: {pipelines: {p: {tasks: {t: {steps: [a]}}}}}\n");
+    cluster.repository.write("xene.d/a.yaml", &text("a"));
+    let good = cluster.commit("good");
+    cluster.repository.write("xene.d/b.yaml", &text("b"));
+    cluster.repository.write("xene.d/broken.yaml", "kind: [\n");
+    let bad = cluster.repository.commit("bad");
+    for round in ["at first", "after a restart"] {
+        let source = cluster.until(round, &["status"], |s| s["status"]["seen"] == bad.as_str());
+        let status = &source["status"];
+        assert_eq!(
+            (&status["revision"], &status["attempted"]),
+            (&good.as_str().into(), &bad.as_str().into()),
+            "{round}"
+        );
+        assert_eq!(status["problems"][0]["path"], "xene.d/broken.yaml", "{round}");
+        let ready = &status["conditions"][0];
+        assert_eq!((&ready["status"], &ready["reason"]), (&"False".into(), &"Withheld".into()), "{round}");
+        assert_eq!(cluster.json(&["get", "workflows"])["items"].as_array().unwrap().len(), 1, "{round}");
+        cluster.kill_controller();
+        cluster.start_controller();
+    }
+    fs::remove_file(cluster.repository.folder().join("xene.d/broken.yaml")).unwrap();
+    let mended = cluster.commit("mended");
+    cluster.until("all of it", &["get", "workflows"], |w| w["items"].as_array().is_some_and(|all| all.len() == 2));
+    let status = cluster.json(&["status"])["status"].clone();
+    assert_eq!((&status["revision"], &status["attempted"]), (&mended.as_str().into(), &mended.as_str().into()));
 }

@@ -57,3 +57,12 @@ fn a_saved_file_is_live_within_a_second() {
     let status = dev.wait();
     assert!(status.success() || status.code() == Some(130), "{status}: {}", dev.output());
 }
+
+#[test]
+fn a_folder_that_is_not_there_is_not_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let ended =
+        run(xene(folder.path()), &["dev", "nowhere", "--http", "127.0.0.1:0", "--quic", "127.0.0.1:0"]).expect(2);
+    assert!(ended.stderr.contains("nowhere does not exist"), "{ended:?}");
+    assert!(!folder.path().join("nowhere").exists());
+}

@@ -187,6 +187,32 @@ fn filters_are_asked_for() {
 }
 
 #[test]
+fn watch_asks_for_labels_that_objects_do_not_show() {
+    let event = |data: &Value| format!("event: run\ndata: {data}\n\n").into_bytes();
+    let fake = Fake::start(move |request, before| match request.path() {
+        "/api/v1/watch" if before == 0 => {
+            let run = |workflow: &str, name: &str| {
+                let mut run = fixtures::runs()[1].clone();
+                (run["spec"]["workflow"], run["metadata"]["name"]) = (json!(workflow), json!(name));
+                event(&run)
+            };
+            let [other, site] = ["01m89973qg000000000000000c", "01m89973qg000000000000000d"];
+            Reply::Stream(vec![run("other", other), run("site", site)], true)
+        }
+        "/api/v1/watch" => Reply::Json(401, json!({"detail": "enough"})),
+        "/api/v1/pipelines"
+            if request.target.contains("workflow=site") && request.target.contains("labels=team%3Ddata") =>
+        {
+            Reply::Json(200, fixtures::list(&[json!({"kind": "Pipeline"})]))
+        }
+        _ => Reply::Json(200, fixtures::list(&[])),
+    });
+    let (mut ui, out, _) = testing::ui(Format::Name);
+    assert_eq!(run(&args("runs --watch -l team=data"), &fake.client(), &mut ui).unwrap_err().status(), 5);
+    assert_eq!(out.text(), "run/01m89973qg000000000000000d\n");
+}
+
+#[test]
 fn watch_prints_each_change_once() {
     let event = |kind: &str, data: &Value| format!("event: {kind}\ndata: {data}\n\n").into_bytes();
     let fake = Fake::start(move |request, before| match request.path() {

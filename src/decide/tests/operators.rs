@@ -12,7 +12,8 @@ use xene_schemas::{
 
 use super::world::{MINUTE, World, key};
 use crate::decide::{
-    event::{Command, Refusal},
+    desired::SourceHealth,
+    event::{Command, Event, Refusal},
     rows::Suspendable,
 };
 
@@ -123,6 +124,17 @@ fn a_suspended_source_shows_what_waits_and_goes_to_the_newest_at_once() {
     resume(&mut world, Suspendable::Source).unwrap();
     assert_eq!((world.owner("v/p").as_deref(), world.owner("u/p").as_deref()), (Some("a"), Some("a")));
     assert!(world.store.loaded.source.as_ref().unwrap().suspension.is_none());
+}
+
+#[test]
+fn a_limit_of_watching_is_told_until_it_is_over() {
+    let mut world = World::new(&["a"]);
+    world.commit("w", "", None);
+    let degraded = |world: &World| world.store.loaded.source.as_ref().unwrap().conditions[2].clone();
+    world.tell(Event::Source(SourceHealth::Degraded("no more watches".into())));
+    assert_eq!((degraded(&world).status, degraded(&world).reason.as_str()), (ConditionStatus::True, "Limited"));
+    world.tell(Event::Source(SourceHealth::Degraded(String::new())));
+    assert_eq!(degraded(&world).status, ConditionStatus::False);
 }
 
 #[test]
