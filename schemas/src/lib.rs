@@ -4,7 +4,7 @@
 //!
 //! - the YAML objects of `xene/v1` ([`workflow`], [`trigger`], [`pipeline`], [`task`], [`step`], …, [`workflow_test`]): a new
 //!   field is a new feature of the language, an unknown field is an error;
-//! - the records that the API shows ([`run`], [`agent`], [`source`], [`event`], [`firing`], [`object`], [`plan`],
+//! - the records that the API shows ([`run`], [`agent`], [`controller`], [`source`], [`event`], [`firing`], [`object`], [`plan`],
 //!   [`suspension`], [`why`]): fields are only
 //!   added, absent means absent;
 //! - the messages between controller and agent ([`wire`]): tags are never reused, unknown ones survive.
@@ -13,6 +13,7 @@
 
 pub mod agent;
 pub mod connector;
+pub mod controller;
 pub mod diagnostic;
 pub mod duration;
 pub mod env;

@@ -39,6 +39,8 @@ pub enum Command {
     Revoke(Name),
     /// Forget an agent that will not come back; its pipelines move once it can't start runs any more.
     Forget(Name),
+    /// Give an agent's pipelines to others at once, because its machine is off.
+    Fence(Fence),
 }
 
 /// What can be done with join tokens.
@@ -54,6 +56,22 @@ pub struct Name {
     /// The agent.
     #[arg(value_name = "AGENT")]
     pub name: String,
+}
+
+/// Arguments of `xene agents fence`.
+#[derive(Debug, Clone, clap::Args)]
+#[command(
+    after_help = "Nobody can tell from afar whether an agent that is silent runs on. You can: look at the machine, \
+                        or cut its power. If it does run, due times are started twice."
+)]
+pub struct Fence {
+    /// The agent.
+    #[command(flatten)]
+    pub agent: Name,
+
+    /// You know that the machine is off; without this nothing happens.
+    #[arg(long)]
+    pub machine_is_off: bool,
 }
 
 /// Arguments of `xene agents token create`.
@@ -81,14 +99,24 @@ pub struct Create {
 /// # Errors
 /// If the controller refuses.
 pub fn run(args: &Args, client: &Client, ui: &mut Ui) -> Result<(), Error> {
+    let mut body = json!({});
     let (name, verb, done) = match &args.command {
         Command::Token { command: TokenCommand::Create(create) } => return create_token(create, client, ui),
         Command::Drain(agent) => (&agent.name, "drain", "is draining: its pipelines move, its runs go on"),
         Command::Undrain(agent) => (&agent.name, "undrain", "takes pipelines again"),
         Command::Revoke(agent) => (&agent.name, "revoke", "is revoked: its identity is refused from now on"),
         Command::Forget(agent) => (&agent.name, "forget", "is forgotten"),
+        Command::Fence(Fence { machine_is_off: false, agent }) => {
+            let message = format!("only who knows that the machine of {} is off may fence it", agent.name);
+            let hint = "with --machine-is-off its pipelines go to others at once; while it may run, wait, or drain it";
+            return Err(Error::usage_with_hint(message, hint));
+        }
+        Command::Fence(Fence { agent, .. }) => {
+            body = json!({"machineIsOff": true});
+            (&agent.name, "fence", "is fenced: its pipelines go to others")
+        }
     };
-    let answer = client.post(&format!("{}/{verb}", Kind::Agents.path_of(name)?), &json!({}), &[])?;
+    let answer = client.post(&format!("{}/{verb}", Kind::Agents.path_of(name)?), &body, &[])?;
     let name = Kind::Agents.bare(name);
     match ui.format {
         Format::Json | Format::Yaml => ui.value(&answer),

@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 use xene_schemas::{
+    controller::{Controller, ControllerStatus},
     diagnostic::Diagnostic,
-    meta::Revision,
+    meta::{AgentName, Revision},
     source::{Condition, ConditionStatus, Source, SourceKind, SourceStatus},
 };
 
@@ -32,6 +33,7 @@ pub fn run(client: &Client, ui: &mut Ui) -> Result<(), Error> {
         Format::Table | Format::Wide => {}
     }
     let status = parse::<Source>(&value)?.status;
+    let controller = parse::<Controller>(&client.get("/api/v1/controller", &[])?)?.status;
     let waiting = rows::items(&client.list(Kind::Pipelines.path(), &[("phase", "NotScheduled")])?);
     let agents = rows::items(&client.list(Kind::Agents.path(), &[])?);
     let count_runs = |phase| Ok::<_, Error>(rows::items(&client.list(Kind::Runs.path(), &[("phase", phase)])?).len());
@@ -43,6 +45,7 @@ pub fn run(client: &Client, ui: &mut Ui) -> Result<(), Error> {
     let scheduled: usize = agents.iter().map(owned).sum();
     print_field("pipelines", &format!("{scheduled} scheduled, {} not", waiting.len()), ui)?;
     print_field("runs", &format!("{running} running, {starting} waiting to start"), ui)?;
+    print_controller(&controller, ui)?;
     print_trouble(&status, ui)?;
     print_waiting(&waiting, ui)?;
     ui.out.line("")?;
@@ -90,6 +93,17 @@ fn print_source(status: &SourceStatus, ui: &mut Ui) -> Result<(), Error> {
     }
     lines.push(("workflows", counts));
     lines.into_iter().try_for_each(|(name, text)| print_field(name, &text, ui))
+}
+
+/// What is unusual about the controller.
+fn print_controller(status: &ControllerStatus, ui: &mut Ui) -> Result<(), Error> {
+    if let Some(breaker) = &status.breaker {
+        let word = painted("takeovers held", phase_style("Warning"), ui.out.colored);
+        let agents = breaker.agents.iter().map(AgentName::as_str).collect::<Vec<_>>().join(", ");
+        let age = age(breaker.since, ui.now());
+        ui.out.line(format!("{word} {}", escape::line(&format!("(for {age}): {}: {agents}", breaker.message))))?;
+    }
+    Ok(())
 }
 
 fn print_field(name: &str, text: &str, ui: &mut Ui) -> Result<(), Error> {

@@ -144,6 +144,12 @@ fn the_version_has_the_name() {
 fn controller(source: Value) -> Fake {
     Fake::start(move |request, _| match request.path() {
         "/api/v1/source" | "/api/v1/sync" => Reply::Json(200, source.clone()),
+        "/api/v1/controller" => Reply::Json(
+            200,
+            json!({"status": {"version": "0.1.0", "breaker": {
+                "since": "2026-11-25T11:58:00Z", "agents": ["a", "b"], "message": "2 agents fell silent at once"
+            }}}),
+        ),
         "/api/v1/pipelines" => Reply::Json(200, fixtures::list(&fixtures::pipelines()[1..])),
         "/api/v1/agents" => Reply::Json(200, fixtures::list(&fixtures::agents())),
         "/api/v1/runs" => Reply::Json(200, fixtures::list(&fixtures::runs()[1..])),
@@ -165,6 +171,7 @@ fn status_is_one_screen() {
         workflows  1 in effect, 2 documents passed over as not ours, 1 file with uncommitted changes, which do not count
         pipelines  1 scheduled, 1 not
         runs       1 running, 1 waiting to start
+        takeovers held (for 2m): 2 agents fell silent at once: a, b
         not Ready (Invalid): 1 file has a problem (for 30m)
         Degraded (LastGood): site is kept as of 1a2b3c4 (for 30m)
         xene.d/site.yaml:9:3: error[XE0003]: unknown field `step`
@@ -210,6 +217,20 @@ fn a_join_token_is_the_only_thing_on_stdout() {
     assert_eq!(err, "valid for 10m, 2 times: xene agent --controller HOST:7421 --token TOKEN\n");
     let body = json!({"ttl": "10m", "uses": 2, "labels": {"zone": "dmz"}, "name": "a9"});
     assert_eq!(fake.requests()[0].body, body);
+}
+
+#[test]
+fn an_agent_is_fenced_by_whoever_knows_that_its_machine_is_off() {
+    let fake = controller(Value::Null);
+    let error = run("xene agents fence a1", &fake).0.unwrap_err();
+    assert_eq!((error.status(), error.to_string().contains("is off")), (2, true), "{error}");
+    assert!(error.hint().unwrap().contains("--machine-is-off"));
+    assert!(fake.requests().is_empty(), "nobody was asked");
+    let (result, _, err) = run("xene agents fence a1 --machine-is-off", &fake);
+    result.unwrap();
+    assert_eq!(err, "agent a1 is fenced: its pipelines go to others\n");
+    let call = &fake.requests()[0];
+    assert_eq!((call.target.as_str(), &call.body), ("/api/v1/agents/a1/fence", &json!({"machineIsOff": true})));
 }
 
 #[test]

@@ -38,6 +38,10 @@ pub(super) struct AgentState {
     pub(super) runs: BTreeSet<RunName>,
     /// Its claims have run out and nobody could take over: they are looked at when it is heard again.
     pub(super) silent: bool,
+    /// When a claim of it ran out, while it was not heard again.
+    pub(super) expired: Option<xene_agent::decide::time::BootTime>,
+    /// A person says that its machine is off, and what it has is being given to others.
+    pub(super) fenced: bool,
     /// It said that it is about to stop.
     pub(super) leaving: bool,
     /// How far its clock is off.
@@ -71,6 +75,8 @@ impl AgentState {
             owned: BTreeSet::new(),
             runs: BTreeSet::new(),
             silent: false,
+            expired: None,
+            fenced: false,
             leaving: false,
             skew: Duration::ZERO,
             busy: 0,
@@ -141,9 +147,11 @@ impl Controller {
                 self.change_agent(&agent, fx, |row| row.revoked = true)?;
                 note(fx, now, EventType::Warning, "Revoked", format!("agent/{agent}"), "is refused from now on".into());
                 self.close(&agent, "its identity was revoked", fx);
+                self.count_found(now, &agent, fx);
                 Ok(Answer::Done)
             }
             Command::Forget(agent) => self.forget(now, &agent, fx),
+            Command::Fence { agent, by } => self.fence(now, &agent, &by, fx),
             Command::CreateJoinToken { id, secret_hash, expires_at, uses, labels, name } => {
                 let token = JoinTokenRow { id, secret_hash, expires_at, uses_left: uses, labels, name };
                 fx.commit.push(Change::PutJoinToken(token.clone()));
@@ -180,6 +188,7 @@ impl Controller {
             self.lose_run(now, run, fx);
         }
         self.judge(now, agent, fx);
+        self.count_found(now, agent, fx);
         Ok(Answer::Done)
     }
 

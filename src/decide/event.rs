@@ -131,6 +131,13 @@ pub enum Command {
     Revoke(AgentName),
     /// Forget an agent that will not come back: what it owned is granted anew after W; `Forever` claims at once.
     Forget(AgentName),
+    /// Give what an agent owns to others at once: its machine is off, as somebody who can tell says.
+    Fence {
+        /// Which.
+        agent: AgentName,
+        /// Who says so.
+        by: String,
+    },
     /// Keep a new join token.
     CreateJoinToken {
         /// Public.
@@ -210,6 +217,12 @@ pub enum Refusal {
     /// An agent of that name is enrolled.
     #[error("an agent named {0} exists; choose another --name, or `xene agents forget {0}` first")]
     NameTaken(AgentName),
+    /// It answers, so its machine is not off.
+    #[error(
+        "agent {0} is connected, so its machine is not off: `xene agents drain {0}` moves its pipelines; if it was \
+         switched off this minute, ask again in half a minute"
+    )]
+    Connected(AgentName),
     /// The run has ended.
     #[error("run {0} has ended")]
     Ended(RunName),

@@ -3,8 +3,10 @@
 mod after;
 mod agents;
 mod approve;
+mod breaker;
 pub mod desired;
 pub mod event;
+mod fence;
 mod group;
 mod ledger;
 mod ownership;
@@ -28,10 +30,8 @@ use std::{
 };
 
 use jiff::Timestamp;
-#[cfg(feature = "mutants")]
-use xene_agent::decide::mutant::Mutant;
 use xene_agent::decide::{
-    mutant::Mutants,
+    mutant::{Mutant, Mutants},
     time::{BootTime, Now, Timers},
 };
 use xene_schemas::{
@@ -44,6 +44,7 @@ use xene_schemas::{
 
 use self::{
     agents::AgentState,
+    breaker::Breaker,
     desired::{Desired, Observed, SourceOrigin},
     event::{Effect, Effects, Event, SessionId},
     ownership::Owned,
@@ -53,8 +54,10 @@ use self::{
     wall::Wall,
 };
 
-/// A machine that is asked this much later than it wanted stood still: rule 11.
+/// A machine that nobody asked for so long, though it ticks, stood still: rule 11.
 const STALL: Duration = Duration::from_secs(5);
+/// How often it ticks, while a lease is counted.
+const BEAT: Duration = Duration::from_secs(2);
 /// How often old runs are looked for, beside the ends of runs.
 const SWEEP: Duration = Duration::from_secs(3600);
 
@@ -95,6 +98,8 @@ impl Config {
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
+    /// Nothing is to be done but to notice that no tick was missed.
+    Tick,
     /// Some claim of this agent may have run out.
     Lease(AgentName),
     /// An Unknown run is given up.
@@ -116,6 +121,10 @@ pub struct Controller {
     wall: Wall,
     /// No claim is judged as if it had been renewed before this.
     floor: BootTime,
+    /// When it was asked last.
+    asked: BootTime,
+    /// Set while nothing is taken from silent agents.
+    breaker: Option<Breaker>,
     /// When the recovery that is under way began.
     recovering: Option<BootTime>,
     workflows: BTreeMap<Name, Workflow>,
@@ -177,6 +186,8 @@ impl Controller {
             row,
             wall,
             floor: now.boot,
+            asked: now.boot,
+            breaker: None,
             recovering: None,
             workflows: BTreeMap::new(),
             observed: Observed::default(),
@@ -259,6 +270,7 @@ impl Controller {
         self.watch_clock(now, &mut fx);
         while let Some(timer) = self.timers.pop(now.boot) {
             match timer {
+                Timer::Tick => self.tick(),
                 Timer::Lease(agent) => self.judge(now, &agent, &mut fx),
                 Timer::GiveUp(run) => self.give_up(now, run, &mut fx),
                 Timer::Recovered => self.end_recovery(now, &mut fx),
@@ -301,7 +313,8 @@ impl Controller {
 
     /// Rule 11, and the guarded wall clock.
     fn watch_clock(&mut self, now: Now, fx: &mut Effects) {
-        if self.next_timeout().is_some_and(|due| now.boot > due + STALL) {
+        let stood_still = now.boot.since(std::mem::replace(&mut self.asked, now.boot)) > STALL;
+        if stood_still && self.timers.is_armed(&Timer::Tick) && !self.mutants.is(Mutant::StallUnnoticed) {
             fx.now.push(Effect::Alert("the controller stood still: every owner gets a fresh wait".into()));
             self.floor = now.boot;
         }
@@ -309,6 +322,17 @@ impl Controller {
         if leapt {
             fx.now.push(Effect::Alert("this host's clock leapt: schedules go on by elapsed time".into()));
         }
+    }
+
+    /// Ticks on while there is a lease to count: a gap between ticks is a time when it heard nobody.
+    fn tick(&mut self) {
+        if self.agents.values().any(|agent| !agent.owned.is_empty()) {
+            self.tick_soon();
+        }
+    }
+
+    fn tick_soon(&mut self) {
+        self.timers.arm_by(Timer::Tick, self.asked + BEAT);
     }
 
     /// The guarded wall time; whoever gives it to an agent writes the mark.

@@ -60,6 +60,7 @@ impl Controller {
             agent.owned.insert(key.clone());
             agent.silent |= row.reason == Some(Reason::OWNER_SILENT);
             self.timers.arm(Timer::Lease(owner.clone()), base);
+            self.tick_soon();
         } else if self.pipelines.contains_key(&key) {
             self.waiting.insert(key.clone());
         }
@@ -67,21 +68,34 @@ impl Controller {
         self.owners.insert(key, Owned { row, base, claimed: false, told: None, loaded: true, longer_until, told_upto });
     }
 
-    /// When the owner's lease has surely run out; `None` with `Forever`, until its agent is forgotten.
+    /// When the pipeline may be taken from its owner; `None` while that takes a person's word.
     pub(super) fn expires(&self, owned: &Owned) -> Option<BootTime> {
+        self.lease_end(owned).filter(|_| !self.is_held(owned))
+    }
+
+    /// W, as far as it does not hang on when the owner was heard.
+    fn wait_of(&self, owned: &Owned) -> Option<Duration> {
+        match owned.row.autonomy.max(owned.told.filter(|_| owned.claimed).unwrap_or(owned.row.autonomy)) {
+            Autonomy::For(l) => Some(Duration::from(l) * 21 / 20 + self.config.pause_margin),
+            Autonomy::Forever => None,
+        }
+    }
+
+    /// When the owner's lease has surely run out, or a person says so; `None` with `Forever`, until then.
+    pub(super) fn lease_end(&self, owned: &Owned) -> Option<BootTime> {
         let agent = owned.row.owner.as_ref().and_then(|owner| self.agents.get(owner));
         let renewed = agent.and_then(|agent| agent.renewed_at).filter(|_| owned.claimed);
         if self.mutants.is(Mutant::RestartWithoutWaiting) && owned.loaded && !owned.claimed {
             return Some(BootTime::default());
         }
+        if agent.is_some_and(|agent| agent.fenced) {
+            return Some(BootTime::default());
+        }
         let base = owned.base.max(renewed.unwrap_or_default()).max(self.floor);
-        match owned.row.autonomy.max(owned.told.filter(|_| owned.claimed).unwrap_or(owned.row.autonomy)) {
-            Autonomy::For(l) => {
-                let wait = Duration::from(l) * 21 / 20 + self.config.pause_margin;
-                Some((base + wait).max(owned.longer_until.unwrap_or_default()))
-            }
-            Autonomy::Forever if agent.is_none_or(|agent| agent.row.is_none()) => Some(BootTime::default()),
-            Autonomy::Forever => None,
+        match self.wait_of(owned) {
+            Some(wait) => Some((base + wait).max(owned.longer_until.unwrap_or_default())),
+            None if agent.is_none_or(|agent| agent.row.is_none()) => Some(BootTime::default()),
+            None => None,
         }
     }
 
@@ -91,7 +105,8 @@ impl Controller {
         let mut next: Option<BootTime> = None;
         let mut over = Vec::new();
         for key in &state.owned {
-            let Some(expires) = self.owners.get(key).and_then(|owned| self.expires(owned)) else { continue };
+            let Some(owned) = self.owners.get(key) else { continue };
+            let Some(expires) = self.lease_end(owned) else { continue };
             if expires <= now.boot {
                 over.push(key.clone());
             } else {
@@ -104,6 +119,16 @@ impl Controller {
         for key in over {
             self.place(now, &key, fx);
         }
+    }
+
+    /// Rule 10: its owner keeps it, silent as it is.
+    fn spare(&mut self, now: Now, key: &PipelineKey, owner: &AgentName, fx: &mut Effects) {
+        if let Some(state) = self.agents.get_mut(owner) {
+            state.silent = true;
+        }
+        self.waiting.insert(key.clone());
+        let message = format!("{owner} fell silent with most of the agents: nobody takes over (`xene status`)");
+        self.explain(now, key, Reason::OWNER_SILENT, message, fx);
     }
 
     /// Gives a pipeline to an agent if nobody owns it, or its owner's claim has run out. Otherwise says why not. Who
@@ -119,20 +144,28 @@ impl Controller {
         let owned = self.owners.get(key);
         let owner = owned.and_then(|owned| owned.row.owner.clone());
         if let (Some(owned), Some(_)) = (owned, &owner)
-            && self.expires(owned).is_none_or(|expires| expires > now.boot)
+            && self.lease_end(owned).is_none_or(|end| end > now.boot)
         {
             self.arm_lease(key);
             return;
         }
         let gives_back = owned.is_some_and(|owned| owned.row.revoking || owned.row.void);
-        let forgotten =
-            owner.as_ref().and_then(|owner| self.agents.get(owner)).is_some_and(|agent| agent.row.is_none());
+        let wait = owned.and_then(|owned| self.wait_of(owned));
+        let gone = |agent: &AgentState| agent.row.is_none() || agent.fenced;
+        let gone = owner.as_ref().and_then(|owner| self.agents.get(owner)).is_some_and(gone);
         if !self.pipelines.contains_key(key) {
             self.waiting.remove(key);
             if owner.is_some() {
                 self.disown(now, key, Reason::MOVING, "the pipeline was removed".into(), fx);
             }
             return;
+        }
+        if let Some(owner) = &owner {
+            self.count_lost(now, owner, wait.unwrap_or_default(), fx);
+            if self.owners.get(key).is_some_and(|owned| self.is_held(owned)) {
+                self.spare(now, key, owner, fx);
+                return;
+            }
         }
         if owner.is_none()
             && let Some(doubt) = self.in_doubt(key)
@@ -167,7 +200,7 @@ impl Controller {
                 self.waiting.insert(key.clone());
                 match owner {
                     // Nobody else could have it: it stays, and goes on if its owner comes back.
-                    Some(owner) if !gives_back && !forgotten => {
+                    Some(owner) if !gives_back && !gone => {
                         if let Some(state) = self.agents.get_mut(&owner) {
                             state.silent = true;
                         }
@@ -192,13 +225,17 @@ impl Controller {
         let clean = before.is_none_or(|owned| owned.row.owner.is_none() && owned.row.clean);
         let old_epoch = before.map_or_else(Epoch::default, |owned| owned.row.epoch);
         let watermark = before.map_or(slot_now, |owned| owned.row.watermark);
+        let first = before.is_none();
+        let taken_from = before.and_then(|owned| owned.row.owner.clone());
+        let fenced = taken_from.as_ref().and_then(|old| self.agents.get(old)).filter(|old| old.fenced);
+        let ahead = fenced.map_or(Duration::ZERO, |old| old.slot_clock_ahead(now));
+        let keeps_epoch = fenced.is_some() && self.mutants.is(Mutant::FenceKeepsEpoch);
         let not_before = if clean || self.mutants.is(Mutant::CatchUpAfterTakeover) {
             after(watermark, TICK)
         } else {
-            after(watermark.max(slot_now), TICK)
+            after(watermark.max(after(slot_now, ahead)), TICK)
         };
-        let first = before.is_none();
-        let taken_from = before.and_then(|owned| owned.row.owner.clone());
+        let why = if fenced.is_some() { "is off" } else { "was silent for too long" };
         if let Some(old) = &taken_from {
             self.lose_runs(now, key, old, fx);
             self.detach(key, old);
@@ -208,7 +245,7 @@ impl Controller {
                 EventType::Warning,
                 "OwnerReplaced",
                 format!("pipeline/{key}"),
-                format!("{old} was silent for too long; {agent} takes over"),
+                format!("{old} {why}; {agent} takes over"),
             );
         } else if first {
             let message = message.clone();
@@ -216,7 +253,7 @@ impl Controller {
         }
         let row = OwnerRow {
             owner: Some(agent.clone()),
-            epoch: old_epoch.next(generation),
+            epoch: if keeps_epoch { old_epoch } else { old_epoch.next(generation) },
             autonomy,
             longer: None,
             not_before,
@@ -274,7 +311,7 @@ impl Controller {
     }
 
     /// Why it has no owner, or none that answers; written when it changes.
-    fn explain(&mut self, now: Now, key: &PipelineKey, reason: Reason, message: String, fx: &mut Effects) {
+    pub(super) fn explain(&mut self, now: Now, key: &PipelineKey, reason: Reason, message: String, fx: &mut Effects) {
         let watermark = self.slot_now(now, fx);
         let pipeline = self.pipelines.get(key);
         let unsure = self.recovering.is_some();
@@ -424,6 +461,7 @@ impl Controller {
         let Some(owned) = self.owners.get(key) else { return };
         if let (Some(owner), Some(at)) = (&owned.row.owner, self.expires(owned)) {
             self.timers.arm_by(Timer::Lease(owner.clone()), at);
+            self.tick_soon();
         }
     }
 

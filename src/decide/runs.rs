@@ -424,7 +424,11 @@ impl Controller {
 
     /// An Unknown run whose agent has not come back.
     pub(super) fn give_up(&mut self, now: Now, run: RunName, fx: &mut Effects) {
-        let message = "its agent is lost, and had the time to report".to_owned();
+        self.lose_for_good(now, run, "its agent is lost, and had the time to report".into(), fx);
+    }
+
+    /// Nobody will report of it any more.
+    pub(super) fn lose_for_good(&mut self, now: Now, run: RunName, message: String, fx: &mut Effects) {
         self.end(now, run, Reason::AGENT_LOST, message, fx);
     }
 

@@ -131,6 +131,7 @@ impl Controller {
             self.address_runs(&key, fx);
         }
         self.to_start.extend(runs.into_iter().map(|run| (agent.clone(), run)));
+        self.close_breaker_if_few(now, fx);
         self.place_waiting(now, fx);
     }
 
@@ -208,6 +209,7 @@ impl Controller {
         if counts {
             state.renewed_at = Some(now.boot);
             self.heard_again(agent, fx);
+            self.count_found(now, agent, fx);
         }
         let wall = self.slot_now(now, fx);
         let renewed = Renewed { seq: renew.seq, wall, claims_version, nacks };

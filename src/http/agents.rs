@@ -21,6 +21,7 @@ use super::{
     Api,
     lists::absent,
     objects::{Object, json},
+    operate::ADMIN,
     problem::Problem,
     runs::{body_of, parse_json},
 };
@@ -98,6 +99,34 @@ pub(super) async fn act(
         _ => return Err(Problem::not_found("an agent can be told drain, undrain, revoke or forget")),
     };
     api.handle.ask(command).await??;
+    let now = api.handle.view(move |controller, now| controller.agent(now, &agent)).await?;
+    Ok(match now {
+        Some(agent) => Object::new("Agent", agent).into_response(),
+        None => StatusCode::NO_CONTENT.into_response(),
+    })
+}
+
+/// The body of `POST …/fence`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct FenceBody {
+    #[serde(default)]
+    machine_is_off: bool,
+}
+
+pub(super) async fn fence(
+    State(api): State<Arc<Api>>,
+    Path(name): Path<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let body = body_of(body)?;
+    let FenceBody { machine_is_off } = parse_json(if body.is_empty() { b"{}" } else { &body })?;
+    if !machine_is_off {
+        let message = "fencing an agent whose machine runs lets due times start twice: say machineIsOff if it is off";
+        return Err(Problem::bad_request(message).hint("drain moves the pipelines of one that runs"));
+    }
+    let agent: AgentName = name.parse().map_err(|_| absent("agent", &name))?;
+    api.handle.ask(Command::Fence { agent: agent.clone(), by: ADMIN.to_owned() }).await??;
     let now = api.handle.view(move |controller, now| controller.agent(now, &agent)).await?;
     Ok(match now {
         Some(agent) => Object::new("Agent", agent).into_response(),

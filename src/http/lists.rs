@@ -12,6 +12,7 @@ use axum::{
 };
 use xene_agent::clock;
 use xene_schemas::{
+    controller::Controller,
     meta::{Name, ObjectMeta, PipelineKey, RunName},
     object::WorkflowObject,
     phase::{AgentPhase, PipelinePhase, RunPhase, WorkflowPhase},
@@ -40,6 +41,11 @@ pub(super) async fn source(State(api): State<Arc<Api>>) -> Answer {
         }
         None => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the source has not been looked at yet")),
     }
+}
+
+pub(super) async fn controller(State(api): State<Arc<Api>>) -> Answer {
+    let status = api.handle.view(|controller, _| controller.status()).await?;
+    Ok(Object::new("Controller", Controller { status }).into_response())
 }
 
 pub(super) async fn workflows(State(api): State<Arc<Api>>, mut query: Query) -> Answer {

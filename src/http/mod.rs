@@ -122,6 +122,7 @@ pub fn router(handle: Handle, config: Config) -> Router {
         planning: Mutex::default(),
     });
     let v1 = Router::new()
+        .route("/controller", get(lists::controller))
         .route("/source", get(lists::source))
         .route("/source/suspend", post(operate::suspend_source))
         .route("/source/resume", post(operate::resume_source))
@@ -150,6 +151,7 @@ pub fn router(handle: Handle, config: Config) -> Router {
         .route("/agents", get(lists::agents))
         .route("/agents/tokens", post(agents::create_token))
         .route("/agents/{name}", get(lists::agent))
+        .route("/agents/{name}/fence", post(agents::fence))
         .route("/agents/{name}/{action}", post(agents::act))
         .route("/events", get(lists::events))
         .route("/events/{id}", get(lists::event))

@@ -30,7 +30,7 @@ use crate::decide::{
 };
 
 /// Who asks, as long as there is one token.
-const ADMIN: &str = "admin";
+pub(super) const ADMIN: &str = "admin";
 /// Nothing is suspended for longer, unless without end.
 const MAX_SUSPENSION: Duration = Duration::from_secs(366 * 86_400);
 /// A commit is named by at least so many characters.

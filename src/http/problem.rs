@@ -115,6 +115,7 @@ impl From<Refusal> for Problem {
             Refusal::SpecChanged
             | Refusal::Suspended(_)
             | Refusal::NameTaken(_)
+            | Refusal::Connected(_)
             | Refusal::Ended(_)
             | Refusal::NotEnded(_)
             | Refusal::NothingFailed(_)

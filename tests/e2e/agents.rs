@@ -1,7 +1,11 @@
 //! Agents: labels, draining, loss, life without a controller.
 
-use std::fs;
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
+use rustix::process::Signal;
 use xene_test_support::{cluster::Cluster, eventually, process::run};
 
 const TWO_PLACES: &str = r#"
@@ -196,7 +200,7 @@ fn sigterm_gives_everything_back_and_waits_for_what_runs() {
     let name = cluster.run(&["trigger", "w/p"]).expect(0).stdout.trim().to_owned();
     cluster.until("it runs", &["get", "runs", &name], |r| r["status"]["phase"] == "Running");
     let mut a = cluster.agents.remove("a").unwrap();
-    a.signal(rustix::process::Signal::TERM);
+    a.signal(Signal::TERM);
     cluster.until("its pipeline moves at once", &["get", "pipelines", "w/p"], |p| p["status"]["agent"] == "b");
     assert_eq!(cluster.json(&["get", "runs", &name])["status"]["phase"], "Running", "the run goes on");
     fs::write(&gate, "").unwrap();
@@ -204,4 +208,70 @@ fn sigterm_gives_everything_back_and_waits_for_what_runs() {
     let ended = cluster.until("it ended", &["get", "runs", &name], |r| r["status"]["finishedAt"].is_string());
     assert_eq!(ended["status"]["phase"], "Success");
     assert_eq!(cluster.run(&["logs", &name]).stdout, "done\n");
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "how long it stands still, which no suspend matters to")]
+fn a_controller_that_stood_still_takes_no_pipeline_away() {
+    let mut cluster = Cluster::start(SHORT);
+    cluster.start_agent("a", &[]);
+    let file = cluster.folder().join("ticks");
+    // W is 1.05 · 6 s + 1 s.
+    cluster.repository.write("xene.d/clock.yaml", &ticking("6s", &file.display().to_string()));
+    cluster.commit("tick");
+    let before = cluster.scheduled("clock/tick");
+    cluster.start_agent("b", &[]);
+    let controller = cluster.controller.as_ref().unwrap();
+    let began = Instant::now();
+    controller.signal(Signal::STOP);
+    eventually("it stands still for longer than W", || {
+        let lasted = began.elapsed();
+        if lasted > Duration::from_secs(9) { Ok(()) } else { Err(format!("{lasted:?}")) }
+    });
+    controller.signal(Signal::CONT);
+    let seen = ticks(&file).len();
+    eventually("it ticks on", || {
+        let now = ticks(&file).len();
+        if now >= seen + 3 { Ok(()) } else { Err(format!("{seen} then {now}")) }
+    });
+    let after = cluster.json(&["get", "pipelines", "clock/tick"]);
+    assert_eq!((&after["status"]["agent"], &after["status"]["epoch"]), (&"a".into(), &before["status"]["epoch"]));
+    assert!(cluster.controller.as_ref().unwrap().output().contains("stood still"));
+    assert_no_slot_twice(&ticks(&file));
+}
+
+#[test]
+fn whoever_knows_that_a_machine_is_off_moves_its_pipelines_at_once() {
+    let mut cluster = Cluster::start(SHORT);
+    cluster.start_agent("a", &[]);
+    let file = cluster.folder().join("ticks");
+    cluster.repository.write("xene.d/clock.yaml", &ticking("10m", &file.display().to_string()));
+    cluster.commit("tick");
+    assert_eq!(cluster.scheduled("clock/tick")["status"]["agent"], "a");
+    cluster.start_agent("b", &[]);
+    let refused = cluster.run(&["agents", "fence", "a"]).expect(2);
+    assert!(refused.stderr.contains("--machine-is-off"), "{refused:?}");
+    let connected = cluster.run(&["agents", "fence", "a", "--machine-is-off"]).expect(1);
+    assert!(connected.stderr.contains("connected"), "{connected:?}");
+
+    cluster.kill_agent("a");
+    cluster.until("a is gone", &["get", "agents", "a"], |agent| agent["status"]["phase"] == "Disconnected");
+    cluster.run(&["agents", "fence", "a", "--machine-is-off"]).expect(0);
+    assert_eq!(cluster.json(&["get", "pipelines", "clock/tick"])["status"]["agent"], "b", "no wait");
+    let events = cluster.json(&["get", "events"]);
+    let fenced = events["items"].as_array().unwrap().iter().find(|event| event["reason"] == "Fenced").unwrap().clone();
+    assert!(fenced["message"].as_str().unwrap().contains("admin says"), "{fenced:#}");
+    eventually("it ticks on b", || {
+        let ticks = ticks(&file);
+        if ticks.iter().any(|tick| tick.1 == "b") { Ok(()) } else { Err(format!("{ticks:?}")) }
+    });
+    cluster.restart_agent("a", &[]);
+    let seen = ticks(&file).len();
+    eventually("it goes on", || {
+        let now = ticks(&file).len();
+        if now >= seen + 2 { Ok(()) } else { Err(format!("{seen} then {now}")) }
+    });
+    let ticks = ticks(&file);
+    assert!(ticks[seen..].iter().all(|tick| tick.1 == "b"), "a has nothing under its old epoch: {ticks:?}");
+    assert_no_slot_twice(&ticks);
 }

@@ -41,4 +41,7 @@ noticed! {
     a_restored_store_that_is_trusted_is_noticed: RestoreTrustsTable,
     a_dead_claim_that_is_adopted_is_noticed: RecoveryAdoptsDeadClaim,
     watermarks_that_are_not_merged_are_noticed: WatermarksNotMerged,
+    takeovers_from_most_agents_at_once_are_noticed: BreakerOff,
+    a_stall_that_goes_unnoticed_is_noticed: StallUnnoticed,
+    a_fence_that_keeps_the_epoch_is_noticed: FenceKeepsEpoch,
 }

@@ -150,3 +150,162 @@ fn a_grant_that_comes_late_starts_nothing() {
         "#]],
     );
 }
+
+#[test]
+fn nothing_is_taken_from_most_agents_at_once() {
+    let mut story = Story::begin_with(5, 5, fires("0 */2 * * * *").autonomy("60s"));
+    story.drain(0);
+    story.pass(2);
+    story.undrain(0);
+    story.pass(60);
+    story.cut_off(&[1, 2, 3], 600);
+    story.pass(800);
+    check(
+        story,
+        &expect![[r#"
+        08:01:40 controller starts
+        08:01:40 a          starts
+        08:01:40 store      w0/p0 is nobody's, NoAgentAvailable
+        08:01:40 store      w1/p0 is nobody's, NoAgentAvailable
+        08:01:40 store      w2/p0 is nobody's, NoAgentAvailable
+        08:01:40 store      w3/p0 is nobody's, NoAgentAvailable
+        08:01:40 store      w4/p0 is nobody's, NoAgentAvailable
+        08:01:40 store      w0/p0 is a's under epoch 1, slots from 08:01:40
+        08:01:40 store      w1/p0 is a's under epoch 1, slots from 08:01:40
+        08:01:40 store      w2/p0 is a's under epoch 1, slots from 08:01:40
+        08:01:40 store      w3/p0 is a's under epoch 1, slots from 08:01:40
+        08:01:40 store      w4/p0 is a's under epoch 1, slots from 08:01:40
+        08:01:42 b          starts
+        08:01:44 c          starts
+        08:01:46 d          starts
+        08:01:48 e          starts
+        08:01:50 a          is drained
+        08:01:50 store      w0/p0 is a's under epoch 1, slots from 08:01:40, Moving
+        08:01:50 store      w1/p0 is a's under epoch 1, slots from 08:01:40, Moving
+        08:01:50 store      w2/p0 is a's under epoch 1, slots from 08:01:40, Moving
+        08:01:50 store      w3/p0 is a's under epoch 1, slots from 08:01:40, Moving
+        08:01:50 store      w4/p0 is a's under epoch 1, slots from 08:01:40, Moving
+        08:01:50 store      w0/p0 is nobody's, Moving
+        08:01:50 store      w0/p0 is b's under epoch 2, slots from 08:01:40
+        08:01:50 store      w1/p0 is nobody's, Moving
+        08:01:50 store      w1/p0 is c's under epoch 2, slots from 08:01:40
+        08:01:50 store      w2/p0 is nobody's, Moving
+        08:01:50 store      w2/p0 is d's under epoch 2, slots from 08:01:40
+        08:01:50 store      w3/p0 is nobody's, Moving
+        08:01:50 store      w3/p0 is e's under epoch 2, slots from 08:01:40
+        08:01:50 store      w4/p0 is nobody's, Moving
+        08:01:50 store      w4/p0 is b's under epoch 2, slots from 08:01:40
+        08:01:52 a          is undrained
+        08:02:00 c          starts the run of w1/p0 that is due 08:02:00
+        08:02:00 b          starts the run of w0/p0 that is due 08:02:00
+        08:02:00 b          starts the run of w4/p0 that is due 08:02:00
+        08:02:00 d          starts the run of w2/p0 that is due 08:02:00
+        08:02:00 e          starts the run of w3/p0 that is due 08:02:00
+        08:02:52 b          is cut off
+        08:02:52 c          is cut off
+        08:02:52 d          is cut off
+        08:04:00 e          starts the run of w3/p0 that is due 08:04:00
+        08:04:43 store      w0/p0 is b's under epoch 2, slots from 08:01:40, OwnerSilent
+        08:04:43 store      w4/p0 is b's under epoch 2, slots from 08:01:40, OwnerSilent
+        08:04:49 store      w1/p0 is c's under epoch 2, slots from 08:01:40, OwnerSilent
+        08:04:52 store      w2/p0 is d's under epoch 2, slots from 08:01:40, OwnerSilent
+        08:06:00 e          starts the run of w3/p0 that is due 08:06:00
+        08:08:00 e          starts the run of w3/p0 that is due 08:08:00
+        08:10:00 e          starts the run of w3/p0 that is due 08:10:00
+        08:12:00 e          starts the run of w3/p0 that is due 08:12:00
+        08:12:52 store      w1/p0 is c's under epoch 2, slots from 08:01:40
+        08:12:52 store      w0/p0 is b's under epoch 2, slots from 08:01:40, OwnerSilent
+        08:12:52 store      w4/p0 is b's under epoch 2, slots from 08:01:40, OwnerSilent
+        08:12:52 store      w2/p0 is d's under epoch 2, slots from 08:01:40, OwnerSilent
+        08:12:52 c          starts the run of w1/p0 that is due 08:12:00
+        08:12:52 store      no run of w1/p0 at 08:04:00: Coalesced
+        08:12:52 store      no run of w1/p0 at 08:06:00: Coalesced
+        08:12:52 store      no run of w1/p0 at 08:08:00: Coalesced
+        08:12:52 store      no run of w1/p0 at 08:10:00: Coalesced
+        08:12:53 store      w0/p0 is b's under epoch 2, slots from 08:01:40
+        08:12:53 store      w4/p0 is b's under epoch 2, slots from 08:01:40
+        08:12:53 b          starts the run of w0/p0 that is due 08:12:00
+        08:12:53 b          starts the run of w4/p0 that is due 08:12:00
+        08:12:53 store      no run of w0/p0 at 08:04:00: Coalesced
+        08:12:53 store      no run of w0/p0 at 08:06:00: Coalesced
+        08:12:53 store      no run of w0/p0 at 08:08:00: Coalesced
+        08:12:53 store      no run of w0/p0 at 08:10:00: Coalesced
+        08:12:53 store      no run of w4/p0 at 08:04:00: Coalesced
+        08:12:53 store      no run of w4/p0 at 08:06:00: Coalesced
+        08:12:53 store      no run of w4/p0 at 08:08:00: Coalesced
+        08:12:53 store      no run of w4/p0 at 08:10:00: Coalesced
+        08:12:54 store      w2/p0 is d's under epoch 2, slots from 08:01:40
+        08:12:54 d          starts the run of w2/p0 that is due 08:12:00
+        08:12:54 store      no run of w2/p0 at 08:04:00: Coalesced
+        08:12:54 store      no run of w2/p0 at 08:06:00: Coalesced
+        08:12:54 store      no run of w2/p0 at 08:08:00: Coalesced
+        08:12:54 store      no run of w2/p0 at 08:10:00: Coalesced
+        08:14:00 b          starts the run of w0/p0 that is due 08:14:00
+        08:14:00 b          starts the run of w4/p0 that is due 08:14:00
+        08:14:00 c          starts the run of w1/p0 that is due 08:14:00
+        08:14:00 d          starts the run of w2/p0 that is due 08:14:00
+        08:14:00 e          starts the run of w3/p0 that is due 08:14:00
+        08:16:00 c          starts the run of w1/p0 that is due 08:16:00
+        08:16:00 e          starts the run of w3/p0 that is due 08:16:00
+        08:16:00 b          starts the run of w0/p0 that is due 08:16:00
+        08:16:00 b          starts the run of w4/p0 that is due 08:16:00
+        08:16:00 d          starts the run of w2/p0 that is due 08:16:00
+    "#]],
+    );
+}
+
+#[test]
+fn a_fenced_agent_is_replaced_at_once() {
+    let mut story = Story::begin(2, fires("0 * * * * *").autonomy("5m"));
+    story.pass(90);
+    story.power_off(0);
+    story.pass(20);
+    story.fence(0);
+    story.pass(120);
+    story.power_on(0);
+    story.pass(90);
+    check(
+        story,
+        &expect![[r#"
+        08:01:40 controller starts
+        08:01:40 a          starts
+        08:01:40 store      w0/p0 is nobody's, NoAgentAvailable
+        08:01:40 store      w0/p0 is a's under epoch 1, slots from 08:01:40
+        08:01:42 b          starts
+        08:02:00 a          starts the run of w0/p0 that is due 08:02:00
+        08:03:00 a          starts the run of w0/p0 that is due 08:03:00
+        08:03:14 a          dies, 0 changes get to the disk
+        08:03:34 a          is fenced
+        08:03:34 store      w0/p0 is b's under epoch 2, slots from 08:03:36
+        08:04:00 b          starts the run of w0/p0 that is due 08:04:00
+        08:05:00 b          starts the run of w0/p0 that is due 08:05:00
+        08:05:34 a          starts
+        08:06:00 b          starts the run of w0/p0 that is due 08:06:00
+        08:07:00 b          starts the run of w0/p0 that is due 08:07:00
+    "#]],
+    );
+}
+
+#[test]
+fn a_controller_that_stood_still_takes_nothing() {
+    let mut story = Story::begin(2, fires("0 * * * * *").autonomy("60s"));
+    story.pass(30);
+    story.controller_stands_still(125);
+    story.pass(300);
+    check(
+        story,
+        &expect![[r#"
+        08:01:40 controller starts
+        08:01:40 a          starts
+        08:01:40 store      w0/p0 is nobody's, NoAgentAvailable
+        08:01:40 store      w0/p0 is a's under epoch 1, slots from 08:01:40
+        08:01:42 b          starts
+        08:02:00 a          starts the run of w0/p0 that is due 08:02:00
+        08:04:19 a          starts the run of w0/p0 that is due 08:04:00
+        08:04:19 store      no run of w0/p0 at 08:03:00: Coalesced
+        08:05:00 a          starts the run of w0/p0 that is due 08:05:00
+        08:06:00 a          starts the run of w0/p0 that is due 08:06:00
+        08:07:00 a          starts the run of w0/p0 that is due 08:07:00
+    "#]],
+    );
+}

@@ -39,3 +39,19 @@ fn laws_hold_where_backups_are_restored() {
         panic!("{}", found.tell(restored));
     }
 }
+
+/// Worlds in which most agents are cut off at once, over and over.
+fn parted(random: &mut Random) -> Setup {
+    Setup { mutant: None, ..Setup::without(Mutant::BreakerOff, random) }
+}
+
+#[test]
+fn laws_hold_where_most_agents_are_cut_off() {
+    if let Some(seed) = asked("XENE_SEED") {
+        println!("{}", tell(parted, seed, usize::MAX));
+        return;
+    }
+    if let Err(found) = explore(parted, 1, asked("XENE_WORLDS").unwrap_or(WORLDS / 10)) {
+        panic!("{}", found.tell(parted));
+    }
+}

@@ -25,6 +25,12 @@ pub enum Mutant {
     RecoveryAdoptsDeadClaim,
     /// The newest watermark that is told counts, not the highest.
     WatermarksNotMerged,
+    /// Pipelines are taken from most agents at once.
+    BreakerOff,
+    /// A controller that stood still judges leases by what it has not heard.
+    StallUnnoticed,
+    /// What a fenced agent had goes to others under the epoch that it had.
+    FenceKeepsEpoch,
 }
 
 /// The rule that is left out, if one is.

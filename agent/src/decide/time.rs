@@ -93,6 +93,11 @@ impl<T: Ord + Clone> Timers<T> {
         }
     }
 
+    /// True if it fires at some time.
+    pub fn is_armed(&self, timer: &T) -> bool {
+        self.armed.contains_key(timer)
+    }
+
     /// It does not fire.
     pub fn disarm(&mut self, timer: &T) {
         if let Some(at) = self.armed.remove(timer) {

@@ -101,8 +101,8 @@ impl World {
             }
             Action::PauseController => {
                 if self.controller.machine.is_some() && self.controller.paused <= self.at {
-                    self.controller.paused = self.at + outage;
-                    self.history.note(self.at, "controller", || "stands still".into());
+                    self.pause_controller(outage);
+                    self.history.mark(self.at, "controller", || "stands still".into());
                 }
                 Ok(())
             }
@@ -132,6 +132,14 @@ impl World {
             }
             Action::Restore => self.restore(),
             Action::Forget => self.forget(agent),
+            Action::Fence => self.power_off_and_fence(agent, outage),
+            Action::Partition => {
+                let spared = self.random.index(self.agents.len());
+                for agent in (0..self.agents.len()).filter(|agent| *agent != spared) {
+                    self.cut(agent, outage);
+                }
+                Ok(())
+            }
             Action::JournalFails => {
                 if self.agents[agent].paused > self.at {
                     return Ok(());
@@ -216,8 +224,17 @@ impl World {
         self.history.note(self.at, &self.agents[agent].name, || (*how.unwrap_or(&"cut off")).into());
         self.later(outage, What::Heal { agent });
         if self.random.chance(600) {
-            self.break_session(agent, outage);
+            // However long the cut: an end that hears nothing gives its session up.
+            self.break_session(agent, outage.min(200 * SECOND));
         }
+    }
+
+    /// Cuts both directions, and the session breaks of it.
+    pub(super) fn cut_off(&mut self, agent: usize, outage: u64) {
+        (self.links[agent].up.cut, self.links[agent].down.cut) = (true, true);
+        self.history.mark(self.at, &self.agents[agent].name, || "is cut off".into());
+        self.later(outage, What::Heal { agent });
+        self.break_session(agent, SECOND);
     }
 
     /// Both ends of a session end within a time, each when it likes.
@@ -275,6 +292,40 @@ impl World {
             self.crash_agent(agent)?;
         }
         self.ask(Command::Forget(name))
+    }
+
+    pub(super) fn pause_controller(&mut self, outage: u64) {
+        self.controller.paused = self.at + outage;
+        // Shorter gaps between ticks are no reason for anything.
+        if outage > 6 * SECOND {
+            self.controller.awake_since = self.controller.paused;
+        }
+    }
+
+    /// A host is off, and a person sees that and says so. Not at once: its slot clock may have been ahead.
+    pub(super) fn power_off_and_fence(&mut self, agent: usize, outage: u64) -> Result<(), Violation> {
+        self.crash_agent(agent)?;
+        // What it has without end it would start as soon as it is on: such a host is not switched on as it was.
+        if self.agents[agent].journal.claims.values().any(|row| row.claimed && row.autonomy == Autonomy::Forever) {
+            self.wipe(agent)?;
+        }
+        let wait = self.random.between(70 * SECOND, 100 * SECOND);
+        self.agents[agent].off_until = self.at + wait + outage;
+        self.later(wait, What::Fence { agent });
+        self.later(wait + outage, What::StartAgent { agent });
+        Ok(())
+    }
+
+    /// A person says that the machine of an agent that is off is off.
+    pub(super) fn fence(&mut self, agent: usize) -> Result<(), Violation> {
+        let node = &self.agents[agent];
+        if node.machine.is_some() || node.forgotten {
+            return Ok(());
+        }
+        let name = node.name.clone();
+        self.history.mark(self.at, &name, || "is fenced".into());
+        self.agents[agent].fenced_at = self.at;
+        self.ask(Command::Fence { agent: name, by: "me".into() })
     }
 
     /// A person says that a host that is gone will not come back, as soon as somebody listens.

@@ -27,7 +27,7 @@ impl World {
     pub(super) fn start_agent(&mut self, agent: usize) -> Result<(), Violation> {
         let zone = if agent.is_multiple_of(2) { "a" } else { "b" };
         let node = &mut self.agents[agent];
-        if node.machine.is_some() || node.forgotten {
+        if node.machine.is_some() || node.forgotten || node.off_until > self.at {
             return Ok(());
         }
         node.process += 1;

@@ -40,7 +40,7 @@ impl World {
             mutant: self.setup.mutant,
         };
         let (machine, fx) = Controller::new(node.clock.now(self.at), config, node.store.load());
-        node.machine = Some(machine);
+        (node.machine, node.awake_since) = (Some(machine), self.at);
         let does = if self.history.is_kept() { history::controller_does(&fx) } else { String::new() };
         self.history.mark(self.at, "controller", || format!("starts{does}"));
         self.controller_does(fx)?;
@@ -159,8 +159,12 @@ impl World {
     }
 
     pub(super) fn write_store(&mut self, changes: Vec<Change>) -> Result<(), Violation> {
+        let owners = self.finite_owners();
         for change in changes {
             self.history.store(self.at, &change);
+            if let Change::PutOwner(key, row) = &change {
+                self.may_take(&owners, key, row)?;
+            }
             let started = match &change {
                 Change::PutRun(row) if row.run.spec.trigger.kind == TriggerType::After && row.facts == 0 => {
                     Some(row.run.clone()).filter(|run| run.spec.rerun_of.is_none())

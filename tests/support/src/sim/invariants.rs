@@ -8,7 +8,7 @@ use std::{
 use jiff::Timestamp;
 use xene_agent::decide::event::StepId;
 use xene_schemas::{
-    meta::{Epoch, PipelineKey, RunName},
+    meta::{AgentName, Epoch, PipelineKey, RunName},
     run::Run,
 };
 
@@ -76,6 +76,8 @@ pub struct Witness {
     pub starts: BTreeMap<RunName, Start>,
     /// Runs that a restored store may know nothing of, or less than before.
     pub forgotten: BTreeSet<RunName>,
+    /// Who had a pipeline under an epoch.
+    pub(super) owners: BTreeMap<(PipelineKey, Epoch), AgentName>,
     /// By which run a pipeline followed an upstream run, also in a store that is lost by now.
     followed: BTreeMap<(PipelineKey, RunName), RunName>,
 }

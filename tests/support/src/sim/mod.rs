@@ -18,6 +18,7 @@ mod setup;
 mod source;
 mod store;
 pub mod story;
+mod takeovers;
 mod world;
 
 pub use self::{

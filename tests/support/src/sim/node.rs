@@ -97,6 +97,12 @@ pub(super) struct AgentNode {
     pub(super) session: Option<u64>,
     /// Steps that run.
     pub(super) running: BTreeSet<StepId>,
+    /// When the controller last heard a renewal of it.
+    pub(super) heard: Instant,
+    /// Its host is off until then.
+    pub(super) off_until: Instant,
+    /// When a person last said that its machine is off.
+    pub(super) fenced_at: Instant,
     /// A person forgot it.
     pub(super) forgotten: bool,
     /// A person drained it.
@@ -120,6 +126,9 @@ impl AgentNode {
             wake: Instant(u64::MAX),
             session: None,
             running: BTreeSet::new(),
+            heard: Instant::default(),
+            off_until: Instant::default(),
+            fenced_at: Instant::default(),
             forgotten: false,
             drained: false,
         }
@@ -147,6 +156,8 @@ pub(super) struct ControllerNode {
     pub(super) commits: Commits<Change, controller::Effect>,
     /// It stands still until then.
     pub(super) paused: Instant,
+    /// Since when it listens without a break that it must notice.
+    pub(super) awake_since: Instant,
     /// When its timer fires.
     pub(super) wake: Instant,
     /// Its ends of sessions, by which agent has the other.
@@ -163,6 +174,7 @@ impl ControllerNode {
             store: Store::default(),
             commits: Commits::default(),
             paused: Instant::default(),
+            awake_since: Instant::default(),
             wake: Instant(u64::MAX),
             sessions: BTreeMap::new(),
         }

@@ -65,6 +65,7 @@ impl World {
         for agent in 0..self.agents.len() {
             self.agents[agent].clock.set_offset(0);
             self.heal(agent);
+            self.agents[agent].off_until = self.at;
             self.start_agent(agent)?;
             if self.agents[agent].drained && !self.agents[agent].forgotten {
                 self.agents[agent].drained = false;

@@ -43,6 +43,10 @@ pub enum Action {
     Terminate,
     /// A person forgets an agent that is gone.
     Forget,
+    /// A person says that the machine of an agent is off, as it is.
+    Fence,
+    /// Most agents are cut off at once.
+    Partition,
     /// An agent's disk refuses.
     JournalFails,
     /// The store is copied.
@@ -132,8 +136,9 @@ impl Setup {
     /// A world like those that people run, with more bad luck.
     pub fn ordinary(random: &mut Random) -> Self {
         use Action::{
-            Backup, Break, Cancel, Commit, CrashAgent, CrashController, Cut, Drain, Forget, JournalFails, PauseAgent,
-            PauseController, Reboot, Rerun, Restore, Resume, StepClock, Suspend, Terminate, Trigger, Wipe,
+            Backup, Break, Cancel, Commit, CrashAgent, CrashController, Cut, Drain, Fence, Forget, JournalFails,
+            Partition, PauseAgent, PauseController, Reboot, Rerun, Restore, Resume, StepClock, Suspend, Terminate,
+            Trigger, Wipe,
         };
         let every = [
             (Commit, 10),
@@ -154,20 +159,24 @@ impl Setup {
             (Drain, 8),
             (Terminate, 2),
             (Forget, 1),
+            (Fence, 2),
+            (Partition, 2),
             (JournalFails, 1),
             (Backup, 2),
             (Restore, 1),
         ];
         // Swarm: a world in which half of all kinds of trouble are absent has more of the other half.
         let actions = every.into_iter().filter(|_| random.chance(600)).collect();
+        let workflows = random.pick(&[1, 1, 2, 2, 2, 3, 3, 3, 5, 15]);
+        let many = workflows > 3;
         Self {
             mutant: None,
-            agents: random.index(3) + 2,
-            workflows: random.index(3) + 1,
-            schedules: random.pick(&[QUICK, RARE, MIXED]),
+            agents: random.index(4) + 2,
+            workflows,
+            schedules: if many { RARE } else { random.pick(&[QUICK, RARE, MIXED]) },
             autonomies: random.pick(&[SHORT, ANY]),
             zoned: random.pick(&[0, 0, 300]),
-            grouped: random.pick(&[0, 0, 700]),
+            grouped: if many { 0 } else { random.pick(&[0, 0, 700]) },
             following: random.pick(&[0, 500]),
             rates: &[950, 970, 1000, 1000, 1030, 1050],
             hostile: random.chance(400),
@@ -214,6 +223,16 @@ impl Setup {
             Mutant::RestoreTrustsTable | Mutant::RecoveryAdoptsDeadClaim => {
                 more(&[Action::Backup, Action::Restore, Action::Drain, Action::Cut]);
             }
+            Mutant::BreakerOff => {
+                setup.agents = 5;
+                more(&[Action::Partition]);
+                (setup.outage, setup.horizon, setup.workflows) = (400, 600, 5);
+            }
+            Mutant::StallUnnoticed => {
+                more(&[Action::PauseController]);
+                (setup.outage, setup.workflows) = (200, 5);
+            }
+            Mutant::FenceKeepsEpoch => more(&[Action::Fence]),
             Mutant::WatermarksNotMerged => more(&[Action::Drain, Action::Cut]),
         }
         if mutant != Mutant::NoHighestEpoch {

@@ -45,13 +45,13 @@ impl Source {
         self.commits.push(tree);
     }
 
-    /// The first commit, of one pipeline `w0/p0`.
-    pub(super) fn begin_with(&mut self, schedule: &'static str, autonomy: &'static str) {
+    /// The first commit, of so many pipelines `w0/p0`, `w1/p0` …
+    pub(super) fn begin_with(&mut self, workflows: usize, schedule: &'static str, autonomy: &'static str) {
         let (catch_up, policy) = ("Latest", "Queue");
         let (max, group, follows, zone) = (1, None, false, None);
         let (pipelines, steps, suspend) = (1, 1, false);
         let text = Text { pipelines, schedule, catch_up, autonomy, policy, max, group, follows, zone, steps, suspend };
-        self.commits = vec![Tree::from([(0, text)])];
+        self.commits = vec![(0..workflows).map(|at| (at, text.clone())).collect()];
     }
 
     /// One more commit: a change, a removal, or an earlier tree again. Says what it does.

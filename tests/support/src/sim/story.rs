@@ -28,8 +28,13 @@ pub struct Story(World);
 impl Story {
     /// With so many agents; the first was there first, and owns the pipeline.
     pub fn begin(agents: usize, fires: Fires) -> Self {
+        Self::begin_with(agents, 1, fires)
+    }
+
+    /// The same with so many pipelines, each in a workflow of its own.
+    pub fn begin_with(agents: usize, workflows: usize, fires: Fires) -> Self {
         let mut world = World::new(Setup::calm(agents), Random::new(0), History::of_marks());
-        world.source.begin_with(fires.schedule, fires.autonomy);
+        world.source.begin_with(workflows, fires.schedule, fires.autonomy);
         let mut story = Self(world);
         story.law(World::begin);
         for agent in 0..agents {
@@ -55,6 +60,11 @@ impl Story {
         self.law(|world| world.crash_agent(agent));
     }
 
+    /// A host that was gone is back.
+    pub fn power_on(&mut self, agent: usize) {
+        self.law(|world| world.start_agent(agent));
+    }
+
     /// A host goes down and comes up again this many seconds later.
     pub fn reboot(&mut self, agent: usize, seconds: u64) {
         self.law(|world| {
@@ -69,6 +79,29 @@ impl Story {
     pub fn stand_still(&mut self, agent: usize, seconds: u64) {
         self.law(|world| {
             world.pause_agent(agent, seconds * SECOND);
+            Ok(())
+        });
+    }
+
+    /// Agents are cut off for so many seconds.
+    pub fn cut_off(&mut self, agents: &[usize], seconds: u64) {
+        for agent in agents {
+            self.law(|world| {
+                world.cut_off(*agent, seconds * SECOND);
+                Ok(())
+            });
+        }
+    }
+
+    /// A person says that the machine of an agent is off.
+    pub fn fence(&mut self, agent: usize) {
+        self.law(|world| world.fence(agent));
+    }
+
+    /// The controller stands still for so many seconds.
+    pub fn controller_stands_still(&mut self, seconds: u64) {
+        self.law(|world| {
+            world.pause_controller(seconds * SECOND);
             Ok(())
         });
     }

@@ -40,6 +40,7 @@ pub(super) enum What {
     Compile { process: u64 },
     Heal { agent: usize },
     Forget { agent: usize },
+    Fence { agent: usize },
     Act,
 }
 
@@ -270,6 +271,7 @@ impl World {
                 Ok(())
             }
             What::Forget { agent } => self.give_up(agent),
+            What::Fence { agent } => self.fence(agent),
             What::Act if self.acting => self.act(),
             _ => Ok(()),
         }
@@ -335,7 +337,12 @@ impl World {
                             hello,
                         })
                     }
-                    message if open => self.controller_takes(Event::Message { session: SessionId(session), message }),
+                    message if open => {
+                        if matches!(message, AgentMessage::Renew(_)) {
+                            self.agents[agent].heard = self.at;
+                        }
+                        self.controller_takes(Event::Message { session: SessionId(session), message })
+                    }
                     _ => Ok(()),
                 }
             }
