@@ -12,7 +12,7 @@ use xene_schemas::{
 
 use super::world::{MINUTE, World, key};
 use crate::decide::{
-    event::{Command, Refusal},
+    event::{Command, Event, Refusal},
     rows::Suspendable,
 };
 
@@ -123,6 +123,32 @@ fn a_suspended_source_shows_what_waits_and_goes_to_the_newest_at_once() {
     resume(&mut world, Suspendable::Source).unwrap();
     assert_eq!((world.owner("v/p").as_deref(), world.owner("u/p").as_deref()), (Some("a"), Some("a")));
     assert!(world.store.loaded.source.as_ref().unwrap().suspension.is_none());
+}
+
+#[test]
+fn what_was_compiled_while_the_source_was_resumed_takes_no_effect() {
+    let mut world = World::new(&["a"]);
+    world.commit("w", "", None);
+    let base = world.store.loaded.source.clone().unwrap().revision;
+    world.suspend(Suspendable::Source, None);
+    world.commit("v", "", None);
+    // Goes back to what is in effect as far as its compiler knows, so it leaves that out.
+    let mut newest = world.compile();
+    newest.base = base.clone();
+    newest.workflows.values_mut().for_each(|workflow| workflow.body = None);
+    newest.workflows.remove("v");
+    resume(&mut world, Suspendable::Source).unwrap();
+    let resumed = world.store.loaded.source.clone().unwrap().revision;
+    assert_ne!(resumed, base);
+    world.tell(Event::Compiled(Box::new(newest.clone())));
+    world.settle();
+    assert_eq!(world.store.loaded.source.clone().unwrap().revision, resumed);
+    assert_eq!(world.owner("v/p").as_deref(), Some("a"));
+    newest.base = resumed;
+    world.tell(Event::Compiled(Box::new(newest.clone())));
+    world.settle();
+    assert_eq!(world.store.loaded.source.clone().unwrap().revision, Some(newest.revision));
+    assert_eq!(world.owner("v/p"), None);
 }
 
 #[test]
