@@ -251,7 +251,7 @@ impl Controller {
             what: "the address that agents dial can't be told".into(),
             source,
         })?;
-        let worker = watch_source(source, resume, catalog, options.strict, handle.clone())?;
+        let worker = watch_source(source, resume, catalog, (limits, options.strict), handle.clone())?;
         let http = socket.local_addr().map_err(|source| StartError::Http { address: options.http, source })?;
         let (syncing, announcing) = (worker.clone(), worker.clone());
         let (stop_http, stopping) = watch::channel(false);
@@ -372,7 +372,7 @@ fn watch_source(
     source: Source,
     resume: Resume,
     mut catalog: Catalog,
-    strict: bool,
+    (limits, strict): (Limits, bool),
     handle: Handle,
 ) -> Result<SourceHandle, StartError> {
     let health = handle.clone();
@@ -381,19 +381,26 @@ fn watch_source(
         .spawn(
             resume,
             move |snapshot| {
+                let in_effect = || Ok::<_, StoreError>(handle.store().source()?.and_then(|source| source.revision));
                 // What waited while the source was suspended may be in effect by now.
-                if let Some(revision) = handle.store().source()?.and_then(|source| source.revision) {
-                    catalog.applied(&revision);
+                let base = in_effect()?;
+                if let Some(revision) = &base {
+                    catalog.applied(revision);
                 }
-                let desired = catalog.apply(snapshot);
+                let desired = catalog.apply(base.clone(), snapshot);
                 let revision = desired.revision.clone();
                 let withheld = strict && errors(&desired.problems) > 0;
                 let desired = Box::new(desired);
                 handle.settle(if withheld { Event::Withheld(desired) } else { Event::Compiled(desired) })?;
-                // What is withheld, or waits while the source is suspended, the next snapshot must bring again.
-                if handle.store().source()?.is_some_and(|source| source.revision.as_ref() == Some(&revision)) {
+                let now = in_effect()?;
+                if now.as_ref() == Some(&revision) {
                     catalog.applied(&revision);
+                } else if now != base {
+                    let (workflows, _, files) = handle.store().in_effect()?;
+                    catalog = Catalog::recover(files, &workflows, limits);
+                    return Err("meanwhile another was resumed".into());
                 }
+                // Else it is withheld, or waits while the source is suspended: the next snapshot must bring all of it again.
                 Ok(())
             },
             // The loop ends after the source's thread.

@@ -54,7 +54,7 @@ pub fn against_store(
         subject: source.and_then(|source| source.subject),
     };
     let to = side(to, &snapshot);
-    let desired = catalog.apply(snapshot);
+    let desired = catalog.apply(from.revision.clone(), snapshot);
     let before = InEffect::of_rows(workflows, &pipelines);
     Ok((preview(&before, &desired, from, to, now), desired))
 }
@@ -69,9 +69,9 @@ pub fn between(
     let mut catalog = Catalog::recover(Vec::new(), &[], limits);
     let (from, to) = (side(before.0, &before.1), side(after.0, &after.1));
     let revision = before.1.revision.clone();
-    let in_effect = InEffect::of_desired(&catalog.apply(before.1));
+    let in_effect = InEffect::of_desired(&catalog.apply(None, before.1));
     catalog.applied(&revision);
-    let desired = catalog.apply(after.1);
+    let desired = catalog.apply(Some(revision), after.1);
     (preview(&in_effect, &desired, from, to, now), desired)
 }
 

@@ -120,8 +120,8 @@ impl Catalog {
     }
 
     /// Takes a snapshot: compiles the files that came with bytes, and gives all that is desired now. Bodies are given
-    /// only for workflows whose hash is not in effect.
-    pub fn apply(&mut self, snapshot: Snapshot) -> Desired {
+    /// only for workflows whose hash is not in effect; `base` is the revision that is.
+    pub fn apply(&mut self, base: Option<Revision>, snapshot: Snapshot) -> Desired {
         let Snapshot { revision, author, subject, folder, files, complete, mut problems } = snapshot;
         let mut touched = BTreeSet::new();
         let mut unread = BTreeMap::new();
@@ -182,6 +182,7 @@ impl Catalog {
         let row = |path: &String| (path.clone(), self.files.get(path).map(|file| file.row.clone()));
         Desired {
             revision,
+            base,
             author,
             subject,
             folder,

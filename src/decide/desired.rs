@@ -18,6 +18,8 @@ use super::rows::FileRow;
 pub struct Desired {
     /// The revision.
     pub revision: Revision,
+    /// What was in effect when it was compiled, and is where the bodies are that were left out; `None`: none were.
+    pub base: Option<Revision>,
     /// Its author, as `Name <mail>`.
     pub author: Option<String>,
     /// The first line of its message.

@@ -243,6 +243,8 @@ impl Controller {
         let mut fx = Effects::default();
         self.watch_clock(now, &mut fx);
         match event {
+            // What it leaves out is not what is in effect by now: it is compiled again.
+            Event::Compiled(desired) if self.is_stale(&desired) => {}
             Event::Compiled(desired) if self.must_wait(&desired) => self.wait_with(now, desired, &mut fx),
             Event::Compiled(desired) => self.compiled(now, *desired, &mut fx),
             Event::Withheld(desired) => self.source_withheld(now, *desired, &mut fx),

@@ -125,6 +125,12 @@ impl Controller {
         Some(group)
     }
 
+    /// True if another revision came into effect since it was compiled: what waited while the source was suspended.
+    pub(super) fn is_stale(&self, desired: &Desired) -> bool {
+        let in_effect = self.source.revision();
+        desired.base.is_some() && desired.base.as_ref() != in_effect && Some(&desired.revision) != in_effect
+    }
+
     /// True if the source is suspended, and this is news.
     pub(super) fn must_wait(&self, desired: &Desired) -> bool {
         self.source_suspension().is_some() && self.source.revision() != Some(&desired.revision)

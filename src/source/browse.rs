@@ -49,7 +49,7 @@ pub struct Visit<'r> {
     pub commit: CommitInfo,
     /// How many commits are newer.
     pub position: usize,
-    /// Files that count and that it changed, by path.
+    /// Files that it changed, by path.
     pub changed: Vec<ChangedFile>,
 }
 
@@ -58,6 +58,8 @@ pub struct Visit<'r> {
 pub struct ChangedFile {
     /// Relative to the source's root.
     pub path: String,
+    /// True if workflows may be declared in it.
+    pub counts: bool,
     /// The content before, if the file was there.
     pub old: Option<BlobId>,
 }
@@ -201,7 +203,7 @@ impl Browser {
             let path = delta.new_file().path().or_else(|| delta.old_file().path())?.to_str()?;
             let counts = files::counts(path.rsplit('/').next()?) && !path.split('/').any(files::is_hidden);
             let old = Some(delta.old_file().id()).filter(|id| !id.is_zero()).map(BlobId);
-            counts.then(|| ChangedFile { path: path.to_owned(), old })
+            Some(ChangedFile { path: path.to_owned(), counts, old })
         });
         Ok(changed.collect())
     }

@@ -413,6 +413,8 @@ where
         let revision = snapshot.revision.clone();
         (self.apply)(snapshot).map_err(|error| {
             let message = format!("revision {revision} could not be brought into effect: {error}; it is tried again");
+            // Whoever failed may have forgotten what it was given before.
+            self.applied.known.clear();
             Failure::new(Reason::ApplyFailed, message)
         })?;
         self.applied = applied;

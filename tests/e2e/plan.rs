@@ -300,6 +300,21 @@ fn history_follows_a_name_through_files_and_reverts() {
     let text = cluster.run(&["history", "w"]).expect(0).stdout;
     assert!(text.contains("\"echo one\" → \"exit 3\"") && text.contains("(Ada)"), "{text}");
 
+    // So does a commit that changes nothing but a file that travels with it.
+    let travelling = workflow("w", "echo one", "", "").replacen("spec:", "spec:\n  files: [scripts/**]", 1);
+    cluster.repository.write("xene.d/b.yaml", &travelling);
+    cluster.repository.write("xene.d/scripts/say.sh", "echo one\n");
+    cluster.commit("Take a script along");
+    cluster.repository.write("xene.d/scripts/say.sh", "echo two\n");
+    cluster.repository.write("xene.d/other.txt", "nothing of ours\n");
+    let script = cluster.commit("Change the script");
+    cluster.until("the script is in effect", &["status"], |s| s["status"]["revision"] == script.as_str());
+    let history = cluster.json(&["history", "w", "--limit", "2"]);
+    let told = |at: usize| ["change", "subject", "message"].map(|field| history["items"][at][field].as_str());
+    let message = Some("files that travel with it: scripts/say.sh");
+    assert_eq!(told(0), [Some("Updated"), Some("Change the script"), message], "{history:#}");
+    assert_eq!(told(1), [Some("Updated"), Some("Take a script along"), message], "{history:#}");
+
     // A workflow that was removed has its history still.
     cluster.repository.git(&["rm", "--quiet", "xene.d/b.yaml"]);
     cluster.repository.write("xene.d/other.yaml", &workflow("other", "echo", "", ""));

@@ -62,7 +62,7 @@ impl Bench {
 
     fn desire(&mut self) -> Desired {
         let snapshot = self.snapshot();
-        self.catalog.apply(snapshot)
+        self.catalog.apply(None, snapshot)
     }
 
     /// Makes it durable, as the machine does when nothing is held.
@@ -343,7 +343,7 @@ fn a_file_that_can_not_be_read_keeps_what_it_gave() {
     let place = Position { line: 0, column: 0 };
     snapshot.problems.push(diagnostic("a.yaml", &file::UNREADABLE, place, "permission denied".into(), None));
     snapshot.files.get_mut("b.yaml").unwrap().content = "another".into();
-    let desired = bench.catalog.apply(snapshot);
+    let desired = bench.catalog.apply(None, snapshot);
     check(
         &desired,
         expect![[r#"

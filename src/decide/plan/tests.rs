@@ -44,6 +44,7 @@ fn want(body: WorkflowBody) -> (Name, DesiredWorkflow) {
 fn desire(workflows: impl IntoIterator<Item = (Name, DesiredWorkflow)>) -> Desired {
     Desired {
         revision: Revision("r1".into()),
+        base: None,
         author: None,
         subject: None,
         folder: String::new(),

@@ -128,6 +128,7 @@ fn desired(spec: &str) -> Desired {
     let wanted = DesiredWorkflow { hash, path: "site.yaml".into(), line: 1, valid: true, body };
     Desired {
         revision: Revision("r1".into()),
+        base: None,
         author: None,
         subject: None,
         folder: String::new(),

@@ -138,6 +138,32 @@ fn a_limit_of_watching_is_told_until_it_is_over() {
 }
 
 #[test]
+fn what_was_compiled_while_the_source_was_resumed_takes_no_effect() {
+    let mut world = World::new(&["a"]);
+    world.commit("w", "", None);
+    let base = world.store.loaded.source.clone().unwrap().revision;
+    world.suspend(Suspendable::Source, None);
+    world.commit("v", "", None);
+    // Goes back to what is in effect as far as its compiler knows, so it leaves that out.
+    let mut newest = world.compile();
+    newest.base = base.clone();
+    newest.workflows.values_mut().for_each(|workflow| workflow.body = None);
+    newest.workflows.remove("v");
+    resume(&mut world, Suspendable::Source).unwrap();
+    let resumed = world.store.loaded.source.clone().unwrap().revision;
+    assert_ne!(resumed, base);
+    world.tell(Event::Compiled(Box::new(newest.clone())));
+    world.settle();
+    assert_eq!(world.store.loaded.source.clone().unwrap().revision, resumed);
+    assert_eq!(world.owner("v/p").as_deref(), Some("a"));
+    newest.base = resumed;
+    world.tell(Event::Compiled(Box::new(newest.clone())));
+    world.settle();
+    assert_eq!(world.store.loaded.source.clone().unwrap().revision, Some(newest.revision));
+    assert_eq!(world.owner("v/p"), None);
+}
+
+#[test]
 fn a_blocked_removal_waits_for_approval_of_that_very_commit() {
     let mut world = World::new(&["a"]);
     for workflow in ["a", "b", "c", "d"] {

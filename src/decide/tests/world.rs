@@ -500,15 +500,23 @@ impl World {
 
     pub(super) fn sync(&mut self) {
         self.revision += 1;
+        let desired = self.compile();
+        self.tell(Event::Compiled(Box::new(desired)));
+        self.settle();
+    }
+
+    /// The next revision, which nobody is told of yet.
+    pub(super) fn compile(&mut self) -> Desired {
         let workflows = self.workflows.iter().map(|(name, body)| {
             let files: Vec<_> = body.pipelines.values().map(|pipeline| &pipeline.files).collect();
             let hash = SpecHash::of(&serde_json::to_vec(&(&body.spec, files)).unwrap());
             let path = format!("{name}.yaml");
             (name.clone(), DesiredWorkflow { hash, path, line: 1, valid: true, body: Some(body.clone()) })
         });
-        let desired = Desired {
+        Desired {
             revision: Revision(format!("r{}", self.revision)),
             author: None,
+            base: None,
             subject: None,
             folder: String::new(),
             workflows: workflows.collect(),
@@ -516,9 +524,7 @@ impl World {
             files: BTreeMap::new(),
             problems: Vec::new(),
             ignored: 0,
-        };
-        self.tell(Event::Compiled(Box::new(desired)));
-        self.settle();
+        }
     }
 
     /// Lets the time pass; everything that is due on the way happens at its time.

@@ -265,6 +265,7 @@ fn bare_repositories_and_linked_work_trees_are_watched() {
 #[test]
 fn newest_commit_wins_and_failed_applications_do_not_delay_their_fix() {
     let repo = Repo::new();
+    repo.write("same.yaml", "same: 1\n");
     let first = repo.commit("a.yaml", "a: 1\n");
     let live = Live::start(repo.config());
     live.healthy(&first);
@@ -278,6 +279,8 @@ fn newest_commit_wins_and_failed_applications_do_not_delay_their_fix() {
         })
     });
     assert!(message.contains("the disk is full"));
+    let retried = live.until("another try", |told| told.snapshots.get(1).cloned());
+    assert!(retried.files["same.yaml"].bytes.is_some(), "whoever failed is given all of it");
     let fix = repo.commit("a.yaml", "a: 3\n");
     live.healthy(&fix);
     for n in 4..20 {

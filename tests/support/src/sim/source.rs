@@ -90,6 +90,7 @@ impl Source {
         let tree = self.commits.last();
         Desired {
             revision,
+            base: None,
             author: None,
             subject: None,
             folder: String::new(),
