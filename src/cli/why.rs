@@ -37,28 +37,39 @@ enum What<'a> {
 }
 
 impl<'a> What<'a> {
-    fn parse(text: &'a str) -> Result<Self, Error> {
+    /// `None` if it is neither a run's name nor a pipeline's.
+    fn parse(text: &'a str) -> Result<Option<Self>, Error> {
         let bare = text.strip_prefix("run/").filter(|name| !name.contains('/'));
         // A pipeline may belong to a workflow named `pipeline`.
         let bare = bare.or_else(|| text.strip_prefix("pipeline/").filter(|name| name.contains('/')));
         let text = bare.unwrap_or(text);
         let (name, time) = text.split_once('@').map_or((text, None), |(name, time)| (name, Some(time)));
         match (name.split_once('/'), time) {
-            (Some((workflow, pipeline)), None) => Ok(Self::Pipeline(workflow, pipeline)),
+            (Some((workflow, pipeline)), None) => Ok(Some(Self::Pipeline(workflow, pipeline))),
             (Some((workflow, pipeline)), Some(time)) => match time.parse() {
-                Ok(at) => Ok(Self::Instant(workflow, pipeline, at)),
+                Ok(at) => Ok(Some(Self::Instant(workflow, pipeline, at))),
                 Err(_) => Err(Error::usage_with_hint(
                     format!("{time:?} is not a time"),
                     "expected RFC 3339 with a zone, such as 2026-11-26T03:00:00Z or 2026-11-26T04:00:00+01:00",
                 )),
             },
-            (None, None) if name.parse::<RunName>().is_ok() => Ok(Self::Run(name)),
-            (None, _) => Err(Error::usage_with_hint(
-                format!("{text:?} is neither a run nor a pipeline"),
-                "expected a run's name, WORKFLOW/PIPELINE, or WORKFLOW/PIPELINE@TIME",
-            )),
+            (None, None) if name.parse::<RunName>().is_ok() => Ok(Some(Self::Run(name))),
+            (None, _) => Ok(None),
         }
     }
+}
+
+/// There is no such thing; perhaps pipelines are meant that have this name, or are of the workflow that has it.
+fn neither(name: &str, client: &Client) -> Result<Error, Error> {
+    let list = client.get("/api/v1/pipelines", &[])?;
+    let names = list["items"].as_array().into_iter().flatten().filter_map(|item| item["metadata"]["name"].as_str());
+    let meant: Vec<&str> = names.filter(|full| full.split('/').any(|part| part == name)).take(3).collect();
+    let hint = if meant.is_empty() {
+        "expected a run's name, WORKFLOW/PIPELINE, or WORKFLOW/PIPELINE@TIME; see `xene get runs` and `xene get pipelines`".into()
+    } else {
+        format!("did you mean {}?", meant.join(" or "))
+    };
+    Ok(Error::NotFound { message: format!("there is no run named {name:?}, and no pipeline"), hint: Some(hint) })
 }
 
 /// Asks, and prints the answer.
@@ -66,7 +77,7 @@ impl<'a> What<'a> {
 /// # Errors
 /// If the controller refuses.
 pub fn run(args: &Args, client: &Client, ui: &mut Ui) -> Result<(), Error> {
-    let what = What::parse(&args.what)?;
+    let Some(what) = What::parse(&args.what)? else { return Err(neither(&args.what, client)?) };
     let pipeline = |workflow, pipeline| format!("/api/v1/pipelines/{}/{}/why", encode(workflow), encode(pipeline));
     let answer = match what {
         What::Run(name) => client.get(&format!("/api/v1/runs/{}/why", encode(name)), &[])?,
@@ -241,6 +252,7 @@ mod tests {
     use super::*;
     use crate::cli::{
         fake::{Fake, Reply},
+        fixtures,
         output::{Format, testing},
     };
 
@@ -356,11 +368,18 @@ mod tests {
 
     #[test]
     fn what_is_neither_run_nor_pipeline_is_told_what_it_may_be() {
-        for what in ["nonsense", "nonsense@2026-11-25T03:30:00Z", "a/b@yesterday", ""] {
-            let error = What::parse(what).unwrap_err();
-            assert_eq!((error.status(), error.hint().is_some()), (2, true), "{what}");
+        let fake = Fake::start(|_, _| Reply::Json(200, fixtures::list(&fixtures::pipelines())));
+        let error = |what: &str| {
+            let (mut ui, ..) = testing::ui(Format::Table);
+            run(&Args { what: what.into() }, &fake.client(), &mut ui).unwrap_err()
+        };
+        for what in ["agent-1", "nonsense@2026-11-25T03:30:00Z", ""] {
+            assert_eq!((error(what).status(), error(what).hint().is_some()), (4, true), "{what}");
         }
-        assert_eq!(What::parse("pipeline/a/b").unwrap(), What::Pipeline("a", "b"));
-        assert_eq!(What::parse("pipeline/b").unwrap(), What::Pipeline("pipeline", "b"));
+        assert_eq!(error("agent-1").to_string(), "there is no run named \"agent-1\", and no pipeline");
+        assert_eq!(error("deploy").hint().as_deref(), Some("did you mean site/deploy?"));
+        assert_eq!(error("a/b@yesterday").status(), 2);
+        assert_eq!(What::parse("pipeline/a/b").unwrap(), Some(What::Pipeline("a", "b")));
+        assert_eq!(What::parse("pipeline/b").unwrap(), Some(What::Pipeline("pipeline", "b")));
     }
 }

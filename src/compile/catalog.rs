@@ -252,17 +252,18 @@ impl Catalog {
             let of_path = self.in_effect.iter().filter(|(_, stored)| stored.path == path);
             let workflows: Vec<_> = of_path.map(|(name, stored)| (name.clone(), stored.hash, stored.line)).collect();
             let bodies = vec![None; workflows.len()];
-            File { row: FileRow { content, workflows, ignored, problems, travelling }, bodies }
+            let refused = Vec::new();
+            File { row: FileRow { content, workflows, refused, ignored, problems, travelling }, bodies }
         } else {
             let (mut claims, mut bodies): (Vec<_>, Vec<_>) =
                 workflows.into_iter().map(|w| ((w.name.clone(), w.hash, w.line), Some(w.body))).unzip();
-            for name in refused {
-                if let Some(stored) = self.in_effect.get(&name).filter(|stored| stored.path == path) {
-                    claims.push((name, stored.hash, stored.line));
+            for name in &refused {
+                if let Some(stored) = self.in_effect.get(name).filter(|stored| stored.path == path) {
+                    claims.push((name.clone(), stored.hash, stored.line));
                     bodies.push(None);
                 }
             }
-            File { row: FileRow { content, workflows: claims, ignored, problems, travelling }, bodies }
+            File { row: FileRow { content, workflows: claims, refused, ignored, problems, travelling }, bodies }
         };
         touched.extend(file.row.workflows.iter().map(|(name, ..)| name.clone()));
         self.known.insert(path.clone(), file.row.content.clone());
@@ -315,7 +316,8 @@ impl Catalog {
             return;
         };
         let body = if in_effect.is_some_and(|stored| stored.hash == hash) { None } else { body.cloned() };
-        let broken = self.files.get(path).is_some_and(|file| is_broken(&file.row.problems));
+        let is_refused = |row: &FileRow| is_broken(&row.problems) || row.refused.contains(name);
+        let broken = self.files.get(path).is_some_and(|file| is_refused(&file.row));
         let valid = !broken && !self.unread.contains_key(path);
         self.desired.insert(name.clone(), DesiredWorkflow { hash, path: path.clone(), line, valid, body });
     }

@@ -197,6 +197,7 @@ impl Controller {
         if let Some(session) = self.agents.get_mut(agent).and_then(|state| state.session.take()) {
             self.sessions.remove(&session.id);
             fx.then.push(Effect::Close { session: session.id, reason: reason.to_owned() });
+            self.arm_agent(agent);
         }
     }
 

@@ -23,7 +23,7 @@ use super::{
     note,
     reconcile::Pipeline,
     rows::{Change, OwnerRow},
-    schedule::Placement,
+    schedule::{Placement, together},
 };
 
 /// The smallest step of a watermark.
@@ -99,7 +99,8 @@ impl Controller {
         }
     }
 
-    /// An agent's timer has come: claims that have run out go to others, if there are others.
+    /// An agent's timer has come: claims that have run out go to others, if there are others. So does what waits for the
+    /// ends of runs that it had when it gave their pipelines back, and that nobody can tell of any more.
     pub(super) fn judge(&mut self, now: Now, agent: &AgentName, fx: &mut Effects) {
         let Some(state) = self.agents.get(agent) else { return };
         let mut next: Option<BootTime> = None;
@@ -113,8 +114,23 @@ impl Controller {
                 next = Some(next.map_or(expires, |next| next.min(expires)));
             }
         }
+        let mut lost = Vec::new();
+        for run in &state.runs {
+            let Some(left) = self.left_alone_at(agent, *run) else { continue };
+            if left <= now.boot {
+                lost.push(*run);
+            } else {
+                next = Some(next.map_or(left, |next| next.min(left)));
+            }
+        }
         if let Some(next) = next {
             self.timers.arm(Timer::Lease(agent.clone()), next);
+        }
+        for run in lost {
+            self.lose_run(now, run, fx);
+            if let Some(key) = self.runs.get(&run).map(|row| row.run.spec.key()) {
+                self.place_group(now, &key, fx);
+            }
         }
         for key in over {
             self.place(now, &key, fx);
@@ -129,6 +145,11 @@ impl Controller {
         self.waiting.insert(key.clone());
         let message = format!("{owner} fell silent with most of the agents: nobody takes over (`xene status`)");
         self.explain(now, key, Reason::OWNER_SILENT, message, fx);
+    }
+
+    /// Its session is over: what it has is judged in time.
+    pub(super) fn arm_agent(&mut self, agent: &AgentName) {
+        self.timers.arm_by(Timer::Lease(agent.clone()), self.floor);
     }
 
     /// Gives a pipeline to an agent if nobody owns it, or its owner's claim has run out. Otherwise says why not. Who
@@ -183,14 +204,13 @@ impl Controller {
                     Bond::To(agent, why) => (Some(agent), format!("{why}, and ")),
                     _ => (None, String::new()),
                 };
-                match (self.choose(&self.asked_labels(key), except, only), self.group(key)) {
-                    (Placement::Nowhere(reason, message), Some(group)) => {
+                match self.choose(&self.asked_labels(key), except, only) {
+                    Placement::Nowhere(reason, message) => {
                         let moving = only.is_some() && reason == Reason::NO_AGENT_AVAILABLE;
                         let reason = if moving { Reason::MOVING } else { reason };
-                        let message = format!("{why}{message}; all pipelines of group {group} go to one agent");
-                        Placement::Nowhere(reason, message)
+                        Placement::Nowhere(reason, together(why + &message, self.group(key)))
                     }
-                    (placement, _) => placement,
+                    placement @ Placement::Agent(..) => placement,
                 }
             }
         };

@@ -2,7 +2,7 @@
 
 pub mod fields;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use xene_agent::decide::cron::Schedule;
@@ -72,17 +72,30 @@ pub fn preview(before: &InEffect, desired: &Desired, from: PlanSide, to: PlanSid
     PlanReport { from, to, changes, held: held.collect(), problems: desired.problems.clone() }
 }
 
-/// The pipelines of a plan that an agent must be found for, with the labels that they ask for, in their order.
-pub fn to_place(report: &PlanReport, desired: &Desired) -> Vec<(PipelineKey, UniqueMap<String, String>)> {
-    let placed = report.changes.iter().filter(|change| change.kind == "Pipeline" && change.action != Action::Remove);
-    let mut keys: Vec<PipelineKey> = placed.filter_map(|change| change.name.parse().ok()).collect();
-    keys.sort();
-    let labels = |key: PipelineKey| {
-        let body = desired.workflows.get(&key.workflow)?.body.as_ref()?;
-        let labels = body.pipelines.get(&key.pipeline)?.spec.agents.labels.clone();
-        Some((key, labels))
+/// A pipeline of a plan that an agent must be found for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToPlace {
+    /// Which.
+    pub key: PipelineKey,
+    /// The labels that it asks for.
+    pub labels: UniqueMap<String, String>,
+    /// Its group of `concurrency`.
+    pub group: Option<Name>,
+}
+
+/// The pipelines of a plan that an agent must be found for, in their order, and those that go.
+pub fn to_place(report: &PlanReport, desired: &Desired) -> (Vec<ToPlace>, BTreeSet<PipelineKey>) {
+    let pipelines = report.changes.iter().filter(|change| change.kind == "Pipeline");
+    let (removed, placed): (Vec<_>, Vec<_>) = pipelines.partition(|change| change.action == Action::Remove);
+    let keys = |changes: Vec<&PlannedChange>| -> BTreeSet<PipelineKey> {
+        changes.into_iter().filter_map(|change| change.name.parse().ok()).collect()
     };
-    keys.into_iter().filter_map(labels).collect()
+    let place = |key: PipelineKey| {
+        let body = desired.workflows.get(&key.workflow)?.body.as_ref()?;
+        let spec = &body.pipelines.get(&key.pipeline)?.spec;
+        Some(ToPlace { labels: spec.agents.labels.clone(), group: spec.concurrency.group.clone(), key })
+    };
+    (keys(placed).into_iter().filter_map(place).collect(), keys(removed))
 }
 
 fn planned(change: &PlanChange, before: &InEffect, desired: &Desired, now: Timestamp) -> PlannedChange {

@@ -309,6 +309,9 @@ pub struct FileRow {
     pub content: String,
     /// The workflows that its last good form gave: name, hash, line.
     pub workflows: Vec<(Name, SpecHash, u32)>,
+    /// Workflows whose document is refused by itself now; those of them that were in effect stay so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<Name>,
     /// How many of its documents are not ours.
     pub ignored: u32,
     /// What is wrong with it now.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use indexmap::IndexMap;
-use xene_agent::decide::time::{Now, after};
+use xene_agent::decide::time::{BootTime, Now, after};
 use xene_schemas::{
     meta::{AgentName, Epoch, PipelineKey, Revision, RunName, SpecHash},
     phase::{Reason, RunPhase, TaskPhase},
@@ -69,6 +69,8 @@ impl Controller {
             Some(agent) => {
                 let state = self.agents.entry(agent.clone());
                 state.or_insert_with(|| super::agents::AgentState::new(None)).runs.insert(run);
+                let agent = agent.clone();
+                self.arm_agent(&agent);
             }
             None if row.run.status.phase == RunPhase::Unknown => {}
             None => _ = self.unaddressed.insert((key, run)),
@@ -385,20 +387,36 @@ impl Controller {
         }
     }
 
+    /// When an agent is lost as far as this run of it goes, whose pipeline is not its any more: as long after it was last
+    /// heard as if it were. `None` if the pipeline is its, and is judged itself.
+    pub(super) fn left_alone_at(&self, agent: &AgentName, run: RunName) -> Option<BootTime> {
+        let row = self.runs.get(&run).filter(|row| row.run.status.phase != RunPhase::Unknown)?;
+        let key = row.run.spec.key();
+        if self.owners.get(&key).is_some_and(|owned| owned.row.owner.as_ref() == Some(agent)) {
+            return None;
+        }
+        let heard = self.agents.get(agent)?.renewed_at.unwrap_or_default().max(self.floor);
+        Some(heard + self.wait(&key))
+    }
+
+    /// W: how long an agent that was not heard may go on with a pipeline; of `Forever`, once it gave that up.
+    fn wait(&self, key: &PipelineKey) -> Duration {
+        let l = match self.pipelines.get(key).map_or(Autonomy::DEFAULT, |pipeline| pipeline.autonomy) {
+            Autonomy::For(l) => l.into(),
+            Autonomy::Forever => Duration::ZERO,
+        };
+        l * 21 / 20 + self.config.pause_margin
+    }
+
     pub(super) fn lose_run(&mut self, now: Now, run: RunName, fx: &mut Effects) {
+        let Some(key) = self.runs.get(&run).map(|row| row.run.spec.key()) else { return };
+        let timeout = self.pipelines.get(&key).and_then(|pipeline| pipeline.timeout).unwrap_or(TIMEOUT);
+        let patience = timeout + self.wait(&key);
         let Some(row) = self.runs.get_mut(&run) else { return };
         let status = &mut row.run.status;
         if status.phase == RunPhase::Unknown {
             return;
         }
-        let key = row.run.spec.key();
-        let pipeline = self.pipelines.get(&key);
-        let timeout = pipeline.and_then(|pipeline| pipeline.timeout).unwrap_or(TIMEOUT);
-        let l = match pipeline.map_or(Autonomy::DEFAULT, |pipeline| pipeline.autonomy) {
-            Autonomy::For(l) => l.into(),
-            Autonomy::Forever => Duration::ZERO,
-        };
-        let patience = timeout + l * 21 / 20 + self.config.pause_margin;
         status.phase = RunPhase::Unknown;
         status.reason = Some(Reason::AGENT_LOST);
         status.message = Some("its agent is lost; if it comes back, so does the run".to_owned());

@@ -1,17 +1,17 @@
 //! Placement: which agent gets a pipeline, and why this one, or why none.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use indexmap::IndexMap;
 use xene_schemas::{
     map::UniqueMap,
-    meta::{AgentName, Labels, PipelineKey},
+    meta::{AgentName, Labels, Name, PipelineKey},
     phase::Reason,
     plan::PlannedPlacement,
     why::{Considered, Verdict},
 };
 
-use super::{Controller, agents::AgentState, rows::AgentRow};
+use super::{Controller, agents::AgentState, preview::ToPlace, rows::AgentRow};
 
 /// Where a pipeline goes, with the reason in a sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,33 +108,79 @@ impl Controller {
         }
     }
 
-    /// Where pipelines with these labels would go if they took effect now, one after the other in this order.
+    /// Where pipelines would go if they took effect now, one after the other in this order, and `removed` ones went.
     pub fn preview(
         &self,
-        pipelines: &[(PipelineKey, UniqueMap<String, String>)],
+        pipelines: &[ToPlace],
+        removed: &BTreeSet<PipelineKey>,
     ) -> BTreeMap<PipelineKey, PlannedPlacement> {
         let mut planned = Planned::new();
+        let mut groups: BTreeMap<&Name, Option<AgentName>> = BTreeMap::new();
         let mut placements = BTreeMap::new();
-        for (key, labels) in pipelines {
+        for ToPlace { key, labels, group } in pipelines {
             let owner = self.owners.get(key).map(|owned| &owned.row);
             let before = owner.and_then(|row| row.owner.clone());
+            let members = group.as_ref().map(|group| self.members_after(group, pipelines, removed));
+            let asked: Vec<_> = match &members {
+                Some(members) => members.values().copied().filter(|labels| !labels.is_empty()).collect(),
+                None => vec![labels],
+            };
+            let only = group.as_ref().zip(members.as_ref()).and_then(|(group, members)| {
+                groups.entry(group).or_insert_with(|| self.keeper(members, &asked)).clone()
+            });
             let agent = before.as_ref().and_then(|agent| self.agents.get(agent)?.row.as_ref());
-            let stays = agent.is_some_and(|row| matches(labels, &row.labels));
-            let (after, reason, message) = match (stays, self.choose_after(&planned, &[labels], before.as_ref(), None))
-            {
-                (true, _) => {
-                    let message = owner.map(|row| row.message.clone()).unwrap_or_default();
-                    (before.clone(), owner.and_then(|row| row.reason.clone()), message)
-                }
-                (false, Placement::Agent(agent, message)) => {
+            let fits = agent.is_some_and(|row| asked.iter().all(|asked| matches(asked, &row.labels)));
+            if fits && (only.is_none() || only == before) {
+                let message = owner.map(|row| row.message.clone()).unwrap_or_default();
+                let reason = owner.and_then(|row| row.reason.clone());
+                placements
+                    .insert(key.clone(), PlannedPlacement { before: before.clone(), after: before, reason, message });
+                continue;
+            }
+            let except = before.as_ref().filter(|_| only.is_none());
+            let (after, reason, message) = match self.choose_after(&planned, &asked, except, only.as_ref()) {
+                Placement::Agent(agent, message) => {
                     *planned.entry(agent.clone()).or_default() += 1;
                     (Some(agent), None, message)
                 }
-                (false, Placement::Nowhere(reason, message)) => (None, Some(reason), message),
+                Placement::Nowhere(reason, message) => (None, Some(reason), together(message, group.as_ref())),
             };
+            if let (Some(group), Some(agent)) = (group, &after) {
+                groups.insert(group, Some(agent.clone()));
+            }
             placements.insert(key.clone(), PlannedPlacement { before, after, reason, message });
         }
         placements
+    }
+
+    /// The pipelines that a group would have, and the labels that they ask for.
+    fn members_after<'a>(
+        &'a self,
+        group: &Name,
+        pipelines: &'a [ToPlace],
+        removed: &BTreeSet<PipelineKey>,
+    ) -> BTreeMap<&'a PipelineKey, &'a UniqueMap<String, String>> {
+        let of_group = |pipeline: &&ToPlace| pipeline.group.as_ref() == Some(group);
+        let stays =
+            |key: &&PipelineKey| !removed.contains(*key) && !pipelines.iter().any(|pipeline| pipeline.key == **key);
+        let staying = self.groups.get(group).into_iter().flatten().filter(stays);
+        let staying = staying.filter_map(|key| Some((key, &self.pipelines.get(key)?.labels)));
+        let placed = pipelines.iter().filter(of_group).map(|pipeline| (&pipeline.key, &pipeline.labels));
+        staying.chain(placed).collect()
+    }
+
+    /// The agent that would keep what it has of a group, and be given the rest: the last one that nobody outlasts.
+    fn keeper(
+        &self,
+        members: &BTreeMap<&PipelineKey, &UniqueMap<String, String>>,
+        asked: &[&UniqueMap<String, String>],
+    ) -> Option<AgentName> {
+        members.keys().rev().find_map(|key| {
+            let row = self.owners.get(*key).map(|owned| &owned.row).filter(|row| !row.revoking && !row.void)?;
+            let owner = row.owner.as_ref()?;
+            let labels = &self.agents.get(owner)?.row.as_ref()?.labels;
+            asked.iter().all(|asked| matches(asked, labels)).then(|| owner.clone())
+        })
     }
 
     /// Every agent, and what speaks for or against its having a pipeline.
@@ -194,6 +240,14 @@ impl Controller {
                 }
             })
             .collect()
+    }
+}
+
+/// Why there is no agent, with what holds for all of a group.
+pub(super) fn together(message: String, group: Option<&Name>) -> String {
+    match group {
+        Some(group) => format!("{message}; all pipelines of group {group} go to one agent"),
+        None => message,
     }
 }
 

@@ -144,6 +144,7 @@ impl Controller {
                 row.last_seen = Some(now.wall);
                 fx.commit.push(Change::PutAgent(Box::new(row.clone())));
             }
+            self.arm_agent(&agent);
         }
     }
 

@@ -1,6 +1,7 @@
 //! Stories: one controller's machine and some agents' machines in a world of memory, where time is a number.
 
 mod after;
+mod approvals;
 mod breaker;
 mod files;
 mod groups;

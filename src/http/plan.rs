@@ -87,11 +87,11 @@ pub(super) async fn of_files(
 /// Adds what only the controller knows: who would get a pipeline, and which of its runs are in flight.
 async fn answer(api: &Api, planned: Result<(PlanReport, Desired), PlanError>) -> Result<Response, Problem> {
     let (mut report, desired) = planned?;
-    let pipelines = to_place(&report, &desired);
+    let (pipelines, removed) = to_place(&report, &desired);
     let mut placements: BTreeMap<PipelineKey, _> = if pipelines.is_empty() {
         BTreeMap::new()
     } else {
-        api.handle.view(move |controller, _| controller.preview(&pipelines)).await?
+        api.handle.view(move |controller, _| controller.preview(&pipelines, &removed)).await?
     };
     for change in report.changes.iter_mut().filter(|change| change.kind == "Pipeline") {
         let Ok(key) = change.name.parse::<PipelineKey>() else { continue };

@@ -161,6 +161,7 @@ fn changes() -> impl Strategy<Value = Change> {
             Some(Box::new(FileRow {
                 content: version.to_string(),
                 workflows: vec![],
+                refused: vec![],
                 ignored: 1,
                 problems: vec![],
                 travelling: vec![],
@@ -440,8 +441,14 @@ fn files_of_specs_runs_and_workflow_files_are_in_use() {
     let task =
         json!({"phase": "Success", "steps": [], "artifacts": [{"path": "y", "size": 1, "hash": file(2).to_string()}]});
     run.run.status.tasks.insert("t".into(), serde_json::from_value(task).unwrap());
-    let row =
-        FileRow { content: "x".into(), workflows: vec![], ignored: 0, problems: vec![], travelling: vec![file(3)] };
+    let row = FileRow {
+        content: "x".into(),
+        workflows: vec![],
+        refused: vec![],
+        ignored: 0,
+        problems: vec![],
+        travelling: vec![file(3)],
+    };
     commit(
         &store,
         vec![
@@ -500,8 +507,14 @@ fn loading_does_not_keep_the_map_in_memory() {
     let temp = tempfile::tempdir().unwrap();
     let store = Store::open(temp.path()).unwrap();
     let file = |n: u32| {
-        let row =
-            FileRow { content: "x".repeat(2_000), workflows: vec![], ignored: 0, problems: vec![], travelling: vec![] };
+        let row = FileRow {
+            content: "x".repeat(2_000),
+            workflows: vec![],
+            refused: vec![],
+            ignored: 0,
+            problems: vec![],
+            travelling: vec![],
+        };
         Change::PutFile(n.to_string(), Some(Box::new(row)))
     };
     commit(&store, (0..1_000).map(file).collect());

@@ -10,6 +10,7 @@ mod dev;
 mod examples;
 mod files;
 mod hostile;
+mod limits;
 mod logs;
 mod main_job;
 mod operators;

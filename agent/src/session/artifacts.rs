@@ -2,26 +2,23 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, Read as _},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use quinn::{Connection, WriteError};
+use quinn::Connection;
 use tokio::{sync::Notify, time::timeout};
 use xene_schemas::{
     meta::{FileHash, RunName},
     run::Artifact,
-    wire::{
-        Message,
-        logs::{ArtifactHeader, LogMessage},
-    },
+    wire::logs::{ArtifactHeader, LogMessage},
 };
 
+use super::send::send;
 use crate::content::ContentStore;
 
-/// Read and sent at a time, in bytes.
-const CHUNK: usize = 64 << 10;
+/// Behind what is said, and behind logs.
+const PRIORITY: i32 = -2;
 
 /// How long the acknowledgement of what was sent may take, before it is sent again.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -41,17 +38,6 @@ struct Shared {
     /// What the controller does not have, with its size.
     waiting: Mutex<BTreeMap<(RunName, FileHash), u64>>,
     changed: Notify,
-}
-
-/// Why an artifact did not go out.
-#[derive(Debug, thiserror::Error)]
-enum SendError {
-    #[error(transparent)]
-    Connection(#[from] quinn::ConnectionError),
-    #[error(transparent)]
-    Write(#[from] WriteError),
-    #[error("can't read the artifact: {0}")]
-    Read(#[from] io::Error),
 }
 
 impl ArtifactUploads {
@@ -95,8 +81,8 @@ impl ArtifactUploads {
             };
             last = Some((run, hash));
             let header = ArtifactHeader { run, hash, size };
-            match self.send(connection, &header).await {
-                Ok(()) => {
+            match send(&self.store, connection, &LogMessage::Artifact(header), &hash, PRIORITY).await {
+                Ok(_) => {
                     let stored = async {
                         while self.waiting().contains_key(&(run, hash)) {
                             self.shared.changed.notified().await;
@@ -108,7 +94,7 @@ impl ArtifactUploads {
                     }
                     refused = REFUSED.0;
                 }
-                Err(SendError::Connection(_) | SendError::Write(WriteError::ConnectionLost(_))) => return,
+                Err(error) if error.is_end() => return,
                 // It has it already, and says so, or it can't take it now.
                 Err(error) => {
                     tracing::debug!(%run, ?hash, %error, "artifact not taken");
@@ -117,25 +103,5 @@ impl ArtifactUploads {
                 }
             }
         }
-    }
-
-    async fn send(&self, connection: &Connection, header: &ArtifactHeader) -> Result<(), SendError> {
-        let mut from = self.store.read(&header.hash)?;
-        let mut stream = connection.open_uni().await?;
-        // Behind what is said, and behind logs.
-        stream.set_priority(-2).map_err(WriteError::from)?;
-        let mut buffer = Vec::with_capacity(CHUNK);
-        LogMessage::Artifact(header.clone()).encode(&mut buffer);
-        loop {
-            stream.write_all(&buffer).await?;
-            buffer.resize(CHUNK, 0);
-            let read = from.read(&mut buffer)?;
-            if read == 0 {
-                break;
-            }
-            buffer.truncate(read);
-        }
-        stream.finish().map_err(WriteError::from)?;
-        Ok(())
     }
 }

@@ -4,7 +4,7 @@
 //!   [`upload`]: one stream for the log of each run. [`download`]: files that travel, one stream each;
 //!   [`artifacts`]: the same in the other direction.
 //! - Shared with the controller: [`tls`] (certificates), [`transport`] (QUIC settings), [`frames`] (messages in and
-//!   out of a stream), [`token`] (what a join token is).
+//!   out of a stream), [`send`](mod@send) (a file on a stream), [`token`] (what a join token is).
 
 pub mod artifacts;
 pub mod client;
@@ -13,6 +13,7 @@ pub mod download;
 pub mod frames;
 pub mod identity;
 pub mod reconnect;
+pub mod send;
 pub mod tls;
 pub mod token;
 pub mod transport;

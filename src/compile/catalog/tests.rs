@@ -436,6 +436,12 @@ fn a_document_that_needs_a_container_keeps_what_it_gave_and_its_neighbours_go_on
     assert_eq!(second.problems.iter().map(|p| p.code.as_str()).collect::<Vec<_>>(), ["XE0133"]);
     assert_eq!(hash(&second, "old"), hash(&first, "old"), "as it was");
     assert_ne!(hash(&second, "new"), hash(&first, "new"), "as the file says");
+    let valid = |desired: &Desired| desired.workflows.iter().map(|(_, w)| w.valid).collect::<Vec<_>>();
+    assert_eq!((valid(&first), valid(&second)), (vec![true, true], vec![true, false]), "new and old");
+    bench.restart();
+    assert_eq!(valid(&bench.pass()), [true, false], "also after a restart");
+    let third = bench.put("a.yaml", old("") + &workflow("new", "two")).pass();
+    assert_eq!(valid(&third), [true, true], "mended");
     // One that never was anything else is not there.
     let mut bench = Bench::default();
     let only = bench.put("a.yaml", old(container) + &workflow("new", "one")).pass();

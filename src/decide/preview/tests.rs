@@ -171,5 +171,5 @@ fn fields_and_due_times_are_told_before_and_after() {
           2026-11-26T03:00:00Z 2026-11-27T03:00:00Z 2026-11-28T03:00:00Z → 2026-11-26T04:00:00Z 2026-11-27T04:00:00Z 2026-11-28T04:00:00Z
     "#]]
     .assert_eq(&told.concat());
-    assert_eq!(to_place(&report, &after).len(), 1);
+    assert_eq!(to_place(&report, &after).0.len(), 1);
 }

@@ -6,7 +6,7 @@ use xene_schemas::{
 };
 
 use super::world::{MINUTE, World, key};
-use crate::decide::event::Command;
+use crate::decide::{event::Command, preview::ToPlace};
 
 const GROUP: &str = r#","autonomy":"1m","concurrency":{"group":"g"}"#;
 
@@ -125,4 +125,72 @@ fn a_lost_agent_hands_the_whole_group_on() {
     world.pass(4 * MINUTE);
     assert_eq!((world.owner("v/p").as_deref(), world.owner("w/p").as_deref()), (Some("b"), Some("b")));
     assert_eq!(phase(&world, run), RunPhase::Unknown, "which holds up nobody");
+}
+
+#[test]
+fn a_group_leaves_a_drained_agent_that_died_with_a_run() {
+    for restart in [false, true] {
+        let mut world = two(&["a", "b"]);
+        world.slow = true;
+        let run = world.start("v/p", 1).unwrap();
+        world.ask(Command::Drain("a".parse().unwrap())).unwrap();
+        world.cut("a");
+        if restart {
+            world.stop_controller();
+            world.start_controller();
+        }
+        world.pass(2 * MINUTE);
+        assert_eq!((world.owner("v/p"), world.owner("w/p")), (None, None), "{run} may go on");
+        assert_eq!(phase(&world, run), RunPhase::Running);
+        world.pass(MINUTE);
+        assert_eq!((world.owner("v/p").as_deref(), world.owner("w/p").as_deref()), (Some("b"), Some("b")));
+        assert_eq!(phase(&world, run), RunPhase::Unknown);
+        world.heal("a");
+        world.end_steps("a");
+        world.settle();
+        assert_eq!(phase(&world, run), RunPhase::Success, "it was alive after all");
+    }
+}
+
+#[test]
+fn what_is_planned_for_a_group_is_what_comes_of_it() {
+    let grouped = |key: &str, labels: &str| ToPlace {
+        key: key.parse().unwrap(),
+        labels: serde_json::from_str(labels).unwrap(),
+        group: Some("g".parse().unwrap()),
+    };
+    let preview = |world: &World, pipelines: &[ToPlace], removed: &[&str]| -> Vec<(Option<String>, String)> {
+        let removed = removed.iter().map(|removed| key(removed)).collect();
+        let planned = world.controller.as_ref().unwrap().preview(pipelines, &removed);
+        planned.into_values().map(|p| (p.after.map(|agent| agent.to_string()), p.message)).collect()
+    };
+    let mut world = World::new(&["a", "b"]);
+    world.label("b", "gpu", "yes");
+    world.commit("v", "", None);
+    world.commit("w", "", None);
+    world.commit("x", "", None);
+    assert_ne!(world.owner("v/p"), world.owner("w/p"), "spread");
+
+    // Two that are there form a group, and one comes to it.
+    let pipelines = [grouped("v/p", "{}"), grouped("w/p", "{}"), grouped("y/p", "{}")];
+    let planned = preview(&world, &pipelines, &[]);
+    for workflow in ["v", "w", "y"] {
+        world.commit(workflow, r#","concurrency":{"group":"g"}"#, None);
+    }
+    for ((agent, message), of) in planned.iter().zip(["v/p", "w/p", "y/p"]) {
+        assert_eq!(*agent, world.owner(of), "{of}: {message}");
+    }
+
+    // What one of them asks for, all of them need.
+    let planned = preview(&world, &[grouped("v/p", r#"{"gpu":"yes"}"#)], &[]);
+    world.commit("v", r#","agents":{"labels":{"gpu":"yes"}},"concurrency":{"group":"g"}"#, None);
+    assert_eq!(planned[0].0, world.owner("v/p"));
+    assert_eq!(world.owner("w/p").as_deref(), Some("b"));
+    let nowhere =
+        [(None, "no agent has the labels gpu=yes, disk=yes; all pipelines of group g go to one agent".into())];
+    assert_eq!(preview(&world, &[grouped("z/p", r#"{"disk":"yes"}"#)], &[]), nowhere);
+    assert_eq!(preview(&world, &[grouped("z/p", r#"{"os":"linux"}"#)], &["v/p"])[0].0.as_deref(), Some("b"));
+    world.remove("v");
+    world.commit("z", r#","agents":{"labels":{"os":"linux"}},"concurrency":{"group":"g"}"#, None);
+    assert_eq!(world.owner("z/p").as_deref(), Some("b"), "to the rest of its group");
 }

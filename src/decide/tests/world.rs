@@ -405,7 +405,7 @@ impl World {
         self.commit_all(workflow, &[("p", pipeline)], cron, "{}");
     }
 
-    /// Commits a workflow with these pipelines, and these params of all.
+    /// Commits a workflow with these pipelines, of one task if they have none themselves, and these params of all.
     pub(super) fn commit_all(&mut self, workflow: &str, pipelines: &[(&str, &str)], cron: Option<&str>, params: &str) {
         let name: Name = workflow.parse().unwrap();
         let triggers = if cron.is_some() { r#","triggers":["tick"]"# } else { "" };
@@ -424,7 +424,8 @@ impl World {
         let mut compiled = BTreeMap::new();
         let mut all = Vec::new();
         for (pipeline, text) in pipelines {
-            let text = format!(r#"{{"tasks":{{"t":{{"steps":["true"]}}}}{triggers}{text}}}"#);
+            let tasks = if text.contains("\"tasks\"") { "" } else { r#","tasks":{"t":{"steps":["true"]}}"# };
+            let text = format!("{{{}}}", format!("{tasks}{triggers}{text}").trim_start_matches(','));
             let of: PipelineSpec = serde_json::from_str(&text).unwrap();
             let pipeline: Name = pipeline.parse().unwrap();
             let entry = CompiledPipeline {
@@ -499,7 +500,6 @@ impl World {
     }
 
     pub(super) fn sync(&mut self) {
-        self.revision += 1;
         let desired = self.compile();
         self.tell(Event::Compiled(Box::new(desired)));
         self.settle();
@@ -507,6 +507,7 @@ impl World {
 
     /// The next revision, which nobody is told of yet.
     pub(super) fn compile(&mut self) -> Desired {
+        self.revision += 1;
         let workflows = self.workflows.iter().map(|(name, body)| {
             let files: Vec<_> = body.pipelines.values().map(|pipeline| &pipeline.files).collect();
             let hash = SpecHash::of(&serde_json::to_vec(&(&body.spec, files)).unwrap());
@@ -515,8 +516,8 @@ impl World {
         });
         Desired {
             revision: Revision(format!("r{}", self.revision)),
-            author: None,
             base: None,
+            author: None,
             subject: None,
             folder: String::new(),
             workflows: workflows.collect(),
