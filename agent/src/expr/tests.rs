@@ -421,3 +421,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_the_fuzzer_found_once_gives_an_answer() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/cel");
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        let (text, data) = text.split_once("\n---\n").unwrap_or((&text, "null"));
+        let data = Value::from_json(&serde_json::from_str(data).unwrap_or_default()).unwrap_or(Value::Null);
+        if let Ok(expr) = Expr::parse(text) {
+            let _ = expr
+                .eval(&Scope::new().with("params", data.clone()).with("payload", data))
+                .map(|value| value.to_text());
+        }
+        count += 1;
+    }
+    assert!(count > 4, "{count}");
+}

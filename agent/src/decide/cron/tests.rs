@@ -469,3 +469,22 @@ proptest! {
         look_at(&fields.join(" "), Timestamp::UNIX_EPOCH);
     }
 }
+
+#[test]
+fn what_the_fuzzer_found_once_has_rising_due_times_or_none() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/cron");
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        let lines: Vec<&str> = text.splitn(3, '\n').collect();
+        let mut after = Timestamp::from_second(lines[2].parse().unwrap()).unwrap();
+        count += 1;
+        let Ok(schedule) = parse(lines[0], Some(lines[1]).filter(|zone| !zone.is_empty())) else { continue };
+        for _ in 0..8 {
+            let Some(next) = schedule.next_after(after) else { break };
+            assert!(next > after, "{text}");
+            after = next;
+        }
+    }
+    assert!(count > 5, "{count}");
+}
