@@ -339,6 +339,26 @@ fn labels_decide_and_the_reason_says_so() {
 }
 
 #[test]
+fn an_agent_whose_clock_is_an_hour_off_is_told_of_and_given_nothing_until_it_is_mended() {
+    let mut world = World::new(&["a"]);
+    world.nodes.get_mut("a").unwrap().ahead = Duration::from_secs(3600);
+    world.crash("a");
+    world.start_agent("a");
+    world.commit("w", "", Some(EVERY_MINUTE));
+    assert_eq!(world.owner("w/p"), None);
+    let message = &world.store.owners[&key("w/p")].message;
+    assert!(message.contains("a") && message.contains("its clock is wrong"), "{message}");
+    let (now, name) = (world.now(), "a".parse().unwrap());
+    let shown = world.controller.as_ref().unwrap().agent(now, &name).unwrap().status.message;
+    assert_eq!(shown.as_deref(), Some("its clock is 3600 s off: it gets nothing new until that is mended"));
+    world.nodes.get_mut("a").unwrap().ahead = Duration::ZERO;
+    world.pass(MINUTE);
+    assert_eq!(world.owner("w/p").as_deref(), Some("a"), "by the next renewal");
+    world.pass(2 * MINUTE);
+    assert!(!world.starts.is_empty(), "its triggers fire by the controller's clock");
+}
+
+#[test]
 fn an_agent_that_stops_gives_everything_back_first() {
     let mut world = World::new(&["a", "b"]);
     world.commit("w", "", None);

@@ -65,6 +65,8 @@ pub(super) struct Node {
     pub(super) deaf: bool,
     pub(super) boot_id: String,
     pub(super) exited: bool,
+    /// How far its wall clock is ahead of the controller's.
+    pub(super) ahead: Duration,
     running: BTreeSet<StepId>,
     /// What outlives the process, but not the boot.
     told: BTreeMap<RunName, Vec<Told>>,
@@ -162,6 +164,12 @@ impl World {
         Now { boot: BootTime::from_nanos(boot), wall }
     }
 
+    /// As an agent's host tells the time.
+    fn now_at(&self, name: &str) -> Now {
+        let now = self.now();
+        Now { wall: after(now.wall, self.nodes[name].ahead), ..now }
+    }
+
     pub(super) fn start_controller(&mut self) {
         let config = Config {
             pause_margin: MINUTE,
@@ -233,6 +241,7 @@ impl World {
             deaf: false,
             boot_id: "boot-1".into(),
             exited: false,
+            ahead: Duration::ZERO,
             running: BTreeSet::new(),
             told: BTreeMap::new(),
             labels,
@@ -261,7 +270,7 @@ impl World {
             mutant: self.mutant,
         };
         let recovered = Recovered { told: node.told.clone(), ..node.journal.clone() };
-        let (machine, fx) = agent::Agent::new(self.now(), config, recovered);
+        let (machine, fx) = agent::Agent::new(self.now_at(name), config, recovered);
         self.nodes.get_mut(name).unwrap().machine = Some(machine);
         self.carry_out_at(name, fx);
         self.connect(name);
@@ -362,7 +371,7 @@ impl World {
     }
 
     pub(super) fn tell_agent(&mut self, name: &str, event: agent::event::Event) {
-        let now = self.now();
+        let now = self.now_at(name);
         if let Some(machine) = self.nodes.get_mut(name).and_then(|node| node.machine.as_mut()) {
             let fx = machine.handle(now, event);
             self.carry_out_at(name, fx);
@@ -548,6 +557,7 @@ impl World {
                 self.carry_out(fx);
             }
             for name in self.names() {
+                let now = self.now_at(&name);
                 if let Some(machine) = self.nodes.get_mut(&name).unwrap().machine.as_mut()
                     && machine.next_timeout().is_some_and(|due| due <= now.boot)
                 {
