@@ -1,5 +1,7 @@
 //! What happens to a controller (facts, past tense) and what it does about it (effects, imperative).
 
+use std::time::Duration;
+
 use indexmap::IndexMap;
 use jiff::Timestamp;
 use xene_schemas::{
@@ -118,6 +120,18 @@ pub enum Command {
     CancelRun {
         /// Which.
         run: RunName,
+        /// Who asks.
+        by: String,
+    },
+    /// Let agents go on alone for so long, whatever their pipelines' autonomy.
+    Pause {
+        /// How long.
+        lasts: Duration,
+        /// Who asks.
+        by: String,
+    },
+    /// The opposite.
+    Unpause {
         /// Who asks.
         by: String,
     },
@@ -255,6 +269,9 @@ pub enum Refusal {
     /// Nobody suspended it by command.
     #[error("{0} is not suspended by command; what is committed as `suspend: true` is resumed by a commit")]
     NotSuspended(String),
+    /// There is no pause.
+    #[error("the controller is not paused")]
+    NotPaused,
     /// No removal waits for approval.
     #[error("no removal waits for approval")]
     NothingBlocked,
