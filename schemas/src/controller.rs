@@ -22,6 +22,26 @@ pub struct ControllerStatus {
     /// Set while no pipeline is taken from an agent that fell silent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breaker: Option<Breaker>,
+    /// Set while agents were told to go on alone for longer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<Pause>,
+    /// Agents that have not shown yet to go by the autonomy that is in effect, of all that they own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unheard: Vec<AgentName>,
+}
+
+/// Planned downtime: agents go on alone until it is over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pause {
+    /// Who said so.
+    pub by: String,
+    /// When.
+    #[serde(with = "millis")]
+    pub since: Timestamp,
+    /// When it ends by itself.
+    #[serde(with = "millis")]
+    pub until: Timestamp,
 }
 
 /// Most agents fell silent at once: nothing is taken from them.

@@ -30,6 +30,7 @@ pub mod kind;
 pub mod logs;
 pub mod man;
 pub mod output;
+pub mod pause;
 pub mod plan;
 pub mod prune;
 pub mod rerun;
@@ -169,6 +170,8 @@ pub enum Command {
     Suspend(suspend::Suspend),
     /// End a suspension by command.
     Resume(suspend::Resume),
+    /// Let agents go on alone for longer, before the controller is away.
+    PauseController(pause::Args),
     /// Let a commit remove more than half of all workflows.
     ApprovePrune(prune::Args),
     /// Manage agents and the tokens by which they join.
@@ -252,6 +255,7 @@ fn dispatch(cli: Cli, ui: &mut Ui) -> Result<(), Error> {
         Command::Rerun(args) => rerun::run(&args, &client()?, ui),
         Command::Suspend(args) => suspend::suspend(&args, &client()?, ui),
         Command::Resume(args) => suspend::resume(&args, &client()?, ui),
+        Command::PauseController(args) => pause::run(&args, &client()?, ui),
         Command::ApprovePrune(args) => prune::run(&args, &client()?, ui),
         Command::Agents(args) => agents::run(&args, &client()?, ui),
         Command::Backup(args) => backup::backup(&args, &client()?, ui),

@@ -97,6 +97,12 @@ fn print_source(status: &SourceStatus, ui: &mut Ui) -> Result<(), Error> {
 
 /// What is unusual about the controller.
 fn print_controller(status: &ControllerStatus, ui: &mut Ui) -> Result<(), Error> {
+    if let Some(pause) = &status.pause {
+        let (until, left) = (pause.until, relative(pause.until, ui.now()));
+        let unheard = status.unheard.iter().map(AgentName::as_str).collect::<Vec<_>>().join(", ");
+        let unheard = if unheard.is_empty() { unheard } else { format!("; not heard by: {unheard}") };
+        print_field("paused", &format!("by {} until {until:.0} ({left}): agents go on alone{unheard}", pause.by), ui)?;
+    }
     if let Some(breaker) = &status.breaker {
         let word = painted("takeovers held", phase_style("Warning"), ui.out.colored);
         let agents = breaker.agents.iter().map(AgentName::as_str).collect::<Vec<_>>().join(", ");

@@ -148,7 +148,9 @@ fn controller(source: Value) -> Fake {
             200,
             json!({"status": {"version": "0.1.0", "breaker": {
                 "since": "2026-11-25T11:58:00Z", "agents": ["a", "b"], "message": "2 agents fell silent at once"
-            }}}),
+            }, "pause": {
+                "by": "admin", "since": "2026-11-25T11:58:00Z", "until": "2026-11-25T16:00:00Z"
+            }, "unheard": ["a"]}}),
         ),
         "/api/v1/pipelines" => Reply::Json(200, fixtures::list(&fixtures::pipelines()[1..])),
         "/api/v1/agents" => Reply::Json(200, fixtures::list(&fixtures::agents())),

@@ -38,6 +38,8 @@ pub(super) struct AgentState {
     pub(super) runs: BTreeSet<RunName>,
     /// Its claims have run out and nobody could take over: they are looked at when it is heard again.
     pub(super) silent: bool,
+    /// Pipelines whose L became shorter while it had them, until it shows that it has heard.
+    pub(super) shortened: BTreeSet<PipelineKey>,
     /// When a claim of it ran out, while it was not heard again.
     pub(super) expired: Option<xene_agent::decide::time::BootTime>,
     /// A person says that its machine is off, and what it has is being given to others.
@@ -75,6 +77,7 @@ impl AgentState {
             owned: BTreeSet::new(),
             runs: BTreeSet::new(),
             silent: false,
+            shortened: BTreeSet::new(),
             expired: None,
             fenced: false,
             leaving: false,
@@ -151,6 +154,8 @@ impl Controller {
                 Ok(Answer::Done)
             }
             Command::Forget(agent) => self.forget(now, &agent, fx),
+            Command::Pause { lasts, by } => Ok(self.pause(now, lasts, by, fx)),
+            Command::Unpause { by } => self.unpause(now, &by, fx),
             Command::Fence { agent, by } => self.fence(now, &agent, &by, fx),
             Command::CreateJoinToken { id, secret_hash, expires_at, uses, labels, name } => {
                 let token = JoinTokenRow { id, secret_hash, expires_at, uses_left: uses, labels, name };

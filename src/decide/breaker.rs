@@ -137,6 +137,7 @@ impl Controller {
             agents: open.lost.iter().cloned().collect(),
             message: self.breaker_message(),
         });
-        ControllerStatus { version: self.config.software.clone(), breaker }
+        let (version, pause) = (self.config.software.clone(), self.row.pause.clone());
+        ControllerStatus { version, breaker, pause, unheard: self.unheard() }
     }
 }

@@ -1,5 +1,7 @@
 //! What happens to a controller (facts, past tense) and what it does about it (effects, imperative).
 
+use std::time::Duration;
+
 use indexmap::IndexMap;
 use jiff::Timestamp;
 use xene_schemas::{
@@ -120,6 +122,18 @@ pub enum Command {
     CancelRun {
         /// Which.
         run: RunName,
+        /// Who asks.
+        by: String,
+    },
+    /// Let agents go on alone for so long, whatever their pipelines' autonomy.
+    Pause {
+        /// How long.
+        lasts: Duration,
+        /// Who asks.
+        by: String,
+    },
+    /// The opposite.
+    Unpause {
         /// Who asks.
         by: String,
     },
@@ -260,6 +274,9 @@ pub enum Refusal {
     /// Nothing new can be made durable.
     #[error("the controller's disk is full: it takes nothing new until there is room; what runs goes on")]
     DiskFull,
+    /// There is no pause.
+    #[error("the controller is not paused")]
+    NotPaused,
     /// No removal waits for approval.
     #[error("no removal waits for approval")]
     NothingBlocked,

@@ -10,6 +10,7 @@ mod fence;
 mod group;
 mod ledger;
 mod ownership;
+mod pause;
 pub mod plan;
 pub mod preview;
 mod reconcile;
@@ -108,6 +109,8 @@ enum Timer {
     Sweep,
     /// Claims that nobody showed since the recovery have run out.
     Recovered,
+    /// Planned downtime is over.
+    PauseEnds,
     /// A suspension by command ends.
     Suspension(Suspendable),
 }
@@ -174,6 +177,7 @@ impl Controller {
             recovering: false,
             restored: false,
             recovered_at: None,
+            pause: None,
         });
         row.incarnation += 1;
         let mut wall = Wall::new(now, row.wall_high, config.pause_margin);
@@ -228,6 +232,7 @@ impl Controller {
             controller.load_run(now, run);
         }
         controller.timers.arm(Timer::Sweep, now.boot + SWEEP);
+        controller.load_pause(now);
         if controller.config.recover {
             controller.begin_recovery(now, 0, "the operator said so", &mut fx);
         } else if controller.row.restored {
@@ -276,6 +281,7 @@ impl Controller {
                 Timer::Lease(agent) => self.judge(now, &agent, &mut fx),
                 Timer::GiveUp(run) => self.give_up(now, run, &mut fx),
                 Timer::Recovered => self.end_recovery(now, &mut fx),
+                Timer::PauseEnds => self.end_pause(now, "its time is over", &mut fx),
                 Timer::Suspension(what) => self.suspension_ended(now, &what, &mut fx),
                 Timer::Sweep => {
                     self.timers.arm(Timer::Sweep, now.boot + SWEEP);

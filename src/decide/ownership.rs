@@ -45,7 +45,7 @@ pub(super) struct Owned {
     /// True until it is granted by this process; only mutants look.
     loaded: bool,
     /// Until when `row.longer` is waited for.
-    longer_until: Option<BootTime>,
+    pub(super) longer_until: Option<BootTime>,
     /// Its owner has told what became of all due times up to here; above the watermark only what was heard since.
     pub(super) told_upto: Timestamp,
 }
@@ -59,6 +59,7 @@ impl Controller {
             let agent = self.agents.entry(owner.clone()).or_insert_with(|| AgentState::new(None));
             agent.owned.insert(key.clone());
             agent.silent |= row.reason == Some(Reason::OWNER_SILENT);
+            agent.shortened.extend(row.longer.map(|_| key.clone()));
             self.timers.arm(Timer::Lease(owner.clone()), base);
             self.tick_soon();
         } else if self.pipelines.contains_key(&key) {
@@ -75,7 +76,8 @@ impl Controller {
 
     /// W, as far as it does not hang on when the owner was heard.
     fn wait_of(&self, owned: &Owned) -> Option<Duration> {
-        match owned.row.autonomy.max(owned.told.filter(|_| owned.claimed).unwrap_or(owned.row.autonomy)) {
+        let told = owned.told.filter(|_| owned.claimed && !self.mutants.is(Mutant::ShorterAtOnce));
+        match owned.row.autonomy.max(told.unwrap_or(owned.row.autonomy)) {
             Autonomy::For(l) => Some(Duration::from(l) * 21 / 20 + self.config.pause_margin),
             Autonomy::Forever => None,
         }
@@ -240,7 +242,7 @@ impl Controller {
         let slot_now = self.slot_now(now, fx);
         let generation = self.row.generation;
         let Some(pipeline) = self.pipelines.get(key) else { return };
-        let (autonomy, spec_hash, revision) = (pipeline.autonomy, pipeline.spec_hash, pipeline.revision.clone());
+        let (autonomy, spec_hash, revision) = (self.autonomy(pipeline), pipeline.spec_hash, pipeline.revision.clone());
         let before = self.owners.get(key);
         let clean = before.is_none_or(|owned| owned.row.owner.is_none() && owned.row.clean);
         let old_epoch = before.map_or_else(Epoch::default, |owned| owned.row.epoch);
@@ -356,28 +358,33 @@ impl Controller {
     pub(super) fn respec(&mut self, now: Now, key: &PipelineKey, fx: &mut Effects) {
         let margin = self.config.pause_margin + COMMIT;
         let Some(pipeline) = self.pipelines.get(key) else { return };
+        let autonomy = self.autonomy(pipeline);
         let Some(owned) = self.owners.get_mut(key) else { return };
         let row = &mut owned.row;
         let heard = owned.told.is_none_or(|told| told <= row.autonomy);
         if heard && owned.longer_until.is_some_and(|until| until <= now.boot) {
             (owned.longer_until, row.longer) = (None, None);
         }
-        let owner = row.owner.as_ref().and_then(|owner| self.agents.get(owner));
+        let mut owner = row.owner.as_ref().and_then(|owner| self.agents.get_mut(owner));
         // Who was forgotten is told nothing any more, and goes by what it knows.
-        let forgotten = row.owner.is_some() && owner.is_none_or(|agent| agent.row.is_none());
+        let forgotten = row.owner.is_some() && owner.as_ref().is_none_or(|agent| agent.row.is_none());
         let mut given_back = false;
-        match (row.autonomy, pipeline.autonomy) {
+        match (row.autonomy, autonomy) {
+            _ if self.mutants.is(Mutant::ShorterAtOnce) => {}
             // No wait is long enough for a claim without end: only its owner's word ends it.
             (Autonomy::Forever, Autonomy::For(_)) if row.owner.is_some() => given_back = true,
             (Autonomy::For(old), Autonomy::For(new)) if old > new => {
                 let wait = Duration::from(old) * 21 / 20 + margin;
                 row.longer = row.longer.max(Some(old));
                 owned.longer_until = owned.longer_until.max(Some(now.boot + wait));
+                if let Some(agent) = &mut owner {
+                    agent.shortened.insert(key.clone());
+                }
             }
             _ => {}
         }
         if !given_back && !forgotten {
-            row.autonomy = pipeline.autonomy;
+            row.autonomy = autonomy;
         }
         (row.spec_hash, row.revision) = (pipeline.spec_hash, pipeline.revision.clone());
         fx.commit.push(Change::PutOwner(key.clone(), row.clone()));

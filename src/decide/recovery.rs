@@ -95,10 +95,13 @@ impl Controller {
         let rows =
             self.owners.values().flat_map(|owned| [Some(owned.row.autonomy), owned.row.longer.map(Autonomy::For)]);
         let pipelines = self.pipelines.values().map(|pipeline| Some(pipeline.autonomy));
-        let finite = rows.chain(pipelines).chain([Some(Autonomy::DEFAULT)]).filter_map(|autonomy| match autonomy {
-            Some(Autonomy::For(l)) => Some(l.into()),
-            _ => None,
-        });
+        let finite =
+            rows.chain(pipelines).chain([Some(Autonomy::DEFAULT), self.paused_autonomy()]).filter_map(|autonomy| {
+                match autonomy {
+                    Some(Autonomy::For(l)) => Some(l.into()),
+                    _ => None,
+                }
+            });
         finite.max().unwrap_or(Duration::ZERO) * 21 / 20 + self.config.pause_margin
     }
 

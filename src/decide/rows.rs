@@ -6,6 +6,7 @@ use indexmap::IndexMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use xene_schemas::{
+    controller::Pause,
     diagnostic::Diagnostic,
     duration::Duration,
     event::EventType,
@@ -91,6 +92,9 @@ pub struct ControllerRow {
     /// When the last recovery began, by the guarded clock: of due times up to then, nobody can tell what they led to.
     #[serde(default)]
     pub recovered_at: Option<Timestamp>,
+    /// Set while agents were told to go on alone for longer.
+    #[serde(default)]
+    pub pause: Option<Pause>,
 }
 
 /// A workflow in effect.

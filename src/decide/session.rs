@@ -182,6 +182,7 @@ impl Controller {
         state.note_skew(renew.wall, now, agent, fx);
         let mended = was_wrong && state.skew <= SKEW_LIMIT;
         let Some(session) = state.session.as_mut().filter(|session| session.id == id) else { return };
+        let goes_by_all = session.set_version > 0 && renew.assignments == session.set_version;
         if let Some(claims) = renew.claims.filter(|_| renew.claims_version >= session.claims_version) {
             session.claims_version = renew.claims_version;
             session.stale.clear();
@@ -211,6 +212,9 @@ impl Controller {
             state.renewed_at = Some(now.boot);
             self.heard_again(agent, fx);
             self.count_found(now, agent, fx);
+            if goes_by_all {
+                self.heard_shorter(agent, fx);
+            }
         }
         let wall = self.slot_now(now, fx);
         let renewed = Renewed { seq: renew.seq, wall, claims_version, nacks };

@@ -7,6 +7,7 @@ mod files;
 mod groups;
 mod ledger;
 mod operators;
+mod pause;
 mod recovery;
 mod stories;
 mod world;

@@ -123,6 +123,8 @@ pub fn router(handle: Handle, config: Config) -> Router {
     });
     let v1 = Router::new()
         .route("/controller", get(lists::controller))
+        .route("/controller/pause", post(operate::pause_controller))
+        .route("/controller/resume", post(operate::resume_controller))
         .route("/source", get(lists::source))
         .route("/source/suspend", post(operate::suspend_source))
         .route("/source/resume", post(operate::resume_source))

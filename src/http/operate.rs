@@ -33,6 +33,8 @@ use crate::decide::{
 pub(super) const ADMIN: &str = "admin";
 /// Nothing is suspended for longer, unless without end.
 const MAX_SUSPENSION: Duration = Duration::from_secs(366 * 86_400);
+/// No planned downtime is longer.
+const MAX_PAUSE: Duration = Duration::from_secs(7 * 86_400);
 /// A commit is named by at least so many characters.
 const MIN_COMMIT: usize = 7;
 
@@ -124,6 +126,28 @@ pub(super) async fn approve(State(api): State<Arc<Api>>, Path(name): Path<String
     let by = by.filter(|by| !by.is_empty()).unwrap_or_else(|| ADMIN.to_owned());
     api.handle.ask(Command::Approve(Decision { run, task, approved, by })).await??;
     Ok(json(StatusCode::ACCEPTED, &Object::new("Run", find_run(&api, &name)?.run)))
+}
+
+/// The body of `POST /api/v1/controller/pause`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct PauseBody {
+    #[serde(rename = "for")]
+    lasts: Duration,
+}
+
+pub(super) async fn pause_controller(State(api): State<Arc<Api>>, body: Body) -> Reply {
+    let PauseBody { lasts } = parse(body)?;
+    if lasts.as_millis() == 0 || lasts > MAX_PAUSE {
+        return Err(Problem::bad_request("for takes a duration above 0 and of at most 7d"));
+    }
+    api.handle.ask(Command::Pause { lasts: lasts.into(), by: ADMIN.to_owned() }).await??;
+    lists::controller(State(api)).await
+}
+
+pub(super) async fn resume_controller(State(api): State<Arc<Api>>) -> Reply {
+    api.handle.ask(Command::Unpause { by: ADMIN.to_owned() }).await??;
+    lists::controller(State(api)).await
 }
 
 pub(super) async fn suspend_source(State(api): State<Arc<Api>>, body: Body) -> Reply {

@@ -122,6 +122,7 @@ impl From<Refusal> for Problem {
             | Refusal::NotWaiting { .. }
             | Refusal::Decided { .. }
             | Refusal::NotSuspended(_)
+            | Refusal::NotPaused
             | Refusal::NothingBlocked
             | Refusal::OtherCommit(_) => StatusCode::CONFLICT,
         };

@@ -386,5 +386,6 @@ fn renew(seq: u64) -> AgentMessage {
         claims: None,
         busy: 0,
         wall: Timestamp::UNIX_EPOCH,
+        assignments: 0,
     })
 }

@@ -211,6 +211,7 @@ fn changes() -> impl Strategy<Value = Change> {
             wall_high: at(3),
             recovering: false,
             recovered_at: Some(at(9)),
+            pause: None,
         }),
     })
 }

@@ -44,4 +44,5 @@ noticed! {
     takeovers_from_most_agents_at_once_are_noticed: BreakerOff,
     a_stall_that_goes_unnoticed_is_noticed: StallUnnoticed,
     a_fence_that_keeps_the_epoch_is_noticed: FenceKeepsEpoch,
+    a_shorter_autonomy_that_counts_at_once_is_noticed: ShorterAtOnce,
 }

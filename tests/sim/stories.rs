@@ -309,3 +309,18 @@ fn a_controller_that_stood_still_takes_nothing() {
     "#]],
     );
 }
+
+#[test]
+fn agents_go_on_alone_while_the_controller_is_away_as_announced() {
+    let mut story = Story::begin(2, fires("0 */10 * * * *").autonomy("60s"));
+    story.pass(30);
+    story.announce(3600);
+    story.pass(5);
+    story.stop_controller();
+    story.pass(3500);
+    story.start_controller();
+    story.pass(120);
+    story.power_off(0);
+    story.pass(1200);
+    check(story, &expect![[""]]);
+}

@@ -488,6 +488,7 @@ impl Agent {
             claims: next.with_claims.then(|| self.claim_list(now)),
             busy: self.slots.busy(),
             wall: now.wall,
+            assignments: self.set_version,
         };
         send(fx, AgentMessage::Renew(renew));
         let claimed = self.claims.values().filter(|claim| claim.row.claimed);

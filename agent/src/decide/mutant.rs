@@ -31,6 +31,8 @@ pub enum Mutant {
     StallUnnoticed,
     /// What a fenced agent had goes to others under the epoch that it had.
     FenceKeepsEpoch,
+    /// A shorter L counts before the limit that was given under the longer one has passed.
+    ShorterAtOnce,
 }
 
 /// The rule that is left out, if one is.

@@ -138,6 +138,9 @@ pub struct Renew {
     pub busy: u32,
     /// Its wall clock, for the alert only.
     pub wall: Timestamp,
+    /// The version of the assignments that it goes by; 0: none, or an agent that does not say.
+    #[serde(default)]
+    pub assignments: u64,
 }
 
 /// Gives a pipeline back.

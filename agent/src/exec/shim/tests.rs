@@ -243,7 +243,7 @@ async fn a_step_ends_with_its_shim() {
     let mut agent = host.agent(true);
     agent.start(step(0, "(setsid sleep 1000 &); echo up; sleep 1000"));
     agent.says("up").await;
-    assert!(left_below(host.dir.path()).len() >= 3);
+    within(|| left_below(host.dir.path()).len() >= 3).await;
     host.alive(0).release();
     let (status, held) = agent.end().await;
     held.unwrap().release();

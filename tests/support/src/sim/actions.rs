@@ -133,6 +133,10 @@ impl World {
             Action::Restore => self.restore(),
             Action::Forget => self.forget(agent),
             Action::Fence => self.power_off_and_fence(agent, outage),
+            Action::Pause => {
+                let lasts = self.random_pause();
+                self.announce(lasts)
+            }
             Action::Partition => {
                 let spared = self.random.index(self.agents.len());
                 for agent in (0..self.agents.len()).filter(|agent| *agent != spared) {
@@ -292,6 +296,24 @@ impl World {
             self.crash_agent(agent)?;
         }
         self.ask(Command::Forget(name))
+    }
+
+    /// A person lets agents go on alone for so many seconds, or takes that back.
+    pub(super) fn announce(&mut self, lasts: Option<u64>) -> Result<(), Violation> {
+        let by = "me".to_owned();
+        self.history.mark(self.at, "controller", || match lasts {
+            Some(lasts) => format!("may be away for {lasts} s"),
+            None => "is not to be away any more".into(),
+        });
+        self.announced |= lasts.is_some();
+        match lasts.map(std::time::Duration::from_secs) {
+            Some(lasts) => self.ask(Command::Pause { lasts, by }),
+            None => self.ask(Command::Unpause { by }),
+        }
+    }
+
+    fn random_pause(&mut self) -> Option<u64> {
+        self.random.chance(700).then(|| self.random.between(5, 200))
     }
 
     pub(super) fn pause_controller(&mut self, outage: u64) {

@@ -13,6 +13,8 @@ use super::{clock::SECOND, history::tail, invariants::Violation, world::World};
 
 /// The largest L of any setup that has an end.
 const LONGEST: u64 = 120;
+/// L while the longest downtime that is announced.
+const ANNOUNCED: u64 = 230;
 /// After a restore nothing is granted for W of the default L.
 const RECOVERY: u64 = 300;
 
@@ -33,7 +35,11 @@ impl World {
         self.run_until(self.at.max(still.unwrap_or_default()))?;
         self.mend()?;
         // W, by a clock that is slow; a longer L that was shortened; a link that breaks once more.
-        let longest = if self.restored { RECOVERY } else { LONGEST };
+        let longest = match (self.restored, self.announced) {
+            (true, _) => RECOVERY,
+            (false, true) => ANNOUNCED,
+            (false, false) => LONGEST,
+        };
         let wait = (longest * 105 / 100 + self.setup.pause_margin + 10) * 100 / 95 + 60;
         self.run_until(self.at + wait * SECOND)?;
         self.check_settled()?;
@@ -62,6 +68,7 @@ impl World {
         for what in [Suspendable::Source].into_iter().chain(workflows).chain(pipelines).collect::<Vec<_>>() {
             self.ask(Command::Resume { what, by: "me".into() })?;
         }
+        self.ask(Command::Unpause { by: "me".into() })?;
         for agent in 0..self.agents.len() {
             self.agents[agent].clock.set_offset(0);
             self.heal(agent);

@@ -47,6 +47,8 @@ pub enum Action {
     Fence,
     /// Most agents are cut off at once.
     Partition,
+    /// A person announces downtime of the controller, or takes that back.
+    Pause,
     /// An agent's disk refuses.
     JournalFails,
     /// The store is copied.
@@ -161,6 +163,7 @@ impl Setup {
             (Forget, 1),
             (Fence, 2),
             (Partition, 2),
+            (Action::Pause, 2),
             (JournalFails, 1),
             (Backup, 2),
             (Restore, 1),
@@ -231,6 +234,10 @@ impl Setup {
             Mutant::StallUnnoticed => {
                 more(&[Action::PauseController]);
                 (setup.outage, setup.workflows) = (200, 5);
+            }
+            Mutant::ShorterAtOnce => {
+                more(&[Action::Pause, Action::Cut]);
+                setup.pause_margin = 1;
             }
             Mutant::FenceKeepsEpoch => more(&[Action::Fence]),
             Mutant::WatermarksNotMerged => more(&[Action::Drain, Action::Cut]),

@@ -98,6 +98,11 @@ impl Story {
         self.law(|world| world.fence(agent));
     }
 
+    /// A person lets agents go on alone for so many seconds.
+    pub fn announce(&mut self, seconds: u64) {
+        self.law(|world| world.announce(Some(seconds)));
+    }
+
     /// The controller stands still for so many seconds.
     pub fn controller_stands_still(&mut self, seconds: u64) {
         self.law(|world| {

@@ -81,6 +81,8 @@ pub struct World {
     pub(super) recover: bool,
     /// Some backup was restored.
     pub(super) restored: bool,
+    /// Some downtime was announced.
+    pub(super) announced: bool,
     idle: u32,
     pub(super) outcome: Outcome,
 }
@@ -118,6 +120,7 @@ impl World {
             backup: None,
             recover: false,
             restored: false,
+            announced: false,
             idle: 0,
             outcome: Outcome::default(),
         }
