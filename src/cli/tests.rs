@@ -173,6 +173,7 @@ fn status_is_one_screen() {
         workflows  1 in effect, 2 documents passed over as not ours, 1 file with uncommitted changes, which do not count
         pipelines  1 scheduled, 1 not
         runs       1 running, 1 waiting to start
+        paused     by admin until 2026-11-25T16:00:00Z (in 4h): agents go on alone; not heard by: a
         takeovers held (for 2m): 2 agents fell silent at once: a, b
         not Ready (Invalid): 1 file has a problem (for 30m)
         Degraded (LastGood): site is kept as of 1a2b3c4 (for 30m)

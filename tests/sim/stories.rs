@@ -322,5 +322,27 @@ fn agents_go_on_alone_while_the_controller_is_away_as_announced() {
     story.pass(120);
     story.power_off(0);
     story.pass(1200);
-    check(story, &expect![[""]]);
+    check(story, &expect![[r#"
+        08:01:40 controller starts
+        08:01:40 a          starts
+        08:01:40 store      w0/p0 is nobody's, NoAgentAvailable
+        08:01:40 store      w0/p0 is a's under epoch 1, slots from 08:01:40
+        08:01:42 b          starts
+        08:02:14 controller may be away for 3600 s
+        08:02:14 store      w0/p0 is a's under epoch 1, slots from 08:01:40
+        08:02:19 controller dies, 0 changes get to the disk
+        08:10:00 a          starts the run of w0/p0 that is due 08:10:00
+        08:20:00 a          starts the run of w0/p0 that is due 08:20:00
+        08:30:00 a          starts the run of w0/p0 that is due 08:30:00
+        08:40:00 a          starts the run of w0/p0 that is due 08:40:00
+        08:50:00 a          starts the run of w0/p0 that is due 08:50:00
+        09:00:00 a          starts the run of w0/p0 that is due 09:00:00
+        09:00:39 controller starts
+        09:02:14 store      w0/p0 is a's under epoch 1, slots from 08:01:40
+        09:02:14 store      w0/p0 is a's under epoch 1, slots from 08:01:40
+        09:02:39 a          dies, 0 changes get to the disk
+        09:04:38 store      w0/p0 is b's under epoch 2, slots from 09:04:38
+        09:09:59 b          starts the run of w0/p0 that is due 09:10:00
+        09:20:00 b          starts the run of w0/p0 that is due 09:20:00
+    "#]]);
 }

@@ -437,10 +437,10 @@ fn a_shorter_autonomy_counts_only_after_the_longer_one() {
     let mut world = World::new(&["a", "b"]);
     world.commit("w", r#","autonomy":"10m""#, Some(EVERY_MINUTE));
     world.pass(MINUTE);
-    world.commit("w", SHORT, Some(EVERY_MINUTE));
     world.cut("a");
+    world.commit("w", SHORT, Some(EVERY_MINUTE));
     world.pass(10 * MINUTE);
-    assert_eq!(world.owner("w/p").as_deref(), Some("a"), "a may not have heard of it");
+    assert_eq!(world.owner("w/p").as_deref(), Some("a"), "a has not heard of it");
     world.pass(2 * MINUTE);
     assert_eq!(world.owner("w/p").as_deref(), Some("b"));
 }
