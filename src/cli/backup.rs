@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use xene_agent::lmdb::DataLock;
+use xene_agent::{clock, lmdb::DataLock};
 
 use super::{
     Error, check_store,
@@ -103,7 +103,7 @@ pub fn run_restore(args: &Restore, ui: &mut Ui) -> Result<(), Error> {
     let _lock = DataLock::acquire(&data).map_err(|error| usage(&error))?;
     let (program, arguments) = check_store::checker();
     let verify = |dir: &Path| check::check(&program, arguments, dir).map_err(|error| error.to_string());
-    let kept = restore(&args.file, &data, jiff::Timestamp::now(), verify).map_err(|error| match error {
+    let kept = restore(&args.file, &data, clock::now().wall, verify).map_err(|error| match error {
         RestoreError::Io { path, source } => Error::file(&path, &source),
         error => Error::Failed { message: error.to_string(), hint: Some("nothing was changed".into()) },
     })?;

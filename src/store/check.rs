@@ -64,7 +64,7 @@ impl Store {
     pub fn read_all(data: &Path) -> Result<(), StoreError> {
         let dir = data.join("store");
         let env = Env::open(&dir, tables::COUNT)?;
-        let tables = env.write(|env, txn| Tables::create(env, txn))?;
+        let tables = env.write(Tables::create)?;
         env.read(|txn| {
             if tables.schema_version(txn)? != Some(1 + upgrade::STEPS.len() as u64) {
                 return Ok(());

@@ -1,6 +1,6 @@
 //! What a pipeline says of its runs: how many at once and who waits how long, which are kept, and their workspaces.
 
-use std::{fs, path::Path};
+use std::{fmt::Write as _, fs, path::Path};
 
 use serde_json::Value;
 use xene_test_support::{cluster::Cluster, eventually};
@@ -16,7 +16,7 @@ fn busy(pipeline: &str) -> (Cluster, String, String) {
     for (name, limit) in ["queue", "skip", "replace", "hurried"].iter().zip(limits.iter().chain(&["queueTimeout: 1s"]))
     {
         let step = "until [ -e \"$XENE_PARAM_GATE\" ]; do sleep 0.05; done";
-        text += &format!("    {name}: {{{limit}, tasks: {{wait: {{steps: ['{step}']}}}}}}\n");
+        writeln!(text, "    {name}: {{{limit}, tasks: {{wait: {{steps: ['{step}']}}}}}}").unwrap();
     }
     cluster.repository.write("xene.d/gated.yaml", &text);
     cluster.commit("a gate");

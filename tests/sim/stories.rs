@@ -322,7 +322,9 @@ fn agents_go_on_alone_while_the_controller_is_away_as_announced() {
     story.pass(120);
     story.power_off(0);
     story.pass(1200);
-    check(story, &expect![[r#"
+    check(
+        story,
+        &expect![[r#"
         08:01:40 controller starts
         08:01:40 a          starts
         08:01:40 store      w0/p0 is nobody's, NoAgentAvailable
@@ -344,5 +346,6 @@ fn agents_go_on_alone_while_the_controller_is_away_as_announced() {
         09:04:38 store      w0/p0 is b's under epoch 2, slots from 09:04:38
         09:09:59 b          starts the run of w0/p0 that is due 09:10:00
         09:20:00 b          starts the run of w0/p0 that is due 09:20:00
-    "#]]);
+    "#]],
+    );
 }

@@ -436,7 +436,7 @@ fn a_document_that_needs_a_container_keeps_what_it_gave_and_its_neighbours_go_on
     assert_eq!(second.problems.iter().map(|p| p.code.as_str()).collect::<Vec<_>>(), ["XE0133"]);
     assert_eq!(hash(&second, "old"), hash(&first, "old"), "as it was");
     assert_ne!(hash(&second, "new"), hash(&first, "new"), "as the file says");
-    let valid = |desired: &Desired| desired.workflows.iter().map(|(_, w)| w.valid).collect::<Vec<_>>();
+    let valid = |desired: &Desired| desired.workflows.values().map(|w| w.valid).collect::<Vec<_>>();
     assert_eq!((valid(&first), valid(&second)), (vec![true, true], vec![true, false]), "new and old");
     bench.restart();
     assert_eq!(valid(&bench.pass()), [true, false], "also after a restart");
