@@ -275,7 +275,14 @@ impl<'a> Evaluation<'a> {
                     }
                     Ok(Value::Bool(false))
                 }
-                Value::Map(map) => Ok(Value::Bool(matches!(&left, Value::String(key) if map.contains_key(&**key)))),
+                Value::Map(map) => match &left {
+                    Value::String(key) => Ok(Value::Bool(map.contains_key(&**key))),
+                    Value::Bool(_) | Value::Int(_) | Value::Double(_) => Ok(Value::Bool(false)),
+                    other => {
+                        let message = format!("{} is no key of a map", other.describe());
+                        Err(ExprError::value(Some(at), message))
+                    }
+                },
                 other => {
                     let message = format!("`in` looks in a list or in the keys of a map, not in {}", other.describe());
                     Err(ExprError::value(Some(at), message))

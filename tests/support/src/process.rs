@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{Arc, Mutex},
-    thread,
+    thread::{self, JoinHandle},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -43,6 +43,7 @@ pub struct Process {
     name: String,
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
+    readers: Vec<JoinHandle<()>>,
 }
 
 impl Process {
@@ -56,15 +57,16 @@ impl Process {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let (out, err) = (child.stdout.take(), child.stderr.take());
         let pipes: [Option<Box<dyn Read + Send>>; 2] = [out.map(|p| Box::new(p) as _), err.map(|p| Box::new(p) as _)];
-        for pipe in pipes.into_iter().flatten() {
+        let read = |pipe: Box<dyn Read + Send>| {
             let lines = Arc::clone(&lines);
             thread::spawn(move || {
                 for line in BufReader::new(pipe).lines().map_while(Result::ok) {
                     lines.lock().expect("no reader panics").push(line);
                 }
-            });
-        }
-        Self { name: name.into(), child, lines }
+            })
+        };
+        let readers = pipes.into_iter().flatten().map(read).collect();
+        Self { name: name.into(), child, lines, readers }
     }
 
     /// Its process id.
@@ -118,11 +120,14 @@ impl Process {
         self.wait()
     }
 
-    /// Waits for its end.
+    /// Waits for its end, and until all that it printed has been read.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
         let what = format!("{} ends", self.name);
         eventually(&what, || match self.child.try_wait() {
+            Ok(Some(_)) if !self.readers.iter().all(JoinHandle::is_finished) => {
+                Err("something holds its output".into())
+            }
             Ok(Some(status)) => Ok(status),
             Ok(None) => Err(self.output()),
             Err(error) => Err(error.to_string()),
