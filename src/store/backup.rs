@@ -93,7 +93,8 @@ pub fn restore(
     let unpacked = DirBuilder::new().mode(0o700).create(&partial).map_err(io_error(&partial)).and_then(|()| {
         unpack(backup, &partial.join("store"))?;
         verify(&partial).map_err(|cause| RestoreError::Damaged { path: backup.to_owned(), cause })?;
-        mark(backup, &partial.join("store"))
+        mark(backup, &partial.join("store"))?;
+        File::open(partial.join("store")).and_then(|folder| folder.sync_all()).map_err(io_error(&partial))
     });
     if let Err(error) = unpacked {
         let _ = remove_dir_all(&partial);
@@ -105,7 +106,12 @@ pub fn restore(
         rename(&store, &aside).map_err(io_error(&store))?;
         kept = Some(aside);
     }
-    rename(partial.join("store"), &store).map_err(io_error(&store))?;
+    if let Err(error) = rename(partial.join("store"), &store).map_err(io_error(&store)) {
+        if let Some(aside) = kept {
+            rename(&aside, &store).map_err(io_error(&aside))?;
+        }
+        return Err(error);
+    }
     let _ = remove_dir_all(&partial);
     File::open(data).and_then(|folder| folder.sync_all()).map_err(io_error(data))?;
     Ok(kept)

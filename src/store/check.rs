@@ -9,6 +9,7 @@ use std::{
 };
 
 use heed::{BytesDecode, Database, RoTxn, WithoutTls, types::DecodeIgnore};
+use rustix::process::Signal;
 use xene_agent::lmdb::Env;
 
 use super::{Store, StoreError, tables, tables::Tables, upgrade};
@@ -31,7 +32,13 @@ pub enum CheckError {
     /// The check itself can't be run.
     #[error("the store can't be checked: {0}")]
     Run(#[source] io::Error),
+    /// Somebody ended the check, such as by Ctrl-C or for want of memory.
+    #[error("the check of the store was ended by signal {0}; nothing is known about the store, start again")]
+    Interrupted(i32),
 }
+
+/// What a process ends in that reads a damaged map: no such page, no such address, or LMDB's own assertion.
+const DAMAGE: [Signal; 4] = [Signal::BUS, Signal::SEGV, Signal::ABORT, Signal::ILL];
 
 /// Reads all of the store in the data folder `data`, by `program` with the arguments `arguments` and the folder, which is
 /// to call [`Store::read_all`] and to end with 0 if that succeeds. Blocks until it has ended.
@@ -50,7 +57,10 @@ pub fn check(program: &Path, arguments: &[&str], data: &Path) -> Result<(), Chec
     let status = child.wait().map_err(CheckError::Run)?;
     let cause = match status.signal() {
         None if status.success() => return Ok(()),
-        None => said.trim().to_owned(),
+        None => said.trim().trim_start_matches("error: ").to_owned(),
+        Some(signal) if !DAMAGE.iter().any(|damage| damage.as_raw() == signal) => {
+            return Err(CheckError::Interrupted(signal));
+        }
         Some(signal) => format!("to read it ends in signal {signal}"),
     };
     Err(CheckError::Damaged { dir: data.join("store"), cause })
@@ -96,4 +106,27 @@ fn read<'t, K: BytesDecode<'t>, V: BytesDecode<'t>>(
     txn: &'t RoTxn<'_, WithoutTls>,
 ) -> Result<(), heed::Error> {
     table.iter(txn)?.try_for_each(|entry| entry.map(drop))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_by(script: &str) -> Result<(), CheckError> {
+        check(Path::new("/bin/sh"), &["-c", script], Path::new("/data"))
+    }
+
+    #[test]
+    fn only_what_reading_led_to_is_damage() {
+        check_by("exit 0").unwrap();
+        let damaged = |script| check_by(script).unwrap_err().to_string();
+        assert!(damaged("echo 'error: no such row' >&2; exit 1").contains("/data/store is damaged (no such row)"));
+        assert!(damaged("kill -BUS $$").contains("is damaged (to read it ends in signal 7)"));
+        for signal in ["INT", "TERM", "KILL"] {
+            let error = check_by(&format!("kill -{signal} $$")).unwrap_err();
+            assert!(matches!(error, CheckError::Interrupted(_)), "{signal}: {error}");
+        }
+        let absent = check(Path::new("/no/such/program"), &[], Path::new("/data")).unwrap_err();
+        assert!(matches!(absent, CheckError::Run(_)), "{absent}");
+    }
 }
