@@ -63,7 +63,7 @@ fn git_daemon_is_followed() {
     published.work.write("xene.d/b.yaml", "b: 1\n");
     let first = published.push("xene.d/a.yaml", "a: 1\n");
     let server = git_daemon(&published.root);
-    let url = format!("git://127.0.0.1:{}/flows.git", server.port);
+    let url = format!("git://{}/flows.git", server.address);
     let live = Live::start(SourceConfig { branch: Some("main".to_owned()), ..published.config(&url) });
     assert_eq!(paths(&live.snapshot(&first)), ["xene.d/a.yaml", "xene.d/b.yaml"]);
     let second = published.push("xene.d/a.yaml", "a: 2\n");
@@ -78,7 +78,7 @@ fn poll_notices_by_itself() {
     let published = Published::new();
     let first = published.push("a.yaml", "a: 1\n");
     let server = git_daemon(&published.root);
-    let url = format!("git://127.0.0.1:{}/flows.git", server.port);
+    let url = format!("git://{}/flows.git", server.address);
     let live = Live::start(SourceConfig { poll: Duration::from_millis(300), ..published.config(&url) });
     live.healthy(&first);
     live.healthy(&published.push("a.yaml", "a: 2\n"));
@@ -90,7 +90,7 @@ fn force_push_moves_and_deleted_branch_is_missing() {
     let base = published.push("a.yaml", "a: 1\n");
     let old = published.push("a.yaml", "a: 2\n");
     let server = git_daemon(&published.root);
-    let url = format!("git://127.0.0.1:{}/flows.git", server.port);
+    let url = format!("git://{}/flows.git", server.address);
     let live = Live::start(SourceConfig { branch: Some("main".to_owned()), ..published.config(&url) });
     live.healthy(&old);
     published.work.git(&["reset", "-q", "--hard", &base]);
@@ -113,7 +113,7 @@ fn denied_rewrite_of_a_remote_keeps_the_last_state() {
     let base = published.push("a.yaml", "a: 1\n");
     let old = published.push("a.yaml", "a: 2\n");
     let server = git_daemon(&published.root);
-    let url = format!("git://127.0.0.1:{}/flows.git", server.port);
+    let url = format!("git://{}/flows.git", server.address);
     let live = Live::start(SourceConfig { rewrites: Rewrites::Deny, ..published.config(&url) });
     live.healthy(&old);
     published.work.git(&["reset", "-q", "--hard", &base]);
@@ -126,7 +126,7 @@ fn denied_rewrite_of_a_remote_keeps_the_last_state() {
 fn empty_remote_heals_with_its_first_commit() {
     let published = Published::new();
     let server = git_daemon(&published.root);
-    let url = format!("git://127.0.0.1:{}/flows.git", server.port);
+    let url = format!("git://{}/flows.git", server.address);
     let live = Live::start(published.config(&url));
     live.failure("Empty");
     let first = published.push("a.yaml", "a: 1\n");
@@ -138,7 +138,7 @@ fn unreachable_server_keeps_the_last_state_and_heals_by_itself() {
     let published = Published::new();
     let first = published.push("a.yaml", "a: 1\n");
     let server = git_daemon(&published.root);
-    let url = format!("git://127.0.0.1:{}/flows.git", server.port);
+    let url = format!("git://{}/flows.git", server.address);
     let live = Live::start(published.config(&url));
     live.healthy(&first);
     let moved = published.root.with_extension("away");
@@ -189,7 +189,7 @@ fn damaged_mirror_and_stale_lock_are_made_anew() {
     let published = Published::new();
     let first = published.push("a.yaml", "a: 1\n");
     let server = git_daemon(&published.root);
-    let url = format!("git://127.0.0.1:{}/flows.git", server.port);
+    let url = format!("git://{}/flows.git", server.address);
     let live = Live::start(SourceConfig { branch: Some("main".to_owned()), ..published.config(&url) });
     live.healthy(&first);
     let mirror = published.mirror();
@@ -215,7 +215,7 @@ fn truncated_objects_of_the_mirror_heal() {
     let published = Published::new();
     let first = published.push("a.yaml", "a: 1\n");
     let server = git_daemon(&published.root);
-    let url = format!("git://127.0.0.1:{}/flows.git", server.port);
+    let url = format!("git://{}/flows.git", server.address);
     drop({
         let live = Live::start(published.config(&url));
         live.healthy(&first);
@@ -240,7 +240,7 @@ fn announced_commit_is_awaited() {
     let published = Published::new();
     let first = published.push("a.yaml", "a: 1\n");
     let server = git_daemon(&published.root);
-    let live = Live::start(published.config(&format!("git://127.0.0.1:{}/flows.git", server.port)));
+    let live = Live::start(published.config(&format!("git://{}/flows.git", server.address)));
     live.healthy(&first);
     let second = published.work.commit("a.yaml", "a: 2\n");
     live.handle.announce(Some(second.clone()));
@@ -321,7 +321,7 @@ fn ssh_checks_host_and_key() {
     };
     let user = std::process::Command::new("id").arg("-un").output().unwrap().stdout;
     let user = String::from_utf8(user).unwrap();
-    let url = format!("ssh://{}@127.0.0.1:{}{}", user.trim(), server.port, published.bare().display());
+    let url = format!("ssh://{}@127.0.0.1:{}{}", user.trim(), server.address.port(), published.bare().display());
     let look = |key: &Path, known_hosts: &Path| {
         let credentials = Credentials {
             ssh_key: Some(key.to_owned()),
@@ -336,7 +336,7 @@ fn ssh_checks_host_and_key() {
     let wrong_host = keys.join("wrong_known_hosts");
     keygen(&keys.join("other"));
     let other = fs::read_to_string(keys.join("other.pub")).unwrap();
-    fs::write(&wrong_host, format!("[127.0.0.1]:{} {other}", server.port)).unwrap();
+    fs::write(&wrong_host, format!("[127.0.0.1]:{} {other}", server.address.port())).unwrap();
     let failure = look(&key, &wrong_host).unwrap_err();
     assert_eq!(failure.reason, Reason::AuthFailed);
     assert!(failure.message.contains("is not the server that is known"), "{failure}");

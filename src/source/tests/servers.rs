@@ -4,68 +4,45 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
-    time::Duration,
 };
 
-use xene_agent::clock;
+use super::kit::git;
 
-use super::kit::{DEADLINE, git};
-
-/// A child that ends with the test.
-pub(super) struct Server {
-    child: Child,
-    pub port: u16,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Server {
-    /// Starts `command(port)` and waits until it listens.
-    fn start(mut command: impl FnMut(u16) -> Command) -> Self {
-        for _ in 0..5 {
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            let mut child =
-                command(port).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-            let deadline = clock::now().boot + DEADLINE;
-            while child.try_wait().unwrap().is_none() && clock::now().boot < deadline {
-                if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                    return Self { child, port };
-                }
-                thread::sleep(Duration::from_millis(10));
-            }
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        panic!("the server does not start");
-    }
+/// Serves each connection by a program that speaks over its standard input and output, as inetd does. The port is bound
+/// once and held, so nothing else can get it, and no connection comes too early.
+fn each_by(command: impl Fn() -> Command + Send + Sync + 'static) -> Listener {
+    Listener::start(move |stream| {
+        let output = OwnedFd::from(stream.try_clone().unwrap());
+        let mut command = command();
+        command.stdin(OwnedFd::from(stream)).stdout(output).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        drop(command);
+        child.wait().unwrap();
+    })
 }
 
 /// `git daemon` over everything in `root`.
-pub(super) fn git_daemon(root: &Path) -> Server {
+pub(super) fn git_daemon(root: &Path) -> Listener {
     let program = PathBuf::from(git(root, &["--exec-path"])).join("git-daemon");
-    Server::start(|port| {
+    let root = root.to_owned();
+    each_by(move || {
         let mut command = Command::new(&program);
-        command.args(["--export-all", "--reuseaddr", "--listen=127.0.0.1", &format!("--port={port}")]);
-        command.arg(format!("--base-path={}", root.display())).arg(root);
+        command.args(["--inetd", "--export-all"]).arg(format!("--base-path={}", root.display())).arg(&root);
         command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
         command
     })
 }
 
 /// sshd with one user key and one host key; `None` where there is no sshd.
-pub(super) fn sshd(dir: &Path) -> Option<Server> {
+pub(super) fn sshd(dir: &Path) -> Option<Listener> {
     let program = Path::new("/usr/sbin/sshd");
     if !program.exists() {
         return None;
@@ -82,13 +59,14 @@ pub(super) fn sshd(dir: &Path) -> Option<Server> {
         dir.display()
     );
     fs::write(dir.join("sshd_config"), text).unwrap();
-    let server = Server::start(|port| {
+    let config = dir.join("sshd_config");
+    let server = each_by(move || {
         let mut command = Command::new(program);
-        command.args(["-D", "-q", "-o", &format!("ListenAddress=127.0.0.1:{port}"), "-f"]).arg(dir.join("sshd_config"));
+        command.args(["-i", "-q", "-f"]).arg(&config);
         command
     });
     let host = fs::read_to_string(dir.join("host.pub")).unwrap();
-    fs::write(dir.join("known_hosts"), format!("[127.0.0.1]:{} {host}", server.port)).unwrap();
+    fs::write(dir.join("known_hosts"), format!("[127.0.0.1]:{} {host}", server.address.port())).unwrap();
     Some(server)
 }
 

@@ -2,8 +2,10 @@
 
 use std::{
     collections::BTreeMap,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::Command,
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use serde_json::Value;
@@ -31,6 +33,15 @@ pub struct Cluster {
     pub flags: Vec<String>,
 }
 
+/// A loopback address for one cluster. Ports of other tests are free on it, so that a controller gets its ports again
+/// when it is started a second time.
+fn own_address() -> Ipv4Addr {
+    static CLUSTERS: AtomicU32 = AtomicU32::new(0);
+    let [high, low] = (std::process::id() as u16).to_be_bytes();
+    let [.., cluster] = CLUSTERS.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    Ipv4Addr::new(127, high.max(1), low, cluster.clamp(1, 254))
+}
+
 impl Cluster {
     /// A controller on an empty repository, with these flags beside the usual ones.
     ///
@@ -40,13 +51,14 @@ impl Cluster {
     pub fn start(flags: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let repository = Repository::new(&folder.path().join("repository"));
+        let address = own_address();
         let mut cluster = Self {
             folder,
             repository,
             controller: None,
             agents: BTreeMap::new(),
-            http: "127.0.0.1:0".into(),
-            quic: "127.0.0.1:0".into(),
+            http: format!("{address}:0"),
+            quic: format!("{address}:0"),
             flags: flags.iter().map(ToString::to_string).collect(),
         };
         cluster.start_controller();
