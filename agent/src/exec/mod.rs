@@ -13,9 +13,10 @@ mod step;
 use std::{
     collections::HashMap,
     io,
-    os::unix::ffi::OsStrExt as _,
+    os::unix::{ffi::OsStrExt as _, net::UnixStream},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
 };
 
 use tokio::{runtime::Handle, sync::mpsc::Sender, task::JoinHandle};
@@ -74,6 +75,9 @@ impl Held {
     }
 }
 
+/// After so long without a step, twice at most, the process that steps descend from ends.
+const IDLE: Duration = Duration::from_secs(60);
+
 /// The executor. Cheap to clone. Each step that runs takes one thread of tokio's pool for blocking work.
 #[derive(Debug, Clone)]
 pub struct Exec {
@@ -91,18 +95,19 @@ struct Shared {
 }
 
 impl Exec {
-    /// An executor that reports to `events`. Makes its folders, and starts the process that steps descend from: `main`
-    /// has to call [`become_parent_if_asked`] first. Call [`sweep_stale`] before, and this within a tokio runtime.
+    /// An executor that reports to `events`. Makes its folders; steps will descend from a process of the same program,
+    /// whose `main` has to call [`become_parent_if_asked`] first. Call [`sweep_stale`] before, and this within a tokio
+    /// runtime.
     ///
     /// # Errors
-    /// If a folder can't be made, or the process not be started.
+    /// If a folder can't be made.
     pub fn new(config: ExecConfig, events: Sender<ExecEvent>) -> io::Result<Self> {
         folders::make_folder(&config.work_dir)?;
         folders::make_folder(&config.cache_dir)?;
         // Steps see these paths, and run in other folders.
         let (work_dir, cache_dir) = (config.work_dir.canonicalize()?, config.cache_dir.canonicalize()?);
         let config = ExecConfig { work_dir, cache_dir, ..config };
-        let parent = Parent::start(&config.work_dir)?;
+        let parent = Parent::new(&config.work_dir);
         let (account, runtime) = (Account::own(), Handle::current());
         let shared = Arc::new(Shared { config, account, events, runtime, parent, running: Mutex::default() });
         Ok(Self { shared })
@@ -168,8 +173,28 @@ impl Exec {
 }
 
 impl Shared {
+    /// Has a shim forked; the answer is the way to it.
+    fn fork(self: &Arc<Self>) -> io::Result<UnixStream> {
+        let (way, started) = self.parent.fork()?;
+        if started {
+            self.runtime.spawn(rest_when_idle(Arc::downgrade(self)));
+        }
+        Ok(way)
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<StepId, Arc<Running>>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends the parent of shims once no step has run for a while: an agent that waits for its next schedule is one process.
+async fn rest_when_idle(shared: Weak<Shared>) {
+    loop {
+        tokio::time::sleep(IDLE).await;
+        let Some(shared) = shared.upgrade() else { return };
+        if shared.lock().is_empty() && shared.parent.rest() {
+            return;
+        }
     }
 }
 

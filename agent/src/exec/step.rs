@@ -187,7 +187,7 @@ impl Running {
 
 /// Runs a step to the end of its last process, or goes on with one that an earlier process of the agent has started. As
 /// long as the answer's second part is kept, the next one can do the same.
-pub(super) fn run(shared: &Shared, command: &StepCommand, running: &Running) -> (StepExit, Option<Arc<Live>>) {
+pub(super) fn run(shared: &Arc<Shared>, command: &StepCommand, running: &Running) -> (StepExit, Option<Arc<Live>>) {
     let nothing = |status| (StepExit { status, outputs: Ok(Vec::new()), leftovers: Vec::new() }, None);
     if let Program::Save(patterns) = &command.program {
         return nothing(save::run(&shared.config, command, patterns, running));
@@ -226,7 +226,7 @@ enum Start {
 }
 
 /// Starts the step, or finds it running; or says in a sentence why it can't.
-fn started(shared: &Shared, command: &StepCommand, running: &Running) -> Result<Start, String> {
+fn started(shared: &Arc<Shared>, command: &StepCommand, running: &Running) -> Result<Start, String> {
     let state = state_of(&shared.config.work_dir, command.id.run, &command.id.task);
     let unknown = |error: io::Error| format!("can't tell whether it has been started: {error}");
     match shim::find(&state, &command.id).map_err(unknown)? {
@@ -249,7 +249,7 @@ fn started(shared: &Shared, command: &StepCommand, running: &Running) -> Result<
     }
 }
 
-fn start(shared: &Shared, command: &StepCommand, running: &Running, state: &Path) -> Result<Start, String> {
+fn start(shared: &Arc<Shared>, command: &StepCommand, running: &Running, state: &Path) -> Result<Start, String> {
     let head = StepHead { task: command.id.task.clone(), step: command.step_name.clone(), attempt: command.id.attempt };
     let number = running.log.step(&head);
     let script = match &command.program {
@@ -297,7 +297,7 @@ fn start(shared: &Shared, command: &StepCommand, running: &Running, state: &Path
     if let State::Waiting(Some(signal)) = *running.lock() {
         return Ok(Start::Signalled(signal));
     }
-    let way = shared.parent.fork().map_err(|error| format!("can't start a process: {error}"))?;
+    let way = shared.fork().map_err(|error| format!("can't start a process: {error}"))?;
     let way = order.send(way).map_err(|Refused(sentence)| sentence)?;
     match shim::find(state, &command.id).map_err(|error| format!("can't watch {name}: {error}"))? {
         Found::Alive(shim) => {

@@ -1,5 +1,6 @@
 //! The parent of shims: a child of the agent with one thread and little memory, which is what makes a fork cheap and
-//! safe. It ends when the agent does; its shims do not.
+//! safe. It is started for the first step, and ends when nothing was started for a while, or the agent ends; its shims do
+//! not.
 
 use std::{
     fs::File,
@@ -11,7 +12,7 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use rustix::net::{
@@ -35,28 +36,46 @@ pub(in crate::exec) struct Parent {
 struct Process {
     socket: OwnedFd,
     child: Child,
+    /// False if nothing was forked since somebody asked.
+    used: bool,
 }
 
 impl Parent {
-    /// Starts it for an executor that works in `work_dir`, which its command line names.
-    pub(in crate::exec) fn start(work_dir: &Path) -> io::Result<Self> {
-        let process = Mutex::new(Some(Process::start(work_dir)?));
-        Ok(Self { work_dir: work_dir.to_owned(), process })
+    /// For an executor that works in `work_dir`, which its command line names.
+    pub(in crate::exec) fn new(work_dir: &Path) -> Self {
+        Self { work_dir: work_dir.to_owned(), process: Mutex::default() }
     }
 
-    /// Has a shim forked; the answer is the way to it. A parent that somebody has ended is started again.
-    pub(in crate::exec) fn fork(&self) -> io::Result<UnixStream> {
+    /// Has a shim forked; the answer is the way to it, and whether there was no process before. One that somebody has
+    /// ended is started again.
+    pub(in crate::exec) fn fork(&self) -> io::Result<(UnixStream, bool)> {
         let (ours, theirs) = UnixStream::pair()?;
-        let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(running) = &*process
+        let mut process = self.lock();
+        let was_there = process.is_some();
+        if let Some(running) = &mut *process
             && running.fork(theirs.as_fd()).is_ok()
         {
-            return Ok(ours);
+            return Ok((ours, false));
         }
         // One that does not answer any more is waited for, so that it does not stay as a zombie.
         drop(process.take());
         process.insert(Process::start(&self.work_dir)?).fork(theirs.as_fd())?;
-        Ok(ours)
+        Ok((ours, !was_there))
+    }
+
+    /// Ends the process if nothing was forked since this was last asked; true if there is none now. To be asked while no
+    /// step runs.
+    pub(in crate::exec) fn rest(&self) -> bool {
+        let mut process = self.lock();
+        if process.as_mut().is_some_and(|process| std::mem::take(&mut process.used)) {
+            return false;
+        }
+        drop(process.take());
+        true
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Process>> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -71,15 +90,16 @@ impl Process {
         }
         command.arg(MARK).arg(work_dir).env_clear();
         command.stdin(theirs).stdout(Stdio::null()).stderr(Stdio::null());
-        Ok(Self { socket, child: command.spawn()? })
+        Ok(Self { socket, child: command.spawn()?, used: true })
     }
 
-    fn fork(&self, theirs: BorrowedFd<'_>) -> io::Result<()> {
+    fn fork(&mut self, theirs: BorrowedFd<'_>) -> io::Result<()> {
         let descriptors = [theirs];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
         sendmsg(&self.socket, &[IoSlice::new(b"f")], &mut ancillary, SendFlags::NOSIGNAL)?;
+        self.used = true;
         Ok(())
     }
 }

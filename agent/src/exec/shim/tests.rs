@@ -96,7 +96,7 @@ impl Host {
             dir,
             outlives,
         };
-        order.send(Parent::start(&work).unwrap().fork().unwrap())
+        order.send(Parent::new(&work).fork().unwrap().0)
     }
 
     fn state(&self) -> PathBuf {
@@ -281,12 +281,32 @@ async fn a_parent_of_shims_that_was_killed_is_started_again() {
     let mut agent = host.agent(true);
     let work = host.config(true).work_dir;
     let parents = || processes::with_command_line(|line| is_of(&work, line));
-    within(|| !parents().is_empty()).await;
-    processes::kill_each(&parents(), DEADLINE);
-    agent.start(step(0, "exit 4"));
-    let (status, held) = agent.end().await;
-    held.unwrap().release();
-    assert_eq!(status, ExitStatus::Code(4));
+    assert!(parents().is_empty(), "it is started for the first step");
+    for n in [0, 1] {
+        agent.start(step(n, "exit 4"));
+        let (status, held) = agent.end().await;
+        held.unwrap().release();
+        assert_eq!(status, ExitStatus::Code(4));
+        within(|| parents().len() == 1).await;
+        processes::kill_each(&parents(), DEADLINE);
+    }
+}
+
+#[test]
+fn a_parent_of_shims_ends_once_it_was_not_used_for_a_while() {
+    let work = tempfile::tempdir().unwrap();
+    let parents = || processes::with_command_line(|line| is_of(work.path(), line)).len();
+    let parent = Parent::new(work.path());
+    assert!(parent.rest(), "there was none yet");
+    for _ in 0..2 {
+        assert!(parent.fork().unwrap().1);
+        assert!(!parent.rest(), "it was just used");
+        assert!(!parent.fork().unwrap().1);
+        assert!(!parent.rest());
+        assert_eq!(parents(), 1);
+        assert!(parent.rest());
+        assert_eq!(parents(), 0);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
