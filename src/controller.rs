@@ -4,7 +4,10 @@ use std::{
     fs, io,
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -52,6 +55,8 @@ use crate::{
     },
 };
 
+/// How often what the store says is compared with what was written there.
+const CHECK_EVERY: Duration = Duration::from_secs(10 * 60);
 /// How often the store is swept.
 const SWEEP_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long a file stays that nothing refers to: what is to refer to it may be on its way into the store.
@@ -175,6 +180,7 @@ pub struct Controller {
     worker: SourceHandle,
     driver: JoinHandle<Result<(), DriverError>>,
     sweeper: JoinHandle<()>,
+    checker: JoinHandle<()>,
     stop: watch::Sender<bool>,
     _lock: DataLock,
 }
@@ -251,7 +257,7 @@ impl Controller {
             what: "the address that agents dial can't be told".into(),
             source,
         })?;
-        let worker = watch_source(source, resume, catalog, (limits, options.strict), handle.clone())?;
+        let (worker, checker) = watch_source(source, resume, catalog, (limits, options.strict), handle.clone())?;
         let http = socket.local_addr().map_err(|source| StartError::Http { address: options.http, source })?;
         let (syncing, announcing) = (worker.clone(), worker.clone());
         let (stop_http, stopping) = watch::channel(false);
@@ -287,6 +293,7 @@ impl Controller {
             worker,
             driver,
             sweeper,
+            checker,
             stop,
             _lock: lock,
         })
@@ -326,6 +333,7 @@ impl Controller {
             ended = &mut self.driver => Some(ended),
         };
         self.sweeper.abort();
+        self.checker.abort();
         self.stop_http.send_replace(true);
         if let Ok(Err(error)) = self.server.await {
             tracing::error!(%error, "HTTP was not served");
@@ -374,9 +382,11 @@ fn watch_source(
     mut catalog: Catalog,
     (limits, strict): (Limits, bool),
     handle: Handle,
-) -> Result<SourceHandle, StartError> {
+) -> Result<(SourceHandle, JoinHandle<()>), StartError> {
     let health = handle.clone();
-    source
+    let doubts = Arc::new(AtomicBool::new(false));
+    let (doubted, store) = (Arc::clone(&doubts), handle.store().clone());
+    let worker = source
         .doubting(compile::is_doubtful)
         .spawn(
             resume,
@@ -387,11 +397,23 @@ fn watch_source(
                 if let Some(revision) = &base {
                     catalog.applied(revision);
                 }
+                let whole = snapshot.files.values().all(|file| file.bytes.is_some());
+                let found = (whole && doubted.load(Ordering::Acquire)).then(|| handle.store().found()).transpose()?;
+                if found.is_some() {
+                    catalog.distrust();
+                }
                 let desired = catalog.apply(base.clone(), snapshot);
                 let revision = desired.revision.clone();
                 let withheld = strict && errors(&desired.problems) > 0;
                 let desired = Box::new(desired);
-                handle.settle(if withheld { Event::Withheld(desired) } else { Event::Compiled(desired) })?;
+                handle.settle(match found {
+                    _ if withheld => Event::Withheld(desired),
+                    Some(found) => Event::Drifted(desired, Box::new(found)),
+                    None => Event::Compiled(desired),
+                })?;
+                if whole {
+                    doubted.store(false, Ordering::Release);
+                }
                 let now = in_effect()?;
                 if now.as_ref() == Some(&revision) {
                     catalog.applied(&revision);
@@ -408,7 +430,27 @@ fn watch_source(
                 let _ = health.settle(Event::Source(event));
             },
         )
-        .map_err(|source| StartError::System { what: "the source can't be watched".into(), source })
+        .map_err(|source| StartError::System { what: "the source can't be watched".into(), source })?;
+    let reader = worker.clone();
+    let checker = tokio::spawn(check_digest(store, move || {
+        doubts.store(true, Ordering::Release);
+        reader.reread();
+    }));
+    Ok((worker, checker))
+}
+
+/// Has everything read again whenever rows that say what is desired are not what was written.
+async fn check_digest(store: Store, drifted: impl Fn()) {
+    loop {
+        let checked = store.clone();
+        match tokio::task::spawn_blocking(move || checked.has_drifted()).await {
+            Ok(Ok(false)) => {}
+            Ok(Ok(true)) => drifted(),
+            Ok(Err(error)) => tracing::warn!(%error, "what the store says was not compared with what was written"),
+            Err(error) => tracing::warn!(%error, "what the store says was not compared with what was written"),
+        }
+        tokio::time::sleep(CHECK_EVERY).await;
+    }
 }
 
 /// Drops what is kept and nobody refers to any more: specs, deliveries, old due times; then files.

@@ -50,6 +50,8 @@ pub struct Catalog {
     ignored: u32,
     /// Rows and names that changed since what was last applied.
     unapplied: Unapplied,
+    /// True if the store may not hold what is in effect: then bodies are given of that, too.
+    distrusts: bool,
     limits: Limits,
 }
 
@@ -109,6 +111,13 @@ impl Catalog {
         let names: Vec<Name> = catalog.claims.keys().cloned().collect();
         names.iter().for_each(|name| catalog.settle(name));
         catalog
+    }
+
+    /// What is in effect was changed by somebody else: until the next result is durable, bodies are given of everything.
+    /// The next snapshot must bring the bytes of all files.
+    pub fn distrust(&mut self) {
+        self.distrusts = true;
+        self.known.clear();
     }
 
     /// Path → content id of files whose bytes are not needed again.
@@ -200,6 +209,7 @@ impl Catalog {
         if self.unapplied.revision.as_ref() != Some(revision) {
             return;
         }
+        self.distrusts = false;
         let Unapplied { names, .. } = std::mem::take(&mut self.unapplied);
         for name in names {
             let Some(desired) = self.desired.get_mut(&name) else {
@@ -315,7 +325,8 @@ impl Catalog {
         let Some((path, (hash, line, body))) = found else {
             return;
         };
-        let body = if in_effect.is_some_and(|stored| stored.hash == hash) { None } else { body.cloned() };
+        let is_stored = !self.distrusts && in_effect.is_some_and(|stored| stored.hash == hash);
+        let body = if is_stored { None } else { body.cloned() };
         let is_refused = |row: &FileRow| is_broken(&row.problems) || row.refused.contains(name);
         let broken = self.files.get(path).is_some_and(|file| is_refused(&file.row));
         let valid = !broken && !self.unread.contains_key(path);

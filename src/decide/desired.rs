@@ -5,13 +5,13 @@ use std::{collections::BTreeMap, sync::Arc};
 use jiff::Timestamp;
 use xene_schemas::{
     diagnostic::{Diagnostic, Severity},
-    meta::{Name, ObjectMeta, Revision, SpecHash},
+    meta::{Name, ObjectMeta, PipelineKey, Revision, SpecHash},
     pipeline::CompiledPipeline,
     source::SourceKind,
     workflow::WorkflowSpec,
 };
 
-use super::rows::FileRow;
+use super::rows::{FileRow, PipelineRow, WorkflowRow};
 
 /// What one revision asks for. Unchanged parts are named by hash only, so a change costs what changed.
 #[derive(Debug, Clone, PartialEq)]
@@ -96,6 +96,15 @@ pub struct ObservedWorkflow {
     pub blocked_among: Option<u32>,
 }
 
+/// What the rows of a store say is desired, if somebody else may have changed them.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Found {
+    /// The workflows.
+    pub workflows: BTreeMap<Name, WorkflowRow>,
+    /// The pipelines; `None` for a row that can't be read or whose compiled spec is not there.
+    pub pipelines: BTreeMap<PipelineKey, Option<PipelineRow>>,
+}
+
 /// What a source is and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceOrigin {
@@ -136,6 +145,15 @@ pub enum SourceHealth {
         from: Revision,
         /// The new tip.
         to: Revision,
+    },
+    /// Commits that were overtaken by a newer one before anybody looked, oldest first: they never took effect by themselves.
+    Superseded {
+        /// How many.
+        count: usize,
+        /// The newest of them.
+        commits: Vec<Revision>,
+        /// What took effect instead.
+        by: Revision,
     },
     /// Something that limits how it is watched, such as the watch limit: a sentence, empty when it is over.
     Degraded(String),

@@ -12,7 +12,7 @@ use xene_schemas::{
 };
 
 use super::{
-    desired::{Desired, SourceHealth},
+    desired::{Desired, Found, SourceHealth},
     rows::{Batch, RunRow, Suspendable},
 };
 
@@ -29,6 +29,8 @@ pub struct RequestId(pub u64);
 pub enum Event {
     /// The source asks for this.
     Compiled(Box<Desired>),
+    /// The source asks for this, all of it was read again, and rows of the store were changed by somebody else.
+    Drifted(Box<Desired>, Box<Found>),
     /// The source asks for this, and it has errors, where the operator wants all or nothing.
     Withheld(Box<Desired>),
     /// How the source goes changed.

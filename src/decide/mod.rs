@@ -252,6 +252,10 @@ impl Controller {
             Event::Compiled(desired) if self.is_stale(&desired) => {}
             Event::Compiled(desired) if self.must_wait(&desired) => self.wait_with(now, desired, &mut fx),
             Event::Compiled(desired) => self.compiled(now, *desired, &mut fx),
+            Event::Drifted(desired, _) if self.is_stale(&desired) => {}
+            // Nothing of the source is in effect yet, so nothing is put back either.
+            Event::Drifted(desired, _) if self.must_wait(&desired) => self.wait_with(now, desired, &mut fx),
+            Event::Drifted(desired, found) => self.drifted(now, *desired, *found, &mut fx),
             Event::Withheld(desired) => self.source_withheld(now, *desired, &mut fx),
             Event::Source(health) => self.source_health(now, health, &mut fx),
             Event::SessionOpened { session, agent, fingerprint, address, hello } => {

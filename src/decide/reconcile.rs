@@ -13,12 +13,17 @@ use xene_schemas::{
 
 use super::{
     Controller,
-    desired::{Desired, Observed, ObservedWorkflow},
-    event::{Answer, Effects, Refusal},
+    desired::{Desired, Found, Observed, ObservedWorkflow},
+    event::{Answer, Effect, Effects, Refusal},
     note,
     plan::{BLOCKED, Hold, Plan, PlanChange},
     rows::{Change, PipelineRow, Suspendable, WorkflowRow},
 };
+
+/// Of no content.
+const NO_HASH: SpecHash = SpecHash([0; 32]);
+/// How many objects an event names.
+const NAMED: usize = 10;
 
 /// What the machine needs of a pipeline in effect.
 #[derive(Debug)]
@@ -189,6 +194,66 @@ impl Controller {
         }
     }
 
+    /// Rows were changed behind our back: what differs from what the source asks for is put back, whatever its hash
+    /// says.
+    pub(super) fn drifted(&mut self, now: Now, desired: Desired, found: Found, fx: &mut Effects) {
+        let mut drifted = BTreeSet::new();
+        for (name, wanted) in &desired.workflows {
+            let Some(body) = &wanted.body else { continue };
+            let Some(observed) = self.observed.workflows.get_mut(name).filter(|known| known.hash == wanted.hash) else {
+                // It is written anyway.
+                continue;
+            };
+            let kept = found.workflows.get(name);
+            let mut is_whole = kept.is_some_and(|row| row.metadata == body.metadata && row.spec == body.spec);
+            if !is_whole {
+                drifted.insert(format!("workflow/{name}"));
+            }
+            for (pipeline, compiled) in &body.pipelines {
+                let (hash, _) = compiled.encode();
+                let kept = found.pipelines.get(&compiled.key).and_then(Option::as_ref);
+                let of_source = |row: &&PipelineRow| {
+                    row.spec_hash == hash && row.spec == compiled.spec && row.suspend == compiled.suspend
+                };
+                if kept.filter(of_source).is_none() {
+                    drifted.insert(format!("pipeline/{}", compiled.key));
+                    observed.pipelines.insert(pipeline.clone(), NO_HASH);
+                    is_whole = false;
+                }
+            }
+            if !is_whole {
+                observed.hash = NO_HASH;
+            }
+        }
+        for (name, row) in &found.workflows {
+            self.observed.workflows.entry(name.clone()).or_insert_with(|| {
+                drifted.insert(format!("workflow/{name}"));
+                ObservedWorkflow { hash: NO_HASH, ..observe(row) }
+            });
+        }
+        for key in found.pipelines.keys() {
+            let Some(observed) = self.observed.workflows.get_mut(&key.workflow) else {
+                fx.commit.push(Change::DeletePipeline(key.clone()));
+                continue;
+            };
+            if !observed.pipelines.contains_key(&key.pipeline) {
+                drifted.insert(format!("pipeline/{key}"));
+                observed.pipelines.insert(key.pipeline.clone(), NO_HASH);
+                observed.hash = NO_HASH;
+            }
+        }
+        let shown: Vec<&str> = drifted.iter().take(NAMED).map(String::as_str).collect();
+        let more = if drifted.len() > NAMED { format!(" and {} more", drifted.len() - NAMED) } else { String::new() };
+        let what = if shown.is_empty() { "what it keeps of files".into() } else { shown.join(", ") };
+        let message = format!(
+            "the store was changed behind the controller's back ({what}{more}), and says again what {} says",
+            desired.revision
+        );
+        fx.now.push(Effect::Alert(message.clone()));
+        note(fx, now, EventType::Warning, "DriftRepaired", "source".into(), message);
+        self.compiled(now, desired, fx);
+    }
+
     /// A workflow in effect, as stored.
     pub(super) fn workflow_row(&self, name: &Name) -> Option<WorkflowRow> {
         self.workflows.get(name)?.row()
@@ -265,7 +330,7 @@ impl Controller {
                     key: key.clone(),
                     spec: compiled.spec.clone(),
                     spec_hash,
-                    revision: desired.revision.clone(),
+                    revision: self.first_read(desired, key, spec_hash),
                     suspend: compiled.suspend,
                 })));
             }
@@ -288,13 +353,18 @@ impl Controller {
             });
         }
         let body = wanted.body.as_deref()?;
+        // What is only put back is as old as it was.
+        let (revision, generation) = match known.and_then(Workflow::row).filter(|row| row.hash == wanted.hash) {
+            Some(row) => (row.revision, row.generation),
+            None => (desired.revision.clone(), Generation(known.map_or(0, |known| known.generation.0) + 1)),
+        };
         Some(WorkflowRow {
             metadata: body.metadata.clone(),
             spec: body.spec.clone(),
-            revision: desired.revision.clone(),
+            revision,
             path: wanted.path.clone(),
             line: wanted.line,
-            generation: Generation(known.map_or(0, |known| known.generation.0) + 1),
+            generation,
             hash: wanted.hash,
             valid: wanted.valid,
             held: None,
@@ -309,9 +379,16 @@ impl Controller {
         self.workflows.insert(name.clone(), Workflow::new(&row));
     }
 
+    /// The revision that a pipeline's spec was first read from: what is only put back is as old as it was.
+    fn first_read(&self, desired: &Desired, key: &PipelineKey, spec_hash: SpecHash) -> Revision {
+        let same = self.pipelines.get(key).filter(|known| known.spec_hash == spec_hash);
+        same.map_or(&desired.revision, |known| &known.revision).clone()
+    }
+
     fn keep_pipeline(&mut self, desired: &Desired, key: &PipelineKey) {
         let Some(compiled) = compiled(desired, key) else { return };
-        let (spec_hash, revision) = (compiled.encode().0, desired.revision.clone());
+        let spec_hash = compiled.encode().0;
+        let revision = self.first_read(desired, key, spec_hash);
         let smallest = self.config.min_autonomy;
         let pipeline = Pipeline::new(&compiled.spec, spec_hash, revision, compiled.suspend, smallest);
         self.enter(key.clone(), pipeline);

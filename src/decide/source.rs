@@ -171,6 +171,16 @@ impl Controller {
                 let message = format!("history was rewritten: {to} does not descend from {from}");
                 note(fx, now, EventType::Warning, "HistoryRewritten", regarding(), message);
             }
+            SourceHealth::Superseded { count, commits, by } => {
+                let named: Vec<&str> = commits.iter().map(|commit| commit.0.as_str()).collect();
+                let more =
+                    if count > named.len() { format!(" and {} before", count - named.len()) } else { String::new() };
+                let message = format!(
+                    "{by} took effect, and these before it never did by themselves: {}{more}",
+                    named.join(", ")
+                );
+                note(fx, now, EventType::Normal, "Superseded", regarding(), message);
+            }
             SourceHealth::Degraded(limit) => self.source.limit = Some(limit).filter(|limit| !limit.is_empty()),
         }
         self.put_source(now, fx);

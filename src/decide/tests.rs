@@ -3,6 +3,7 @@
 mod after;
 mod approvals;
 mod breaker;
+mod drift;
 mod files;
 mod groups;
 mod ledger;

@@ -20,7 +20,7 @@ use super::{
     health::{Failure, Reason},
     snapshot::{FileEntry, Known, MAX_FILE_BYTES, Snapshot},
     travel::{Carrier, Travel, without_files},
-    worker::{Look, Pace, Reader, Seen},
+    worker::{Look, Pace, Reader, Seen, Superseded},
 };
 
 mod travel;
@@ -187,6 +187,7 @@ impl Reader for Directory {
             rewritten: None,
             snapshot: Ok((!same).then_some(snapshot)),
             unsettled: pass.unsettled && !look.hurry,
+            superseded: Superseded::default(),
         })
     }
 

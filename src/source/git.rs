@@ -19,12 +19,17 @@ use super::{
     health::{Failure, Reason, SourceError},
     snapshot::{FileEntry, Known, MAX_FILE_BYTES, Snapshot},
     travel::{Carrier, Travel, with_files},
+    worker::Superseded,
 };
 
 mod travel;
 
 /// A chain of links longer than this is a loop.
 const MAX_LINKS: usize = 8;
+/// So many commits that were overtaken are counted…
+const COUNTED: usize = 10_000;
+/// …and so many named.
+const NAMED: usize = 10;
 
 /// One repository, opened for reading.
 pub(super) struct GitReader {
@@ -129,6 +134,21 @@ impl GitReader {
     /// True if `new` has `old` in its history; false if `old` is unknown here.
     pub(super) fn descends(&self, new: Oid, old: Oid) -> bool {
         new == old || self.repo.graph_descendant_of(new, old).unwrap_or(false)
+    }
+
+    /// The commits that a branch went through from `old` to `new`, without both.
+    pub(super) fn between(&self, old: Oid, new: Oid) -> Superseded {
+        let walk = || {
+            let mut walk = self.repo.revwalk()?;
+            walk.simplify_first_parent()?;
+            walk.push(new)?;
+            walk.hide(old)?;
+            walk.skip(1).take(COUNTED).collect::<Result<Vec<_>, _>>()
+        };
+        // A shallow history tells less; what takes effect does not depend on it.
+        let found = walk().unwrap_or_default();
+        let commits = found.iter().take(NAMED).rev().map(|commit| revision(*commit)).collect();
+        Superseded { count: found.len(), commits }
     }
 
     /// The files of a commit. What `known` has is not read again.

@@ -16,7 +16,7 @@ use super::{
     health::{Failure, Reason},
     snapshot::{Known, Snapshot},
     travel::Travel,
-    worker::{Applied, Look, Pace, Reader, Seen},
+    worker::{Applied, Look, Pace, Reader, Seen, Superseded},
 };
 
 /// A work tree or bare repository of this machine.
@@ -92,11 +92,16 @@ impl Followed {
         let same_branch = self.reference.as_ref().is_none_or(|reference| *reference == tip.reference);
         if applied.handed_over && applied.revision.as_ref() == Some(&revision) {
             self.reference = Some(tip.reference);
-            return Ok(Seen { revision, rewritten: None, snapshot: Ok(None), unsettled: false });
+            let superseded = Superseded::default();
+            return Ok(Seen { revision, rewritten: None, snapshot: Ok(None), unsettled: false, superseded });
         }
         let old = applied.revision.as_ref().and_then(|old| Some((old, Oid::from_str(&old.0).ok()?)));
         let rewritten =
             old.filter(|(_, old)| same_branch && !git.descends(tip.commit, *old)).map(|(old, _)| old.clone());
+        let superseded = match old {
+            Some((_, old)) if same_branch && rewritten.is_none() => git.between(old, tip.commit),
+            _ => Superseded::default(),
+        };
         let snapshot = match &rewritten {
             Some(old) if rewrites == Rewrites::Deny => Err(denied(old, &revision)),
             _ => {
@@ -105,7 +110,7 @@ impl Followed {
                 Ok(Some(snapshot))
             }
         };
-        Ok(Seen { revision, rewritten, snapshot, unsettled: false })
+        Ok(Seen { revision, rewritten, snapshot, unsettled: false, superseded })
     }
 }
 

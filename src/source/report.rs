@@ -6,7 +6,10 @@ use jiff::Timestamp;
 use xene_agent::{clock, decide::time::BootTime};
 use xene_schemas::meta::Revision;
 
-use super::health::{Failure, Reason};
+use super::{
+    health::{Failure, Reason},
+    worker::Superseded,
+};
 use crate::decide::desired::SourceHealth;
 
 /// What was told, so that nothing is told twice.
@@ -79,6 +82,13 @@ impl<H: FnMut(SourceHealth)> Report<H> {
         }
     }
 
+    /// What took effect leaves these behind.
+    pub(super) fn superseded(&mut self, Superseded { count, commits }: Superseded, by: &Revision) {
+        if count > 0 {
+            (self.health)(SourceHealth::Superseded { count, commits, by: by.clone() });
+        }
+    }
+
     /// Why not everything is watched; told as an empty sentence when it ends.
     pub(super) fn degraded(&mut self, degraded: Option<String>) {
         if self.degraded != degraded {
@@ -115,6 +125,7 @@ mod tests {
                 SourceHealth::Observed { dirty, .. } => format!("observed {dirty}"),
                 SourceHealth::Failed { reason, .. } => reason.clone(),
                 SourceHealth::Rewritten { .. } => "rewritten".to_owned(),
+                SourceHealth::Superseded { count, .. } => format!("superseded {count}"),
                 SourceHealth::Degraded(why) => format!("degraded {why}"),
             })
             .collect();

@@ -102,6 +102,16 @@ pub(super) struct Seen {
     pub snapshot: Result<Option<Snapshot>, Failure>,
     /// True if files were being written: look again.
     pub unsettled: bool,
+    /// Commits between what is in effect and the newest.
+    pub superseded: Superseded,
+}
+
+/// Commits that nobody saw while they were the newest.
+#[derive(Debug, Default)]
+pub(super) struct Superseded {
+    pub count: usize,
+    /// The newest of them, oldest first.
+    pub commits: Vec<Revision>,
 }
 
 /// How a source wants to be looked at.
@@ -151,6 +161,11 @@ impl SourceHandle {
                 state.announced = Some((commit, clock::now().boot + ANNOUNCED));
             }
         });
+    }
+
+    /// Looks soon, and hands over all files with their bytes, also if nothing changed.
+    pub fn reread(&self) {
+        self.inner.signals.change(|state| (state.reread, state.hint) = (true, true));
     }
 
     /// Ends the thread; returns when it has ended.
@@ -228,6 +243,7 @@ struct Signals {
 struct State {
     ended: bool,
     hint: bool,
+    reread: bool,
     /// When the first and the last change since the last look were noticed.
     changed: Option<(BootTime, BootTime)>,
     announced: Option<(String, BootTime)>,
@@ -237,7 +253,7 @@ struct State {
 /// Why the thread goes on.
 enum Wake {
     Stop,
-    Look { waiters: Vec<oneshot::Sender<Result<Revision, Failure>>>, asked: bool },
+    Look { waiters: Vec<oneshot::Sender<Result<Revision, Failure>>>, asked: bool, reread: bool },
 }
 
 impl Signals {
@@ -277,7 +293,8 @@ impl Signals {
             if !state.waiters.is_empty() || state.hint || now >= due {
                 state.changed = None;
                 let asked = std::mem::take(&mut state.hint) || !state.waiters.is_empty();
-                return Wake::Look { waiters: std::mem::take(&mut state.waiters), asked };
+                let reread = std::mem::take(&mut state.reread);
+                return Wake::Look { waiters: std::mem::take(&mut state.waiters), asked, reread };
             }
             state = self.wake.wait_timeout(state, due.since(now)).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -333,9 +350,12 @@ where
 {
     fn run(mut self) {
         let mut deadline = clock::now().boot;
-        while let Wake::Look { waiters, asked } = self.signals.wait(self.reader.pace(), deadline) {
+        while let Wake::Look { waiters, asked, reread } = self.signals.wait(self.reader.pace(), deadline) {
             if asked {
                 self.backoff.reset();
+            }
+            if reread {
+                self.applied = Applied { revision: self.applied.revision.take(), ..Applied::default() };
             }
             self.set_watches();
             let outcome = self.pass();
@@ -396,6 +416,7 @@ where
                 return Ok(seen.revision);
             };
             self.hand_over(snapshot)?;
+            self.report.superseded(seen.superseded, &seen.revision);
             if !pace.looks_cheaply {
                 return Ok(seen.revision);
             }

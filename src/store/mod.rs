@@ -29,13 +29,16 @@ use heed::RwTxn;
 use tokio::sync::broadcast;
 use xene_agent::lmdb::{CommitError, Env, MapFull, OpenError, Writer, has_room};
 use xene_schemas::{
-    meta::{PipelineKey, RunName},
+    meta::{PipelineKey, RunName, SpecHash},
     phase::RunPhase,
 };
 
 pub use self::{query::RunFilter, sweep::Swept};
 use self::{sweep::Sweep, tables::Tables};
-use crate::decide::rows::{Batch, Change, EndedRun, Loaded, RunRow};
+use crate::decide::{
+    desired::Found,
+    rows::{Batch, Change, EndedRun, Loaded, RunRow},
+};
 
 /// A watcher may be this many batches behind before it has to read anew: some seconds of a busy controller.
 const WATCH_BEHIND: usize = 1024;
@@ -183,6 +186,46 @@ impl Store {
             };
             self.release_map();
             Ok(loaded)
+        })
+    }
+
+    /// True if what is desired is not what was written here: somebody else changed the rows. Reads all of them.
+    ///
+    /// # Errors
+    /// If a row can't be read.
+    pub fn has_drifted(&self) -> Result<bool, StoreError> {
+        self.env.read(|txn| {
+            let drifted = self.tables.digest_of_rows(txn)? != self.tables.digest(txn)?;
+            self.release_map();
+            Ok(drifted)
+        })
+    }
+
+    /// What the rows say is desired, whoever wrote them. What can't be read is left out, and so are pipelines whose
+    /// compiled spec is not here as its hash says.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    pub fn found(&self) -> Result<Found, StoreError> {
+        self.env.read(|txn| {
+            let mut found = Found::default();
+            for row in self.tables.workflows.lazily_decode_data().iter(txn)? {
+                if let Ok((_, row)) = row
+                    && let Ok(row) = row.decode()
+                {
+                    found.workflows.insert(row.metadata.name.clone(), row);
+                }
+            }
+            for row in self.tables.pipelines.lazily_decode_data().iter(txn)? {
+                let (key, row) = row?;
+                let row = row.decode().ok().filter(|row| {
+                    let spec = self.tables.specs.get(txn, &row.spec_hash).ok().flatten();
+                    row.key == key && spec.is_some_and(|bytes| SpecHash::of(bytes) == row.spec_hash)
+                });
+                found.pipelines.insert(key, row);
+            }
+            self.release_map();
+            Ok(found)
         })
     }
 

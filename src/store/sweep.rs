@@ -123,7 +123,7 @@ impl Sweep {
             // run refers to it.
             let used = in_use(tables, txn)?;
             for hash in self.specs.iter().filter(|hash| !used.contains(*hash)) {
-                dropped += usize::from(tables.specs.delete(txn, hash)?);
+                dropped += usize::from(tables.delete_spec(txn, hash)?);
             }
         }
         for key in &self.deliveries {

@@ -1,12 +1,16 @@
 //! The tables: what is kept under which key, and how one change alters them.
 
 use heed::{
-    Database, RwTxn, WithoutTls,
+    BytesEncode, Database, RwTxn, WithoutTls,
     byteorder::BE,
     types::{Bytes, Str, U64, Unit},
 };
 use serde::{Deserialize, Serialize};
-use xene_schemas::{event::Event, meta::RunName, source::SourceStatus};
+use xene_schemas::{
+    event::Event,
+    meta::{RunName, SpecHash},
+    source::SourceStatus,
+};
 
 use super::keys::{ByDelivery, ByHash, ByPipeline, ByPipelineRun, ByRun, BySlot, ByText, NameKey, Row};
 use crate::decide::rows::{
@@ -45,6 +49,24 @@ mod meta_key {
     pub(super) const REVISION: &str = "revision";
     pub(super) const CONTROLLER: &str = "controller";
     pub(super) const SOURCE: &str = "source";
+    pub(super) const DIGEST: &str = "digest";
+}
+
+/// Of all rows that say what is desired, whatever their order: rows that were changed by anybody else do not fit it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Digest([u8; 32]);
+
+impl Digest {
+    /// Adds a row, or takes it out again.
+    fn toggle(&mut self, table: &str, key: &[u8], row: &[u8]) {
+        let mut hash = blake3::Hasher::new();
+        for part in [table.as_bytes(), key] {
+            hash.update(&(part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        hash.update(row);
+        self.0.iter_mut().zip(hash.finalize().as_bytes()).for_each(|(ours, theirs)| *ours ^= theirs);
+    }
 }
 
 /// All tables of the environment. Each method takes the transaction that it works in.
@@ -165,11 +187,15 @@ impl Tables {
     /// Carries out one change.
     pub(super) fn apply(&self, txn: &mut RwTxn<'_>, change: &Change) -> Result<(), heed::Error> {
         match change {
-            Change::PutWorkflow(row) => self.workflows.put(txn, &row.metadata.name, row),
-            Change::DeleteWorkflow(name) => self.workflows.delete(txn, name).map(drop),
-            Change::PutPipeline(row) => self.pipelines.put(txn, &row.key, row),
-            Change::DeletePipeline(key) => self.pipelines.delete(txn, key).map(drop),
-            Change::PutSpec(hash, bytes) => self.specs.put(txn, hash, bytes),
+            Change::PutWorkflow(row) => {
+                self.put_desired(txn, table_name::WORKFLOWS, self.workflows, &row.metadata.name, Some(row))
+            }
+            Change::DeleteWorkflow(name) => self.put_desired(txn, table_name::WORKFLOWS, self.workflows, name, None),
+            Change::PutPipeline(row) => {
+                self.put_desired(txn, table_name::PIPELINES, self.pipelines, &row.key, Some(row))
+            }
+            Change::DeletePipeline(key) => self.put_desired(txn, table_name::PIPELINES, self.pipelines, key, None),
+            Change::PutSpec(hash, bytes) => self.put_desired(txn, table_name::SPECS, self.specs, hash, Some(bytes)),
             Change::PutOwner(key, row) => self.owners.put(txn, key, row),
             Change::PutAgent(row) => self.agents.put(txn, &row.name, row),
             Change::DeleteAgent(name) => self.agents.delete(txn, name).map(drop),
@@ -178,9 +204,10 @@ impl Tables {
             Change::AddEvent(event) => self.add_event(txn, event),
             Change::PutSource(status) => self.sources().put(txn, meta_key::SOURCE, status),
             Change::PutFile(path, Some(row)) => {
-                self.files.put(txn, path, &FileRecord { path: path.clone(), row: FileRow::clone(row) })
+                let record = FileRecord { path: path.clone(), row: FileRow::clone(row) };
+                self.put_desired(txn, table_name::FILES, self.files, path, Some(&record))
             }
-            Change::PutFile(path, None) => self.files.delete(txn, path).map(drop),
+            Change::PutFile(path, None) => self.put_desired(txn, table_name::FILES, self.files, path, None),
             Change::PutJoinToken(row) => self.join_tokens.put(txn, &row.id, row),
             Change::DeleteJoinToken(id) => self.join_tokens.delete(txn, id).map(drop),
             Change::PutLedger(row) => self.put_ledger(txn, row),
@@ -191,6 +218,69 @@ impl Tables {
             Change::DeleteSuspension(what) => self.suspensions.delete(txn, &what.to_string()).map(drop),
             Change::PutController(row) => self.controllers().put(txn, meta_key::CONTROLLER, row),
         }
+    }
+
+    /// Puts a row that says what is desired, or takes it away, and carries the digest on.
+    fn put_desired<'a, K: BytesEncode<'a>, V: BytesEncode<'a>>(
+        &self,
+        txn: &mut RwTxn<'_>,
+        name: &str,
+        table: Database<K, V>,
+        key: &'a K::EItem,
+        row: Option<&'a V::EItem>,
+    ) -> Result<(), heed::Error> {
+        let table = table.remap_types::<Bytes, Bytes>();
+        let key = K::bytes_encode(key).map_err(heed::Error::Encoding)?;
+        let row = row.map(V::bytes_encode).transpose().map_err(heed::Error::Encoding)?;
+        let mut digest = self.digest(txn)?;
+        if let Some(old) = table.get(txn, &key)? {
+            digest.toggle(name, &key, old);
+        }
+        match &row {
+            Some(row) => {
+                digest.toggle(name, &key, row);
+                table.put(txn, &key, row)?;
+            }
+            None => drop(table.delete(txn, &key)?),
+        }
+        self.meta.put(txn, meta_key::DIGEST, &digest.0)
+    }
+
+    /// Drops a compiled spec; true if it was there.
+    pub(super) fn delete_spec(&self, txn: &mut RwTxn<'_>, hash: &SpecHash) -> Result<bool, heed::Error> {
+        let found = self.specs.get(txn, hash)?.is_some();
+        self.put_desired(txn, table_name::SPECS, self.specs, hash, None)?;
+        Ok(found)
+    }
+
+    /// The digest as it was carried on.
+    pub(super) fn digest(&self, txn: &heed::RoTxn<'_>) -> Result<Digest, heed::Error> {
+        let kept = self.meta.get(txn, meta_key::DIGEST)?.and_then(|bytes| bytes.try_into().ok());
+        Ok(Digest(kept.unwrap_or_default()))
+    }
+
+    /// The digest as the rows are. Reads all of them.
+    pub(super) fn digest_of_rows(&self, txn: &heed::RoTxn<'_>) -> Result<Digest, heed::Error> {
+        let tables = [
+            (table_name::WORKFLOWS, self.workflows.remap_types::<Bytes, Bytes>()),
+            (table_name::PIPELINES, self.pipelines.remap_types()),
+            (table_name::SPECS, self.specs.remap_types()),
+            (table_name::FILES, self.files.remap_types()),
+        ];
+        let mut digest = Digest::default();
+        for (name, table) in tables {
+            for entry in table.iter(txn)? {
+                let (key, row) = entry?;
+                digest.toggle(name, key, row);
+            }
+        }
+        Ok(digest)
+    }
+
+    /// From version 1, which had no digest, to version 2.
+    pub(super) fn add_digest(&self, txn: &mut RwTxn<'_>) -> Result<(), heed::Error> {
+        let digest = self.digest_of_rows(txn)?;
+        self.meta.put(txn, meta_key::DIGEST, &digest.0)
     }
 
     fn put_ledger(&self, txn: &mut RwTxn<'_>, row: &LedgerRow) -> Result<(), heed::Error> {

@@ -376,6 +376,7 @@ proptest! {
                 store = Store::open(temp.path()).unwrap();
             }
             prop_assert_eq!(store.revision().unwrap(), i as u64 + 1);
+            prop_assert!(!store.has_drifted().unwrap());
             model.assert_equals(&store);
         }
         for (filter, size) in filters {
@@ -397,6 +398,47 @@ fn watchers_get_what_was_committed_and_the_numbers_of_its_events() {
     commit(&store, vec![Change::DeleteRun(run_name(1)), event()]);
     let seen = watch.try_recv().unwrap();
     assert_eq!((seen.revision, seen.first_event, seen.changes.len()), (2, 3, 2));
+}
+
+#[test]
+fn rows_that_somebody_else_changed_are_noticed() {
+    let temp = tempfile::tempdir().unwrap();
+    let store = Store::open(temp.path()).unwrap();
+    assert!(!store.has_drifted().unwrap(), "of an empty store");
+    let row = workflow(0, 1);
+    let spec: Arc<[u8]> = vec![1].into();
+    let of_spec = PipelineRow { spec_hash: SpecHash::of(&spec), ..pipeline(0, 1) };
+    let changes = vec![
+        Change::PutWorkflow(Box::new(row.clone())),
+        Change::PutSpec(of_spec.spec_hash, spec),
+        Change::PutPipeline(Box::new(of_spec.clone())),
+        Change::PutPipeline(Box::new(pipeline(1, 1))),
+    ];
+    commit(&store, changes);
+    assert!(!store.has_drifted().unwrap());
+    let expected = Found {
+        workflows: BTreeMap::from([(row.metadata.name.clone(), row.clone())]),
+        pipelines: BTreeMap::from([(key(0), Some(of_spec.clone())), (key(1), None)]),
+    };
+    assert_eq!(store.found().unwrap(), expected, "the second has no spec");
+
+    let other = WorkflowRow { path: "b.yaml".into(), ..row.clone() };
+    let behind = |change: &dyn Fn(&Tables, &mut RwTxn<'_>)| {
+        store.env.write(|_, txn| {
+            change(&store.tables, txn);
+            Ok::<_, StoreError>(())
+        })
+    };
+    behind(&|tables, txn| tables.workflows.put(txn, &row.metadata.name, &other).unwrap()).unwrap();
+    assert!(store.has_drifted().unwrap());
+    behind(&|tables, txn| tables.workflows.put(txn, &row.metadata.name, &row).unwrap()).unwrap();
+    assert!(!store.has_drifted().unwrap());
+    behind(&|tables, txn| assert!(tables.specs.delete(txn, &of_spec.spec_hash).unwrap())).unwrap();
+    assert!(store.has_drifted().unwrap());
+    assert_eq!(store.found().unwrap().pipelines[&key(0)], None);
+    behind(&|tables, txn| tables.pipelines.remap_data_type::<heed::types::Bytes>().put(txn, &key(1), b"?").unwrap())
+        .unwrap();
+    assert_eq!(store.found().unwrap().pipelines[&key(1)], None, "what can't be read is not there");
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod backups;
 mod bad_input;
 mod crashes;
 mod dev;
+mod drift;
 mod examples;
 mod files;
 mod hostile;

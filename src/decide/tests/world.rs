@@ -51,8 +51,8 @@ pub(super) struct Store {
     pub(super) specs: BTreeMap<SpecHash, Arc<[u8]>>,
     pub(super) ledger: Vec<LedgerRow>,
     pub(super) events: Vec<NewEvent>,
-    workflows: BTreeMap<Name, crate::decide::rows::WorkflowRow>,
-    pipelines: BTreeMap<PipelineKey, crate::decide::rows::PipelineRow>,
+    pub(super) workflows: BTreeMap<Name, crate::decide::rows::WorkflowRow>,
+    pub(super) pipelines: BTreeMap<PipelineKey, crate::decide::rows::PipelineRow>,
 }
 
 #[derive(Debug)]

@@ -8,6 +8,7 @@ use std::{
 };
 
 use xene_agent::clock;
+use xene_schemas::meta::Revision;
 
 use super::{
     kit::{DEADLINE, Live, Repo, git, paths},
@@ -71,6 +72,48 @@ fn git_daemon_is_followed() {
     let snapshot = live.snapshot(&second);
     assert_eq!(snapshot.files["xene.d/b.yaml"].bytes, None);
     assert_eq!(snapshot.files["xene.d/a.yaml"].bytes.as_deref(), Some(b"a: 2\n".as_slice()));
+}
+
+#[test]
+fn commits_that_were_never_the_newest_are_told() {
+    let published = Published::new();
+    let first = published.push("a.yaml", "a: 1\n");
+    let server = git_daemon(&published.root);
+    let live = Live::start(published.config(&format!("git://{}/flows.git", server.address)));
+    live.healthy(&first);
+    let skipped: Vec<_> = (0..12).map(|n| Revision(published.work.commit("a.yaml", &format!("b: {n}\n")))).collect();
+    let newest = published.push("a.yaml", "a: 2\n");
+    assert_eq!(live.handle.sync_blocking().unwrap().0, newest);
+    let told = live.until("superseded", |told| {
+        told.health.iter().find(|health| matches!(health, SourceHealth::Superseded { .. })).cloned()
+    });
+    let expected = SourceHealth::Superseded { count: 12, commits: skipped[2..].to_vec(), by: Revision(newest.clone()) };
+    assert_eq!(told, expected);
+    assert_eq!(live.told(|told| told.snapshots.len()), 2);
+    // The next alone supersedes nothing.
+    published.push("a.yaml", "a: 3\n");
+    live.handle.sync_blocking().unwrap();
+    live.told(|told| {
+        let all = told.health.iter().filter(|health| matches!(health, SourceHealth::Superseded { .. }));
+        assert_eq!(all.count(), 1);
+    });
+}
+
+#[test]
+fn a_reread_brings_all_bytes_again() {
+    let published = Published::new();
+    let first = published.push("a.yaml", "a: 1\n");
+    let server = git_daemon(&published.root);
+    let live = Live::start(published.config(&format!("git://{}/flows.git", server.address)));
+    live.healthy(&first);
+    live.handle.reread();
+    live.handle.sync_blocking().unwrap();
+    live.told(|told| {
+        assert_eq!(told.snapshots.len(), 2);
+        assert_eq!(told.snapshots[0], told.snapshots[1]);
+    });
+    live.handle.sync_blocking().unwrap();
+    assert_eq!(live.told(|told| told.snapshots.len()), 2, "once");
 }
 
 #[test]

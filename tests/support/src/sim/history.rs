@@ -170,6 +170,7 @@ pub(super) fn controller_hears(event: &Event, agents: &[AgentNode], sessions: &B
     let who = |session: u64| sessions.get(&session).map_or("?", |agent| agents[*agent].name.as_str());
     match event {
         Event::Compiled(desired) => format!("compiled {}", desired.revision),
+        Event::Drifted(desired, _) => format!("drifted from {}", desired.revision),
         Event::Withheld(desired) => format!("withheld {}", desired.revision),
         Event::Source(_) => "source".into(),
         Event::SessionOpened { session, agent, .. } => format!("s{} of {agent} opens", session.0),
