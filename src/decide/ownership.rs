@@ -9,7 +9,7 @@ use xene_agent::decide::{
 };
 use xene_schemas::{
     event::EventType,
-    meta::{AgentName, Epoch, PipelineKey, Revision, SpecHash},
+    meta::{AgentName, Epoch, PipelineKey, Revision, RunName, SpecHash},
     phase::Reason,
     pipeline::Autonomy,
     wire::control::{Assignment, Released},
@@ -26,6 +26,9 @@ use super::{
     schedule::{Placement, together},
 };
 
+/// What an owner whose clock is ahead by more than this has started counts for nothing: the next one would stand still
+/// until then.
+const CLOCK_AHEAD: Duration = Duration::from_secs(24 * 60 * 60);
 /// The smallest step of a watermark.
 const TICK: Duration = Duration::from_nanos(1);
 /// An old, longer L is waited for from when the new one is on its way to the agent: a commit later at the latest.
@@ -176,6 +179,10 @@ impl Controller {
         let wait = owned.and_then(|owned| self.wait_of(owned));
         let gone = |agent: &AgentState| agent.row.is_none() || agent.fenced;
         let gone = owner.as_ref().and_then(|owner| self.agents.get(owner)).is_some_and(gone);
+        if let Some(owner) = &owner {
+            // Also of a pipeline that was removed: silence is silence.
+            self.count_lost(now, owner, wait.unwrap_or_default(), fx);
+        }
         if !self.pipelines.contains_key(key) {
             self.waiting.remove(key);
             if owner.is_some() {
@@ -183,12 +190,11 @@ impl Controller {
             }
             return;
         }
-        if let Some(owner) = &owner {
-            self.count_lost(now, owner, wait.unwrap_or_default(), fx);
-            if self.owners.get(key).is_some_and(|owned| self.is_held(owned)) {
-                self.spare(now, key, owner, fx);
-                return;
-            }
+        if let Some(owner) = &owner
+            && self.owners.get(key).is_some_and(|owned| self.is_held(owned))
+        {
+            self.spare(now, key, owner, fx);
+            return;
         }
         if owner.is_none()
             && let Some(doubt) = self.in_doubt(key)
@@ -236,6 +242,12 @@ impl Controller {
         }
     }
 
+    /// The latest due time of which a start was told. It lies ahead if the owner's clock did.
+    fn newest_start(&self, key: &PipelineKey) -> Option<Timestamp> {
+        let ended = self.ended.get(key).into_iter().flatten().map(|run| run.name);
+        ended.chain(self.active.get(key).into_iter().flatten().copied()).max().map(RunName::at)
+    }
+
     /// Rule 1: the new epoch is durable before anybody hears of it. Rule 6: after an unplanned takeover only slots
     /// from now on are the new owner's.
     fn grant(&mut self, now: Now, key: &PipelineKey, agent: AgentName, message: String, fx: &mut Effects) {
@@ -255,7 +267,8 @@ impl Controller {
         let not_before = if clean || self.mutants.is(Mutant::CatchUpAfterTakeover) {
             after(watermark, TICK)
         } else {
-            after(watermark.max(after(slot_now, ahead)), TICK)
+            let known = self.newest_start(key).filter(|start| *start <= after(slot_now, CLOCK_AHEAD));
+            after(watermark.max(after(slot_now, ahead)).max(known.unwrap_or(slot_now)), TICK)
         };
         let why = if fenced.is_some() { "is off" } else { "was silent for too long" };
         if let Some(old) = &taken_from {

@@ -82,6 +82,16 @@ fn two_of_three_and_three_one_after_the_other_are_replaced() {
 }
 
 #[test]
+fn who_has_only_what_was_removed_is_silent_like_the_others() {
+    let mut world = five();
+    ["a", "b", "c"].iter().for_each(|agent| world.cut(agent));
+    world.remove("w0");
+    world.pass(10 * MINUTE);
+    assert_eq!(owners(&world)[1..], AGENTS[1..]);
+    assert_eq!(breaker(&world), Some(["a", "b", "c"].map(String::from).to_vec()));
+}
+
+#[test]
 fn a_person_ends_the_breaker_by_forgetting() {
     let mut world = five();
     ["a", "b", "c"].iter().for_each(|agent| world.cut(agent));

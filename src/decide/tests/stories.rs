@@ -268,6 +268,32 @@ fn a_claim_without_end_fires_after_a_reboot_without_any_controller() {
 }
 
 #[test]
+fn what_an_owner_has_started_ahead_of_time_is_not_started_again() {
+    let mut world = World::new(&["a", "b"]);
+    world.commit("w", r#","autonomy":"Forever""#, Some(EVERY_MINUTE));
+    world.pass(MINUTE);
+    world.stop_controller();
+    world.crash("a");
+    let node = world.nodes.get_mut("a").unwrap();
+    (node.boot_id, node.ahead) = ("boot-2".into(), 10 * MINUTE);
+    world.start_agent("a");
+    world.pass(MINUTE);
+    let ahead = world.starts.len();
+    assert!(ahead >= 2, "without a controller its own clock counts");
+    world.start_controller();
+    world.connect("a");
+    world.settle();
+    world.crash("a");
+    world.ask(Command::Forget("a".parse().unwrap())).unwrap();
+    assert_eq!(world.owner("w/p").as_deref(), Some("b"));
+    // That no due time starts twice is asserted at each start.
+    world.pass(5 * MINUTE);
+    assert_eq!(world.starts.len(), ahead);
+    world.pass(10 * MINUTE);
+    assert!(world.starts.len() > ahead, "{:?}", world.starts);
+}
+
+#[test]
 fn an_agent_without_its_journal_is_waited_out() {
     let mut world = World::new(&["a", "b"]);
     world.commit("w", SHORT, Some(EVERY_MINUTE));

@@ -9,8 +9,9 @@ use xene_agent::decide::event::Event;
 use xene_schemas::{
     meta::RunName,
     pipeline::Autonomy,
-    run::{RunTrigger, TriggerType},
+    run::{RunTrigger, TaskStatus, TriggerType},
     suspension::Suspension,
+    wire::control::Decision,
 };
 
 use super::{
@@ -57,6 +58,7 @@ impl World {
                 self.ask(Command::CancelRun { run, by: "me".into() })
             }
             Action::Rerun => self.rerun(),
+            Action::Approve => self.approve(),
             Action::Suspend => {
                 let until = self.random.chance(500).then(|| self.at + self.random.between(SECOND, 60 * SECOND));
                 let suspension =
@@ -190,6 +192,35 @@ impl World {
             delivery: None,
             force,
         })
+    }
+
+    /// Something that waits for approval.
+    fn approve(&mut self) -> Result<(), Violation> {
+        let waiting = self.waiting_for_approval();
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        let (run, task) = waiting[self.random.index(waiting.len())].clone();
+        let approved = self.random.chance(700);
+        self.ask(Command::Approve(Decision { run, task, approved, by: "me".into() }))
+    }
+
+    /// All that waits for approval gets it.
+    pub(super) fn approve_all(&mut self) -> Result<(), Violation> {
+        for (run, task) in self.waiting_for_approval() {
+            self.ask(Command::Approve(Decision { run, task, approved: true, by: "me".into() }))?;
+        }
+        Ok(())
+    }
+
+    fn waiting_for_approval(&self) -> Vec<(RunName, String)> {
+        let under_way = self.controller.store.runs.values().filter(|row| !row.run.status.phase.is_final());
+        let waiting = under_way.flat_map(|row| {
+            let waits = |task: &TaskStatus| task.approval.as_ref().is_some_and(|approval| approval.approved.is_none());
+            let tasks = row.run.status.tasks.iter().filter(move |(_, task)| waits(task));
+            tasks.map(|(task, _)| (row.run.metadata.name, task.clone()))
+        });
+        waiting.collect()
     }
 
     /// Any run that is over, as it was.

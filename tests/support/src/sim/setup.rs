@@ -15,6 +15,8 @@ pub enum Action {
     Cancel,
     /// A person starts a run again, as it was.
     Rerun,
+    /// A person lets a task run that waits for approval, or does not.
+    Approve,
     /// A person suspends a workflow, a pipeline or the source.
     Suspend,
     /// A person takes that back.
@@ -76,6 +78,8 @@ pub struct Setup {
     pub grouped: u64,
     /// How many of a thousand workflows have a pipeline that follows another.
     pub following: u64,
+    /// How many of a thousand workflows have a task that waits for approval.
+    pub gated: u64,
     /// How fast elapsed time of a host runs, in thousandths.
     pub rates: &'static [u64],
     /// True: messages are lost, doubled and overtake each other. False: sessions are ordered streams that break.
@@ -120,6 +124,7 @@ impl Setup {
             zoned: 0,
             grouped: 0,
             following: 0,
+            gated: 0,
             rates: &[1000],
             hostile: false,
             delay: SECOND / 100,
@@ -138,15 +143,16 @@ impl Setup {
     /// A world like those that people run, with more bad luck.
     pub fn ordinary(random: &mut Random) -> Self {
         use Action::{
-            Backup, Break, Cancel, Commit, CrashAgent, CrashController, Cut, Drain, Fence, Forget, JournalFails,
-            Partition, PauseAgent, PauseController, Reboot, Rerun, Restore, Resume, StepClock, Suspend, Terminate,
-            Trigger, Wipe,
+            Approve, Backup, Break, Cancel, Commit, CrashAgent, CrashController, Cut, Drain, Fence, Forget,
+            JournalFails, Partition, PauseAgent, PauseController, Reboot, Rerun, Restore, Resume, StepClock, Suspend,
+            Terminate, Trigger, Wipe,
         };
         let every = [
             (Commit, 10),
             (Trigger, 12),
             (Cancel, 4),
             (Rerun, 2),
+            (Approve, 4),
             (Suspend, 2),
             (Resume, 3),
             (Cut, 10),
@@ -181,6 +187,7 @@ impl Setup {
             zoned: random.pick(&[0, 0, 300]),
             grouped: if many { 0 } else { random.pick(&[0, 0, 700]) },
             following: random.pick(&[0, 500]),
+            gated: random.pick(&[0, 0, 500]),
             rates: &[950, 970, 1000, 1000, 1030, 1050],
             hostile: random.chance(400),
             delay: random.pick(&[SECOND / 100, SECOND / 4, 2 * SECOND]),

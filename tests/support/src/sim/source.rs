@@ -27,6 +27,8 @@ struct Text {
     follows: bool,
     zone: Option<&'static str>,
     steps: usize,
+    /// A second task waits for approval.
+    gated: bool,
     suspend: bool,
 }
 
@@ -49,8 +51,9 @@ impl Source {
     pub(super) fn begin_with(&mut self, workflows: usize, schedule: &'static str, autonomy: &'static str) {
         let (catch_up, policy) = ("Latest", "Queue");
         let (max, group, follows, zone) = (1, None, false, None);
-        let (pipelines, steps, suspend) = (1, 1, false);
-        let text = Text { pipelines, schedule, catch_up, autonomy, policy, max, group, follows, zone, steps, suspend };
+        let (pipelines, steps, gated, suspend) = (1, 1, false, false);
+        let text =
+            Text { pipelines, schedule, catch_up, autonomy, policy, max, group, follows, zone, steps, gated, suspend };
         self.commits = vec![(0..workflows).map(|at| (at, text.clone())).collect()];
     }
 
@@ -115,6 +118,7 @@ fn draw(setup: &Setup, random: &mut Random) -> Text {
         follows: random.chance(setup.following),
         zone: random.chance(setup.zoned).then_some("a"),
         steps: random.index(2) + 1,
+        gated: random.chance(setup.gated),
         suspend: random.chance(50),
     }
 }
@@ -130,6 +134,11 @@ fn workflow(at: usize, text: &Text) -> (Name, DesiredWorkflow) {
         "concurrency": {"policy": text.policy, "max": text.max},
         "tasks": {"t": {"steps": steps}},
     });
+    if text.gated {
+        pipeline["tasks"]["gated"] = json!({"steps": ["step gated"]});
+        let approval = json!({"timeout": "20s", "onTimeout": "Approve"});
+        pipeline["connectors"] = json!([{"from": "t", "to": "gated", "approval": approval}]);
+    }
     if let Some(zone) = text.zone {
         pipeline["agents"] = json!({"labels": {"zone": zone}});
     }
