@@ -165,6 +165,8 @@ pub struct Controller {
     pub quic: SocketAddr,
     /// The admin's token, as in the file.
     pub admin_token: String,
+    /// Who is signed in to the UI.
+    pub signed_in: http::ui::session::Sessions,
     /// What the source is.
     pub source: SourceOrigin,
     pki: Arc<Pki>,
@@ -255,6 +257,7 @@ impl Controller {
         let http = socket.local_addr().map_err(|source| StartError::Http { address: options.http, source })?;
         let (syncing, announcing) = (worker.clone(), worker.clone());
         let (stop_http, stopping) = watch::channel(false);
+        let sessions_of_ui = http::ui::session::Sessions::new(tls.is_some());
         let router = http::router(
             handle.clone(),
             http::Config {
@@ -270,6 +273,7 @@ impl Controller {
                 announce: Arc::new(move |commit| announcing.announce(commit)),
                 browser,
                 limits,
+                sessions: sessions_of_ui.clone(),
                 stopping: stopping.clone(),
             },
         );
@@ -279,6 +283,7 @@ impl Controller {
             http,
             quic,
             admin_token,
+            signed_in: sessions_of_ui,
             source: origin,
             pki,
             listener,

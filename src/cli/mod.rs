@@ -46,6 +46,7 @@ pub mod time;
 mod travelling;
 pub mod tree;
 pub mod trigger;
+pub mod ui;
 pub mod usage;
 pub mod validate;
 pub mod watch;
@@ -166,6 +167,8 @@ pub enum Command {
     Approve(approve::Args),
     /// Start a run again, as it was; prints the new run's name.
     Rerun(rerun::Args),
+    /// Print a link that opens the web UI, signed in.
+    Ui(ui::Args),
     /// Let a workflow's, a pipeline's triggers rest, or the source.
     Suspend(suspend::Suspend),
     /// End a suspension by command.
@@ -253,6 +256,7 @@ fn dispatch(cli: Cli, ui: &mut Ui) -> Result<(), Error> {
         Command::Cancel(args) => cancel::run(&args, &client()?, ui),
         Command::Approve(args) => approve::run(&args, &client()?, ui),
         Command::Rerun(args) => rerun::run(&args, &client()?, ui),
+        Command::Ui(args) => ui::run(&args, &client()?, ui),
         Command::Suspend(args) => suspend::suspend(&args, &client()?, ui),
         Command::Resume(args) => suspend::resume(&args, &client()?, ui),
         Command::PauseController(args) => pause::run(&args, &client()?, ui),

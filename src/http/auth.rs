@@ -36,6 +36,25 @@ impl fmt::Debug for AdminToken {
     }
 }
 
+/// Who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// For people.
+    pub name: String,
+}
+
+impl Identity {
+    /// Who holds the controller's own token.
+    pub fn admin() -> Self {
+        Self { name: "admin".to_owned() }
+    }
+}
+
+/// Whose token this is.
+pub(super) async fn identify(api: &Api, token: &str) -> Option<Identity> {
+    api.config.admin.is(token).then(Identity::admin)
+}
+
 /// What hook tokens are derived from: random, for the life of the store.
 #[derive(Clone)]
 pub struct HookSecret(pub [u8; 32]);
@@ -115,9 +134,12 @@ pub(super) fn hook_refused() -> Problem {
 }
 
 /// Lets only the admin pass.
-pub(super) async fn require_admin(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+pub(super) async fn require_admin(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
     match bearer(request.headers()) {
-        Some(token) if api.config.admin.is(token) => next.run(request).await,
+        Some(token) if api.config.admin.is(token) => {
+            request.extensions_mut().insert(Identity::admin());
+            next.run(request).await
+        }
         Some(_) => Problem::new(StatusCode::UNAUTHORIZED, "this token is not valid").into_response(),
         None => Problem::new(StatusCode::UNAUTHORIZED, "a bearer token is needed")
             .hint("the controller's token is in the file admin.token of its data folder")

@@ -23,6 +23,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 pub mod tls;
+pub mod ui;
 mod watch;
 mod webhook;
 mod why;
@@ -84,6 +85,8 @@ pub struct Config {
     pub browser: Option<Browser>,
     /// What plans are compiled with.
     pub limits: Limits,
+    /// Who is signed in to the UI.
+    pub sessions: ui::session::Sessions,
     /// True once the process stops: streams without end then end.
     pub stopping: tokio_watch::Receiver<bool>,
 }
@@ -160,10 +163,15 @@ pub fn router(handle: Handle, config: Config) -> Router {
         .route("/watch", get(watch::watch))
         .route("/sync", post(sync))
         .route("/backup", get(backup::backup))
-        .fallback(nothing_here)
+        .fallback(nothing_here);
+    // The UI's own way into the API: whoever comes by it has signed in.
+    let pages = ui::router(api.clone(), Router::new().nest("/api/v1", v1.clone()).with_state(api.clone()));
+    let v1 = v1
+        .route("/sign-in-codes", post(ui::session::create_code))
         .layer(middleware::from_fn_with_state(api.clone(), auth::require_admin));
     Router::new()
         .nest("/api/v1", v1)
+        .merge(pages)
         .route("/hooks/source", post(hooks::source))
         .route("/hooks/{workflow}/pipelines/{pipeline}", post(hooks::pipeline))
         .route("/hooks/{workflow}/triggers/{trigger}", post(hooks::trigger))
@@ -208,7 +216,7 @@ async fn finish(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let status = response.status();
     let is_problem = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == problem::CONTENT_TYPE);
-    if (status.is_client_error() || status.is_server_error()) && !is_problem {
+    if (status.is_client_error() || status.is_server_error()) && !is_problem && !ui::is_page(&response) {
         let allow = response.headers_mut().remove(header::ALLOW);
         response = Problem::of_status(status).into_response();
         response.headers_mut().extend(allow.map(|allow| (header::ALLOW, allow)));
@@ -216,7 +224,7 @@ async fn finish(request: Request, next: Next) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers
         .entry(header::CONTENT_SECURITY_POLICY)
         .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));

@@ -151,6 +151,7 @@ impl World {
             announce: Arc::new(move |commit| told.lock().unwrap().push(commit)),
             browser: None,
             limits: Limits::default(),
+            sessions: ui::session::Sessions::new(false),
             stopping,
         };
         Self { router: router(handle, config), store, logs, files, asked, announced, stop, _data: data }
