@@ -355,17 +355,25 @@ impl Driver {
 
 #[cfg(test)]
 impl Handle {
-    /// A handle without a machine, for tests: `answer` takes its commands, all else is dropped.
+    /// A handle without a machine that goes on, for tests: `answer` takes its commands, and what is looked at is a
+    /// machine that has just read the store.
     pub(crate) fn for_tests(
         store: Store,
         logs: LogStore,
         mut answer: impl FnMut(Command) -> Result<Answer, Refusal> + Send + 'static,
     ) -> Self {
         let (inputs, mut asked) = mpsc::channel(INPUTS);
+        let read = store.clone();
         tokio::spawn(async move {
             while let Some(input) = asked.recv().await {
-                if let Input::Ask(_, command, reply) = input {
-                    drop(reply.send(answer(command)));
+                match input {
+                    Input::Ask(_, command, reply) => drop(reply.send(answer(command))),
+                    Input::View(view) => {
+                        let Ok(loaded) = read.load() else { continue };
+                        let now = clock::now();
+                        view(&Controller::new(now, Config::for_tests(), loaded).0, now);
+                    }
+                    Input::Event(..) => {}
                 }
             }
         });

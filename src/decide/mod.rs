@@ -85,6 +85,26 @@ pub struct Config {
 }
 
 impl Config {
+    #[cfg(test)]
+    pub(crate) fn for_tests() -> Self {
+        Self {
+            pause_margin: Duration::from_secs(60),
+            min_autonomy: Duration::from_secs(30),
+            nonce: 1,
+            software: "test".into(),
+            store_id: "test".into(),
+            source: SourceOrigin {
+                kind: xene_schemas::source::SourceKind::Directory,
+                url: "/srv/flows".into(),
+                branch: None,
+                path: None,
+            },
+            recover: false,
+            #[cfg(feature = "mutants")]
+            mutant: None,
+        }
+    }
+
     #[cfg(feature = "mutants")]
     const fn mutants(&self) -> Mutants {
         Mutants::new(self.mutant)

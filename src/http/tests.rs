@@ -23,6 +23,8 @@ use xene_schemas::{
     wire::logs::{RecordKind, record_head},
 };
 
+mod pages;
+
 use super::*;
 use crate::{
     decide::{
