@@ -33,7 +33,7 @@ use crate::{
     controller::{Controller, Init, Options},
     decide::rows::{Change, WorkflowRow},
     driver::Handle,
-    http::{auth::Identity, ui::session::link},
+    http::ui::session::link,
     source::{self, SourceConfig, SourceError},
 };
 
@@ -172,7 +172,7 @@ fn greet(controller: &Controller, args: &Args) -> Result<(), Error> {
     let mut err = io::stderr();
     writeln!(err, "xene {}", env!("CARGO_PKG_VERSION"))?;
     writeln!(err, "  watches  {}", described(controller))?;
-    let code = controller.signed_in.code(Identity::admin(), clock::now().boot);
+    let code = controller.signed_in.admin_code(clock::now().boot);
     let code = code.map_err(|error| Error::Failed { message: error.to_string(), hint: None })?;
     writeln!(err, "  HTTP     http://{}", controller.http)?;
     writeln!(err, "  UI       http://{}{}", controller.http, link(&code))?;

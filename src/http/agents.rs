@@ -19,9 +19,9 @@ use xene_schemas::{
 
 use super::{
     Api,
+    identity::Identity,
     lists::absent,
     objects::{Object, json},
-    operate::ADMIN,
     problem::Problem,
     runs::{body_of, parse_json},
 };
@@ -116,6 +116,7 @@ struct FenceBody {
 
 pub(super) async fn fence(
     State(api): State<Arc<Api>>,
+    identity: Identity,
     Path(name): Path<String>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
@@ -126,7 +127,7 @@ pub(super) async fn fence(
         return Err(Problem::bad_request(message).hint("drain moves the pipelines of one that runs"));
     }
     let agent: AgentName = name.parse().map_err(|_| absent("agent", &name))?;
-    api.handle.ask(Command::Fence { agent: agent.clone(), by: ADMIN.to_owned() }).await??;
+    api.handle.ask(Command::Fence { agent: agent.clone(), by: identity.name }).await??;
     let now = api.handle.view(move |controller, now| controller.agent(now, &agent)).await?;
     Ok(match now {
         Some(agent) => Object::new("Agent", agent).into_response(),

@@ -12,7 +12,11 @@ use ring::hmac;
 use subtle::ConstantTimeEq as _;
 use xene_schemas::meta::PipelineKey;
 
-use super::{Api, problem::Problem};
+use super::{
+    Api,
+    identity::{self, Identity, Role},
+    problem::Problem,
+};
 
 /// The token that may do everything; kept as its hash.
 #[derive(Clone)]
@@ -24,7 +28,8 @@ impl AdminToken {
         Self(*blake3::hash(token.as_bytes()).as_bytes())
     }
 
-    fn is(&self, shown: &str) -> bool {
+    /// True if it is this token.
+    pub(super) fn is(&self, shown: &str) -> bool {
         // Of hashes, so that not even the length can be timed.
         blake3::hash(shown.as_bytes()).as_bytes().ct_eq(&self.0).into()
     }
@@ -34,25 +39,6 @@ impl fmt::Debug for AdminToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("AdminToken")
     }
-}
-
-/// Who asks.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
-    /// For people.
-    pub name: String,
-}
-
-impl Identity {
-    /// Who holds the controller's own token.
-    pub fn admin() -> Self {
-        Self { name: "admin".to_owned() }
-    }
-}
-
-/// Whose token this is.
-pub(super) async fn identify(api: &Api, token: &str) -> Option<Identity> {
-    api.config.admin.is(token).then(Identity::admin)
 }
 
 /// What hook tokens are derived from: random, for the life of the store.
@@ -83,7 +69,7 @@ impl fmt::Debug for HookSecret {
 
 /// What a request shows to prove that it may start pipelines by webhook.
 pub(super) enum HookProof<'a> {
-    Admin,
+    Identity(Identity),
     Token(&'a str),
 }
 
@@ -91,20 +77,24 @@ impl HookProof<'_> {
     /// True if it is good for this pipeline.
     pub(super) fn is_for(&self, api: &Api, key: &PipelineKey) -> bool {
         match self {
-            Self::Admin => true,
+            Self::Identity(identity) => identity.role >= Role::Operator && identity.scope.has(&key.workflow),
             Self::Token(token) => api.config.hooks.is(key, token),
+        }
+    }
+
+    /// Whose name the run is kept under.
+    pub(super) fn by(&self) -> String {
+        match self {
+            Self::Identity(identity) => identity.name.clone(),
+            Self::Token(_) => "webhook".to_owned(),
         }
     }
 }
 
 /// The token that a webhook's sender shows: as bearer, or as `X-Xene-Token` where a sender can't set the former.
 pub(super) fn hook_proof<'a>(api: &Api, headers: &'a HeaderMap) -> Result<HookProof<'a>, Problem> {
-    let token = bearer(headers).or_else(|| headers.get("x-xene-token")?.to_str().ok());
-    match token {
-        Some(token) if api.config.admin.is(token) => Ok(HookProof::Admin),
-        Some(token) => Ok(HookProof::Token(token)),
-        None => Err(hook_refused()),
-    }
+    let token = bearer(headers).or_else(|| headers.get("x-xene-token")?.to_str().ok()).ok_or_else(hook_refused)?;
+    Ok(identity::of_token(api, token).map_or(HookProof::Token(token), HookProof::Identity))
 }
 
 /// True if a push's announcement is proven: by a token, or by a signature over its bytes with that token as the secret.
@@ -113,7 +103,8 @@ pub(super) fn may_announce(api: &Api, headers: &HeaderMap, body: &[u8]) -> bool 
     let header = |name: &str| headers.get(name)?.to_str().ok();
     let shown = bearer(headers).or_else(|| header("x-xene-token")).or_else(|| header("x-gitlab-token"));
     if let Some(shown) = shown {
-        return api.config.admin.is(shown) || token.as_bytes().ct_eq(shown.as_bytes()).into();
+        let is_operator = || identity::of_token(api, shown).is_some_and(|identity| identity.role >= Role::Operator);
+        return bool::from(token.as_bytes().ct_eq(shown.as_bytes())) || is_operator();
     }
     let github = header("x-hub-signature-256").and_then(|signature| signature.strip_prefix("sha256="));
     let signature = github.or_else(|| header("x-gitea-signature")).and_then(unhex);
@@ -131,20 +122,6 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
 pub(super) fn hook_refused() -> Problem {
     Problem::new(StatusCode::UNAUTHORIZED, "a valid hook token is needed")
         .hint("`xene get pipeline WORKFLOW/PIPELINE -o json` shows it as status.webhookToken")
-}
-
-/// Lets only the admin pass.
-pub(super) async fn require_admin(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
-    match bearer(request.headers()) {
-        Some(token) if api.config.admin.is(token) => {
-            request.extensions_mut().insert(Identity::admin());
-            next.run(request).await
-        }
-        Some(_) => Problem::new(StatusCode::UNAUTHORIZED, "this token is not valid").into_response(),
-        None => Problem::new(StatusCode::UNAUTHORIZED, "a bearer token is needed")
-            .hint("the controller's token is in the file admin.token of its data folder")
-            .into_response(),
-    }
 }
 
 /// Refuses requests that a browser was led to make by a foreign name (DNS rebinding). A literal address can't be
@@ -173,7 +150,7 @@ fn host_of(authority: &str) -> &str {
     }
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }

@@ -57,7 +57,7 @@ pub(super) async fn pipeline(
     if !proof.is_for(&api, &key) {
         return Err(hook_refused());
     }
-    start(&api, &headers, &body_of(body)?, None, IndexMap::new(), vec![key]).await
+    start(&api, &headers, &body_of(body)?, (None, proof.by()), IndexMap::new(), vec![key]).await
 }
 
 /// A webhook trigger: starts the pipelines that name it, as far as the token is good for them.
@@ -81,7 +81,7 @@ pub(super) async fn trigger(
     refuse_unsupported(webhook, &trigger)?;
     let body = body_of(body)?;
     match webhook::evaluate(&trigger, webhook, &headers, &query.into_pairs(), &body)? {
-        Some(given) => start(&api, &headers, &body, Some(trigger), given, keys).await,
+        Some(given) => start(&api, &headers, &body, (Some(trigger), proof.by()), given, keys).await,
         None => Ok(json(StatusCode::ACCEPTED, &Filtered { reason: "Filtered" })),
     }
 }
@@ -138,7 +138,7 @@ async fn start(
     api: &Api,
     headers: &HeaderMap,
     body: &Bytes,
-    trigger: Option<Name>,
+    (trigger, by): (Option<Name>, String),
     given: IndexMap<String, String>,
     keys: Vec<PipelineKey>,
 ) -> Result<Response, Problem> {
@@ -151,7 +151,7 @@ async fn start(
                 kind: TriggerType::Webhook,
                 name: trigger.clone(),
                 scheduled_time: None,
-                by: Some("webhook".to_owned()),
+                by: Some(by.clone()),
             },
             given: given.clone(),
             payload: Some(body.to_vec()),

@@ -10,6 +10,7 @@ mod backup;
 mod firings;
 mod history;
 mod hooks;
+mod identity;
 mod lists;
 mod logs;
 mod objects;
@@ -17,6 +18,7 @@ mod operate;
 mod plan;
 mod problem;
 mod query;
+mod routes;
 mod runs;
 mod serve;
 mod stream;
@@ -47,6 +49,7 @@ use xene_agent::content::ContentStore;
 pub use self::serve::serve;
 use self::{
     auth::{AdminToken, HookSecret},
+    identity::Identity,
     problem::Problem,
 };
 use crate::{compile::Limits, decide::event::Refusal, driver::Handle, source::Browser};
@@ -124,51 +127,10 @@ pub fn router(handle: Handle, config: Config) -> Router {
         deliveries: std::array::from_fn(|_| Mutex::default()),
         planning: Mutex::default(),
     });
-    let v1 = Router::new()
-        .route("/controller", get(lists::controller))
-        .route("/controller/pause", post(operate::pause_controller))
-        .route("/controller/resume", post(operate::resume_controller))
-        .route("/source", get(lists::source))
-        .route("/source/suspend", post(operate::suspend_source))
-        .route("/source/resume", post(operate::resume_source))
-        .route("/source/approve-prune", post(operate::approve_prune))
-        .route("/workflows", get(lists::workflows))
-        .route("/workflows/{name}", get(lists::workflow))
-        .route("/workflows/{name}/history", get(history::history))
-        .route("/workflows/{name}/suspend", post(operate::suspend_workflow))
-        .route("/workflows/{name}/resume", post(operate::resume_workflow))
-        .route("/pipelines", get(lists::pipelines))
-        .route("/pipelines/{workflow}/{pipeline}", get(lists::pipeline))
-        .route("/pipelines/{workflow}/{pipeline}/firings", get(firings::firings))
-        .route("/pipelines/{workflow}/{pipeline}/why", get(why::pipeline))
-        .route("/pipelines/{workflow}/{pipeline}/suspend", post(operate::suspend_pipeline))
-        .route("/pipelines/{workflow}/{pipeline}/resume", post(operate::resume_pipeline))
-        .route("/plan", get(plan::of_commit).post(plan::of_files).layer(DefaultBodyLimit::max(plan::MAX_BODY)))
-        .route("/runs", get(lists::runs).post(runs::start))
-        .route("/runs/{name}", get(lists::run))
-        .route("/runs/{name}/cancel", post(runs::cancel))
-        .route("/runs/{name}/approve", post(operate::approve))
-        .route("/runs/{name}/rerun", post(operate::rerun))
-        .route("/runs/{name}/logs", get(logs::logs))
-        .route("/runs/{name}/artifacts", get(artifacts::list))
-        .route("/runs/{name}/artifacts/{task}/{*path}", get(artifacts::download))
-        .route("/runs/{name}/why", get(why::run))
-        .route("/agents", get(lists::agents))
-        .route("/agents/tokens", post(agents::create_token))
-        .route("/agents/{name}", get(lists::agent))
-        .route("/agents/{name}/fence", post(agents::fence))
-        .route("/agents/{name}/{action}", post(agents::act))
-        .route("/events", get(lists::events))
-        .route("/events/{id}", get(lists::event))
-        .route("/watch", get(watch::watch))
-        .route("/sync", post(sync))
-        .route("/backup", get(backup::backup))
-        .fallback(nothing_here);
+    let v1 = routes::router(&api, routes::v1()).fallback(nothing_here);
     // The UI's own way into the API: whoever comes by it has signed in.
     let pages = ui::router(api.clone(), Router::new().nest("/api/v1", v1.clone()).with_state(api.clone()));
-    let v1 = v1
-        .route("/sign-in-codes", post(ui::session::create_code))
-        .layer(middleware::from_fn_with_state(api.clone(), auth::require_admin));
+    let v1 = v1.layer(middleware::from_fn_with_state(api.clone(), identity::authenticate));
     Router::new()
         .nest("/api/v1", v1)
         .merge(pages)
@@ -205,9 +167,9 @@ async fn ready(State(api): State<Arc<Api>>) -> Response {
     }
 }
 
-async fn sync(State(api): State<Arc<Api>>) -> Result<Response, Problem> {
+async fn sync(State(api): State<Arc<Api>>, identity: Identity) -> Result<Response, Problem> {
     (api.config.sync)().await.map_err(|message| Problem::new(StatusCode::BAD_GATEWAY, message))?;
-    lists::source(State(api)).await
+    lists::source(State(api), identity).await
 }
 
 /// Makes every error a problem document, also those of the router and of its extractors; sets the headers that keep

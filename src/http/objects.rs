@@ -16,7 +16,10 @@ use xene_schemas::{
     workflow::WorkflowSpec,
 };
 
-use super::Api;
+use super::{
+    Api,
+    identity::{Identity, Role},
+};
 use crate::{
     decide::rows::{PipelineRow, Suspendable, SuspensionRow, WorkflowRow},
     store::StoreError,
@@ -117,6 +120,7 @@ pub(super) fn workflow(row: WorkflowRow, suspensions: &Suspensions) -> WorkflowO
 /// A pipeline, with what other rows say of it; `workflow` is its workflow's.
 pub(super) fn pipeline(
     api: &Api,
+    identity: &Identity,
     row: PipelineRow,
     workflow: Option<&WorkflowRow>,
     suspensions: &Suspensions,
@@ -146,7 +150,8 @@ pub(super) fn pipeline(
         next_fire,
         last_run,
         webhook: Some(hook_path(&row.key)),
-        webhook_token: Some(api.config.hooks.token(&row.key)),
+        // Whoever has it may start the pipeline.
+        webhook_token: (identity.role >= Role::Operator).then(|| api.config.hooks.token(&row.key)),
     };
     Ok(PipelineObject { metadata: PipelineMeta { name: row.key }, spec: row.spec, status })
 }

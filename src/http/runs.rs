@@ -20,6 +20,7 @@ use xene_schemas::{
 
 use super::{
     Api,
+    identity::Identity,
     lists::{absent, find_run},
     objects::{Object, json},
     problem::Problem,
@@ -60,18 +61,18 @@ pub(super) struct Start {
 
 pub(super) async fn start(
     State(api): State<Arc<Api>>,
+    identity: Identity,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let StartBody { workflow, pipeline, params, force } = parse_json(&body_of(body)?)?;
+    let key = PipelineKey { workflow, pipeline };
+    if !identity.scope.has(&key.workflow) {
+        return Err(absent("pipeline", &key.to_string()));
+    }
     let wish = Start {
-        key: PipelineKey { workflow, pipeline },
-        trigger: RunTrigger {
-            kind: TriggerType::Manual,
-            name: None,
-            scheduled_time: None,
-            by: Some("admin".to_owned()),
-        },
+        key,
+        trigger: RunTrigger { kind: TriggerType::Manual, name: None, scheduled_time: None, by: Some(identity.name) },
         given: params.into_iter().map(|(name, value)| (name, value.to_string())).collect(),
         payload: None,
         delivery: delivery_id(&headers, &["idempotency-key"])?,
@@ -80,9 +81,13 @@ pub(super) async fn start(
     wish.carry_out(&api).await?.created()
 }
 
-pub(super) async fn cancel(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Response, Problem> {
+pub(super) async fn cancel(
+    State(api): State<Arc<Api>>,
+    identity: Identity,
+    Path(name): Path<String>,
+) -> Result<Response, Problem> {
     let run = name.parse::<RunName>().map_err(|_| absent("run", &name))?;
-    api.handle.ask(Command::CancelRun { run, by: "admin".to_owned() }).await??;
+    api.handle.ask(Command::CancelRun { run, by: identity.name }).await??;
     Ok(json(StatusCode::ACCEPTED, &Object::new("Run", find_run(&api, &name)?.run)))
 }
 

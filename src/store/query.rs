@@ -1,6 +1,6 @@
 //! What is asked of the store: single objects, and pages of lists by key cursor.
 
-use std::{collections::BTreeSet, ops::Bound};
+use std::{collections::BTreeSet, ops::Bound, sync::Arc};
 
 use heed::types::{Bytes, DecodeIgnore};
 use jiff::Timestamp;
@@ -32,6 +32,8 @@ pub struct RunFilter {
     pub active: bool,
     /// Whose name's time is not before this: due, or made by hand, since then.
     pub since: Option<Timestamp>,
+    /// Of one of these workflows.
+    pub within: Option<Arc<BTreeSet<Name>>>,
     /// Of one of these pipelines.
     pub among: Option<BTreeSet<PipelineKey>>,
 }
@@ -43,6 +45,7 @@ impl RunFilter {
             && self.pipeline.as_ref().is_none_or(|pipeline| *pipeline == spec.pipeline)
             && self.phase.is_none_or(|phase| phase == status.phase)
             && !(self.active && status.phase.is_final())
+            && self.within.as_ref().is_none_or(|within| within.contains(&spec.workflow))
             && self.among.as_ref().is_none_or(|among| among.contains(&spec.key()))
     }
 

@@ -347,6 +347,7 @@ fn filters() -> impl Strategy<Value = RunFilter> {
             phase,
             active,
             since: since.map(at),
+            within: None,
             among: None,
         },
     )

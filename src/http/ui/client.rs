@@ -10,7 +10,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 use tower::ServiceExt as _;
 
-use super::Identity;
+use crate::http::identity::Identity;
 
 /// An answer above this is not one of ours.
 const LARGEST: usize = 64 << 20;

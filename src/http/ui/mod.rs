@@ -38,8 +38,7 @@ use axum::{
 
 pub(super) use self::page::is_page;
 use self::{client::Client, lines::Indexes};
-use super::Api;
-pub(super) use super::auth::Identity;
+use super::{Api, identity::Identity};
 
 /// What pages need besides the API.
 #[derive(Debug)]

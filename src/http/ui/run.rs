@@ -23,6 +23,7 @@ use super::{
     page::{Page, Pairs, param, token},
     sign_in::{Session, query_value},
 };
+use crate::http::identity::Role;
 
 /// A page waits so long for a log to be looked at; the rest comes by itself.
 const LOOK: Duration = Duration::from_millis(60);
@@ -76,6 +77,7 @@ fn head(run: &Run, session: &Session, sections: &[Section]) -> Markup {
             bad.map(move |step| (task, step))
         })
     };
+    let may_act = session.who.role >= Role::Operator;
     let waiting = status.tasks.iter().filter_map(|(task, of)| {
         of.approval.as_ref().filter(|approval| approval.approved.is_none() && of.phase == TaskPhase::NotExecuted).map(|approval| (task, approval))
     });
@@ -99,17 +101,19 @@ fn head(run: &Run, session: &Session, sections: &[Section]) -> Markup {
                     @if let Some(message) = &approval.message { ": " (plain(message)) }
                     @if let Some(until) = approval.until { " (until " (time(until)) ")" }
                 }
-                button.primary type="submit" name="approved" value="true" { "Approve" } " "
-                button type="submit" name="approved" value="false" { "Reject" }
+                @if may_act {
+                    button.primary type="submit" name="approved" value="true" { "Approve" } " "
+                    button type="submit" name="approved" value="false" { "Reject" }
+                }
             }
         }
-        div.actions {
+        @if may_act { div.actions {
             @if status.phase.is_final() {
                 (action(session, name, "rerun", "Run again", &[]))
                 @if status.phase == RunPhase::Error { (action(session, name, "rerun", "Run again what failed", &[("failed", "true")])) }
             } @else { (action(session, name, "cancel", "Cancel", &[])) }
             a.button href={ "/workflows/" (run.spec.workflow) "/" (run.spec.pipeline) "/start?like=" (name) } { "Start with other params" }
-        }
+        } }
     }
 }
 

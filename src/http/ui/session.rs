@@ -8,13 +8,13 @@ use std::{
     time::Duration,
 };
 
-use axum::{Extension, extract::State as AxumState, http::StatusCode, response::Response};
+use axum::{extract::State as AxumState, http::StatusCode, response::Response};
 use serde::Serialize;
 use xene_agent::{clock, decide::time::BootTime};
 
 use crate::http::{
     Api,
-    auth::Identity,
+    identity::Identity,
     objects::{Object, json},
     problem::Problem,
 };
@@ -76,11 +76,16 @@ impl Sessions {
         self.secure
     }
 
-    /// A code that signs `who` in, once, within [`CODE_LIFE`].
+    /// A code that signs in whoever may read the admin's token, as that.
     ///
     /// # Errors
     /// If the system gives no random bytes.
-    pub fn code(&self, who: Identity, now: BootTime) -> Result<String, NoRandom> {
+    pub fn admin_code(&self, now: BootTime) -> Result<String, NoRandom> {
+        self.code(Identity::admin(), now)
+    }
+
+    /// A code that signs `who` in, once, within [`CODE_LIFE`].
+    pub(super) fn code(&self, who: Identity, now: BootTime) -> Result<String, NoRandom> {
         let code = random()?;
         let mut state = self.lock();
         state.codes.retain(|_, (_, made)| now.since(*made) < CODE_LIFE);
@@ -142,7 +147,7 @@ struct NewCode {
 /// `POST /api/v1/sign-in-codes`: a code for whoever asks.
 pub(in crate::http) async fn create_code(
     AxumState(api): AxumState<Arc<Api>>,
-    Extension(who): Extension<Identity>,
+    who: Identity,
 ) -> Result<Response, Problem> {
     let code = api.config.sessions.code(who, clock::now().boot);
     let code = code.map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;

@@ -13,12 +13,15 @@ use subtle::ConstantTimeEq as _;
 use xene_agent::clock;
 
 use super::{
-    Identity, Ui,
+    Ui,
     client::Failure,
     page::{self, Outside},
     session::form_token,
 };
-use crate::http::{auth, query::Query};
+use crate::http::{
+    identity::{self, Identity},
+    query::Query,
+};
 
 /// The name of the field that a form proves itself by.
 pub(super) const TOKEN_FIELD: &str = "form-token";
@@ -159,7 +162,7 @@ pub(super) async fn sign_in(State(ui): State<Arc<Ui>>, headers: HeaderMap, Form(
     let sessions = &ui.api.config.sessions;
     let who = match sessions.redeem(secret, now) {
         Some(who) => Some(who),
-        None => auth::identify(&ui.api, secret).await,
+        None => identity::of_token(&ui.api, secret),
     };
     let Some(who) = who else {
         return ask(&next, Some("This token or code is not valid. A code works once, and for ten minutes."));

@@ -21,6 +21,7 @@ use super::{
     html::{agent_link, empty, fact, phase, plain, revision, run_link, runs_table, slug, time},
     page::Page,
 };
+use crate::http::identity::Role;
 
 /// So many due times of each schedule are told.
 const DUE: usize = 3;
@@ -34,7 +35,7 @@ pub(super) async fn render(client: &Client, name: &Name) -> Result<Page, Failure
         .live("triggers", triggers(&workflow.spec, clock::now().wall));
     for pipeline in &pipelines {
         let id = format!("pipeline-{}", pipeline.metadata.name.pipeline);
-        page = page.live(&id, pipeline_part(pipeline));
+        page = page.live(&id, pipeline_part(pipeline, client.who.role >= Role::Operator));
     }
     let recent = html! {
         section aria-labelledby="runs-title" {
@@ -105,7 +106,7 @@ fn due(cron: &Cron, now: Timestamp) -> Vec<Timestamp> {
     std::iter::successors(schedule.next_after(now), |at| schedule.next_after(*at)).take(DUE).collect()
 }
 
-fn pipeline_part(pipeline: &PipelineObject) -> Markup {
+fn pipeline_part(pipeline: &PipelineObject, may_start: bool) -> Markup {
     let (key, spec, status) = (&pipeline.metadata.name, &pipeline.spec, &pipeline.status);
     let nodes = nodes(spec);
     let title = format!("pipeline-{}", key.pipeline);
@@ -113,7 +114,7 @@ fn pipeline_part(pipeline: &PipelineObject) -> Markup {
         section aria-labelledby=(title) {
             h2 id=(title) { "Pipeline " (key.pipeline) }
             @if let Some(description) = &spec.description { p { (plain(description)) } }
-            p.actions { a.button href={ "/workflows/" (key.workflow) "/" (key.pipeline) "/start" } { "Start a run" } }
+            @if may_start { p.actions { a.button href={ "/workflows/" (key.workflow) "/" (key.pipeline) "/start" } { "Start a run" } } }
             dl.facts {
                 (fact("Phase", html! {
                     (phase(status.phase.as_str()))
