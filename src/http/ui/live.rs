@@ -23,7 +23,7 @@ use xene_schemas::{meta::RunName, run::Run};
 use super::{
     Ui,
     client::{Client, Failure},
-    lines::{self, Log, WINDOW},
+    lines::{self, Log, WINDOW, Window},
     log,
     page::{self, View, digest},
     sign_in::Session,
@@ -113,7 +113,7 @@ impl Watch {
     /// Tells what changed; false if there is nothing left to tell ever.
     async fn look(&mut self, ui: &Ui, is_new: bool, text: &mut String) -> bool {
         if is_new {
-            match self.view.render(ui, &self.client, &self.session).await {
+            match self.view.render(ui, &self.client, &self.session, false).await {
                 Ok(page) => {
                     let parts: Vec<String> = page.regions.iter().map(|region| region.id.clone()).collect();
                     if self.parts.as_ref().is_some_and(|known| *known != parts) {
@@ -168,14 +168,16 @@ impl Watch {
             if skips {
                 window = log.window(*section, None).await?;
             }
-            if window.next > *next || window.first <= window.total && window.next == *next {
-                let told = json!({"section": section, "next": window.next, "total": window.total, "skips": skips, "first": window.first, "html": window.html});
-                let (id, digest) = (format!("lines-{section}"), blake3::hash(told.to_string().as_bytes()).to_hex().to_string());
-                if !window.html.is_empty() && self.sent.get(&id) != Some(&digest) {
-                    write_event(text, "log", &told);
-                    self.sent.insert(id, digest);
-                }
-                *next = window.next;
+            if window.html.is_empty() || (window.first < *next && !skips) {
+                continue;
+            }
+            *next = window.next;
+            // The last line comes again while it goes on.
+            let (id, digest) = (format!("lines-{section}"), blake3::hash(window.html.as_bytes()).to_hex().to_string());
+            if self.sent.insert(id, digest.clone()) != Some(digest) {
+                let Window { first, next, total, html, .. } = window;
+                let told = json!({"section": section, "first": first, "next": next, "total": total, "skips": skips, "html": html});
+                write_event(text, "log", &told);
             }
         }
         Ok(())

@@ -135,14 +135,21 @@ impl View {
         }
     }
 
-    pub(super) async fn render(&self, ui: &Ui, client: &Client, session: &Session) -> Result<Page, Failure> {
+    /// Makes the page; what of it only comes with the page itself is left out of later looks.
+    pub(super) async fn render(
+        &self,
+        ui: &Ui,
+        client: &Client,
+        session: &Session,
+        is_first: bool,
+    ) -> Result<Page, Failure> {
         match self {
             Self::Overview => overview::render(client).await,
             Self::Workflows(pairs) => workflows::render(client, pairs).await,
             Self::Workflow(name) => workflow::render(client, name).await,
             Self::History(name) => workflow::history(client, name).await,
             Self::Runs(pairs) => runs::render(client, pairs).await,
-            Self::Run(name, pairs) => run::render(ui, client, session, *name, pairs).await,
+            Self::Run(name, pairs) => run::render(ui, client, session, *name, is_first.then_some(pairs)).await,
             Self::Agents => agents::list(client).await,
             Self::Agent(name) => agents::one(client, name).await,
             Self::Events(pairs) => events::render(client, pairs).await,
@@ -192,7 +199,7 @@ pub(super) async fn show(
         return failed(Some(&session), &Failure::not_found());
     };
     let client = ui.client(session.who.clone());
-    match view.render(&ui, &client, &session).await {
+    match view.render(&ui, &client, &session, true).await {
         Ok(page) => {
             let address = request.uri().path_and_query().map_or("/", |address| address.as_str());
             respond(StatusCode::OK, &framed(&session, view.place(), Some(address), &page))

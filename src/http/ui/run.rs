@@ -43,14 +43,14 @@ pub(super) async fn render(
     client: &Client,
     session: &Session,
     name: RunName,
-    pairs: &Pairs,
+    log_wanted: Option<&Pairs>,
 ) -> Result<Page, Failure> {
     let run: Run = client.get(&format!("/api/v1/runs/{name}")).await?;
     let why: RunWhy = client.get(&format!("/api/v1/runs/{name}/why")).await?;
     let has_artifacts = run.status.tasks.values().any(|task| !task.artifacts.is_empty());
     let artifacts: Vec<Saved> =
         if has_artifacts { client.list(&format!("/api/v1/runs/{name}/artifacts")).await? } else { Vec::new() };
-    let (sections, log_part) = match log_part(ui, &run, pairs).await {
+    let (sections, log_part) = match log_part(ui, &run, log_wanted).await {
         Ok(parts) => parts,
         Err(failure) => (Vec::new(), html! { h2 { "Log" } p.problem { (failure.detail) } }),
     };
@@ -266,12 +266,13 @@ fn results(run: &Run, artifacts: &[Saved]) -> Markup {
     }
 }
 
-/// The log's sections, and its part of the page: one of them open.
-async fn log_part(ui: &Ui, run: &Run, pairs: &Pairs) -> Result<(Vec<Section>, Markup), Failure> {
+/// The log's sections, and if it is wanted its part of the page: one of them open.
+async fn log_part(ui: &Ui, run: &Run, wanted: Option<&Pairs>) -> Result<(Vec<Section>, Markup), Failure> {
     let name = run.metadata.name;
     let log = lines::open(ui.api.handle.logs(), &ui.indexes, name).await?;
     let is_whole = log.look(Some(LOOK)).await?;
     let sections = log.sections().await;
+    let Some(pairs) = wanted else { return Ok((sections, html! {})) };
     let asked = param(pairs, "log").and_then(|number| number.parse::<u16>().ok());
     let from = param(pairs, "from").and_then(|from| from.parse::<u64>().ok());
     let open = asked.or_else(|| log::of_interest(run, &sections));

@@ -126,6 +126,10 @@ fn cookie_name(ui: &Ui, headers: &HeaderMap) -> String {
 /// The page that asks who it is.
 pub(super) async fn page(State(ui): State<Arc<Ui>>, headers: HeaderMap, mut query: Query) -> Response {
     let next = local(query.take("next").as_deref());
+    // Above all no secret: addresses are kept in logs.
+    if let Err(problem) = query.finish() {
+        return problem.into_response();
+    }
     if session_of(&ui, &headers).await.is_some() {
         // With a fragment of its own, else the browser takes the code of a link along.
         return see_other(&format!("{next}#"), None);
