@@ -29,11 +29,9 @@ pub(super) fn write_line(line: &[u8], style: &mut Style, html: &mut String) {
     for byte in &end[..shown] {
         parser.advance(&mut Silent(&mut writer.style), *byte);
     }
-    for byte in &end[shown..] {
-        parser.advance(&mut writer, *byte);
+    for byte in String::from_utf8_lossy(&end[shown..]).bytes() {
+        parser.advance(&mut writer, byte);
     }
-    // A character that is cut off at the end is told by the next byte.
-    parser.advance(&mut writer, 0);
     writer.switch(Style::default());
     *style = writer.style;
 }
@@ -53,7 +51,7 @@ pub(super) fn plain(line: &[u8]) -> String {
     }
     let mut parser = Parser::<anstyle_parse::DefaultCharAccumulator>::new();
     let mut text = Text(String::with_capacity(line.len()));
-    line.iter().for_each(|byte| parser.advance(&mut text, *byte));
+    String::from_utf8_lossy(line).bytes().for_each(|byte| parser.advance(&mut text, byte));
     text.0
 }
 

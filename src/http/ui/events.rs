@@ -40,6 +40,7 @@ pub(super) async fn render(client: &Client, pairs: &Pairs) -> Result<Page, Failu
 
 /// What an event is about, as a link where it has a page.
 fn about(regarding: &str) -> Markup {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '/');
     let path = match regarding.split_once('/') {
         Some(("workflow", name)) => Some(format!("/workflows/{name}")),
         Some(("pipeline", name)) => name.split_once('/').map(|(workflow, pipeline)| format!("/workflows/{workflow}#pipeline-{pipeline}")),
@@ -48,6 +49,6 @@ fn about(regarding: &str) -> Markup {
         _ => (regarding == "source").then(|| "/source".to_owned()),
     };
     html! {
-        @match path { Some(path) => { a href=(path) { (plain(regarding)) } }, None => { (plain(regarding)) } }
+        @match path.filter(|_| regarding.chars().all(is_name)) { Some(path) => { a href=(path) { (plain(regarding)) } }, None => { (plain(regarding)) } }
     }
 }
