@@ -26,7 +26,7 @@ pub(super) async fn render(client: &Client, pairs: &Pairs) -> Result<Page, Failu
             tbody { @for event in &events { tr class=[(event.kind == EventType::Warning).then_some("warning")] {
                 td { (time(event.at)) }
                 td { (match event.kind { EventType::Normal => "Normal", EventType::Warning => "Warning" }) }
-                td { (about(&event.regarding)) " " a.quiet href={ "/events?" (query(&[("regarding", Some(&event.regarding))])) } aria-label={ "Events about " (plain(&event.regarding)) } { "only these" } }
+                td { (about(&event.regarding)) " " a.quiet href={ "/events?" (query(&[("regarding", Some(&event.regarding))])) } aria-label={ "only these: events about " (plain(&event.regarding)) } { "only these" } }
                 td { strong { (plain(&event.reason)) } " " (plain(&event.message)) }
             } } }
         } } }

@@ -152,12 +152,14 @@ impl Watch {
         let Some((log, length)) = &mut self.log else { return Ok(()) };
         *length = log.reader.length();
         log.look(None).await?;
-        for section in log.sections().await {
+        let sections = log.sections().await;
+        let wanted = log::of_interest(&run, &sections);
+        for section in sections {
             let (id, markup) = (format!("log-{}", section.number), log::section(&run, &section, None));
             let digest = digest(&markup);
             if self.sent.get(&id) != Some(&digest) {
                 let summary = log::summary(&run, &section).into_string();
-                write_event(text, "section", &json!({"id": id, "summary": summary, "html": markup.into_string()}));
+                write_event(text, "section", &json!({"id": id, "summary": summary, "wanted": wanted == Some(section.number), "html": markup.into_string()}));
                 self.sent.insert(id, digest);
             }
         }

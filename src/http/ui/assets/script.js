@@ -126,21 +126,27 @@ function followedSections() {
     .join(",");
 }
 
-function showSection({ id, summary, html }) {
+function showSection({ id, summary, wanted, html }) {
   const known = document.getElementById(id);
+  // The page came before its log was looked at: it has nothing open yet.
+  const looking = $("#log-looking");
   if (known) {
     $("summary", known).replaceChildren(fragment(summary));
     showTimes(known.firstElementChild);
+    if (looking && wanted) {
+      looking.remove();
+      known.open = true;
+    }
     return;
   }
   const sections = $("#log-sections");
   if (!sections) return;
   sections.append(fragment(html));
   $("#log-empty")?.remove();
-  $("#log-looking")?.remove();
   const details = document.getElementById(id);
   showTimes(details);
-  if (follows()) details.open = true;
+  if (follows() || (looking && wanted)) details.open = true;
+  if (wanted) looking?.remove();
 }
 
 // Fetches lines of a section into its place.
@@ -283,7 +289,7 @@ function markLine() {
   $$("li.here").forEach((li) => li.classList.remove("here"));
   const line = /^#L\d+-\d+$/.test(location.hash) && document.getElementById(location.hash.slice(1));
   if (line) line.classList.add("here");
-  return line;
+  return line || null;
 }
 addEventListener("hashchange", markLine);
 
