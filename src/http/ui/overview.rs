@@ -59,10 +59,6 @@ fn health(
                 && condition.status == xene_schemas::source::ConditionStatus::True
         });
         concerns.extend(bad.map(|condition| html! { a href="/source" { "Source" } ": " (plain(&condition.message)) }));
-        let count = source.status.problems.len();
-        if count > 0 {
-            concerns.push(html! { a href="#r-source" { (count) @if count == 1 { " problem" } @else { " problems" } " in files" } });
-        }
     }
     let connected = agents.iter().filter(|agent| agent.status.phase == AgentPhase::Connected).count();
     if connected == 0 {

@@ -131,7 +131,7 @@ fn pipeline_part(pipeline: &PipelineObject, may_start: bool) -> Markup {
             }
             div.scroll { (dag::draw(&nodes, &format!("Tasks of {key}"), &format!("task-{}", key.pipeline))) }
             details id={ "tasks-" (key.pipeline) } {
-                summary { "Its " (nodes.len()) " tasks as a list" }
+                summary { @if nodes.len() == 1 { "Its task" } @else { "Its " (nodes.len()) " tasks" } " as a list" }
                 ul { @for node in &nodes { li id={ "task-" (key.pipeline) "-" (slug(&node.name)) } {
                     (plain(&node.name))
                     @if !node.after.is_empty() { ", after " (node.after.iter().map(|name| plain(name)).collect::<Vec<_>>().join(", ")) }
