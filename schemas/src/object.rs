@@ -4,11 +4,12 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    meta::{AgentName, Epoch, Generation, ObjectMeta, PipelineKey, Revision, RunName, SpecHash},
+    meta::{AgentName, Epoch, Generation, Name, ObjectMeta, PipelineKey, Revision, RunName, SpecHash},
     phase::{PipelinePhase, Reason, RunPhase, WorkflowPhase},
     pipeline::PipelineSpec,
     run::optional_millis,
     suspension::Suspension,
+    trigger::WebhookAuthType,
     workflow::WorkflowSpec,
 };
 
@@ -105,6 +106,24 @@ pub struct PipelineStatus {
     /// The hook token that its webhook takes, as bearer or `X-Xene-Token`: shown to those who may start it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook_token: Option<String>,
+    /// The webhook triggers that start it and have an `auth` of their own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub webhooks: Vec<TriggerWebhook>,
+}
+
+/// What the sender of a webhook trigger must know.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TriggerWebhook {
+    /// The trigger.
+    pub trigger: Name,
+    /// Its path.
+    pub path: String,
+    /// How the sender proves itself.
+    pub auth: WebhookAuthType,
+    /// The secret that both sides know: shown to those who may start the pipeline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
 }
 
 /// A pipeline's newest run.

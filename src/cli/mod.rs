@@ -43,6 +43,7 @@ pub mod sync;
 pub mod table;
 pub mod test;
 pub mod time;
+pub mod token;
 mod travelling;
 pub mod tree;
 pub mod trigger;
@@ -176,6 +177,8 @@ pub enum Command {
     ApprovePrune(prune::Args),
     /// Manage agents and the tokens by which they join.
     Agents(agents::Args),
+    /// Manage API tokens.
+    Token(token::Args),
     /// Save the controller's store in a file, while it runs.
     Backup(backup::Backup),
     /// Put a saved store back into a data folder.
@@ -258,6 +261,7 @@ fn dispatch(cli: Cli, ui: &mut Ui) -> Result<(), Error> {
         Command::PauseController(args) => pause::run(&args, &client()?, ui),
         Command::ApprovePrune(args) => prune::run(&args, &client()?, ui),
         Command::Agents(args) => agents::run(&args, &client()?, ui),
+        Command::Token(args) => token::run(&args, &client()?, ui),
         Command::Backup(args) => backup::backup(&args, &client()?, ui),
         Command::Restore(args) => backup::run_restore(&args, ui),
         Command::CheckStore(args) => check_store::run(&args),

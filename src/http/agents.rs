@@ -64,6 +64,7 @@ struct NewToken {
 
 pub(super) async fn create_token(
     State(api): State<Arc<Api>>,
+    identity: Identity,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let body = body_of(body)?;
@@ -81,13 +82,14 @@ pub(super) async fn create_token(
         clock::now().wall.checked_add(ttl).map_err(|_| Problem::bad_request("the token would outlive the calendar"))?;
     let secret_hash = blake3::hash(secret.as_bytes()).to_hex().to_string();
     let command = Command::CreateJoinToken { id: id.clone(), secret_hash, expires_at, uses, labels, name };
-    api.handle.ask(command).await??;
+    api.ask(&identity, command).await?;
     let token = format!("xene-join.{}.{id}.{secret}", api.config.ca_fingerprint);
     Ok(json(StatusCode::CREATED, &Object::new("JoinToken", NewToken { token, id, expires_at })))
 }
 
 pub(super) async fn act(
     State(api): State<Arc<Api>>,
+    identity: Identity,
     Path((name, action)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
     let agent: AgentName = name.parse().map_err(|_| absent("agent", &name))?;
@@ -98,7 +100,7 @@ pub(super) async fn act(
         "forget" => Command::Forget(agent.clone()),
         _ => return Err(Problem::not_found("an agent can be told drain, undrain, revoke or forget")),
     };
-    api.handle.ask(command).await??;
+    api.ask(&identity, command).await?;
     let now = api.handle.view(move |controller, now| controller.agent(now, &agent)).await?;
     Ok(match now {
         Some(agent) => Object::new("Agent", agent).into_response(),
@@ -135,7 +137,7 @@ pub(super) async fn fence(
     })
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes
         .iter()
         .flat_map(|byte| [byte >> 4, byte & 15])

@@ -5,18 +5,22 @@
 
 mod agents;
 mod artifacts;
+pub mod audit;
 pub mod auth;
 mod backup;
+mod body;
 mod firings;
 mod history;
 mod hooks;
 mod identity;
 mod lists;
 mod logs;
+mod metrics;
 mod objects;
 mod operate;
 mod plan;
 mod problem;
+mod proof;
 mod query;
 mod routes;
 mod runs;
@@ -25,6 +29,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 pub mod tls;
+mod tokens;
 mod watch;
 mod webhook;
 mod why;
@@ -47,11 +52,17 @@ use xene_agent::content::ContentStore;
 
 pub use self::serve::serve;
 use self::{
+    audit::{AuditLog, Guesses},
     auth::{AdminToken, HookSecret},
     identity::Identity,
     problem::Problem,
 };
-use crate::{compile::Limits, decide::event::Refusal, driver::Handle, source::Browser};
+use crate::{
+    compile::Limits,
+    decide::event::{Answer, Command, Refusal},
+    driver::Handle,
+    source::Browser,
+};
 
 /// The longest body that is taken, in bytes.
 const MAX_BODY: usize = 1 << 20;
@@ -87,6 +98,10 @@ pub struct Config {
     pub browser: Option<Browser>,
     /// What plans are compiled with.
     pub limits: Limits,
+    /// Where it is written who changed what; in the store it is kept in any case.
+    pub audit: Option<AuditLog>,
+    /// True if `/metrics` asks nobody who they are.
+    pub metrics_public: bool,
     /// True once the process stops: streams without end then end.
     pub stopping: tokio_watch::Receiver<bool>,
 }
@@ -104,11 +119,19 @@ struct Api {
     config: Config,
     /// Held from looking a delivery up until its run is durable, so that equal ones make one run.
     deliveries: [Mutex<()>; DELIVERY_LOCKS],
+    /// Wrong proofs of late.
+    guesses: Guesses,
     /// One plan at a time: it compiles what it is given.
     planning: Mutex<()>,
 }
 
 impl Api {
+    /// Has the controller carry out what somebody asks for; it is durable then, and kept as theirs.
+    async fn ask(&self, identity: &Identity, command: Command) -> Result<Answer, Problem> {
+        let command = Command::By { by: identity.name.clone(), command: Box::new(command) };
+        Ok(self.handle.ask(command).await??)
+    }
+
     /// Does what may block, such as to look into a repository.
     async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
         let ended = tokio::task::spawn_blocking(work).await;
@@ -122,6 +145,7 @@ pub fn router(handle: Handle, config: Config) -> Router {
         handle,
         config,
         deliveries: std::array::from_fn(|_| Mutex::default()),
+        guesses: Guesses::default(),
         planning: Mutex::default(),
     });
     let v1 = routes::router(&api, routes::v1())
@@ -132,11 +156,14 @@ pub fn router(handle: Handle, config: Config) -> Router {
         .route("/hooks/source", post(hooks::source))
         .route("/hooks/{workflow}/pipelines/{pipeline}", post(hooks::pipeline))
         .route("/hooks/{workflow}/triggers/{trigger}", post(hooks::trigger))
+        .route("/metrics", get(metrics::metrics))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .fallback(nothing_here)
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn(body::in_time))
         .layer(middleware::from_fn_with_state(api.clone(), auth::require_own_host))
+        .layer(middleware::from_fn_with_state(api.clone(), audit::record))
         .layer(middleware::from_fn(finish))
         .with_state(api)
 }

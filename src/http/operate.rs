@@ -19,6 +19,7 @@ use xene_schemas::{
 
 use super::{
     Api,
+    audit::about,
     identity::{Identity, Role},
     lists,
     lists::{absent, find_run},
@@ -110,8 +111,8 @@ pub(super) async fn rerun(
     let delivery = delivery_id(&headers, &["idempotency-key"])?;
     let start = async {
         let run = RunName::new(clock::now().wall, random_bits()?);
-        let again = Again { original, run, failed, by: identity.name, delivery: delivery.clone(), force };
-        match api.handle.ask(Command::Rerun(Box::new(again))).await?? {
+        let again = Again { original, run, failed, by: identity.name.clone(), delivery: delivery.clone(), force };
+        match api.ask(&identity, Command::Rerun(Box::new(again))).await? {
             Answer::Run(run) => Ok(Started::Run(run)),
             Answer::Done | Answer::Enrolled(_) => {
                 Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the controller answers something else"))
@@ -137,9 +138,9 @@ pub(super) async fn approve(
                 format!("only an admin may decide in another's name, and {} is {}", identity.name, identity.role);
             return Err(Problem::new(StatusCode::FORBIDDEN, detail));
         }
-        None => identity.name,
+        None => identity.name.clone(),
     };
-    api.handle.ask(Command::Approve(Decision { run, task, approved, by })).await??;
+    api.ask(&identity, Command::Approve(Decision { run, task, approved, by })).await?;
     Ok(json(StatusCode::ACCEPTED, &Object::new("Run", find_run(&api, &name)?.run)))
 }
 
@@ -252,7 +253,10 @@ impl Started {
     /// As a call that creates it answers.
     pub(super) fn created(self) -> Reply {
         match self {
-            Self::Run(run) => Ok(json(StatusCode::CREATED, &Object::new("Run", *run))),
+            Self::Run(run) => {
+                let regarding = format!("run/{}", run.metadata.name);
+                Ok(about(regarding, json(StatusCode::CREATED, &Object::new("Run", *run))))
+            }
             Self::Gone(name) => Err(Problem::new(
                 StatusCode::GONE,
                 format!("this Idempotency-Key started run {name}, which is past its retention"),

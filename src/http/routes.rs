@@ -17,7 +17,7 @@ use super::{
         Role::{self, Admin, Operator, Viewer},
         authorize,
     },
-    lists, logs, operate, plan, runs, sync, watch, why,
+    lists, logs, operate, plan, runs, sync, tokens, watch, why,
 };
 
 /// One call.
@@ -94,6 +94,9 @@ pub(super) fn v1() -> Vec<Route> {
         get("/agents/{name}", Viewer, lists::agent),
         post("/agents/{name}/fence", Admin, agents::fence).whole(),
         post("/agents/{name}/{action}", Admin, agents::act).whole(),
+        get("/tokens", Admin, tokens::tokens).whole(),
+        post("/tokens", Admin, tokens::create).whole(),
+        post("/tokens/{name}/revoke", Admin, tokens::revoke).whole(),
         get("/events", Viewer, lists::events),
         get("/events/{id}", Viewer, lists::event),
         get("/watch", Viewer, watch::watch),
