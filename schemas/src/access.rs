@@ -12,6 +12,7 @@ use crate::{
 
 /// What somebody may do; each role may do what those before it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Read.
@@ -57,6 +58,7 @@ impl FromStr for Role {
 
 /// An API token, as the API shows it: never its secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ApiToken {
     /// Which.
     pub metadata: ApiTokenMeta,
@@ -68,17 +70,20 @@ pub struct ApiToken {
 
 /// Which token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ApiTokenMeta {
     /// Whatever is done with it is kept under this name.
     pub name: Name,
     /// When it was made.
     #[serde(with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::run::TimeText"))]
     pub created_at: Timestamp,
 }
 
 /// What a token is good for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ApiTokenSpec {
     /// What whoever shows it may do.
@@ -88,11 +93,13 @@ pub struct ApiTokenSpec {
     pub scope: Option<BTreeSet<Name>>,
     /// After this it is refused; absent: it does not expire.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::run::TimeText>"))]
     pub expires_at: Option<Timestamp>,
 }
 
 /// How a token goes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ApiTokenStatus {
     /// The part of it that is no secret.
@@ -105,6 +112,7 @@ pub struct ApiTokenStatus {
 
 /// Whether a token is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum ApiTokenPhase {
     /// It is.
     Active,

@@ -15,6 +15,7 @@ use crate::{
 
 /// A workflow in effect.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct WorkflowObject {
     /// As committed.
@@ -27,6 +28,7 @@ pub struct WorkflowObject {
 
 /// How a workflow goes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct WorkflowStatus {
     /// The phase.
@@ -51,6 +53,7 @@ pub struct WorkflowStatus {
 
 /// A pipeline in effect.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct PipelineObject {
     /// Its key.
@@ -63,6 +66,7 @@ pub struct PipelineObject {
 
 /// A pipeline's key.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct PipelineMeta {
     /// `WORKFLOW/PIPELINE`.
@@ -71,6 +75,7 @@ pub struct PipelineMeta {
 
 /// How a pipeline goes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct PipelineStatus {
     /// The phase.
@@ -96,6 +101,7 @@ pub struct PipelineStatus {
     pub suspension: Option<Suspension>,
     /// When its cron triggers fire next.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::run::TimeText>"))]
     pub next_fire: Option<Timestamp>,
     /// Its newest run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -113,6 +119,7 @@ pub struct PipelineStatus {
 
 /// What the sender of a webhook trigger must know.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct TriggerWebhook {
     /// The trigger.
@@ -128,6 +135,7 @@ pub struct TriggerWebhook {
 
 /// A pipeline's newest run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct LastRun {
     /// Its name.

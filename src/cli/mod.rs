@@ -44,6 +44,7 @@ pub mod table;
 pub mod test;
 pub mod time;
 pub mod token;
+pub mod top;
 mod travelling;
 pub mod tree;
 pub mod trigger;
@@ -161,6 +162,8 @@ pub enum Command {
     Logs(logs::Args),
     /// Fetch what a run's tasks saved.
     Artifacts(artifacts::Args),
+    /// Show live what goes on: runs, agents, what fires next, output.
+    Top,
     /// Cancel runs.
     Cancel(cancel::Args),
     /// Approve a task that waits for it, or reject it.
@@ -253,6 +256,7 @@ fn dispatch(cli: Cli, ui: &mut Ui) -> Result<(), Error> {
         Command::Trigger(args) => trigger::run(&args, &client()?, ui),
         Command::Logs(args) => logs::run(&args, &client()?, ui),
         Command::Artifacts(args) => artifacts::run(&args, &client()?, ui),
+        Command::Top => top::run(&Client::new(global)?, ui),
         Command::Cancel(args) => cancel::run(&args, &client()?, ui),
         Command::Approve(args) => approve::run(&args, &client()?, ui),
         Command::Rerun(args) => rerun::run(&args, &client()?, ui),

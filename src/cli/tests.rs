@@ -74,6 +74,7 @@ fn each_command_has_its_help() {
         "agents",
         "agents token create",
         "agents drain",
+        "top",
         "token",
         "token create",
         "completion",

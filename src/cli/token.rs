@@ -47,7 +47,7 @@ pub struct Create {
     #[arg(long, value_name = "DURATION")]
     pub ttl: Option<Duration>,
 
-    /// A workflow that it sees, of those it sees alone; may be repeated.
+    /// A workflow that it sees, and with this no others; may be repeated.
     #[arg(long, value_name = "WORKFLOW", value_delimiter = ',')]
     pub scope: Vec<Name>,
 }

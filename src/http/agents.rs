@@ -32,8 +32,9 @@ const MAX_TTL: Duration = Duration::from_secs(30 * 86_400);
 
 /// The body of `POST /api/v1/agents/tokens`.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct TokenBody {
+pub(super) struct TokenBody {
     #[serde(default = "hour")]
     ttl: Duration,
     #[serde(default = "one")]
@@ -54,11 +55,13 @@ fn one() -> u32 {
 
 /// A new join token: the only time that its secret is shown.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
-struct NewToken {
+pub(super) struct NewToken {
     token: String,
     id: String,
     #[serde(with = "millis")]
+    #[cfg_attr(test, schemars(with = "xene_schemas::run::TimeText"))]
     expires_at: Timestamp,
 }
 
@@ -110,8 +113,9 @@ pub(super) async fn act(
 
 /// The body of `POST …/fence`.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct FenceBody {
+pub(super) struct FenceBody {
     #[serde(default)]
     machine_is_off: bool,
 }

@@ -43,7 +43,8 @@ const DELIVERY_HEADERS: &[&str] = &[
 
 /// What a sender is answered.
 #[derive(Serialize)]
-struct Accepted {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Accepted {
     run: RunName,
     /// All of them, where a trigger starts several pipelines.
     #[serde(skip_serializing_if = "Vec::is_empty")]

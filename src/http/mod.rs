@@ -17,6 +17,7 @@ mod lists;
 mod logs;
 mod metrics;
 mod objects;
+mod openapi;
 mod operate;
 mod plan;
 mod problem;
@@ -42,7 +43,6 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{get, post},
 };
 use tokio::{
     sync::{Mutex, watch as tokio_watch},
@@ -151,14 +151,8 @@ pub fn router(handle: Handle, config: Config) -> Router {
     let v1 = routes::router(&api, routes::v1())
         .fallback(nothing_here)
         .layer(middleware::from_fn_with_state(api.clone(), identity::authenticate));
-    Router::new()
+    routes::router(&api, routes::outer())
         .nest("/api/v1", v1)
-        .route("/hooks/source", post(hooks::source))
-        .route("/hooks/{workflow}/pipelines/{pipeline}", post(hooks::pipeline))
-        .route("/hooks/{workflow}/triggers/{trigger}", post(hooks::trigger))
-        .route("/metrics", get(metrics::metrics))
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(ready))
         .fallback(nothing_here)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn(body::in_time))

@@ -41,8 +41,9 @@ const MIN_COMMIT: usize = 7;
 
 /// The body of `POST …/rerun`.
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct RerunBody {
+pub(super) struct RerunBody {
     /// Without the tasks that succeeded.
     #[serde(default)]
     failed: bool,
@@ -53,8 +54,9 @@ struct RerunBody {
 
 /// The body of `POST …/approve` of a run.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct DecisionBody {
+pub(super) struct DecisionBody {
     task: String,
     #[serde(default = "yes")]
     approved: bool,
@@ -69,8 +71,9 @@ fn yes() -> bool {
 
 /// The body of `POST …/suspend`.
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct SuspendBody {
+pub(super) struct SuspendBody {
     #[serde(default)]
     why: Option<String>,
     /// After this it ends by itself.
@@ -80,8 +83,9 @@ struct SuspendBody {
 
 /// The body of `POST /api/v1/source/approve-prune`.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ApproveBody {
+pub(super) struct ApproveBody {
     commit: String,
 }
 
@@ -146,8 +150,9 @@ pub(super) async fn approve(
 
 /// The body of `POST /api/v1/controller/pause`.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct PauseBody {
+pub(super) struct PauseBody {
     #[serde(rename = "for")]
     lasts: Duration,
 }

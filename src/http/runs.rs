@@ -38,8 +38,9 @@ const MAX_DELIVERY: usize = 512;
 
 /// The body of `POST /api/v1/runs`.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct StartBody {
+pub(super) struct StartBody {
     workflow: Name,
     pipeline: Name,
     #[serde(default)]

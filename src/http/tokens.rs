@@ -38,8 +38,9 @@ const MAX_TTL: Duration = Duration::from_secs(10 * 366 * 86_400);
 
 /// The body of `POST /api/v1/tokens`.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct TokenBody {
+pub(super) struct TokenBody {
     role: Role,
     #[serde(default)]
     name: Option<Name>,
@@ -51,7 +52,8 @@ struct TokenBody {
 
 /// A new token: the only time that its secret is shown.
 #[derive(Serialize)]
-struct NewToken {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct NewToken {
     token: String,
     #[serde(flatten)]
     shown: ApiToken,
