@@ -121,6 +121,8 @@ async fn serve(args: Args, global: &Global) -> Result<(), Error> {
         tls: None,
         pause_margin: Duration::from_secs(60),
         min_autonomy: Duration::from_secs(30),
+        metrics_public: false,
+        audit_log: None,
         hosts: Vec::new(),
     };
     let controller = Controller::start(options).await.map_err(|error| Error::start(&error))?;

@@ -43,6 +43,8 @@ pub mod sync;
 pub mod table;
 pub mod test;
 pub mod time;
+pub mod token;
+pub mod top;
 mod travelling;
 pub mod tree;
 pub mod trigger;
@@ -161,6 +163,8 @@ pub enum Command {
     Logs(logs::Args),
     /// Fetch what a run's tasks saved.
     Artifacts(artifacts::Args),
+    /// Show live what goes on: runs, agents, what fires next, output.
+    Top,
     /// Cancel runs.
     Cancel(cancel::Args),
     /// Approve a task that waits for it, or reject it.
@@ -179,6 +183,8 @@ pub enum Command {
     ApprovePrune(prune::Args),
     /// Manage agents and the tokens by which they join.
     Agents(agents::Args),
+    /// Manage API tokens.
+    Token(token::Args),
     /// Save the controller's store in a file, while it runs.
     Backup(backup::Backup),
     /// Put a saved store back into a data folder.
@@ -253,6 +259,7 @@ fn dispatch(cli: Cli, ui: &mut Ui) -> Result<(), Error> {
         Command::Trigger(args) => trigger::run(&args, &client()?, ui),
         Command::Logs(args) => logs::run(&args, &client()?, ui),
         Command::Artifacts(args) => artifacts::run(&args, &client()?, ui),
+        Command::Top => top::run(&Client::new(global)?, ui),
         Command::Cancel(args) => cancel::run(&args, &client()?, ui),
         Command::Approve(args) => approve::run(&args, &client()?, ui),
         Command::Rerun(args) => rerun::run(&args, &client()?, ui),
@@ -262,6 +269,7 @@ fn dispatch(cli: Cli, ui: &mut Ui) -> Result<(), Error> {
         Command::PauseController(args) => pause::run(&args, &client()?, ui),
         Command::ApprovePrune(args) => prune::run(&args, &client()?, ui),
         Command::Agents(args) => agents::run(&args, &client()?, ui),
+        Command::Token(args) => token::run(&args, &client()?, ui),
         Command::Backup(args) => backup::backup(&args, &client()?, ui),
         Command::Restore(args) => backup::run_restore(&args, ui),
         Command::CheckStore(args) => check_store::run(&args),

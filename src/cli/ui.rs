@@ -12,8 +12,10 @@ use super::{
 
 /// Arguments of `xene ui`.
 #[derive(Debug, Clone, clap::Args)]
-#[command(after_help = "The link works once, within ten minutes, and signs in as whom the token stands for. In another \
-                        browser, open the UI's address and paste the link there.")]
+#[command(
+    after_help = "The link works once, within ten minutes, and signs in as whom the token stands for. In another \
+                        browser, open the UI's address and paste the link there."
+)]
 pub struct Args {
     /// Open it in this machine's browser.
     #[arg(long)]
@@ -42,7 +44,8 @@ pub fn run(args: &Args, client: &Client, ui: &mut Ui) -> Result<(), Error> {
 
 fn open(link: &str, ui: &mut Ui) -> Result<(), Error> {
     let opener = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
-    let ended = Command::new(opener).arg(link).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let ended =
+        Command::new(opener).arg(link).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
     match ended {
         Ok(status) if status.success() => {
             ui.note("the UI is open in your browser");

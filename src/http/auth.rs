@@ -10,10 +10,10 @@ use axum::{
 };
 use ring::hmac;
 use subtle::ConstantTimeEq as _;
-use xene_schemas::meta::PipelineKey;
+use xene_schemas::meta::{Name, PipelineKey};
 
 use super::{
-    Api,
+    Api, audit,
     identity::{self, Identity, Role},
     problem::Problem,
 };
@@ -56,6 +56,12 @@ impl HookSecret {
         blake3::keyed_hash(&self.0, b"source").to_hex().to_string()
     }
 
+    /// The secret that a webhook trigger and its sender know; `name` is what its `auth` calls it. No pipeline's token:
+    /// there is no zero byte in those names.
+    pub(super) fn trigger_secret(&self, workflow: &Name, trigger: &Name, name: &str) -> String {
+        blake3::keyed_hash(&self.0, format!("trigger\0{workflow}\0{trigger}\0{name}").as_bytes()).to_hex().to_string()
+    }
+
     fn is(&self, key: &PipelineKey, shown: &str) -> bool {
         self.token(key).as_bytes().ct_eq(shown.as_bytes()).into()
     }
@@ -70,7 +76,10 @@ impl fmt::Debug for HookSecret {
 /// What a request shows to prove that it may start pipelines by webhook.
 pub(super) enum HookProof<'a> {
     Identity(Identity),
+    /// Perhaps that of a pipeline.
     Token(&'a str),
+    /// That of the trigger, which is good for whatever it starts.
+    Trigger,
 }
 
 impl HookProof<'_> {
@@ -79,6 +88,15 @@ impl HookProof<'_> {
         match self {
             Self::Identity(identity) => identity.role >= Role::Operator && identity.scope.has(&key.workflow),
             Self::Token(token) => api.config.hooks.is(key, token),
+            Self::Trigger => true,
+        }
+    }
+
+    /// Keeps beside the answer who asked.
+    pub(super) fn sign(self, response: Response) -> Response {
+        match self {
+            Self::Identity(identity) => audit::by(identity, response),
+            Self::Token(_) | Self::Trigger => audit::by_webhook(response),
         }
     }
 
@@ -86,7 +104,7 @@ impl HookProof<'_> {
     pub(super) fn by(&self) -> String {
         match self {
             Self::Identity(identity) => identity.name.clone(),
-            Self::Token(_) => "webhook".to_owned(),
+            Self::Token(_) | Self::Trigger => "webhook".to_owned(),
         }
     }
 }
@@ -94,25 +112,26 @@ impl HookProof<'_> {
 /// The token that a webhook's sender shows: as bearer, or as `X-Xene-Token` where a sender can't set the former.
 pub(super) fn hook_proof<'a>(api: &Api, headers: &'a HeaderMap) -> Result<HookProof<'a>, Problem> {
     let token = bearer(headers).or_else(|| headers.get("x-xene-token")?.to_str().ok()).ok_or_else(hook_refused)?;
-    Ok(identity::of_token(api, token).map_or(HookProof::Token(token), HookProof::Identity))
+    Ok(identity::of_token(api, token)?.map_or(HookProof::Token(token), HookProof::Identity))
 }
 
 /// True if a push's announcement is proven: by a token, or by a signature over its bytes with that token as the secret.
-pub(super) fn may_announce(api: &Api, headers: &HeaderMap, body: &[u8]) -> bool {
+pub(super) fn may_announce(api: &Api, headers: &HeaderMap, body: &[u8]) -> Result<bool, Problem> {
     let token = api.config.hooks.source_token();
     let header = |name: &str| headers.get(name)?.to_str().ok();
     let shown = bearer(headers).or_else(|| header("x-xene-token")).or_else(|| header("x-gitlab-token"));
     if let Some(shown) = shown {
-        let is_operator = || identity::of_token(api, shown).is_some_and(|identity| identity.role >= Role::Operator);
-        return bool::from(token.as_bytes().ct_eq(shown.as_bytes())) || is_operator();
+        let is_operator = |identity: Identity| identity.role >= Role::Operator;
+        return Ok(bool::from(token.as_bytes().ct_eq(shown.as_bytes()))
+            || identity::of_token(api, shown)?.is_some_and(is_operator));
     }
     let github = header("x-hub-signature-256").and_then(|signature| signature.strip_prefix("sha256="));
     let signature = github.or_else(|| header("x-gitea-signature")).and_then(unhex);
     let key = hmac::Key::new(hmac::HMAC_SHA256, token.as_bytes());
-    signature.is_some_and(|signature| hmac::verify(&key, body, &signature).is_ok())
+    Ok(signature.is_some_and(|signature| hmac::verify(&key, body, &signature).is_ok()))
 }
 
-fn unhex(text: &str) -> Option<Vec<u8>> {
+pub(super) fn unhex(text: &str) -> Option<Vec<u8>> {
     let digit = |byte: u8| char::from(byte).to_digit(16);
     let byte = |pair: &[u8]| u8::try_from(digit(pair[0])? * 16 + digit(*pair.get(1)?)?).ok();
     text.as_bytes().chunks(2).map(byte).collect()
@@ -120,8 +139,8 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
 
 /// A wrong token, and a pipeline that is not there, are answered alike.
 pub(super) fn hook_refused() -> Problem {
-    Problem::new(StatusCode::UNAUTHORIZED, "a valid hook token is needed")
-        .hint("`xene get pipeline WORKFLOW/PIPELINE -o json` shows it as status.webhookToken")
+    Problem::new(StatusCode::UNAUTHORIZED, "a valid hook token or signature is needed")
+        .hint("`xene get pipeline WORKFLOW/PIPELINE -o json` shows what it takes: status.webhookToken, status.webhooks")
 }
 
 /// Refuses requests that a browser was led to make by a foreign name (DNS rebinding). A literal address can't be
@@ -191,5 +210,11 @@ mod tests {
         assert!(!secret.is(&other, &secret.token(&one)));
         assert!(!secret.is(&one, ""));
         assert!(!HookSecret([8; 32]).is(&one, &secret.token(&one)));
+        let name = |text: &str| text.parse::<Name>().unwrap();
+        let secrets = [("a", "b", "n/k"), ("a", "c", "n/k"), ("c", "b", "n/k"), ("a", "b", "n/l")];
+        let secrets =
+            secrets.map(|(workflow, trigger, key)| secret.trigger_secret(&name(workflow), &name(trigger), key));
+        assert_eq!(secrets.iter().collect::<std::collections::BTreeSet<_>>().len(), 4, "each has its own");
+        assert_eq!(secrets[0].len(), 64);
     }
 }

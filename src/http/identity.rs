@@ -9,18 +9,22 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use xene_agent::clock;
 pub(super) use xene_schemas::access::Role;
 use xene_schemas::meta::{Name, PipelineKey};
 
 use super::{
-    Api,
+    Api, audit,
     auth::bearer,
     lists::{absent, find_run},
     problem::Problem,
+    tokens,
 };
 
 /// Whom the admin's token stands for.
 const ADMIN: &str = "admin";
+/// Names under which something is kept that no token did.
+pub(super) const RESERVED: [&str; 3] = [ADMIN, "webhook", "xene"];
 
 /// Somebody who has shown who they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,12 +33,20 @@ pub(super) struct Identity {
     pub(super) name: String,
     pub(super) role: Role,
     pub(super) scope: Scope,
+    /// The id of the API token that they showed, if it was one.
+    pub(super) token: Option<String>,
 }
 
 impl Identity {
     /// Whoever shows the admin's token.
     pub(super) fn admin() -> Self {
-        Self { name: ADMIN.to_owned(), role: Role::Admin, scope: Scope::All }
+        Self { name: ADMIN.to_owned(), role: Role::Admin, scope: Scope::All, token: None }
+    }
+
+    /// False once the token that they showed is refused: what goes on without end then ends.
+    pub(super) fn holds(&self, api: &Api) -> bool {
+        let row = self.token.as_ref().map(|id| api.handle.store().api_token(id));
+        row.is_none_or(|row| matches!(row, Ok(Some(row)) if !row.is_expired(clock::now().wall)))
     }
 
     /// # Errors
@@ -50,7 +62,6 @@ impl Identity {
 
 /// Which workflows somebody sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[cfg_attr(not(test), expect(dead_code, reason = "the admin's token, the only one so far, sees all"))]
 pub(super) enum Scope {
     All,
     Workflows(Arc<BTreeSet<Name>>),
@@ -106,12 +117,12 @@ fn of(extensions: &Extensions) -> Result<Identity, Problem> {
 /// Whoever sent these headers.
 pub(super) fn identify(api: &Api, headers: &HeaderMap) -> Result<Identity, Problem> {
     let token = bearer(headers).ok_or_else(nobody)?;
-    of_token(api, token).ok_or_else(|| Problem::new(StatusCode::UNAUTHORIZED, "this token is not valid"))
+    of_token(api, token)?.ok_or_else(|| Problem::new(StatusCode::UNAUTHORIZED, "this token is not valid"))
 }
 
 /// Whose token it is.
-pub(super) fn of_token(api: &Api, token: &str) -> Option<Identity> {
-    api.config.admin.is(token).then(Identity::admin)
+pub(super) fn of_token(api: &Api, token: &str) -> Result<Option<Identity>, Problem> {
+    if api.config.admin.is(token) { Ok(Some(Identity::admin())) } else { tokens::find(api, token) }
 }
 
 fn nobody() -> Problem {
@@ -123,8 +134,8 @@ fn nobody() -> Problem {
 pub(super) async fn authenticate(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
     match identify(&api, request.headers()) {
         Ok(identity) => {
-            request.extensions_mut().insert(identity);
-            next.run(request).await
+            request.extensions_mut().insert(identity.clone());
+            audit::by(identity, next.run(request).await)
         }
         Err(problem) => problem.into_response(),
     }
@@ -191,12 +202,14 @@ mod tests {
 
     #[test]
     fn a_role_may_what_those_before_it_may() {
-        let may = |role, needed| Identity { name: "ada".into(), role, scope: Scope::All }.require(needed).is_ok();
+        let may = |role, needed| {
+            Identity { name: "ada".into(), role, scope: Scope::All, token: None }.require(needed).is_ok()
+        };
         for (role, table) in Role::ALL.into_iter().zip([[true, false, false], [true, true, false], [true; 3]]) {
             assert_eq!(Role::ALL.map(|needed| may(role, needed)), table, "{role}");
             assert_eq!(role.to_string().parse(), Ok(role));
         }
-        let viewer = Identity { name: "ada".into(), role: Role::Viewer, scope: Scope::All };
+        let viewer = Identity { name: "ada".into(), role: Role::Viewer, scope: Scope::All, token: None };
         let (status, told) = viewer.require(Role::Admin).unwrap_err().told();
         assert_eq!((status, told.as_str()), (403, "this needs the role admin, and ada is viewer"));
     }

@@ -5,18 +5,23 @@
 
 mod agents;
 mod artifacts;
+pub mod audit;
 pub mod auth;
 mod backup;
+mod body;
 mod firings;
 mod history;
 mod hooks;
 mod identity;
 mod lists;
 mod logs;
+mod metrics;
 mod objects;
+mod openapi;
 mod operate;
 mod plan;
 mod problem;
+mod proof;
 mod query;
 mod routes;
 mod runs;
@@ -25,6 +30,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 pub mod tls;
+mod tokens;
 pub mod ui;
 mod watch;
 mod webhook;
@@ -38,7 +44,6 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{get, post},
 };
 use tokio::{
     sync::{Mutex, watch as tokio_watch},
@@ -48,11 +53,17 @@ use xene_agent::content::ContentStore;
 
 pub use self::serve::serve;
 use self::{
+    audit::{AuditLog, Guesses},
     auth::{AdminToken, HookSecret},
     identity::Identity,
     problem::Problem,
 };
-use crate::{compile::Limits, decide::event::Refusal, driver::Handle, source::Browser};
+use crate::{
+    compile::Limits,
+    decide::event::{Answer, Command, Refusal},
+    driver::Handle,
+    source::Browser,
+};
 
 /// The longest body that is taken, in bytes.
 const MAX_BODY: usize = 1 << 20;
@@ -90,6 +101,10 @@ pub struct Config {
     pub limits: Limits,
     /// Who is signed in to the UI.
     pub sessions: ui::session::Sessions,
+    /// Where it is written who changed what; in the store it is kept in any case.
+    pub audit: Option<AuditLog>,
+    /// True if `/metrics` asks nobody who they are.
+    pub metrics_public: bool,
     /// True once the process stops: streams without end then end.
     pub stopping: tokio_watch::Receiver<bool>,
 }
@@ -107,11 +122,19 @@ struct Api {
     config: Config,
     /// Held from looking a delivery up until its run is durable, so that equal ones make one run.
     deliveries: [Mutex<()>; DELIVERY_LOCKS],
+    /// Wrong proofs of late.
+    guesses: Guesses,
     /// One plan at a time: it compiles what it is given.
     planning: Mutex<()>,
 }
 
 impl Api {
+    /// Has the controller carry out what somebody asks for; it is durable then, and kept as theirs.
+    async fn ask(&self, identity: &Identity, command: Command) -> Result<Answer, Problem> {
+        let command = Command::By { by: identity.name.clone(), command: Box::new(command) };
+        Ok(self.handle.ask(command).await??)
+    }
+
     /// Does what may block, such as to look into a repository.
     async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
         let ended = tokio::task::spawn_blocking(work).await;
@@ -125,23 +148,21 @@ pub fn router(handle: Handle, config: Config) -> Router {
         handle,
         config,
         deliveries: std::array::from_fn(|_| Mutex::default()),
+        guesses: Guesses::default(),
         planning: Mutex::default(),
     });
     let v1 = routes::router(&api, routes::v1()).fallback(nothing_here);
     // The UI's own way into the API: whoever comes by it has signed in.
     let pages = ui::router(api.clone(), Router::new().nest("/api/v1", v1.clone()).with_state(api.clone()));
     let v1 = v1.layer(middleware::from_fn_with_state(api.clone(), identity::authenticate));
-    Router::new()
+    routes::router(&api, routes::outer())
         .nest("/api/v1", v1)
         .merge(pages)
-        .route("/hooks/source", post(hooks::source))
-        .route("/hooks/{workflow}/pipelines/{pipeline}", post(hooks::pipeline))
-        .route("/hooks/{workflow}/triggers/{trigger}", post(hooks::trigger))
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(ready))
         .fallback(nothing_here)
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn(body::in_time))
         .layer(middleware::from_fn_with_state(api.clone(), auth::require_own_host))
+        .layer(middleware::from_fn_with_state(api.clone(), audit::record))
         .layer(middleware::from_fn(finish))
         .with_state(api)
 }

@@ -19,6 +19,7 @@ use xene_schemas::{
 
 use super::{
     Api,
+    audit::about,
     identity::{Identity, Role},
     lists,
     lists::{absent, find_run},
@@ -40,8 +41,9 @@ const MIN_COMMIT: usize = 7;
 
 /// The body of `POST …/rerun`.
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct RerunBody {
+pub(super) struct RerunBody {
     /// Without the tasks that succeeded.
     #[serde(default)]
     failed: bool,
@@ -52,8 +54,9 @@ struct RerunBody {
 
 /// The body of `POST …/approve` of a run.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct DecisionBody {
+pub(super) struct DecisionBody {
     task: String,
     #[serde(default = "yes")]
     approved: bool,
@@ -68,8 +71,9 @@ fn yes() -> bool {
 
 /// The body of `POST …/suspend`.
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct SuspendBody {
+pub(super) struct SuspendBody {
     #[serde(default)]
     why: Option<String>,
     /// After this it ends by itself.
@@ -79,8 +83,9 @@ struct SuspendBody {
 
 /// The body of `POST /api/v1/source/approve-prune`.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ApproveBody {
+pub(super) struct ApproveBody {
     commit: String,
 }
 
@@ -110,8 +115,8 @@ pub(super) async fn rerun(
     let delivery = delivery_id(&headers, &["idempotency-key"])?;
     let start = async {
         let run = RunName::new(clock::now().wall, random_bits()?);
-        let again = Again { original, run, failed, by: identity.name, delivery: delivery.clone(), force };
-        match api.handle.ask(Command::Rerun(Box::new(again))).await?? {
+        let again = Again { original, run, failed, by: identity.name.clone(), delivery: delivery.clone(), force };
+        match api.ask(&identity, Command::Rerun(Box::new(again))).await? {
             Answer::Run(run) => Ok(Started::Run(run)),
             Answer::Done | Answer::Enrolled(_) => {
                 Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the controller answers something else"))
@@ -137,16 +142,17 @@ pub(super) async fn approve(
                 format!("only an admin may decide in another's name, and {} is {}", identity.name, identity.role);
             return Err(Problem::new(StatusCode::FORBIDDEN, detail));
         }
-        None => identity.name,
+        None => identity.name.clone(),
     };
-    api.handle.ask(Command::Approve(Decision { run, task, approved, by })).await??;
+    api.ask(&identity, Command::Approve(Decision { run, task, approved, by })).await?;
     Ok(json(StatusCode::ACCEPTED, &Object::new("Run", find_run(&api, &name)?.run)))
 }
 
 /// The body of `POST /api/v1/controller/pause`.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct PauseBody {
+pub(super) struct PauseBody {
     #[serde(rename = "for")]
     lasts: Duration,
 }
@@ -252,7 +258,10 @@ impl Started {
     /// As a call that creates it answers.
     pub(super) fn created(self) -> Reply {
         match self {
-            Self::Run(run) => Ok(json(StatusCode::CREATED, &Object::new("Run", *run))),
+            Self::Run(run) => {
+                let regarding = format!("run/{}", run.metadata.name);
+                Ok(about(regarding, json(StatusCode::CREATED, &Object::new("Run", *run))))
+            }
             Self::Gone(name) => Err(Problem::new(
                 StatusCode::GONE,
                 format!("this Idempotency-Key started run {name}, which is past its retention"),

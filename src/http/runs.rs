@@ -20,6 +20,7 @@ use xene_schemas::{
 
 use super::{
     Api,
+    body::is_too_slow,
     identity::Identity,
     lists::{absent, find_run},
     objects::{Object, json},
@@ -37,8 +38,9 @@ const MAX_DELIVERY: usize = 512;
 
 /// The body of `POST /api/v1/runs`.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct StartBody {
+pub(super) struct StartBody {
     workflow: Name,
     pipeline: Name,
     #[serde(default)]
@@ -87,7 +89,7 @@ pub(super) async fn cancel(
     Path(name): Path<String>,
 ) -> Result<Response, Problem> {
     let run = name.parse::<RunName>().map_err(|_| absent("run", &name))?;
-    api.handle.ask(Command::CancelRun { run, by: identity.name }).await??;
+    api.ask(&identity, Command::CancelRun { run, by: identity.name.clone() }).await?;
     Ok(json(StatusCode::ACCEPTED, &Object::new("Run", find_run(&api, &name)?.run)))
 }
 
@@ -123,7 +125,9 @@ impl Start {
 
     async fn start(self, api: &Api) -> Result<Started, Problem> {
         for _ in 0..TRIES {
-            match api.handle.ask(self.command(api)?).await? {
+            let by = self.trigger.by.clone().unwrap_or_default();
+            let command = Box::new(self.command(api)?);
+            match api.handle.ask(Command::By { by, command }).await? {
                 Ok(Answer::Run(run)) => return Ok(Started::Run(run)),
                 Ok(Answer::Done | Answer::Enrolled(_)) => break,
                 Err(Refusal::SpecChanged) => {}
@@ -200,7 +204,10 @@ pub(super) fn delivery_id(headers: &HeaderMap, names: &[&'static str]) -> Result
 
 /// The body, if it could be read.
 pub(super) fn body_of(body: Result<Bytes, BytesRejection>) -> Result<Bytes, Problem> {
-    body.map_err(|rejection| Problem::of_status(rejection.status()))
+    body.map_err(|rejection| {
+        let status = if is_too_slow(&rejection) { StatusCode::REQUEST_TIMEOUT } else { rejection.status() };
+        Problem::of_status(status)
+    })
 }
 
 /// A body of JSON.

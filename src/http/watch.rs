@@ -60,12 +60,18 @@ pub(super) async fn watch(
             let next = tokio::select! {
                 next = committed.recv() => next,
                 () = tokio::time::sleep(KEEP_ALIVE) => {
+                    if !identity.holds(&api) {
+                        return;
+                    }
                     text.push_str(":\n\n");
                     continue;
                 }
                 () = sink.closed() => return,
                 () = stopped(api.config.stopping.clone()) => return,
             };
+            if !identity.holds(&api) {
+                return;
+            }
             match next {
                 Ok(group) => write_group(&api, &identity, &kinds, &group, &mut text).await,
                 Err(RecvError::Lagged(_)) => {

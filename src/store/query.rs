@@ -17,7 +17,9 @@ use super::{
     keys::{pipeline_prefix, slot_bytes, workflow_prefix},
     values,
 };
-use crate::decide::rows::{AgentRow, FileRow, LedgerRow, OwnerRow, PipelineRow, RunRow, SuspensionRow, WorkflowRow};
+use crate::decide::rows::{
+    AgentRow, ApiTokenRow, FileRow, LedgerRow, OwnerRow, PipelineRow, RunRow, SuspensionRow, WorkflowRow,
+};
 
 /// Which runs are asked for; all conditions must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -77,6 +79,26 @@ impl Store {
         self.env.read(|txn| {
             let rows = self.tables.workflows.range(txn, &(from(after), Bound::Unbounded))?;
             page(rows, limit, |row| keep(row))
+        })
+    }
+
+    /// An API token, by its id.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    pub fn api_token(&self, id: &str) -> Result<Option<ApiTokenRow>, StoreError> {
+        self.env.read(|txn| Ok(self.tables.api_tokens.get(txn, id)?))
+    }
+
+    /// All API tokens, by name.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    pub fn api_tokens(&self) -> Result<Vec<ApiTokenRow>, StoreError> {
+        self.env.read(|txn| {
+            let mut rows = values(self.tables.api_tokens.remap_key_type::<DecodeIgnore>().iter(txn)?)?;
+            rows.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+            Ok(rows)
         })
     }
 

@@ -161,10 +161,13 @@ impl Browser {
 
     #[track_caller]
     pub(crate) fn resize(&self, width: u32, height: u32) {
-        self.post("/goog/cdp/execute", &json!({
-            "cmd": "Emulation.setDeviceMetricsOverride",
-            "params": {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600},
-        }));
+        self.post(
+            "/goog/cdp/execute",
+            &json!({
+                "cmd": "Emulation.setDeviceMetricsOverride",
+                "params": {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600},
+            }),
+        );
     }
 
     /// A picture of the window, as PNG.

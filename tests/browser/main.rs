@@ -143,7 +143,9 @@ fn every_page_opens_complains_of_nothing_and_can_be_used_by_everybody() {
     let check = shop.ended("shop/check");
     shop.cluster.repository.write("xene.d/broken.yaml", "apiVersion: xene/v1\nkind: Workflow\nmetadata: {name: broken}\nspec: {pipelines: {p: {tasks: {t: {stepz: []}}}}}\n");
     shop.cluster.commit("Break something");
-    shop.cluster.until("the problem is told", &["status"], |source| source["status"]["problems"].as_array().is_some_and(|problems| !problems.is_empty()));
+    shop.cluster.until("the problem is told", &["status"], |source| {
+        source["status"]["problems"].as_array().is_some_and(|problems| !problems.is_empty())
+    });
     let pages = [
         ("/", "Overview"),
         ("/workflows", "Workflows"),
@@ -171,7 +173,9 @@ fn every_page_opens_complains_of_nothing_and_can_be_used_by_everybody() {
         }
         browser.emulate("prefers-color-scheme", "light");
         let complaints = browser.complaints();
-        wrong.extend(complaints.into_iter().filter(|c| !c.contains("404")).map(|complaint| format!("{path}: {complaint}")));
+        wrong.extend(
+            complaints.into_iter().filter(|c| !c.contains("404")).map(|complaint| format!("{path}: {complaint}")),
+        );
         let foreign = browser.script(
             "return performance.getEntriesByType('resource').map((e) => e.name).filter((n) => !n.startsWith(location.origin))",
         );
@@ -189,7 +193,12 @@ fn every_page_opens_complains_of_nothing_and_can_be_used_by_everybody() {
         browser.resize(1280, 1000);
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
-    for (path, file) in [("/", "overview.png"), ("/workflows/shop", "workflow.png"), (&format!("/runs/{ship}"), "run.png"), (&format!("/runs/{check}"), "failed-run.png")] {
+    for (path, file) in [
+        ("/", "overview.png"),
+        ("/workflows/shop", "workflow.png"),
+        (&format!("/runs/{ship}"), "run.png"),
+        (&format!("/runs/{check}"), "failed-run.png"),
+    ] {
         shop.go(path);
         browser.shows("#live", "Live");
         // The folder that the test made up is not what the guide is about.
@@ -276,7 +285,11 @@ fn a_run_is_started_by_a_form_and_its_text_stays_text() {
     within(Duration::from_secs(20), "the log of build shows it", || {
         browser.script("document.querySelectorAll('details.section').forEach((d) => d.open = true)");
         let log = browser.text("#log-sections");
-        if log.contains("<script>window.hacked=2</script>") && log.contains("compiled <b>bold?</b>") { Ok(()) } else { Err(log) }
+        if log.contains("<script>window.hacked=2</script>") && log.contains("compiled <b>bold?</b>") {
+            Ok(())
+        } else {
+            Err(log)
+        }
     });
     assert_eq!(browser.script("return window.hacked ?? null"), Value::Null);
     assert_eq!(browser.script("return document.querySelectorAll('main img, main b, main script').length"), 0);
@@ -306,7 +319,8 @@ fn a_long_log_does_not_fill_the_browser() {
     let shown = || browser.script("return document.querySelectorAll('.lines li').length").as_u64().unwrap();
     assert_eq!(shown(), 500);
     for _ in 0..12 {
-        let before = browser.script("return document.querySelector('.lines ol').dataset.first").as_str().unwrap().to_owned();
+        let before =
+            browser.script("return document.querySelector('.lines ol').dataset.first").as_str().unwrap().to_owned();
         browser.click(".lines a[data-earlier]");
         eventually("earlier lines", || {
             let first = browser.script("return document.querySelector('.lines ol').dataset.first");

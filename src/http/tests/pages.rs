@@ -9,7 +9,8 @@ use xene_schemas::{
 use super::*;
 
 /// Everything that a browser would obey if it were not text.
-const HOSTILE: &str = "<img src=x onerror=alert(1)>\"'&</td><script>alert(2)</script>\u{202e}gnp.exe\u{1b}[31m\u{1b}]0;t\u{7}";
+const HOSTILE: &str =
+    "<img src=x onerror=alert(1)>\"'&</td><script>alert(2)</script>\u{202e}gnp.exe\u{1b}[31m\u{1b}]0;t\u{7}";
 
 impl World {
     /// The cookie of somebody who signed in.
@@ -40,10 +41,15 @@ impl World {
     }
 
     /// A form's token, as a page of this session has it.
-    async fn token(&self, cookie: &str) -> String {
+    async fn form_token(&self, cookie: &str) -> String {
         let (_, page) = self.page("/source", cookie).await;
         let (_, rest) = page.split_once("name=\"form-token\" value=\"").unwrap();
         rest.split_once('"').unwrap().0.to_owned()
+    }
+
+    /// What the audit log holds.
+    fn audited(&self) -> String {
+        std::fs::read_to_string(&self.audit).unwrap()
     }
 
     fn put(&self, mut run: Run) {
@@ -102,8 +108,15 @@ fn failed_run(n: u128) -> Run {
 }
 
 const PAGES: &[&str] = &[
-    "/", "/workflows", "/workflows/w", "/workflows/w/build/start", "/workflows/w/slow/start", "/runs", "/agents",
-    "/events", "/source",
+    "/",
+    "/workflows",
+    "/workflows/w",
+    "/workflows/w/build/start",
+    "/workflows/w/slow/start",
+    "/runs",
+    "/agents",
+    "/events",
+    "/source",
 ];
 
 #[tokio::test]
@@ -152,9 +165,18 @@ async fn every_page_opens_and_nothing_in_it_acts() {
         ] {
             assert_eq!(headers[name], value, "{path}");
         }
-        for forbidden in
-            ["<img", "<script>", " style=", "<style", " onerror=alert(1)>", "\u{202e}", "\u{1b}", "\"http://", "\"https://", "javascript:"]
-        {
+        for forbidden in [
+            "<img",
+            "<script>",
+            " style=",
+            "<style",
+            " onerror=alert(1)>",
+            "\u{202e}",
+            "\u{1b}",
+            "\"http://",
+            "\"https://",
+            "javascript:",
+        ] {
             assert!(!page.contains(forbidden), "{path} has {forbidden:?}: {page}");
         }
     }
@@ -188,7 +210,9 @@ async fn empty_pages_say_what_to_do_next() {
         assert_eq!(status, 200);
         assert!(page.contains(told), "{path} {told}: {page}");
     }
-    for path in ["/workflows/absent", "/runs/01h00000000000000000000000", "/runs/x", "/agents/absent", "/workflows/w/x/start"] {
+    for path in
+        ["/workflows/absent", "/runs/01h00000000000000000000000", "/runs/x", "/agents/absent", "/workflows/w/x/start"]
+    {
         let (status, page) = world.page(path, &cookie).await;
         assert_eq!(status, 404, "{path}");
         assert!(page.contains("role=\"alert\"") && page.contains("<nav"), "{page}");
@@ -230,7 +254,7 @@ async fn a_session_is_a_cookie_that_only_pages_take() {
     assert_eq!(world.page("/runs", cookie).await.0, 200);
     let api = world.ask("GET", "/api/v1/runs", &[("cookie", cookie)], "").await;
     assert_eq!(api.status(), 401, "the API takes tokens alone");
-    let token = world.token(cookie).await;
+    let token = world.form_token(cookie).await;
     let out = world.form("/sign-out", cookie, &[("form-token", &token)]).await;
     assert!(out.headers()["set-cookie"].to_str().unwrap().contains("Max-Age=0"));
     assert_eq!(world.page("/runs", cookie).await.0, 303, "it is over for the server too");
@@ -242,7 +266,8 @@ async fn a_session_is_a_cookie_that_only_pages_take() {
 #[tokio::test]
 async fn a_link_signs_in_once() {
     let world = World::new();
-    let (status, made) = read(world.ask("POST", "/api/v1/sign-in-codes", &[("authorization", "Bearer s3cret")], "").await).await;
+    let (status, made) =
+        read(world.ask("POST", "/api/v1/sign-in-codes", &[("authorization", "Bearer s3cret")], "").await).await;
     assert_eq!((status, &made["kind"], &made["expiresIn"]), (201, &json!("SignInCode"), &json!("10m")));
     let code = made["code"].as_str().unwrap();
     assert_eq!(made["link"], format!("/sign-in#{code}"), "what follows the # is never sent");
@@ -260,7 +285,7 @@ async fn forms_act_only_from_pages_of_their_session() {
     let name = run.metadata.name;
     world.put(run);
     let (cookie, other) = (world.signed_in().await, world.signed_in().await);
-    let (token, others) = (world.token(&cookie).await, world.token(&other).await);
+    let (token, others) = (world.form_token(&cookie).await, world.form_token(&other).await);
     assert_ne!(token, others);
     let path = format!("/runs/{name}/rerun");
     let own = ("sec-fetch-site", "same-origin");
@@ -282,10 +307,47 @@ async fn forms_act_only_from_pages_of_their_session() {
     assert_eq!(world.ask("GET", &path, &[("cookie", &cookie)], "").await.status(), 405, "no address acts");
     let foreign = world.form_from("/sign-in", "", &[("secret", ADMIN)], &[("sec-fetch-site", "cross-site")]).await;
     assert_eq!(foreign.status(), 403, "nobody is signed in by another site");
-    assert!(world.asked.lock().unwrap().is_empty(), "nothing of this was done");
-    let done = world.form_from(&path, &cookie, &[("form-token", &token)], &[own, ("origin", "http://localhost:7420")]).await;
+    let asked = || world.asked.lock().unwrap().len();
+    assert_eq!(asked(), 0, "nothing of this was done");
+    let done =
+        world.form_from(&path, &cookie, &[("form-token", &token)], &[own, ("origin", "http://localhost:7420")]).await;
     assert_eq!(done.status(), 303);
-    assert_eq!(world.asked.lock().unwrap().len(), 1);
+    assert_eq!(asked(), 1);
+}
+
+#[tokio::test]
+async fn a_session_may_and_sees_what_its_token_does_and_ends_with_it() {
+    let world = World::new();
+    seed(&world.store, "secret");
+    let run = failed_run(1);
+    let name = run.metadata.name;
+    world.put(run);
+    let hidden = row(&"secret/build".parse().unwrap(), run_name(2), None, RunPhase::Success).run;
+    let hidden_name = hidden.metadata.name;
+    world.put(hidden);
+    let token = world.token(&json!({"role": "viewer", "name": "ada", "scope": ["w"]})).await;
+    let response = world.form("/sign-in", "", &[("secret", &token)]).await;
+    assert_eq!(response.status(), 303);
+    let cookie = response.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
+    for path in PAGES.iter().filter(|path| !path.ends_with("/start")) {
+        let (status, page) = world.page(path, &cookie).await;
+        assert_eq!(status, 200, "{path}: {page}");
+        assert!(!page.contains("secret/") && !page.contains(&hidden_name.to_string()), "{path}: {page}");
+        assert!(!page.contains("/start\""), "{path} offers nothing: {page}");
+    }
+    assert_eq!(world.page("/workflows/secret", &cookie).await.0, 404);
+    for path in ["", "/log.txt", "/log/1", "/artifacts/t/x"] {
+        assert_eq!(world.page(&format!("/runs/{hidden_name}{path}"), &cookie).await.0, 404, "{path}");
+    }
+    let (status, page) = world.page(&format!("/runs/{name}"), &cookie).await;
+    assert!(status == 200 && page.contains(">ada<") && !page.contains("Run again"), "{page}");
+    let form = world.form_token(&cookie).await;
+    let refused = world.form(&format!("/runs/{name}/rerun"), &cookie, &[("form-token", &form)]).await;
+    assert_eq!(refused.status(), 403);
+    let told = world.audited();
+    assert!(told.contains(r#""actor":"ada""#) && told.contains("/rerun"), "{told}");
+    world.ask("POST", "/api/v1/tokens/ada/revoke", &[("authorization", "Bearer s3cret")], "").await;
+    assert_eq!(world.page("/runs", &cookie).await.0, 303, "its token is refused by now");
 }
 
 #[tokio::test]
@@ -301,11 +363,13 @@ async fn runs_are_started_and_steered_by_forms() {
         decided_at: None,
     };
     run.status.phase = RunPhase::Running;
-    run.status.tasks.insert("ship".to_owned(), TaskStatus { approval: Some(approval), ..task(TaskPhase::NotExecuted, &[]) });
+    run.status
+        .tasks
+        .insert("ship".to_owned(), TaskStatus { approval: Some(approval), ..task(TaskPhase::NotExecuted, &[]) });
     let name = run.metadata.name;
     world.put(run);
     let cookie = world.signed_in().await;
-    let token = world.token(&cookie).await;
+    let token = world.form_token(&cookie).await;
     let token = ("form-token", token.as_str());
     let (_, form) = world.page("/workflows/w/slow/start", &cookie).await;
     assert!(form.contains("name=\"param.level\" type=\"number\" step=\"1\" value=\"3\""), "{form}");
@@ -359,7 +423,12 @@ async fn a_run_is_followed_as_it_goes() {
     assert_eq!(response.headers()["content-type"], "text/event-stream");
     let mut body = response.into_body();
     let first = String::from_utf8(chunk(&mut body).await.unwrap().to_vec()).unwrap();
-    for told in ["event: region\ndata: {\"id\":\"r-head\"", "\"id\":\"r-tasks\"", "event: section\ndata: {\"id\":\"log-4\"", "event: log\ndata: {\"section\":4,\"first\":1,\"next\":2"] {
+    for told in [
+        "event: region\ndata: {\"id\":\"r-head\"",
+        "\"id\":\"r-tasks\"",
+        "event: section\ndata: {\"id\":\"log-4\"",
+        "event: log\ndata: {\"section\":4,\"first\":1,\"next\":2",
+    ] {
         assert!(first.contains(told), "{told}: {first}");
     }
     world.print(name, length, RecordKind::Stdout, 4, b"two <b>\nhalf").await;
@@ -380,7 +449,7 @@ async fn a_run_is_followed_as_it_goes() {
 async fn a_live_page_ends_with_its_session() {
     let world = World::new();
     let cookie = world.signed_in().await;
-    let token = world.token(&cookie).await;
+    let token = world.form_token(&cookie).await;
     let mut body = world.ask("GET", "/live?page=/runs", &[("cookie", &cookie)], "").await.into_body();
     assert!(chunk(&mut body).await.is_some());
     world.form("/sign-out", &cookie, &[("form-token", &token)]).await;

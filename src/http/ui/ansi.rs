@@ -285,10 +285,7 @@ mod tests {
         write_line(b"\x1b[31mone", &mut style, &mut out);
         write_line(b"two\x1b]0;never ended", &mut style, &mut out);
         write_line(b"three\x1b[m", &mut style, &mut out);
-        assert_eq!(
-            out,
-            "<span class=\"f1\">one</span><span class=\"f1\">two</span><span class=\"f1\">three</span>"
-        );
+        assert_eq!(out, "<span class=\"f1\">one</span><span class=\"f1\">two</span><span class=\"f1\">three</span>");
         assert_eq!(style, Style::default());
         assert_eq!(plain(b"\x1b[31ma\x1b[0mb\tc\x07"), "ab\tc");
     }

@@ -138,7 +138,9 @@ fn layout(nodes: &[Node]) -> Layout {
     let mut edges: Vec<(usize, usize)> = nodes
         .iter()
         .enumerate()
-        .flat_map(|(to, node)| node.after.iter().filter_map(|name| index.get(name.as_str())).map(move |from| (*from, to)))
+        .flat_map(|(to, node)| {
+            node.after.iter().filter_map(|name| index.get(name.as_str())).map(move |from| (*from, to))
+        })
         .filter(|(from, to)| from != to)
         .collect();
     edges.sort_unstable();
@@ -260,8 +262,12 @@ mod tests {
 
     #[test]
     fn tasks_stand_right_of_what_they_wait_for() {
-        let mut nodes =
-            vec![node("fetch", &[]), node("build", &["fetch"]), node("lint", &["fetch"]), node("ship", &["build", "lint", "fetch"])];
+        let mut nodes = vec![
+            node("fetch", &[]),
+            node("build", &["fetch"]),
+            node("lint", &["fetch"]),
+            node("ship", &["build", "lint", "fetch"]),
+        ];
         nodes.push(Node { finally: true, ..node("sweep", &[]) });
         let layout = layout(&nodes);
         let layers: Vec<_> = layout.tasks.iter().map(|(layer, _)| *layer).collect();

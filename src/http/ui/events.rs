@@ -43,7 +43,9 @@ fn about(regarding: &str) -> Markup {
     let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '/');
     let path = match regarding.split_once('/') {
         Some(("workflow", name)) => Some(format!("/workflows/{name}")),
-        Some(("pipeline", name)) => name.split_once('/').map(|(workflow, pipeline)| format!("/workflows/{workflow}#pipeline-{pipeline}")),
+        Some(("pipeline", name)) => {
+            name.split_once('/').map(|(workflow, pipeline)| format!("/workflows/{workflow}#pipeline-{pipeline}"))
+        }
         Some(("run", name)) => Some(format!("/runs/{name}")),
         Some(("agent", name)) => Some(format!("/agents/{name}")),
         _ => (regarding == "source").then(|| "/source".to_owned()),

@@ -36,7 +36,8 @@ pub(super) fn plain(text: &str) -> Cow<'_, str> {
 
 /// A name as part of an element's id: letters, digits and hyphens stay.
 pub(super) fn slug(name: &str) -> String {
-    let kept = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c.to_string() } else { format!("_{:x}", u32::from(c)) };
+    let kept =
+        |c: char| if c.is_ascii_alphanumeric() || c == '-' { c.to_string() } else { format!("_{:x}", u32::from(c)) };
     name.chars().map(kept).collect()
 }
 
@@ -186,12 +187,19 @@ mod tests {
 
     #[test]
     fn durations_and_sizes_are_short() {
-        for (millis, expected) in
-            [(0, "0 ms"), (1_250, "1.2 s"), (59_000, "59 s"), (61_000, "1 min 1 s"), (7_260_000, "2 h 1 min"), (90_000_000, "1 d 1 h")]
-        {
+        for (millis, expected) in [
+            (0, "0 ms"),
+            (1_250, "1.2 s"),
+            (59_000, "59 s"),
+            (61_000, "1 min 1 s"),
+            (7_260_000, "2 h 1 min"),
+            (90_000_000, "1 d 1 h"),
+        ] {
             assert_eq!(duration(Duration::from_millis(millis)), expected);
         }
-        for (bytes, expected) in [(0, "0 B"), (1_023, "1023 B"), (1_536, "1.5 KiB"), (3 << 30, "3.0 GiB"), (u64::MAX, "16777216.0 TiB")] {
+        for (bytes, expected) in
+            [(0, "0 B"), (1_023, "1023 B"), (1_536, "1.5 KiB"), (3 << 30, "3.0 GiB"), (u64::MAX, "16777216.0 TiB")]
+        {
             assert_eq!(size(bytes), expected);
         }
     }

@@ -38,14 +38,21 @@ const GATHER_LIST: Duration = Duration::from_millis(500);
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// `GET /live?page=ADDRESS&log=SECTION.NEXT,…`.
-pub(super) async fn live(State(ui): State<Arc<Ui>>, Extension(session): Extension<Session>, mut query: Query) -> Response {
+pub(super) async fn live(
+    State(ui): State<Arc<Ui>>,
+    Extension(session): Extension<Session>,
+    mut query: Query,
+) -> Response {
     let address = query.take("page").and_then(|page| page.parse::<Uri>().ok());
     let Some(view) = address.as_ref().and_then(View::parse) else {
         return page::failed(Some(&session), &Failure::not_found());
     };
     let followed = query.take("log").map(|text| parse_followed(&text)).unwrap_or_default();
     if !query.into_pairs().is_empty() {
-        return page::failed(Some(&session), &Failure::new(StatusCode::BAD_REQUEST, "page and log are all that it takes"));
+        return page::failed(
+            Some(&session),
+            &Failure::new(StatusCode::BAD_REQUEST, "page and log are all that it takes"),
+        );
     }
     let client = ui.client(session.who.clone());
     stream("text/event-stream", move |sink| async move {
@@ -93,7 +100,8 @@ pub(super) async fn live(State(ui): State<Arc<Ui>>, Extension(session): Extensio
 
 /// Which sections are open, and the line that each wants next.
 fn parse_followed(text: &str) -> Vec<(u16, u64)> {
-    let parse = |part: &str| part.split_once('.').and_then(|(section, next)| Some((section.parse().ok()?, next.parse().ok()?)));
+    let parse =
+        |part: &str| part.split_once('.').and_then(|(section, next)| Some((section.parse().ok()?, next.parse().ok()?)));
     text.split(',').filter_map(parse).collect()
 }
 
@@ -159,7 +167,11 @@ impl Watch {
             let digest = digest(&markup);
             if self.sent.get(&id) != Some(&digest) {
                 let summary = log::summary(&run, &section).into_string();
-                write_event(text, "section", &json!({"id": id, "summary": summary, "wanted": wanted == Some(section.number), "html": markup.into_string()}));
+                write_event(
+                    text,
+                    "section",
+                    &json!({"id": id, "summary": summary, "wanted": wanted == Some(section.number), "html": markup.into_string()}),
+                );
                 self.sent.insert(id, digest);
             }
         }

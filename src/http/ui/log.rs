@@ -27,7 +27,8 @@ use crate::http::{artifacts, logs, query::Query};
 /// The section that a reader most likely wants: of what failed first, else of what runs, else the last.
 pub(super) fn of_interest(run: &Run, sections: &[Section]) -> Option<u16> {
     let with = |wanted: TaskPhase| {
-        let found = sections.iter().filter(move |section| step_of(run, section).is_some_and(|step| step.phase == wanted));
+        let found =
+            sections.iter().filter(move |section| step_of(run, section).is_some_and(|step| step.phase == wanted));
         found.map(|section| section.number)
     };
     // A step that was tried again failed in its last attempt.
@@ -49,7 +50,8 @@ fn step_of<'r>(run: &'r Run, section: &Section) -> Option<&'r StepStatus> {
 
 /// What stands above a section, open or not.
 pub(super) fn summary(run: &Run, section: &Section) -> Markup {
-    let attempts = section.head.as_ref().and_then(|head| run.status.tasks.get(&head.task)).map_or(0, |task| task.attempt);
+    let attempts =
+        section.head.as_ref().and_then(|head| run.status.tasks.get(&head.task)).map_or(0, |task| task.attempt);
     html! {
         @match &section.head {
             Some(head) => {
@@ -151,7 +153,7 @@ pub(super) async fn download(
     if let Err(failure) = may_read(&ui, &session, &run).await {
         return page::failed(Some(&session), &failure);
     }
-    saved(logs::logs(State(ui.api.clone()), Path(run), query).await.into_response())
+    saved(logs::logs(State(ui.api.clone()), session.who.clone(), Path(run), query).await.into_response())
 }
 
 /// `GET /runs/RUN/artifacts/TASK/PATH`: never shown, always saved.

@@ -40,12 +40,7 @@ pub(super) async fn render(client: &Client) -> Result<Page, Failure> {
 }
 
 /// What a person should look at, worst first; or that there is nothing.
-fn health(
-    source: Option<&Source>,
-    controller: &Controller,
-    agents: &[Agent],
-    pipelines: &[PipelineObject],
-) -> Markup {
+fn health(source: Option<&Source>, controller: &Controller, agents: &[Agent], pipelines: &[PipelineObject]) -> Markup {
     let mut concerns: Vec<Markup> = Vec::new();
     if let Some(breaker) = &controller.status.breaker {
         concerns.push(html! { (plain(&breaker.message)) });
@@ -66,7 +61,8 @@ fn health(
     }
     let away = agents.iter().filter(|agent| agent.status.phase == AgentPhase::Disconnected);
     concerns.extend(away.map(|agent| html! { "Agent " (agent_link(&agent.metadata.name)) " is disconnected." }));
-    let homeless = pipelines.iter().filter(|p| p.status.phase == PipelinePhase::NotScheduled && p.status.suspension.is_none());
+    let homeless =
+        pipelines.iter().filter(|p| p.status.phase == PipelinePhase::NotScheduled && p.status.suspension.is_none());
     concerns.extend(homeless.take(SHOWN).map(|pipeline| {
         html! {
             (pipeline_link(&pipeline.metadata.name)) " is not scheduled"

@@ -17,7 +17,10 @@ use super::{
     Ui,
     client::{Client, Failure},
     dag::{self, Node},
-    html::{agent_link, between, fact, phase, pipeline_link, plain, revision, run_link, run_phase, size, slug, time, took, trigger},
+    html::{
+        agent_link, between, fact, phase, pipeline_link, plain, revision, run_link, run_phase, size, slug, time, took,
+        trigger,
+    },
     lines::{self, Section},
     log,
     page::{Page, Pairs, param, token},
@@ -79,7 +82,10 @@ fn head(run: &Run, session: &Session, sections: &[Section]) -> Markup {
     };
     let may_act = session.who.role >= Role::Operator;
     let waiting = status.tasks.iter().filter_map(|(task, of)| {
-        of.approval.as_ref().filter(|approval| approval.approved.is_none() && of.phase == TaskPhase::NotExecuted).map(|approval| (task, approval))
+        of.approval
+            .as_ref()
+            .filter(|approval| approval.approved.is_none() && of.phase == TaskPhase::NotExecuted)
+            .map(|approval| (task, approval))
     });
     html! {
         p.state {
@@ -141,7 +147,10 @@ fn ending(step: &StepStatus) -> Markup {
 
 /// Leads to the log of a step's last attempt, if there is one yet.
 fn log_link(sections: &[Section], task: &str, step: &str, label: &str) -> Markup {
-    let found = sections.iter().rev().find(|section| section.head.as_ref().is_some_and(|head| head.task == task && head.step == step));
+    let found = sections
+        .iter()
+        .rev()
+        .find(|section| section.head.as_ref().is_some_and(|head| head.task == task && head.step == step));
     html! {
         @if let Some(section) = found {
             a href={ "?log=" (section.number) "#log-" (section.number) } data-open=(section.number) { (label) span.hidden { " of step " (plain(step)) " of " (plain(task)) } }
@@ -208,7 +217,6 @@ fn tasks(run: &Run, sections: &[Section], now: Timestamp) -> Markup {
         }
     }
 }
-
 
 fn task_phase(task: &TaskStatus) -> Markup {
     html! {

@@ -136,8 +136,9 @@ impl Sessions {
 
 /// A code, as the API gives it.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
-struct NewCode {
+pub(in crate::http) struct NewCode {
     code: String,
     /// The path and fragment of a link that signs in.
     link: String,
@@ -195,7 +196,6 @@ fn random() -> Result<String, NoRandom> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
 
     fn at(seconds: u64) -> BootTime {
         BootTime::from_nanos(seconds * 1_000_000_000)

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
+    Extension,
     extract::{Form, Request, State},
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     middleware::Next,
@@ -19,6 +20,7 @@ use super::{
     session::form_token,
 };
 use crate::http::{
+    audit::{self, Peer},
     identity::{self, Identity},
     query::Query,
 };
@@ -38,7 +40,7 @@ pub(super) struct Session {
 impl Session {
     /// True until it ends.
     pub(super) fn is_on(&self, ui: &Ui) -> bool {
-        ui.api.config.sessions.holds(&self.cookie, clock::now().boot)
+        ui.api.config.sessions.holds(&self.cookie, clock::now().boot) && self.who.holds(&ui.api)
     }
 }
 
@@ -58,8 +60,9 @@ pub(super) async fn require_session(State(ui): State<Arc<Ui>>, mut request: Requ
     }
     match session {
         Some(session) => {
+            let who = session.who.clone();
             request.extensions_mut().insert(session);
-            next.run(request).await
+            audit::by(who, next.run(request).await)
         }
         None if request.method() != Method::GET => see_other("/sign-in", None),
         None if request.uri().path() == "/live" => StatusCode::UNAUTHORIZED.into_response(),
@@ -77,6 +80,8 @@ async fn session_of(ui: &Ui, headers: &HeaderMap) -> Option<Session> {
     let name = cookie_name(ui, headers);
     let cookie = cookies(headers).find(|(found, _)| *found == name)?.1.to_owned();
     let who = ui.api.config.sessions.find(&cookie, clock::now().boot)?;
+    // A token that is refused by now takes the sessions along that began with it.
+    let who = Some(who).filter(|who| who.holds(&ui.api))?;
     Some(Session { who, form_token: form_token(&cookie), cookie })
 }
 
@@ -154,7 +159,12 @@ fn ask(next: &str, refused: Option<&str>) -> Response {
 }
 
 /// Begins a session for who shows a token, or a code that was not used yet.
-pub(super) async fn sign_in(State(ui): State<Arc<Ui>>, headers: HeaderMap, Form(fields): Fields) -> Response {
+pub(super) async fn sign_in(
+    State(ui): State<Arc<Ui>>,
+    peer: Option<Extension<Peer>>,
+    headers: HeaderMap,
+    Form(fields): Fields,
+) -> Response {
     if !is_same_origin(&headers) {
         return page::failed(None, &foreign());
     }
@@ -166,20 +176,25 @@ pub(super) async fn sign_in(State(ui): State<Arc<Ui>>, headers: HeaderMap, Form(
     let sessions = &ui.api.config.sessions;
     let who = match sessions.redeem(secret, now) {
         Some(who) => Some(who),
-        None => identity::of_token(&ui.api, secret),
+        // That the store can't be read is in the log; here nobody can be let in either way.
+        None => identity::of_token(&ui.api, secret).ok().flatten(),
     };
     let Some(who) = who else {
+        if peer.is_some_and(|Extension(Peer(address))| !ui.api.guesses.count(address.ip(), now)) {
+            let many = Failure::new(StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens came from your address");
+            return page::failed(None, &Failure { hint: Some("Try again in a minute.".to_owned()), ..many });
+        }
         return ask(&next, Some("This token or code is not valid. A code works once, and for ten minutes."));
     };
-    match sessions.begin(who, now) {
-        Ok(cookie) => see_other(&next, Some(&set_cookie(&ui, &headers, &cookie))),
+    match sessions.begin(who.clone(), now) {
+        Ok(cookie) => audit::by(who, see_other(&next, Some(&set_cookie(&ui, &headers, &cookie)))),
         Err(error) => page::failed(None, &Failure::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
     }
 }
 
 pub(super) async fn sign_out(
     State(ui): State<Arc<Ui>>,
-    axum::Extension(session): axum::Extension<Session>,
+    Extension(session): Extension<Session>,
     headers: HeaderMap,
     Form(fields): Fields,
 ) -> Response {
@@ -212,7 +227,9 @@ pub(super) fn see_other(to: &str, cookie: Option<&str>) -> Response {
     let mut response = StatusCode::SEE_OTHER.into_response();
     let headers = response.headers_mut();
     headers.insert(header::LOCATION, HeaderValue::from_str(to).unwrap_or(HeaderValue::from_static("/")));
-    headers.extend(cookie.and_then(|cookie| HeaderValue::from_str(cookie).ok()).map(|cookie| (header::SET_COOKIE, cookie)));
+    headers.extend(
+        cookie.and_then(|cookie| HeaderValue::from_str(cookie).ok()).map(|cookie| (header::SET_COOKIE, cookie)),
+    );
     response
 }
 

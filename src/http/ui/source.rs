@@ -12,7 +12,10 @@ use super::{
 pub(super) async fn render(client: &Client) -> Result<Page, Failure> {
     let page = Page::new("Source");
     let Some(Source { status }) = client.find::<Source>("/api/v1/source").await? else {
-        return Ok(page.live("summary", empty("The source has not been looked at yet.", html! { "This page changes by itself once it was." })));
+        return Ok(page.live(
+            "summary",
+            empty("The source has not been looked at yet.", html! { "This page changes by itself once it was." }),
+        ));
     };
     let conditions = html! {
         h2 { "Conditions" }
@@ -27,7 +30,10 @@ pub(super) async fn render(client: &Client) -> Result<Page, Failure> {
             } } }
         } }
     };
-    Ok(page.live("summary", summary(&status)).live("problems", html! { h2 { "Problems" } (problems(&status)) }).live("conditions", conditions))
+    Ok(page
+        .live("summary", summary(&status))
+        .live("problems", html! { h2 { "Problems" } (problems(&status)) })
+        .live("conditions", conditions))
 }
 
 /// What is in effect, and since when.

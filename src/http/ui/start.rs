@@ -89,7 +89,11 @@ pub(super) async fn start(
 }
 
 /// The params that a run takes: the workflow's, overlaid by the pipeline's.
-async fn params(client: &Client, workflow: &str, pipeline: &str) -> Result<(PipelineKey, Vec<(String, Param)>), Failure> {
+async fn params(
+    client: &Client,
+    workflow: &str,
+    pipeline: &str,
+) -> Result<(PipelineKey, Vec<(String, Param)>), Failure> {
     let (workflow, pipeline) = (query_value(workflow), query_value(pipeline));
     let of_pipeline: PipelineObject = client.get(&format!("/api/v1/pipelines/{workflow}/{pipeline}")).await?;
     let of_workflow: WorkflowObject = client.get(&format!("/api/v1/workflows/{workflow}")).await?;
@@ -116,7 +120,8 @@ fn start_page(
             p { button.primary type="submit" { "Start" } " " a href={ "/workflows/" (key.workflow) } { "Back" } }
         }
     };
-    let heading = html! { p.crumbs { a href={ "/workflows/" (key.workflow) } { (key.workflow) } } h1 { "Start " (key) } };
+    let heading =
+        html! { p.crumbs { a href={ "/workflows/" (key.workflow) } { (key.workflow) } } h1 { "Start " (key) } };
     Page { heading: Some(heading), ..Page::new(format!("Start {key}")) }.still("form", body)
 }
 
