@@ -41,8 +41,10 @@ use crate::{
     driver::{Closed, Driver, DriverError, Handle, Shells},
     http::{
         self,
+        audit::AuditLog,
         auth::{AdminToken, HookSecret},
     },
+    metrics::Counters,
     session::{
         Append, Listener, ListenerConfig, ListenerError, LogSink, MayStore, Sessions,
         pki::{AGENT_LIFE, Pki, PkiError},
@@ -99,6 +101,10 @@ pub struct Options {
     pub pause_margin: Duration,
     /// The smallest L that a pipeline may ask for.
     pub min_autonomy: Duration,
+    /// True if `/metrics` asks nobody who they are.
+    pub metrics_public: bool,
+    /// Where it is written who changed what.
+    pub audit_log: Option<PathBuf>,
     /// Names that HTTP answers to, beside `localhost` and literal addresses.
     pub hosts: Vec<String>,
 }
@@ -170,6 +176,8 @@ pub struct Controller {
     pub quic: SocketAddr,
     /// The admin's token, as in the file.
     pub admin_token: String,
+    /// Who is signed in to the UI.
+    pub signed_in: http::ui::session::Sessions,
     /// What the source is.
     pub source: SourceOrigin,
     pki: Arc<Pki>,
@@ -198,6 +206,11 @@ impl Controller {
             TcpListener::bind(options.http).map_err(|source| StartError::Http { address: options.http, source })?;
         let tls = options.tls.as_ref().map(|(chain, key)| http::tls::config(chain, key)).transpose()?;
         let admin_token = admin_token(&options.data_dir)?;
+        let audit = options.audit_log.map(|path| {
+            let what = format!("the audit log {}", path.display());
+            AuditLog::open(path).map_err(|source| StartError::System { what, source })
+        });
+        let audit = audit.transpose()?;
         match (options.init, Store::exists(&options.data_dir)) {
             (Init::Auto, false) if Pki::exists(&options.data_dir.join("pki")) => {
                 return Err(StartError::StoreLost(options.data_dir));
@@ -244,7 +257,7 @@ impl Controller {
         let driver = tokio::spawn(driver.run(stopped));
         let sweeper = tokio::spawn(sweep_daily(store.clone(), files.clone()));
 
-        let sink = Sink { store, logs };
+        let sink = Sink { store, logs, counters: handle.counters().clone() };
         let listener = Listener::bind(
             &ListenerConfig::new(options.quic),
             Arc::clone(&pki),
@@ -261,6 +274,7 @@ impl Controller {
         let http = socket.local_addr().map_err(|source| StartError::Http { address: options.http, source })?;
         let (syncing, announcing) = (worker.clone(), worker.clone());
         let (stop_http, stopping) = watch::channel(false);
+        let sessions_of_ui = http::ui::session::Sessions::new(tls.is_some());
         let router = http::router(
             handle.clone(),
             http::Config {
@@ -276,6 +290,9 @@ impl Controller {
                 announce: Arc::new(move |commit| announcing.announce(commit)),
                 browser,
                 limits,
+                sessions: sessions_of_ui.clone(),
+                audit,
+                metrics_public: options.metrics_public,
                 stopping: stopping.clone(),
             },
         );
@@ -285,6 +302,7 @@ impl Controller {
             http,
             quic,
             admin_token,
+            signed_in: sessions_of_ui,
             source: origin,
             pki,
             listener,
@@ -490,6 +508,7 @@ async fn sweep_files(store: &Store, files: &ContentStore, grace: Duration) {
 struct Sink {
     store: Store,
     logs: LogStore,
+    counters: Arc<Counters>,
 }
 
 impl LogSink for Sink {
@@ -534,6 +553,7 @@ impl LogSink for Sink {
     }
 
     async fn append(&self, run: RunName, offset: u64, bytes: Bytes) -> io::Result<()> {
+        self.counters.count_log(bytes.len());
         self.logs.append(run, offset, bytes).await.map(drop).map_err(io::Error::other)
     }
 

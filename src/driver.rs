@@ -27,6 +27,7 @@ use crate::{
         event::{Answer, Command, Effect, Effects, Event, Refusal, RequestId},
         rows::Loaded,
     },
+    metrics::Counters,
     session::{Sessions, pki::Pki},
     store::{Committed, Store, StoreError, logs::LogStore},
 };
@@ -45,6 +46,7 @@ pub struct Handle {
     requests: Arc<AtomicU64>,
     store: Store,
     logs: LogStore,
+    counters: Arc<Counters>,
 }
 
 /// The controller is shutting down and takes no more.
@@ -117,6 +119,11 @@ impl Handle {
         &self.store
     }
 
+    /// What has been counted.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
     /// The logs.
     pub fn logs(&self) -> &LogStore {
         &self.logs
@@ -150,6 +157,7 @@ pub enum DriverError {
 /// The loop: owns the machine, takes one input after the other, and never waits for the disk.
 #[derive(Debug)]
 pub struct Driver {
+    counters: Arc<Counters>,
     controller: Controller,
     shells: Shells,
     inputs: mpsc::Receiver<Input>,
@@ -178,11 +186,18 @@ impl Driver {
     /// # Errors
     /// If the system gives no timer.
     pub fn new(shells: Shells, config: Config, loaded: Loaded) -> Result<(Self, Handle), DriverError> {
+        let counters = Arc::new(Counters::new(&loaded.active_runs));
         let (controller, effects) = Controller::new(clock::now(), config, loaded);
         let (sender, inputs) = mpsc::channel(INPUTS);
-        let handle =
-            Handle { inputs: sender, requests: Arc::default(), store: shells.store.clone(), logs: shells.logs.clone() };
+        let handle = Handle {
+            inputs: sender,
+            requests: Arc::default(),
+            store: shells.store.clone(),
+            logs: shells.logs.clone(),
+            counters: counters.clone(),
+        };
         let mut driver = Self {
+            counters,
             controller,
             shells,
             inputs,
@@ -262,6 +277,7 @@ impl Driver {
             }
             return;
         }
+        self.counters.count(&commit);
         self.trim.worked(commit.len());
         let number = self.commits.push(then, false);
         let done = self.committed.0.clone();
@@ -355,20 +371,39 @@ impl Driver {
 
 #[cfg(test)]
 impl Handle {
-    /// A handle without a machine, for tests: `answer` takes its commands, all else is dropped.
+    /// A handle to an empty machine, for tests: `answer` takes its commands, events are dropped.
     pub(crate) fn for_tests(
         store: Store,
         logs: LogStore,
         mut answer: impl FnMut(Command) -> Result<Answer, Refusal> + Send + 'static,
     ) -> Self {
         let (inputs, mut asked) = mpsc::channel(INPUTS);
+        let config = Config {
+            pause_margin: std::time::Duration::from_secs(60),
+            min_autonomy: std::time::Duration::from_secs(30),
+            nonce: 1,
+            software: "0".into(),
+            store_id: "test".into(),
+            source: crate::decide::desired::SourceOrigin {
+                kind: xene_schemas::source::SourceKind::Git,
+                url: "test".into(),
+                branch: None,
+                path: None,
+            },
+            recover: false,
+            #[cfg(feature = "mutants")]
+            mutant: None,
+        };
+        let (machine, _) = Controller::new(clock::now(), config, Loaded::default());
         tokio::spawn(async move {
             while let Some(input) = asked.recv().await {
-                if let Input::Ask(_, command, reply) = input {
-                    drop(reply.send(answer(command)));
+                match input {
+                    Input::Ask(_, command, reply) => drop(reply.send(answer(command))),
+                    Input::View(look) => look(&machine, clock::now()),
+                    Input::Event(..) => {}
                 }
             }
         });
-        Self { inputs, requests: Arc::default(), store, logs }
+        Self { inputs, requests: Arc::default(), store, logs, counters: Arc::default() }
     }
 }

@@ -82,6 +82,7 @@ fn side(what: String, snapshot: &Snapshot) -> PlanSide {
 
 /// A snapshot on its way to a controller, which plans it.
 #[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Upload {
     /// What it is, for people.
@@ -108,6 +109,7 @@ pub struct Upload {
 
 /// A file on its way to a controller.
 #[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct UploadedFile {
     /// Its content, if it is text.

@@ -11,6 +11,7 @@ use crate::{
 
 /// One agent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Agent {
     /// Its name and labels.
@@ -21,6 +22,7 @@ pub struct Agent {
 
 /// An agent's name and labels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct AgentMeta {
     /// From its certificate.
@@ -31,6 +33,7 @@ pub struct AgentMeta {
 
 /// How an agent goes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct AgentStatus {
     /// The phase.
@@ -46,9 +49,11 @@ pub struct AgentStatus {
     pub busy: u32,
     /// When it was last heard.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::run::TimeText>"))]
     pub last_seen: Option<Timestamp>,
     /// Until when it may start runs by itself, at the latest; absent with `Forever` alone.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::run::TimeText>"))]
     pub lease_until: Option<Timestamp>,
     /// What it owns.
     pub pipelines: Vec<PipelineKey>,

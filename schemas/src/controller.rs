@@ -7,6 +7,7 @@ use crate::{meta::AgentName, run::millis};
 
 /// The controller.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Controller {
     /// How it goes.
@@ -15,6 +16,7 @@ pub struct Controller {
 
 /// How a controller goes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ControllerStatus {
     /// Of its binary.
@@ -32,24 +34,29 @@ pub struct ControllerStatus {
 
 /// Planned downtime: agents go on alone until it is over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Pause {
     /// Who said so.
     pub by: String,
     /// When.
     #[serde(with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::run::TimeText"))]
     pub since: Timestamp,
     /// When it ends by itself.
     #[serde(with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::run::TimeText"))]
     pub until: Timestamp,
 }
 
 /// Most agents fell silent at once: nothing is taken from them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Breaker {
     /// Since when.
     #[serde(with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::run::TimeText"))]
     pub since: Timestamp,
     /// Those that are silent still.
     pub agents: Vec<AgentName>,

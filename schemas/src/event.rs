@@ -7,12 +7,14 @@ use crate::run::millis;
 
 /// Something that happened to an object. Written on transitions only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Event {
     /// Its place in the order of all events; the store numbers them.
     pub id: u64,
     /// When.
     #[serde(with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::run::TimeText"))]
     pub at: Timestamp,
     /// `Normal` or `Warning`.
     #[serde(rename = "type")]
@@ -27,6 +29,7 @@ pub struct Event {
 
 /// Whether a person should look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum EventType {
     /// No.
     Normal,

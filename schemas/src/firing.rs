@@ -11,6 +11,7 @@ use crate::{
 
 /// One row of the firing ledger: a due time and its end. Rows without a run may stand for several due times.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Firing {
     /// Its name.
@@ -21,9 +22,11 @@ pub struct Firing {
     pub trigger: Name,
     /// The due time; of several, the first.
     #[serde(with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::run::TimeText"))]
     pub scheduled_time: Timestamp,
     /// The row stands for all due times up to this instant that have no row of their own.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::run::TimeText>"))]
     pub until: Option<Timestamp>,
     /// How many they are, if somebody counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -45,6 +48,7 @@ pub struct Firing {
 
 /// A firing's name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct FiringMeta {
     /// `TRIGGER@TIME`: unique within its pipeline, and what `after` takes.
@@ -53,6 +57,7 @@ pub struct FiringMeta {
 
 /// What became of a due time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Outcome {
     /// It made a run.
     Fired,

@@ -4,13 +4,13 @@
 //!
 //! - the YAML objects of `xene/v1` ([`workflow`], [`trigger`], [`pipeline`], [`task`], [`step`], …, [`workflow_test`]): a new
 //!   field is a new feature of the language, an unknown field is an error;
-//! - the records that the API shows ([`run`], [`agent`], [`controller`], [`source`], [`event`], [`firing`], [`object`], [`plan`],
-//!   [`suspension`], [`why`]): fields are only
-//!   added, absent means absent;
+//! - the records that the API shows ([`run`], [`access`], [`agent`], [`controller`], [`source`], [`event`], [`firing`],
+//!   [`object`], [`plan`], [`suspension`], [`why`]): fields are only added, absent means absent;
 //! - the messages between controller and agent ([`wire`]): tags are never reused, unknown ones survive.
 //!
 //! No I/O, no async, no clock and no random source: times and ids come in as arguments.
 
+pub mod access;
 pub mod agent;
 pub mod connector;
 pub mod controller;

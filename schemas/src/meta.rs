@@ -81,6 +81,35 @@ impl Borrow<str> for Name {
     }
 }
 
+/// Types that are written as text.
+#[cfg(feature = "schema")]
+macro_rules! text_schema {
+    ($name:ident) => {
+        impl schemars::JsonSchema for $name {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({"type": "string"})
+            }
+        }
+    };
+}
+
+#[cfg(feature = "schema")]
+text_schema!(PipelineKey);
+#[cfg(feature = "schema")]
+text_schema!(RunName);
+#[cfg(feature = "schema")]
+text_schema!(SpecHash);
+#[cfg(feature = "schema")]
+text_schema!(FileHash);
+
 #[cfg(feature = "schema")]
 impl schemars::JsonSchema for Name {
     fn schema_name() -> std::borrow::Cow<'static, str> {
@@ -319,6 +348,7 @@ fn hash_bytes(text: &str) -> Result<[u8; 32], NameError> {
 
 /// What a source stood at: a commit's object id in hex, or in directory mode a content hash of the files.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct Revision(pub String);
 
@@ -330,6 +360,7 @@ impl fmt::Display for Revision {
 
 /// How often an object's spec has changed; the first is 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct Generation(pub u64);
 
@@ -338,6 +369,7 @@ pub struct Generation(pub u64);
 ///
 /// Invariant: of one pipeline it only rises, on agents and in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct Epoch(pub u64);
 

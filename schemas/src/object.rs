@@ -4,16 +4,18 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    meta::{AgentName, Epoch, Generation, ObjectMeta, PipelineKey, Revision, RunName, SpecHash},
+    meta::{AgentName, Epoch, Generation, Name, ObjectMeta, PipelineKey, Revision, RunName, SpecHash},
     phase::{PipelinePhase, Reason, RunPhase, WorkflowPhase},
     pipeline::PipelineSpec,
     run::optional_millis,
     suspension::Suspension,
+    trigger::WebhookAuthType,
     workflow::WorkflowSpec,
 };
 
 /// A workflow in effect.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct WorkflowObject {
     /// As committed.
@@ -26,6 +28,7 @@ pub struct WorkflowObject {
 
 /// How a workflow goes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct WorkflowStatus {
     /// The phase.
@@ -50,6 +53,7 @@ pub struct WorkflowStatus {
 
 /// A pipeline in effect.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct PipelineObject {
     /// Its key.
@@ -62,6 +66,7 @@ pub struct PipelineObject {
 
 /// A pipeline's key.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct PipelineMeta {
     /// `WORKFLOW/PIPELINE`.
@@ -70,6 +75,7 @@ pub struct PipelineMeta {
 
 /// How a pipeline goes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct PipelineStatus {
     /// The phase.
@@ -95,6 +101,7 @@ pub struct PipelineStatus {
     pub suspension: Option<Suspension>,
     /// When its cron triggers fire next.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::run::TimeText>"))]
     pub next_fire: Option<Timestamp>,
     /// Its newest run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -105,10 +112,30 @@ pub struct PipelineStatus {
     /// The hook token that its webhook takes, as bearer or `X-Xene-Token`: shown to those who may start it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook_token: Option<String>,
+    /// The webhook triggers that start it and have an `auth` of their own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub webhooks: Vec<TriggerWebhook>,
+}
+
+/// What the sender of a webhook trigger must know.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct TriggerWebhook {
+    /// The trigger.
+    pub trigger: Name,
+    /// Its path.
+    pub path: String,
+    /// How the sender proves itself.
+    pub auth: WebhookAuthType,
+    /// The secret that both sides know: shown to those who may start the pipeline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
 }
 
 /// A pipeline's newest run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct LastRun {
     /// Its name.

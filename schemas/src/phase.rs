@@ -117,6 +117,7 @@ phase! {
 
 /// Why, in one CamelCase word. Open: a newer peer may send words that this version does not know.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct Reason(Cow<'static, str>);
 

@@ -13,6 +13,7 @@ use crate::{
 
 /// What would change from one state to another. Nothing of it has happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct PlanReport {
     /// What is compared with.
@@ -31,6 +32,7 @@ pub struct PlanReport {
 
 /// One side of a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct PlanSide {
     /// What it is, for people: `the work tree`, `commit main`, `what is in effect`.
@@ -48,6 +50,7 @@ pub struct PlanSide {
 
 /// One change of one object.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct PlannedChange {
     /// What happens to it.
@@ -80,6 +83,7 @@ pub struct PlannedChange {
 
 /// What happens to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Action {
     /// It is new.
     Create,
@@ -93,6 +97,7 @@ pub enum Action {
 
 /// One field that changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct FieldChange {
     /// Where it is, such as `spec.pipelines.build.tasks.test.steps[0].run`.
@@ -107,6 +112,7 @@ pub struct FieldChange {
 
 /// The next due times of a pipeline.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Fires {
     /// As it is.
@@ -117,10 +123,12 @@ pub struct Fires {
 
 /// A due time of a trigger.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct DueTime {
     /// When.
     #[serde(with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::run::TimeText"))]
     pub at: Timestamp,
     /// The trigger.
     pub trigger: Name,
@@ -128,6 +136,7 @@ pub struct DueTime {
 
 /// Who would get a pipeline.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct PlannedPlacement {
     /// Who has it now.
@@ -145,6 +154,7 @@ pub struct PlannedPlacement {
 
 /// A workflow that vanished and stays.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct HeldWorkflow {
     /// Its name.
@@ -157,6 +167,7 @@ pub struct HeldWorkflow {
 
 /// One change of a workflow in the history of its source.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct WorkflowChange {
     /// Its name.
@@ -165,6 +176,7 @@ pub struct WorkflowChange {
     pub revision: Revision,
     /// When that was committed or, in directory mode, taken over.
     #[serde(with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::run::TimeText"))]
     pub at: Timestamp,
     /// As `Name <mail>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -189,6 +201,7 @@ pub struct WorkflowChange {
 
 /// The name of a change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct WorkflowChangeMeta {
     /// `WORKFLOW@REVISION`.
@@ -197,6 +210,7 @@ pub struct WorkflowChangeMeta {
 
 /// Runs by phase.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct RunCounts {
     /// All.

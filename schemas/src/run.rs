@@ -11,6 +11,7 @@ use crate::{
 
 /// One run of a pipeline.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Run {
     /// Its name and age.
@@ -23,17 +24,20 @@ pub struct Run {
 
 /// A run's name and age.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct RunMeta {
     /// See [`RunName`].
     pub name: RunName,
     /// When the record was made.
     #[serde(with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::run::TimeText"))]
     pub created_at: Timestamp,
 }
 
 /// What a run is a run of: commit and spec are pinned here.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct RunSpec {
     /// The workflow.
@@ -63,6 +67,7 @@ impl RunSpec {
 
 /// What started a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct RunTrigger {
     /// The kind.
@@ -73,6 +78,7 @@ pub struct RunTrigger {
     pub name: Option<Name>,
     /// The due time, for cron.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::run::TimeText>"))]
     pub scheduled_time: Option<Timestamp>,
     /// Who asked, for manual starts, webhooks and reruns; for `after`, the runs that it follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -81,6 +87,7 @@ pub struct RunTrigger {
 
 /// The kind of what started a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum TriggerType {
     /// A person or program, by API.
@@ -107,6 +114,7 @@ impl TriggerType {
 
 /// How a run goes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct RunStatus {
     /// The phase.
@@ -125,9 +133,11 @@ pub struct RunStatus {
     pub epoch: Option<Epoch>,
     /// When its first task could start.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::run::TimeText>"))]
     pub started_at: Option<Timestamp>,
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::run::TimeText>"))]
     pub finished_at: Option<Timestamp>,
     /// Tolerated failures.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -143,6 +153,7 @@ fn is_zero(n: &u32) -> bool {
 
 /// How a task goes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct TaskStatus {
     /// The phase.
@@ -155,9 +166,11 @@ pub struct TaskStatus {
     pub message: Option<String>,
     /// When its first attempt began.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::run::TimeText>"))]
     pub started_at: Option<Timestamp>,
     /// When its last attempt ended.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::run::TimeText>"))]
     pub finished_at: Option<Timestamp>,
     /// Which attempt, from 1; 0 before the first.
     #[serde(default)]
@@ -188,6 +201,8 @@ pub const MAX_ARTIFACT_BYTES: u64 = 1 << 30;
 
 /// A file that a task saved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(rename = "SavedArtifact"))]
 #[serde(rename_all = "camelCase")]
 pub struct Artifact {
     /// Relative to the workspace, `/` separated.
@@ -203,6 +218,7 @@ pub struct Artifact {
 
 /// A person's consent to a task.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ApprovalStatus {
     /// What the person is asked.
@@ -210,9 +226,11 @@ pub struct ApprovalStatus {
     pub message: Option<String>,
     /// When it was asked for.
     #[serde(with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::run::TimeText"))]
     pub wanted_at: Timestamp,
     /// When silence decides.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::run::TimeText>"))]
     pub until: Option<Timestamp>,
     /// What was decided; absent while nobody has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -222,11 +240,13 @@ pub struct ApprovalStatus {
     pub by: Option<String>,
     /// When it was decided.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::run::TimeText>"))]
     pub decided_at: Option<Timestamp>,
 }
 
 /// How a step goes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct StepStatus {
     /// Its name.
@@ -247,14 +267,17 @@ pub struct StepStatus {
     pub signal: Option<i32>,
     /// When it began.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::run::TimeText>"))]
     pub started_at: Option<Timestamp>,
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::run::TimeText>"))]
     pub finished_at: Option<Timestamp>,
 }
 
 /// A task as a run begins with it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TaskPlan {
     /// Its name.
     pub name: String,
@@ -387,6 +410,7 @@ pub enum RunEvent {
 
 /// How a step ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct StepEnd {
     /// `Success`, `Error`, or `NotExecuted` for a step passed over.
     pub phase: StepPhase,
@@ -560,6 +584,26 @@ pub mod millis {
     /// Reads any RFC 3339 time.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
         Timestamp::deserialize(deserializer)
+    }
+}
+
+/// How a time reads, for schemas.
+#[cfg(feature = "schema")]
+#[derive(Debug)]
+pub enum TimeText {}
+
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for TimeText {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Time".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({"type": "string", "format": "date-time"})
     }
 }
 

@@ -12,6 +12,7 @@ use crate::{
 
 /// The source.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Source {
     /// How it goes.
@@ -20,6 +21,7 @@ pub struct Source {
 
 /// How a source goes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct SourceStatus {
     /// What it is.
@@ -48,9 +50,11 @@ pub struct SourceStatus {
     pub subject: Option<String>,
     /// When the source was last looked at with success.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::run::TimeText>"))]
     pub observed_at: Option<Timestamp>,
     /// When `revision` took effect.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::run::TimeText>"))]
     pub synced_at: Option<Timestamp>,
     /// How many workflows are in effect.
     pub workflows: u32,
@@ -75,6 +79,7 @@ pub struct SourceStatus {
 
 /// What a source is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum SourceKind {
     /// Only commits count.
@@ -85,6 +90,7 @@ pub enum SourceKind {
 
 /// One aspect of health, as in Kubernetes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
     /// `Ready`, `Reconciling`, `Degraded`, `Stalled`, `Fetched`.
@@ -98,11 +104,13 @@ pub struct Condition {
     pub message: String,
     /// Since when it has this status.
     #[serde(with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::run::TimeText"))]
     pub since: Timestamp,
 }
 
 /// Whether a condition holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum ConditionStatus {
     /// It holds.
     True,

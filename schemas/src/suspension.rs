@@ -7,18 +7,21 @@ use crate::run::{millis, optional_millis};
 
 /// Who suspended something, when, why and until when. A committed `suspend: true` has none of this: git knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Suspension {
     /// Who said so.
     pub by: String,
     /// When.
     #[serde(with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::run::TimeText"))]
     pub since: Timestamp,
     /// Why, in their words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
     /// When it ends by itself; absent: when somebody resumes it.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::run::TimeText>"))]
     pub until: Option<Timestamp>,
 }
 

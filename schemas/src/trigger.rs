@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
-use crate::{duration::Duration, env::Scalar, map::UniqueMap};
+use crate::{duration::Duration, env::Scalar, map::UniqueMap, meta::Name};
 
 /// What starts a pipeline.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -156,7 +156,7 @@ pub struct WebhookAuth {
     /// The scheme.
     #[serde(rename = "type")]
     pub kind: WebhookAuthType,
-    /// `NAME/KEY` of the secret that both sides know.
+    /// `NAME/KEY` of the secret that both sides know. The controller makes it; another name makes another secret.
     pub secret: String,
 }
 
@@ -165,12 +165,25 @@ pub struct WebhookAuth {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum WebhookAuthType {
-    /// A bearer token.
+    /// The secret as a bearer token, or as `X-Xene-Token`.
     Token,
-    /// `X-Signature: sha256=…` over the raw body.
+    /// `X-Signature: sha256=…` over `X-Timestamp`, `X-Delivery-Id` and the raw body, with dots between them.
     HmacSha256,
-    /// As GitHub signs.
+    /// `X-Hub-Signature-256`, as GitHub signs.
     Github,
-    /// As GitLab does.
+    /// `X-Gitlab-Token`, as GitLab does.
     Gitlab,
+    /// `X-Gitea-Signature` or `X-Forgejo-Signature`, as these sign.
+    Gitea,
+    /// `X-Hub-Signature: sha256=…`, as Bitbucket signs.
+    Bitbucket,
+}
+
+impl WebhookAuth {
+    /// True if its secret is named as secrets are: `NAME/KEY`.
+    pub fn names_a_secret(&self) -> bool {
+        self.secret
+            .split_once('/')
+            .is_some_and(|(name, key)| name.parse::<Name>().is_ok() && key.parse::<Name>().is_ok())
+    }
 }

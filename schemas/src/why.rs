@@ -16,6 +16,7 @@ use crate::{
 
 /// Why a run ran, or waits.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct RunWhy {
     /// Its name.
@@ -53,6 +54,7 @@ pub struct RunWhy {
 
 /// A run's name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct RunWhyMeta {
     /// See [`RunName`].
@@ -61,12 +63,14 @@ pub struct RunWhyMeta {
 
 /// The commit that something stems from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct CommitWhy {
     /// The revision.
     pub revision: Revision,
     /// When it was committed.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::run::TimeText>"))]
     pub at: Option<Timestamp>,
     /// As `Name <mail>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -84,6 +88,7 @@ pub struct CommitWhy {
 
 /// Something that a run waits for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Wait {
     /// What kind of thing.
@@ -100,9 +105,11 @@ pub struct Wait {
     pub task: Option<String>,
     /// Since when.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::run::TimeText>"))]
     pub since: Option<Timestamp>,
     /// Until when at the latest.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::run::TimeText>"))]
     pub until: Option<Timestamp>,
     /// Why that is not there, in a word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -113,6 +120,7 @@ pub struct Wait {
 
 /// What a run waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum WaitOn {
     /// An earlier run, which has its turn.
     Run,
@@ -132,6 +140,7 @@ pub enum WaitOn {
 
 /// A task that has something to say.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct TaskWhy {
     /// Its name.
@@ -150,6 +159,7 @@ pub struct TaskWhy {
 
 /// Why a pipeline has its agent, or none.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct PipelineWhy {
     /// Its name.
@@ -190,6 +200,7 @@ pub struct PipelineWhy {
 
 /// An agent that was looked at for a pipeline.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Considered {
     /// The agent.
@@ -201,6 +212,7 @@ pub struct Considered {
     pub missing: IndexMap<String, String>,
     /// When a disconnected one was last heard.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::run::TimeText>"))]
     pub since: Option<Timestamp>,
     /// How many pipelines it owns.
     pub pipelines: u32,
@@ -212,6 +224,7 @@ pub struct Considered {
 
 /// What came of looking at an agent for a pipeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Verdict {
     /// It has the pipeline.
     Owner,
@@ -233,6 +246,7 @@ pub enum Verdict {
 
 /// A trigger of a pipeline.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct TriggerWhy {
     /// Its name.
@@ -248,17 +262,20 @@ pub struct TriggerWhy {
     pub suspended: bool,
     /// Of cron: when it is due next.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::run::TimeText>"))]
     pub next_fire: Option<Timestamp>,
 }
 
 /// What became of an instant of a pipeline.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct InstantWhy {
     /// The pipeline.
     pub metadata: PipelineMeta,
     /// The instant that was asked for.
     #[serde(with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::run::TimeText"))]
     pub at: Timestamp,
     /// What is to be said of it.
     pub verdict: InstantVerdict,
@@ -277,6 +294,7 @@ pub struct InstantWhy {
 
 /// What is to be said of an instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum InstantVerdict {
     /// The ledger has it.
     Recorded,

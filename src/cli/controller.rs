@@ -95,6 +95,14 @@ pub struct Args {
     #[arg(long, value_parser = BoolishValueParser::new())]
     pub insecure_http: bool,
 
+    /// A file to which a line of JSON is added for each change that somebody makes, and for each refusal.
+    #[arg(long, value_name = "FILE")]
+    pub audit_log: Option<PathBuf>,
+
+    /// Let anybody who can connect read /metrics, without a token.
+    #[arg(long, value_parser = BoolishValueParser::new())]
+    pub metrics_public: bool,
+
     /// A file with values for flags that are not given.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -234,6 +242,8 @@ impl Args {
             tls: self.tls_cert.clone().zip(self.tls_key.clone()),
             pause_margin: self.pause_margin.into(),
             min_autonomy: self.min_autonomy.into(),
+            metrics_public: self.metrics_public,
+            audit_log: self.audit_log.clone(),
             hosts: self.host.clone(),
         }
     }

@@ -33,6 +33,7 @@ use crate::{
     controller::{Controller, Init, Options},
     decide::rows::{Change, WorkflowRow},
     driver::Handle,
+    http::ui::session::link,
     source::{self, SourceConfig, SourceError},
 };
 
@@ -120,6 +121,8 @@ async fn serve(args: Args, global: &Global) -> Result<(), Error> {
         tls: None,
         pause_margin: Duration::from_secs(60),
         min_autonomy: Duration::from_secs(30),
+        metrics_public: false,
+        audit_log: None,
         hosts: Vec::new(),
     };
     let controller = Controller::start(options).await.map_err(|error| Error::start(&error))?;
@@ -171,7 +174,10 @@ fn greet(controller: &Controller, args: &Args) -> Result<(), Error> {
     let mut err = io::stderr();
     writeln!(err, "xene {}", env!("CARGO_PKG_VERSION"))?;
     writeln!(err, "  watches  {}", described(controller))?;
+    let code = controller.signed_in.admin_code(clock::now().boot);
+    let code = code.map_err(|error| Error::Failed { message: error.to_string(), hint: None })?;
     writeln!(err, "  HTTP     http://{}", controller.http)?;
+    writeln!(err, "  UI       http://{}{}", controller.http, link(&code))?;
     writeln!(err, "  state    {}", args.data_dir().display())?;
     writeln!(
         err,

@@ -43,9 +43,12 @@ pub mod sync;
 pub mod table;
 pub mod test;
 pub mod time;
+pub mod token;
+pub mod top;
 mod travelling;
 pub mod tree;
 pub mod trigger;
+pub mod ui;
 pub mod usage;
 pub mod validate;
 pub mod watch;
@@ -160,12 +163,16 @@ pub enum Command {
     Logs(logs::Args),
     /// Fetch what a run's tasks saved.
     Artifacts(artifacts::Args),
+    /// Show live what goes on: runs, agents, what fires next, output.
+    Top,
     /// Cancel runs.
     Cancel(cancel::Args),
     /// Approve a task that waits for it, or reject it.
     Approve(approve::Args),
     /// Start a run again, as it was; prints the new run's name.
     Rerun(rerun::Args),
+    /// Print a link that opens the web UI, signed in.
+    Ui(ui::Args),
     /// Let a workflow's, a pipeline's triggers rest, or the source.
     Suspend(suspend::Suspend),
     /// End a suspension by command.
@@ -176,6 +183,8 @@ pub enum Command {
     ApprovePrune(prune::Args),
     /// Manage agents and the tokens by which they join.
     Agents(agents::Args),
+    /// Manage API tokens.
+    Token(token::Args),
     /// Save the controller's store in a file, while it runs.
     Backup(backup::Backup),
     /// Put a saved store back into a data folder.
@@ -250,14 +259,17 @@ fn dispatch(cli: Cli, ui: &mut Ui) -> Result<(), Error> {
         Command::Trigger(args) => trigger::run(&args, &client()?, ui),
         Command::Logs(args) => logs::run(&args, &client()?, ui),
         Command::Artifacts(args) => artifacts::run(&args, &client()?, ui),
+        Command::Top => top::run(&Client::new(global)?, ui),
         Command::Cancel(args) => cancel::run(&args, &client()?, ui),
         Command::Approve(args) => approve::run(&args, &client()?, ui),
         Command::Rerun(args) => rerun::run(&args, &client()?, ui),
+        Command::Ui(args) => ui::run(&args, &client()?, ui),
         Command::Suspend(args) => suspend::suspend(&args, &client()?, ui),
         Command::Resume(args) => suspend::resume(&args, &client()?, ui),
         Command::PauseController(args) => pause::run(&args, &client()?, ui),
         Command::ApprovePrune(args) => prune::run(&args, &client()?, ui),
         Command::Agents(args) => agents::run(&args, &client()?, ui),
+        Command::Token(args) => token::run(&args, &client()?, ui),
         Command::Backup(args) => backup::backup(&args, &client()?, ui),
         Command::Restore(args) => backup::run_restore(&args, ui),
         Command::CheckStore(args) => check_store::run(&args),

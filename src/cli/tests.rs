@@ -30,6 +30,7 @@ fn run(line: &str, fake: &Fake) -> (Result<(), Error>, String, String) {
         Command::Rerun(args) => rerun::run(&args, &client, ui_ref),
         Command::Suspend(args) => suspend::suspend(&args, &client, ui_ref),
         Command::Resume(args) => suspend::resume(&args, &client, ui_ref),
+        Command::Token(args) => token::run(&args, &client, ui_ref),
         Command::ApprovePrune(args) => prune::run(&args, &client, ui_ref),
         other => panic!("{other:?}"),
     };
@@ -73,6 +74,9 @@ fn each_command_has_its_help() {
         "agents",
         "agents token create",
         "agents drain",
+        "top",
+        "token",
+        "token create",
         "completion",
         "man",
     ];
@@ -107,6 +111,9 @@ fn what_makes_no_sense_ends_with_2_and_help_with_0() {
         "xene agent --controller c:1 --slots 0",
         "xene agent --controller c:1 --name ../x",
         "xene agents token create --uses 0",
+        "xene token create",
+        "xene token create --role root",
+        "xene token create --role viewer --scope ../x",
         "xene status -o xml",
         "xene dev --config /no/such",
     ] {
@@ -220,6 +227,44 @@ fn a_join_token_is_the_only_thing_on_stdout() {
     assert_eq!(err, "valid for 10m, 2 times: xene agent --controller HOST:7421 --token TOKEN\n");
     let body = json!({"ttl": "10m", "uses": 2, "labels": {"zone": "dmz"}, "name": "a9"});
     assert_eq!(fake.requests()[0].body, body);
+}
+
+#[test]
+fn an_api_token_is_the_only_thing_on_stdout() {
+    let made = json!({"metadata": {"name": "ci"}, "token": "xene-api.1.2"});
+    let row = json!({"metadata": {"name": "ci", "createdAt": "2026-11-26T10:00:00.000Z"},
+        "spec": {"role": "operator", "scope": ["a", "b"]},
+        "status": {"id": "1", "phase": "Active", "createdBy": "admin"}});
+    let fake = Fake::start(move |request, _| match (request.method.as_str(), request.path()) {
+        ("POST", "/api/v1/tokens") => Reply::Json(201, made.clone()),
+        ("GET", _) => Reply::Json(200, json!({"kind": "List", "items": [row.clone()]})),
+        _ => Reply::Json(204, Value::Null),
+    });
+    let (result, out, err) = run("xene token create ci --role operator --ttl 30d --scope a --scope b", &fake);
+    result.unwrap();
+    assert_eq!(out, "xene-api.1.2\n");
+    assert_eq!(err, "ci is operator within its scope for 30d; the token is not shown again\n");
+    let body = json!({"role": "operator", "name": "ci", "ttl": "30d", "scope": ["a", "b"]});
+    assert_eq!(fake.requests()[0].body, body);
+    let (result, out, _) = run("xene token list", &fake);
+    result.unwrap();
+    expect![[r"
+        NAME   ROLE       SCOPE   PHASE    BY      ID
+        ci     operator   a,b     Active   admin   1
+    "]]
+    .assert_eq(&out);
+    let (result, _, err) = run("xene token revoke token/ci", &fake);
+    result.unwrap();
+    assert_eq!(err, "token ci is revoked\n");
+    assert_eq!(fake.requests()[2].target, "/api/v1/tokens/ci/revoke");
+}
+
+#[test]
+fn what_a_role_does_not_allow_ends_with_5() {
+    let detail = "this needs the role operator, and eye is viewer";
+    let fake = Fake::start(move |_, _| Reply::Json(403, json!({"detail": detail})));
+    let error = run("xene cancel r", &fake).0.unwrap_err();
+    assert_eq!((error.status(), error.to_string().as_str()), (5, detail));
 }
 
 #[test]

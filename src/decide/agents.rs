@@ -92,6 +92,15 @@ impl AgentState {
     }
 
     /// Why it gets nothing new, if it does not.
+    pub(super) fn phase(&self, row: &AgentRow) -> AgentPhase {
+        match &self.session {
+            _ if row.revoked => AgentPhase::Revoked,
+            _ if row.draining || self.leaving => AgentPhase::Draining,
+            Some(_) => AgentPhase::Connected,
+            None => AgentPhase::Disconnected,
+        }
+    }
+
     pub(super) fn unavailable(&self, row: &AgentRow) -> Option<Verdict> {
         if row.revoked {
             Some(Verdict::Revoked)
@@ -163,6 +172,9 @@ impl Controller {
                 self.tokens.insert(token.id.clone(), token);
                 Ok(Answer::Done)
             }
+            Command::CreateApiToken(row) => self.create_api_token(now, row, fx),
+            Command::RevokeApiToken(name) => self.revoke_api_token(&name, fx),
+            Command::By { by, command } => self.command_by(now, &by, *command, fx),
             Command::Enrol { id, secret_hash, name, labels } => self.enrol(now, &id, &secret_hash, name, labels, fx),
         }
     }
@@ -261,12 +273,7 @@ impl Controller {
 
     pub(super) fn show(&self, now: Now, agent: &AgentState) -> Option<Agent> {
         let row = agent.row.as_ref()?;
-        let phase = match &agent.session {
-            _ if row.revoked => AgentPhase::Revoked,
-            _ if row.draining || agent.leaving => AgentPhase::Draining,
-            Some(_) => AgentPhase::Connected,
-            None => AgentPhase::Disconnected,
-        };
+        let phase = agent.phase(row);
         let renewed = agent.renewed_at.map(|at| before(now.wall, now.boot.since(at)));
         let autonomies = agent.owned.iter().filter_map(|key| self.owners.get(key)).filter(|owned| owned.claimed);
         let longest = autonomies.filter_map(|owned| match owned.row.autonomy {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use indexmap::IndexMap;
 use jiff::Timestamp;
 use xene_schemas::{
-    meta::{AgentName, FileHash, Labels, PipelineKey, Revision, RunName, SpecHash},
+    meta::{AgentName, FileHash, Labels, Name, PipelineKey, Revision, RunName, SpecHash},
     run::{Run, RunTrigger},
     suspension::Suspension,
     wire::control::{AgentMessage, ControllerMessage, Decision, Hello},
@@ -13,7 +13,7 @@ use xene_schemas::{
 
 use super::{
     desired::{Desired, Found, SourceHealth},
-    rows::{Batch, RunRow, Suspendable},
+    rows::{ApiTokenRow, Batch, RunRow, Suspendable},
 };
 
 /// One session of one agent; counted up for the life of the process.
@@ -169,6 +169,17 @@ pub enum Command {
         /// The name that it fixes.
         name: Option<AgentName>,
     },
+    /// Keep a new API token.
+    CreateApiToken(ApiTokenRow),
+    /// Refuse an API token from now on.
+    RevokeApiToken(Name),
+    /// One of these, and whose word it is: kept as an event, if it is carried out.
+    By {
+        /// Who asks.
+        by: String,
+        /// For what.
+        command: Box<Self>,
+    },
     /// Let an agent in: checks and spends a token.
     Enrol {
         /// The token's id.
@@ -230,6 +241,9 @@ pub enum Refusal {
     /// The join token is absent, spent, expired or wrong: answered alike.
     #[error("this join token is not valid: make a new one with `xene agents token create`")]
     Token,
+    /// An API token of that name is there.
+    #[error("an API token named {0} exists: choose another name, or `xene token revoke {0}` first")]
+    TokenNameTaken(Name),
     /// An agent of that name is enrolled.
     #[error("an agent named {0} exists; choose another --name, or `xene agents forget {0}` first")]
     NameTaken(AgentName),

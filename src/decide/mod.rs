@@ -7,6 +7,7 @@ mod breaker;
 pub mod desired;
 pub mod event;
 mod fence;
+pub mod gauges;
 mod group;
 mod ledger;
 mod ownership;
@@ -22,6 +23,7 @@ mod schedule;
 mod session;
 mod source;
 mod suspend;
+mod tokens;
 mod wall;
 mod why;
 
@@ -50,7 +52,10 @@ use self::{
     event::{Effect, Effects, Event, SessionId},
     ownership::Owned,
     reconcile::{Pipeline, Workflow},
-    rows::{AfterRow, Change, ControllerRow, EndedRun, JoinTokenRow, Loaded, NewEvent, OwnerRow, RunRow, Suspendable},
+    rows::{
+        AfterRow, ApiTokenRow, Change, ControllerRow, EndedRun, JoinTokenRow, Loaded, NewEvent, OwnerRow, RunRow,
+        Suspendable,
+    },
     source::SourceState,
     wall::Wall,
 };
@@ -155,6 +160,7 @@ pub struct Controller {
     /// The newest that was found while the source is suspended.
     pending: Option<Box<Desired>>,
     tokens: BTreeMap<String, JoinTokenRow>,
+    api_tokens: BTreeMap<Name, ApiTokenRow>,
     source: SourceState,
     timers: Timers<Timer>,
     // What one call gathers, and `flush` sends.
@@ -210,6 +216,7 @@ impl Controller {
             suspensions: BTreeMap::new(),
             pending: None,
             tokens: loaded.join_tokens.into_iter().map(|token| (token.id.clone(), token)).collect(),
+            api_tokens: loaded.api_tokens.into_iter().map(|token| (token.name.clone(), token)).collect(),
             source: SourceState::new(&config.source, loaded.source),
             timers: Timers::default(),
             changed: BTreeSet::new(),

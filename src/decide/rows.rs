@@ -1,11 +1,16 @@
 //! What the controller keeps: rows of the store, and changes of them.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 
 use indexmap::IndexMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use xene_schemas::{
+    access::Role,
     controller::Pause,
     diagnostic::Diagnostic,
     duration::Duration,
@@ -58,6 +63,10 @@ pub enum Change {
     PutJoinToken(JoinTokenRow),
     /// A join token is spent or expired.
     DeleteJoinToken(String),
+    /// An API token.
+    PutApiToken(ApiTokenRow),
+    /// An API token is revoked, by its id.
+    DeleteApiToken(String),
     /// What became of a due time; passed over if the row [yields](LedgerRow::yields_to) to the one that is there.
     PutLedger(LedgerRow),
     /// A webhook delivery that made a run.
@@ -342,6 +351,34 @@ pub struct JoinTokenRow {
     pub name: Option<AgentName>,
 }
 
+/// An API token: what is kept of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiTokenRow {
+    /// Public.
+    pub id: String,
+    /// Whose name what is done with it is kept under; no two tokens have the same.
+    pub name: Name,
+    /// blake3 of the secret, hex.
+    pub secret_hash: String,
+    /// What whoever shows it may do.
+    pub role: Role,
+    /// The workflows that it sees; `None`: all.
+    pub scope: Option<BTreeSet<Name>>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Who made it.
+    pub created_by: String,
+    /// After this it is refused.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl ApiTokenRow {
+    /// True if its time is over.
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        self.expires_at.is_some_and(|at| at <= now)
+    }
+}
+
 /// What became of a due time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LedgerRow {
@@ -410,6 +447,8 @@ pub struct Loaded {
     pub ended_runs: BTreeMap<PipelineKey, Vec<EndedRun>>,
     /// All join tokens.
     pub join_tokens: Vec<JoinTokenRow>,
+    /// All API tokens.
+    pub api_tokens: Vec<ApiTokenRow>,
     /// What pipelines with `after` have still to follow.
     pub after: Vec<(PipelineKey, AfterRow)>,
     /// What is suspended by command.

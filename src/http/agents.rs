@@ -19,9 +19,9 @@ use xene_schemas::{
 
 use super::{
     Api,
+    identity::Identity,
     lists::absent,
     objects::{Object, json},
-    operate::ADMIN,
     problem::Problem,
     runs::{body_of, parse_json},
 };
@@ -32,8 +32,9 @@ const MAX_TTL: Duration = Duration::from_secs(30 * 86_400);
 
 /// The body of `POST /api/v1/agents/tokens`.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct TokenBody {
+pub(super) struct TokenBody {
     #[serde(default = "hour")]
     ttl: Duration,
     #[serde(default = "one")]
@@ -54,16 +55,19 @@ fn one() -> u32 {
 
 /// A new join token: the only time that its secret is shown.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
-struct NewToken {
+pub(super) struct NewToken {
     token: String,
     id: String,
     #[serde(with = "millis")]
+    #[cfg_attr(test, schemars(with = "xene_schemas::run::TimeText"))]
     expires_at: Timestamp,
 }
 
 pub(super) async fn create_token(
     State(api): State<Arc<Api>>,
+    identity: Identity,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let body = body_of(body)?;
@@ -81,13 +85,14 @@ pub(super) async fn create_token(
         clock::now().wall.checked_add(ttl).map_err(|_| Problem::bad_request("the token would outlive the calendar"))?;
     let secret_hash = blake3::hash(secret.as_bytes()).to_hex().to_string();
     let command = Command::CreateJoinToken { id: id.clone(), secret_hash, expires_at, uses, labels, name };
-    api.handle.ask(command).await??;
+    api.ask(&identity, command).await?;
     let token = format!("xene-join.{}.{id}.{secret}", api.config.ca_fingerprint);
     Ok(json(StatusCode::CREATED, &Object::new("JoinToken", NewToken { token, id, expires_at })))
 }
 
 pub(super) async fn act(
     State(api): State<Arc<Api>>,
+    identity: Identity,
     Path((name, action)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
     let agent: AgentName = name.parse().map_err(|_| absent("agent", &name))?;
@@ -98,7 +103,7 @@ pub(super) async fn act(
         "forget" => Command::Forget(agent.clone()),
         _ => return Err(Problem::not_found("an agent can be told drain, undrain, revoke or forget")),
     };
-    api.handle.ask(command).await??;
+    api.ask(&identity, command).await?;
     let now = api.handle.view(move |controller, now| controller.agent(now, &agent)).await?;
     Ok(match now {
         Some(agent) => Object::new("Agent", agent).into_response(),
@@ -108,14 +113,16 @@ pub(super) async fn act(
 
 /// The body of `POST …/fence`.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct FenceBody {
+pub(super) struct FenceBody {
     #[serde(default)]
     machine_is_off: bool,
 }
 
 pub(super) async fn fence(
     State(api): State<Arc<Api>>,
+    identity: Identity,
     Path(name): Path<String>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
@@ -126,7 +133,7 @@ pub(super) async fn fence(
         return Err(Problem::bad_request(message).hint("drain moves the pipelines of one that runs"));
     }
     let agent: AgentName = name.parse().map_err(|_| absent("agent", &name))?;
-    api.handle.ask(Command::Fence { agent: agent.clone(), by: ADMIN.to_owned() }).await??;
+    api.handle.ask(Command::Fence { agent: agent.clone(), by: identity.name }).await??;
     let now = api.handle.view(move |controller, now| controller.agent(now, &agent)).await?;
     Ok(match now {
         Some(agent) => Object::new("Agent", agent).into_response(),
@@ -134,7 +141,7 @@ pub(super) async fn fence(
     })
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes
         .iter()
         .flat_map(|byte| [byte >> 4, byte & 15])

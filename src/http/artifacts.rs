@@ -26,8 +26,9 @@ const READ: usize = 256 << 10;
 
 /// An artifact, and which task saved it.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
-struct Listed<'a> {
+pub(super) struct Listed<'a> {
     task: &'a str,
     #[serde(flatten)]
     artifact: &'a Artifact,

@@ -10,9 +10,13 @@ use axum::{
 };
 use ring::hmac;
 use subtle::ConstantTimeEq as _;
-use xene_schemas::meta::PipelineKey;
+use xene_schemas::meta::{Name, PipelineKey};
 
-use super::{Api, problem::Problem};
+use super::{
+    Api, audit,
+    identity::{self, Identity, Role},
+    problem::Problem,
+};
 
 /// The token that may do everything; kept as its hash.
 #[derive(Clone)]
@@ -24,7 +28,8 @@ impl AdminToken {
         Self(*blake3::hash(token.as_bytes()).as_bytes())
     }
 
-    fn is(&self, shown: &str) -> bool {
+    /// True if it is this token.
+    pub(super) fn is(&self, shown: &str) -> bool {
         // Of hashes, so that not even the length can be timed.
         blake3::hash(shown.as_bytes()).as_bytes().ct_eq(&self.0).into()
     }
@@ -51,6 +56,12 @@ impl HookSecret {
         blake3::keyed_hash(&self.0, b"source").to_hex().to_string()
     }
 
+    /// The secret that a webhook trigger and its sender know; `name` is what its `auth` calls it. No pipeline's token:
+    /// there is no zero byte in those names.
+    pub(super) fn trigger_secret(&self, workflow: &Name, trigger: &Name, name: &str) -> String {
+        blake3::keyed_hash(&self.0, format!("trigger\0{workflow}\0{trigger}\0{name}").as_bytes()).to_hex().to_string()
+    }
+
     fn is(&self, key: &PipelineKey, shown: &str) -> bool {
         self.token(key).as_bytes().ct_eq(shown.as_bytes()).into()
     }
@@ -64,45 +75,63 @@ impl fmt::Debug for HookSecret {
 
 /// What a request shows to prove that it may start pipelines by webhook.
 pub(super) enum HookProof<'a> {
-    Admin,
+    Identity(Identity),
+    /// Perhaps that of a pipeline.
     Token(&'a str),
+    /// That of the trigger, which is good for whatever it starts.
+    Trigger,
 }
 
 impl HookProof<'_> {
     /// True if it is good for this pipeline.
     pub(super) fn is_for(&self, api: &Api, key: &PipelineKey) -> bool {
         match self {
-            Self::Admin => true,
+            Self::Identity(identity) => identity.role >= Role::Operator && identity.scope.has(&key.workflow),
             Self::Token(token) => api.config.hooks.is(key, token),
+            Self::Trigger => true,
+        }
+    }
+
+    /// Keeps beside the answer who asked.
+    pub(super) fn sign(self, response: Response) -> Response {
+        match self {
+            Self::Identity(identity) => audit::by(identity, response),
+            Self::Token(_) | Self::Trigger => audit::by_webhook(response),
+        }
+    }
+
+    /// Whose name the run is kept under.
+    pub(super) fn by(&self) -> String {
+        match self {
+            Self::Identity(identity) => identity.name.clone(),
+            Self::Token(_) | Self::Trigger => "webhook".to_owned(),
         }
     }
 }
 
 /// The token that a webhook's sender shows: as bearer, or as `X-Xene-Token` where a sender can't set the former.
 pub(super) fn hook_proof<'a>(api: &Api, headers: &'a HeaderMap) -> Result<HookProof<'a>, Problem> {
-    let token = bearer(headers).or_else(|| headers.get("x-xene-token")?.to_str().ok());
-    match token {
-        Some(token) if api.config.admin.is(token) => Ok(HookProof::Admin),
-        Some(token) => Ok(HookProof::Token(token)),
-        None => Err(hook_refused()),
-    }
+    let token = bearer(headers).or_else(|| headers.get("x-xene-token")?.to_str().ok()).ok_or_else(hook_refused)?;
+    Ok(identity::of_token(api, token)?.map_or(HookProof::Token(token), HookProof::Identity))
 }
 
 /// True if a push's announcement is proven: by a token, or by a signature over its bytes with that token as the secret.
-pub(super) fn may_announce(api: &Api, headers: &HeaderMap, body: &[u8]) -> bool {
+pub(super) fn may_announce(api: &Api, headers: &HeaderMap, body: &[u8]) -> Result<bool, Problem> {
     let token = api.config.hooks.source_token();
     let header = |name: &str| headers.get(name)?.to_str().ok();
     let shown = bearer(headers).or_else(|| header("x-xene-token")).or_else(|| header("x-gitlab-token"));
     if let Some(shown) = shown {
-        return api.config.admin.is(shown) || token.as_bytes().ct_eq(shown.as_bytes()).into();
+        let is_operator = |identity: Identity| identity.role >= Role::Operator;
+        return Ok(bool::from(token.as_bytes().ct_eq(shown.as_bytes()))
+            || identity::of_token(api, shown)?.is_some_and(is_operator));
     }
     let github = header("x-hub-signature-256").and_then(|signature| signature.strip_prefix("sha256="));
     let signature = github.or_else(|| header("x-gitea-signature")).and_then(unhex);
     let key = hmac::Key::new(hmac::HMAC_SHA256, token.as_bytes());
-    signature.is_some_and(|signature| hmac::verify(&key, body, &signature).is_ok())
+    Ok(signature.is_some_and(|signature| hmac::verify(&key, body, &signature).is_ok()))
 }
 
-fn unhex(text: &str) -> Option<Vec<u8>> {
+pub(super) fn unhex(text: &str) -> Option<Vec<u8>> {
     let digit = |byte: u8| char::from(byte).to_digit(16);
     let byte = |pair: &[u8]| u8::try_from(digit(pair[0])? * 16 + digit(*pair.get(1)?)?).ok();
     text.as_bytes().chunks(2).map(byte).collect()
@@ -110,19 +139,8 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
 
 /// A wrong token, and a pipeline that is not there, are answered alike.
 pub(super) fn hook_refused() -> Problem {
-    Problem::new(StatusCode::UNAUTHORIZED, "a valid hook token is needed")
-        .hint("`xene get pipeline WORKFLOW/PIPELINE -o json` shows it as status.webhookToken")
-}
-
-/// Lets only the admin pass.
-pub(super) async fn require_admin(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
-    match bearer(request.headers()) {
-        Some(token) if api.config.admin.is(token) => next.run(request).await,
-        Some(_) => Problem::new(StatusCode::UNAUTHORIZED, "this token is not valid").into_response(),
-        None => Problem::new(StatusCode::UNAUTHORIZED, "a bearer token is needed")
-            .hint("the controller's token is in the file admin.token of its data folder")
-            .into_response(),
-    }
+    Problem::new(StatusCode::UNAUTHORIZED, "a valid hook token or signature is needed")
+        .hint("`xene get pipeline WORKFLOW/PIPELINE -o json` shows what it takes: status.webhookToken, status.webhooks")
 }
 
 /// Refuses requests that a browser was led to make by a foreign name (DNS rebinding). A literal address can't be
@@ -151,7 +169,7 @@ fn host_of(authority: &str) -> &str {
     }
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
@@ -192,5 +210,11 @@ mod tests {
         assert!(!secret.is(&other, &secret.token(&one)));
         assert!(!secret.is(&one, ""));
         assert!(!HookSecret([8; 32]).is(&one, &secret.token(&one)));
+        let name = |text: &str| text.parse::<Name>().unwrap();
+        let secrets = [("a", "b", "n/k"), ("a", "c", "n/k"), ("c", "b", "n/k"), ("a", "b", "n/l")];
+        let secrets =
+            secrets.map(|(workflow, trigger, key)| secret.trigger_secret(&name(workflow), &name(trigger), key));
+        assert_eq!(secrets.iter().collect::<std::collections::BTreeSet<_>>().len(), 4, "each has its own");
+        assert_eq!(secrets[0].len(), 64);
     }
 }

@@ -10,29 +10,41 @@ use axum::{
 };
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
+use xene_agent::clock;
 use xene_schemas::{
     meta::{Name, PipelineKey, RunName},
     run::{RunTrigger, TriggerType},
-    trigger::{Trigger, Webhook},
+    trigger::{Trigger, WebhookAuth},
     workflow::WorkflowSpec,
 };
 
 use super::{
     Api,
-    auth::{hook_proof, hook_refused, may_announce},
+    audit::{about, by_webhook},
+    auth::{HookProof, hook_proof, hook_refused, may_announce},
     objects::json,
     problem::Problem,
+    proof::{delivery_headers, is_ping, is_proven},
     query::Query,
     runs::{Start, body_of, delivery_id},
     webhook,
 };
 
 /// Where senders put the id of a delivery, which stays when they try again.
-const DELIVERY_HEADERS: &[&str] = &["x-delivery-id", "x-github-delivery", "idempotency-key"];
+const DELIVERY_HEADERS: &[&str] = &[
+    "x-delivery-id",
+    "x-github-delivery",
+    "idempotency-key",
+    "x-gitlab-event-uuid",
+    "x-gitea-delivery",
+    "x-forgejo-delivery",
+    "x-request-uuid",
+];
 
 /// What a sender is answered.
 #[derive(Serialize)]
-struct Accepted {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Accepted {
     run: RunName,
     /// All of them, where a trigger starts several pipelines.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -52,15 +64,18 @@ pub(super) async fn pipeline(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
+    let body = body_of(body)?;
     let proof = hook_proof(&api, &headers)?;
     let key: PipelineKey = format!("{workflow}/{pipeline}").parse().map_err(|_| hook_refused())?;
     if !proof.is_for(&api, &key) {
         return Err(hook_refused());
     }
-    start(&api, &headers, &body_of(body)?, None, IndexMap::new(), vec![key]).await
+    let delivery = delivery_id(&headers, DELIVERY_HEADERS)?;
+    let started = start(&api, delivery, &body, (None, proof.by()), IndexMap::new(), vec![key]).await?;
+    Ok(proof.sign(started))
 }
 
-/// A webhook trigger: starts the pipelines that name it, as far as the token is good for them.
+/// A webhook trigger: starts the pipelines that name it, as far as the proof is good for them.
 pub(super) async fn trigger(
     State(api): State<Arc<Api>>,
     Path((workflow, trigger)): Path<(String, String)>,
@@ -68,21 +83,55 @@ pub(super) async fn trigger(
     query: Query,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let proof = hook_proof(&api, &headers)?;
+    // Before anything is known, so that its size is answered alike whether there is such a trigger or not.
+    let body = body_of(body)?;
     let (Ok(workflow), Ok(trigger)) = (workflow.parse::<Name>(), trigger.parse::<Name>()) else {
         return Err(hook_refused());
     };
     let row = api.handle.store().workflow(&workflow)?.ok_or_else(hook_refused)?;
+    let Some(Trigger::Webhook(webhook)) = row.spec.triggers.get(&trigger) else { return Err(hook_refused()) };
     let mut keys = pipelines_of(&row.spec, &workflow, &trigger);
-    keys.retain(|key| proof.is_for(&api, key));
-    let Some(Trigger::Webhook(webhook)) = row.spec.triggers.get(&trigger).filter(|_| !keys.is_empty()) else {
-        return Err(hook_refused());
+    let proof = match &webhook.auth {
+        Some(auth) => trigger_proof(&api, &headers, &body, (&workflow, &trigger), auth)?,
+        None => hook_proof(&api, &headers)?,
     };
-    refuse_unsupported(webhook, &trigger)?;
-    let body = body_of(body)?;
-    match webhook::evaluate(&trigger, webhook, &headers, &query.into_pairs(), &body)? {
-        Some(given) => start(&api, &headers, &body, Some(trigger), given, keys).await,
-        None => Ok(json(StatusCode::ACCEPTED, &Filtered { reason: "Filtered" })),
+    keys.retain(|key| proof.is_for(&api, key));
+    if keys.is_empty() {
+        return Err(hook_refused());
+    }
+    if webhook.suspend {
+        return Err(Problem::new(StatusCode::CONFLICT, format!("trigger {trigger} is suspended")));
+    }
+    let scheme = webhook.auth.as_ref().map(|auth| auth.kind);
+    if scheme.is_some_and(|scheme| is_ping(scheme, &headers)) {
+        return Ok(proof.sign(json(StatusCode::ACCEPTED, &Filtered { reason: "Ping" })));
+    }
+    let answer = match webhook::evaluate(&trigger, webhook, &headers, &query.into_pairs(), &body)? {
+        Some(given) => {
+            let delivery = delivery_id(&headers, scheme.map_or(DELIVERY_HEADERS, delivery_headers))?;
+            start(&api, delivery, &body, (Some(trigger), proof.by()), given, keys).await?
+        }
+        None => json(StatusCode::ACCEPTED, &Filtered { reason: "Filtered" }),
+    };
+    Ok(proof.sign(answer))
+}
+
+/// # Errors
+/// If a request is proven neither as the trigger asks for, nor by a token of the API.
+fn trigger_proof<'a>(
+    api: &Api,
+    headers: &'a HeaderMap,
+    body: &[u8],
+    (workflow, trigger): (&Name, &Name),
+    auth: &WebhookAuth,
+) -> Result<HookProof<'a>, Problem> {
+    let secret = api.config.hooks.trigger_secret(workflow, trigger, &auth.secret);
+    if is_proven(auth.kind, &secret, headers, body, clock::now().wall) {
+        return Ok(HookProof::Trigger);
+    }
+    match hook_proof(api, headers)? {
+        proof @ HookProof::Identity(_) => Ok(proof),
+        HookProof::Token(_) | HookProof::Trigger => Err(hook_refused()),
     }
 }
 
@@ -102,7 +151,7 @@ pub(super) async fn source(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let body = body_of(body)?;
-    if !may_announce(&api, &headers, &body) {
+    if !may_announce(&api, &headers, &body)? {
         let problem = Problem::new(StatusCode::UNAUTHORIZED, "a valid hook token or signature is needed");
         return Err(problem.hint("`xene status -o json` shows the token as status.webhookToken"));
     }
@@ -112,7 +161,7 @@ pub(super) async fn source(
     // All zeros where the branch was deleted.
     let is_commit = |after: &String| after.bytes().any(|digit| digit != b'0');
     (api.config.announce)(push.after.filter(|after| is_ours && is_commit(after)));
-    Ok(StatusCode::ACCEPTED.into_response())
+    Ok(by_webhook(StatusCode::ACCEPTED.into_response()))
 }
 
 fn pipelines_of(spec: &WorkflowSpec, workflow: &Name, trigger: &Name) -> Vec<PipelineKey> {
@@ -120,29 +169,14 @@ fn pipelines_of(spec: &WorkflowSpec, workflow: &Name, trigger: &Name) -> Vec<Pip
     named.map(|(name, _)| PipelineKey { workflow: workflow.clone(), pipeline: name.clone() }).collect()
 }
 
-/// What a trigger asks for and this version can't do must not be passed over: least of all proof.
-fn refuse_unsupported(webhook: &Webhook, trigger: &Name) -> Result<(), Problem> {
-    if webhook.suspend {
-        return Err(Problem::new(StatusCode::CONFLICT, format!("trigger {trigger} is suspended")));
-    }
-    if webhook.auth.is_some() {
-        return Err(Problem::new(
-            StatusCode::NOT_IMPLEMENTED,
-            format!("trigger {trigger} has auth, which this version can't check"),
-        ));
-    }
-    Ok(())
-}
-
 async fn start(
     api: &Api,
-    headers: &HeaderMap,
+    delivery: Option<String>,
     body: &Bytes,
-    trigger: Option<Name>,
+    (trigger, by): (Option<Name>, String),
     given: IndexMap<String, String>,
     keys: Vec<PipelineKey>,
 ) -> Result<Response, Problem> {
-    let delivery = delivery_id(headers, DELIVERY_HEADERS)?;
     let mut wishes = Vec::with_capacity(keys.len());
     for key in keys {
         wishes.push(Start {
@@ -151,7 +185,7 @@ async fn start(
                 kind: TriggerType::Webhook,
                 name: trigger.clone(),
                 scheduled_time: None,
-                by: Some("webhook".to_owned()),
+                by: Some(by.clone()),
             },
             given: given.clone(),
             payload: Some(body.to_vec()),
@@ -169,5 +203,5 @@ async fn start(
     if runs.len() == 1 {
         runs.clear();
     }
-    Ok(json(StatusCode::ACCEPTED, &Accepted { run, runs }))
+    Ok(about(format!("run/{run}"), json(StatusCode::ACCEPTED, &Accepted { run, runs })))
 }

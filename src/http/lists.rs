@@ -12,15 +12,17 @@ use axum::{
 };
 use xene_agent::clock;
 use xene_schemas::{
+    agent::Agent,
     controller::Controller,
     meta::{Name, ObjectMeta, PipelineKey, RunName},
     object::WorkflowObject,
     phase::{AgentPhase, PipelinePhase, RunPhase, WorkflowPhase},
-    source::Source,
+    source::{Source, SourceStatus},
 };
 
 use super::{
     Api,
+    identity::{Identity, Role, Scope},
     objects::{self, Object, Suspensions, list},
     problem::Problem,
     query::{Query, Selector},
@@ -32,15 +34,36 @@ use crate::{
 
 type Answer = Result<Response, Problem>;
 
-pub(super) async fn source(State(api): State<Arc<Api>>) -> Answer {
+pub(super) async fn source(State(api): State<Arc<Api>>, identity: Identity) -> Answer {
     match api.handle.store().source()? {
-        Some(mut status) => {
+        Some(status) => {
+            let mut status = visible_source(&api, &identity.scope, status)?;
             status.webhook = Some("/hooks/source".to_owned());
-            status.webhook_token = Some(api.config.hooks.source_token());
+            // Whoever has it may do what operators may.
+            status.webhook_token =
+                (identity.role >= Role::Operator && identity.scope.is_all()).then(|| api.config.hooks.source_token());
             Ok(Object::new("Source", Source { status }).into_response())
         }
         None => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the source has not been looked at yet")),
     }
+}
+
+/// Without the problems of files that are out of sight.
+pub(super) fn visible_source(api: &Api, scope: &Scope, mut status: SourceStatus) -> Result<SourceStatus, Problem> {
+    if let Scope::Workflows(names) = scope {
+        let mut paths = BTreeSet::new();
+        for name in &**names {
+            paths.extend(api.handle.store().workflow(name)?.map(|row| row.path));
+        }
+        status.problems.retain(|problem| paths.contains(&problem.path));
+    }
+    Ok(status)
+}
+
+/// Without the pipelines that are out of sight.
+pub(super) fn visible_agent(scope: &Scope, mut agent: Agent) -> Agent {
+    agent.status.pipelines.retain(|key| scope.has(&key.workflow));
+    agent
 }
 
 pub(super) async fn controller(State(api): State<Arc<Api>>) -> Answer {
@@ -48,7 +71,7 @@ pub(super) async fn controller(State(api): State<Arc<Api>>) -> Answer {
     Ok(Object::new("Controller", Controller { status }).into_response())
 }
 
-pub(super) async fn workflows(State(api): State<Arc<Api>>, mut query: Query) -> Answer {
+pub(super) async fn workflows(State(api): State<Arc<Api>>, identity: Identity, mut query: Query) -> Answer {
     let (limit, labels) = (query.limit()?, query.labels()?);
     let after: Option<Name> = query.parse("after", "a name")?;
     let only: Option<Name> = query.parse("workflow", "a name")?;
@@ -57,7 +80,8 @@ pub(super) async fn workflows(State(api): State<Arc<Api>>, mut query: Query) -> 
     let suspensions = Suspensions::read(&api)?;
     let rows = api.handle.store().workflows(after.as_ref(), limit, |row| {
         let name = &row.metadata.name;
-        only.as_ref().is_none_or(|only| only == name)
+        identity.scope.has(name)
+            && only.as_ref().is_none_or(|only| only == name)
             && labels.matches(|key| row.metadata.labels.get(key))
             && phase.is_none_or(|phase| objects::workflow_phase(row, &suspensions) == phase)
     })?;
@@ -78,7 +102,7 @@ pub(super) fn workflow_object(api: &Api, name: &Name) -> Result<Option<Object<Wo
     Ok(Some(Object::new("Workflow", objects::workflow(row, &Suspensions::read(api)?))))
 }
 
-pub(super) async fn pipelines(State(api): State<Arc<Api>>, mut query: Query) -> Answer {
+pub(super) async fn pipelines(State(api): State<Arc<Api>>, identity: Identity, mut query: Query) -> Answer {
     let (limit, labels) = (query.limit()?, query.labels()?);
     let mut after: Option<PipelineKey> = query.parse("after", "WORKFLOW/PIPELINE")?;
     let (workflow, pipeline) = pipeline_filter(&mut query)?;
@@ -91,7 +115,9 @@ pub(super) async fn pipelines(State(api): State<Arc<Api>>, mut query: Query) -> 
     // A phase is not in the row: pages are read until enough objects have it.
     loop {
         let rows = store.pipelines(workflow.as_ref(), after.as_ref(), limit, |row| {
-            pipeline.as_ref().is_none_or(|pipeline| *pipeline == row.key.pipeline) && labels.select(row)
+            identity.scope.has(&row.key.workflow)
+                && pipeline.as_ref().is_none_or(|pipeline| *pipeline == row.key.pipeline)
+                && labels.select(row)
         })?;
         let is_last = rows.len() < limit;
         after = rows.last().map(|row| row.key.clone());
@@ -99,7 +125,7 @@ pub(super) async fn pipelines(State(api): State<Arc<Api>>, mut query: Query) -> 
             if last_workflow.as_ref().is_none_or(|last| last.metadata.name != row.key.workflow) {
                 last_workflow = store.workflow(&row.key.workflow)?;
             }
-            let item = objects::pipeline(&api, row, last_workflow.as_ref(), &suspensions, now)?;
+            let item = objects::pipeline(&api, &identity, row, last_workflow.as_ref(), &suspensions, now)?;
             if phase.is_none_or(|phase| phase == item.status.phase) {
                 items.push(item);
             }
@@ -113,12 +139,13 @@ pub(super) async fn pipelines(State(api): State<Arc<Api>>, mut query: Query) -> 
 
 pub(super) async fn pipeline(
     State(api): State<Arc<Api>>,
+    identity: Identity,
     Path((workflow, pipeline)): Path<(String, String)>,
 ) -> Answer {
     let name = format!("{workflow}/{pipeline}");
     let key = name.parse::<PipelineKey>().ok();
     let item = match key {
-        Some(key) => pipeline_object(&api, &key)?,
+        Some(key) => pipeline_object(&api, &identity, &key)?,
         None => None,
     };
     Ok(item.ok_or_else(|| absent("pipeline", &name))?.into_response())
@@ -127,16 +154,17 @@ pub(super) async fn pipeline(
 /// One pipeline, if it is there.
 pub(super) fn pipeline_object(
     api: &Api,
+    identity: &Identity,
     key: &PipelineKey,
 ) -> Result<Option<Object<xene_schemas::object::PipelineObject>>, Problem> {
     let store = api.handle.store();
     let Some(row) = store.pipeline(key)? else { return Ok(None) };
     let workflow = store.workflow(&key.workflow)?;
-    let item = objects::pipeline(api, row, workflow.as_ref(), &Suspensions::read(api)?, clock::now().wall)?;
+    let item = objects::pipeline(api, identity, row, workflow.as_ref(), &Suspensions::read(api)?, clock::now().wall)?;
     Ok(Some(Object::new("Pipeline", item)))
 }
 
-pub(super) async fn runs(State(api): State<Arc<Api>>, mut query: Query) -> Answer {
+pub(super) async fn runs(State(api): State<Arc<Api>>, identity: Identity, mut query: Query) -> Answer {
     let (limit, labels, since) = (query.limit()?, query.labels()?, query.since()?);
     let after: Option<RunName> = query.parse("after", "a run's name")?;
     let (workflow, pipeline) = pipeline_filter(&mut query)?;
@@ -153,7 +181,8 @@ pub(super) async fn runs(State(api): State<Arc<Api>>, mut query: Query) -> Answe
         let rows = store.pipelines(workflow.as_ref(), None, usize::MAX, |row| labels.select(row))?;
         Some(rows.into_iter().map(|row| row.key).collect::<BTreeSet<_>>())
     };
-    let filter = RunFilter { workflow, pipeline, phase, active, since, among };
+    let within = identity.scope.workflows().cloned();
+    let filter = RunFilter { workflow, pipeline, phase, active, since, within, among };
     let rows = store.runs(&filter, after, limit)?;
     Ok(list("Run", rows.into_iter().map(|row| row.run).collect()))
 }
@@ -171,7 +200,7 @@ pub(super) fn find_run(api: &Api, name: &str) -> Result<RunRow, Problem> {
     row.ok_or_else(|| absent("run", name))
 }
 
-pub(super) async fn agents(State(api): State<Arc<Api>>, mut query: Query) -> Answer {
+pub(super) async fn agents(State(api): State<Arc<Api>>, identity: Identity, mut query: Query) -> Answer {
     let (limit, labels) = (query.limit()?, query.labels()?);
     let after: Option<Name> = query.parse("after", "a name")?;
     let phase: Option<AgentPhase> = query.parse("phase", "Connected, Disconnected, Draining or Revoked")?;
@@ -183,35 +212,47 @@ pub(super) async fn agents(State(api): State<Arc<Api>>, mut query: Query) -> Ans
             && phase.is_none_or(|phase| agent.status.phase == phase)
     });
     agents.truncate(limit);
-    Ok(list("Agent", agents))
+    Ok(list("Agent", agents.into_iter().map(|agent| visible_agent(&identity.scope, agent)).collect()))
 }
 
-pub(super) async fn agent(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Answer {
+pub(super) async fn agent(State(api): State<Arc<Api>>, identity: Identity, Path(name): Path<String>) -> Answer {
     let agent = match name.parse::<Name>() {
         Ok(parsed) => api.handle.view(move |controller, now| controller.agent(now, &parsed)).await?,
         Err(_) => None,
     };
-    Ok(Object::new("Agent", agent.ok_or_else(|| absent("agent", &name))?).into_response())
+    let agent = agent.ok_or_else(|| absent("agent", &name))?;
+    Ok(Object::new("Agent", visible_agent(&identity.scope, agent)).into_response())
 }
 
 /// Newest first, as runs are.
-pub(super) async fn events(State(api): State<Arc<Api>>, mut query: Query) -> Answer {
+pub(super) async fn events(State(api): State<Arc<Api>>, identity: Identity, mut query: Query) -> Answer {
     let (limit, since) = (query.limit()?, query.since()?);
-    let after: Option<u64> = query.parse("after", "an event's number")?;
+    let mut after: Option<u64> = query.parse("after", "an event's number")?;
     let regarding = query.take("regarding");
     query.finish()?;
-    let events = api.handle.store().events(after, limit, |event| {
-        regarding.as_ref().is_none_or(|regarding| *regarding == event.regarding)
-            && since.is_none_or(|since| event.at >= since)
-    })?;
-    Ok(list("Event", events))
+    let mut found = Vec::new();
+    // What a run belongs to is no part of the event: pages are read until enough of them are in sight.
+    loop {
+        let page = api.handle.store().events(after, limit, |event| {
+            regarding.as_ref().is_none_or(|regarding| *regarding == event.regarding)
+                && since.is_none_or(|since| event.at >= since)
+        })?;
+        let is_last = page.len() < limit;
+        after = page.last().map(|event| event.id);
+        found.extend(page.into_iter().filter(|event| identity.scope.has_event(&api, &event.regarding)));
+        if is_last || found.len() >= limit {
+            found.truncate(limit);
+            return Ok(list("Event", found));
+        }
+    }
 }
 
-pub(super) async fn event(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Answer {
+pub(super) async fn event(State(api): State<Arc<Api>>, identity: Identity, Path(id): Path<String>) -> Answer {
     let found = match id.parse::<u64>() {
         Ok(id) => api.handle.store().events(id.checked_add(1), 1, |_| true)?.pop().filter(|event| event.id == id),
         Err(_) => None,
     };
+    let found = found.filter(|event| identity.scope.has_event(&api, &event.regarding));
     Ok(Object::new("Event", found.ok_or_else(|| absent("event", &id))?).into_response())
 }
 

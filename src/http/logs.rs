@@ -28,6 +28,7 @@ use xene_schemas::{
 
 use super::{
     Api,
+    identity::Identity,
     lists::find_run,
     problem::Problem,
     query::Query,
@@ -47,6 +48,7 @@ const END_WITHIN: Duration = Duration::from_secs(10);
 
 pub(super) async fn logs(
     State(api): State<Arc<Api>>,
+    identity: Identity,
     Path(name): Path<String>,
     mut query: Query,
 ) -> Result<Response, Problem> {
@@ -72,7 +74,7 @@ pub(super) async fn logs(
     let pump = Pump { reader, printer, offset: 0, rest: Vec::new(), out: Vec::new(), complete: false };
     let ended = row.run.status.phase.is_final();
     Ok(stream(kind, move |sink| async move {
-        if let Err(error) = pump.run(&api, run, ended, follow, tail, &sink).await {
+        if let Err(error) = pump.run(&api, run, ended, follow.then_some(&identity), tail, &sink).await {
             tracing::warn!(%run, %error, "a log can't be shown to its end");
         }
     }))
@@ -124,7 +126,7 @@ impl Pump {
         api: &Api,
         run: RunName,
         ended: bool,
-        follow: bool,
+        follow: Option<&Identity>,
         tail: Option<usize>,
         sink: &Sink,
     ) -> Result<(), PumpError> {
@@ -143,7 +145,7 @@ impl Pump {
                 self.out = lines.into_bytes();
             }
             self.send(sink).await?;
-            if !follow || self.complete {
+            if self.complete || follow.is_none_or(|identity| !identity.holds(api)) {
                 return Ok(());
             }
             tokio::select! {

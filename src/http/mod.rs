@@ -5,24 +5,33 @@
 
 mod agents;
 mod artifacts;
+pub mod audit;
 pub mod auth;
 mod backup;
+mod body;
 mod firings;
 mod history;
 mod hooks;
+mod identity;
 mod lists;
 mod logs;
+mod metrics;
 mod objects;
+mod openapi;
 mod operate;
 mod plan;
 mod problem;
+mod proof;
 mod query;
+mod routes;
 mod runs;
 mod serve;
 mod stream;
 #[cfg(test)]
 mod tests;
 pub mod tls;
+mod tokens;
+pub mod ui;
 mod watch;
 mod webhook;
 mod why;
@@ -35,7 +44,6 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{get, post},
 };
 use tokio::{
     sync::{Mutex, watch as tokio_watch},
@@ -45,10 +53,17 @@ use xene_agent::content::ContentStore;
 
 pub use self::serve::serve;
 use self::{
+    audit::{AuditLog, Guesses},
     auth::{AdminToken, HookSecret},
+    identity::Identity,
     problem::Problem,
 };
-use crate::{compile::Limits, decide::event::Refusal, driver::Handle, source::Browser};
+use crate::{
+    compile::Limits,
+    decide::event::{Answer, Command, Refusal},
+    driver::Handle,
+    source::Browser,
+};
 
 /// The longest body that is taken, in bytes.
 const MAX_BODY: usize = 1 << 20;
@@ -84,6 +99,12 @@ pub struct Config {
     pub browser: Option<Browser>,
     /// What plans are compiled with.
     pub limits: Limits,
+    /// Who is signed in to the UI.
+    pub sessions: ui::session::Sessions,
+    /// Where it is written who changed what; in the store it is kept in any case.
+    pub audit: Option<AuditLog>,
+    /// True if `/metrics` asks nobody who they are.
+    pub metrics_public: bool,
     /// True once the process stops: streams without end then end.
     pub stopping: tokio_watch::Receiver<bool>,
 }
@@ -101,11 +122,19 @@ struct Api {
     config: Config,
     /// Held from looking a delivery up until its run is durable, so that equal ones make one run.
     deliveries: [Mutex<()>; DELIVERY_LOCKS],
+    /// Wrong proofs of late.
+    guesses: Guesses,
     /// One plan at a time: it compiles what it is given.
     planning: Mutex<()>,
 }
 
 impl Api {
+    /// Has the controller carry out what somebody asks for; it is durable then, and kept as theirs.
+    async fn ask(&self, identity: &Identity, command: Command) -> Result<Answer, Problem> {
+        let command = Command::By { by: identity.name.clone(), command: Box::new(command) };
+        Ok(self.handle.ask(command).await??)
+    }
+
     /// Does what may block, such as to look into a repository.
     async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
         let ended = tokio::task::spawn_blocking(work).await;
@@ -119,59 +148,21 @@ pub fn router(handle: Handle, config: Config) -> Router {
         handle,
         config,
         deliveries: std::array::from_fn(|_| Mutex::default()),
+        guesses: Guesses::default(),
         planning: Mutex::default(),
     });
-    let v1 = Router::new()
-        .route("/controller", get(lists::controller))
-        .route("/controller/pause", post(operate::pause_controller))
-        .route("/controller/resume", post(operate::resume_controller))
-        .route("/source", get(lists::source))
-        .route("/source/suspend", post(operate::suspend_source))
-        .route("/source/resume", post(operate::resume_source))
-        .route("/source/approve-prune", post(operate::approve_prune))
-        .route("/workflows", get(lists::workflows))
-        .route("/workflows/{name}", get(lists::workflow))
-        .route("/workflows/{name}/history", get(history::history))
-        .route("/workflows/{name}/suspend", post(operate::suspend_workflow))
-        .route("/workflows/{name}/resume", post(operate::resume_workflow))
-        .route("/pipelines", get(lists::pipelines))
-        .route("/pipelines/{workflow}/{pipeline}", get(lists::pipeline))
-        .route("/pipelines/{workflow}/{pipeline}/firings", get(firings::firings))
-        .route("/pipelines/{workflow}/{pipeline}/why", get(why::pipeline))
-        .route("/pipelines/{workflow}/{pipeline}/suspend", post(operate::suspend_pipeline))
-        .route("/pipelines/{workflow}/{pipeline}/resume", post(operate::resume_pipeline))
-        .route("/plan", get(plan::of_commit).post(plan::of_files).layer(DefaultBodyLimit::max(plan::MAX_BODY)))
-        .route("/runs", get(lists::runs).post(runs::start))
-        .route("/runs/{name}", get(lists::run))
-        .route("/runs/{name}/cancel", post(runs::cancel))
-        .route("/runs/{name}/approve", post(operate::approve))
-        .route("/runs/{name}/rerun", post(operate::rerun))
-        .route("/runs/{name}/logs", get(logs::logs))
-        .route("/runs/{name}/artifacts", get(artifacts::list))
-        .route("/runs/{name}/artifacts/{task}/{*path}", get(artifacts::download))
-        .route("/runs/{name}/why", get(why::run))
-        .route("/agents", get(lists::agents))
-        .route("/agents/tokens", post(agents::create_token))
-        .route("/agents/{name}", get(lists::agent))
-        .route("/agents/{name}/fence", post(agents::fence))
-        .route("/agents/{name}/{action}", post(agents::act))
-        .route("/events", get(lists::events))
-        .route("/events/{id}", get(lists::event))
-        .route("/watch", get(watch::watch))
-        .route("/sync", post(sync))
-        .route("/backup", get(backup::backup))
-        .fallback(nothing_here)
-        .layer(middleware::from_fn_with_state(api.clone(), auth::require_admin));
-    Router::new()
+    let v1 = routes::router(&api, routes::v1()).fallback(nothing_here);
+    // The UI's own way into the API: whoever comes by it has signed in.
+    let pages = ui::router(api.clone(), Router::new().nest("/api/v1", v1.clone()).with_state(api.clone()));
+    let v1 = v1.layer(middleware::from_fn_with_state(api.clone(), identity::authenticate));
+    routes::router(&api, routes::outer())
         .nest("/api/v1", v1)
-        .route("/hooks/source", post(hooks::source))
-        .route("/hooks/{workflow}/pipelines/{pipeline}", post(hooks::pipeline))
-        .route("/hooks/{workflow}/triggers/{trigger}", post(hooks::trigger))
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(ready))
+        .merge(pages)
         .fallback(nothing_here)
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn(body::in_time))
         .layer(middleware::from_fn_with_state(api.clone(), auth::require_own_host))
+        .layer(middleware::from_fn_with_state(api.clone(), audit::record))
         .layer(middleware::from_fn(finish))
         .with_state(api)
 }
@@ -197,9 +188,9 @@ async fn ready(State(api): State<Arc<Api>>) -> Response {
     }
 }
 
-async fn sync(State(api): State<Arc<Api>>) -> Result<Response, Problem> {
+async fn sync(State(api): State<Arc<Api>>, identity: Identity) -> Result<Response, Problem> {
     (api.config.sync)().await.map_err(|message| Problem::new(StatusCode::BAD_GATEWAY, message))?;
-    lists::source(State(api)).await
+    lists::source(State(api), identity).await
 }
 
 /// Makes every error a problem document, also those of the router and of its extractors; sets the headers that keep
@@ -208,7 +199,7 @@ async fn finish(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let status = response.status();
     let is_problem = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == problem::CONTENT_TYPE);
-    if (status.is_client_error() || status.is_server_error()) && !is_problem {
+    if (status.is_client_error() || status.is_server_error()) && !is_problem && !ui::is_page(&response) {
         let allow = response.headers_mut().remove(header::ALLOW);
         response = Problem::of_status(status).into_response();
         response.headers_mut().extend(allow.map(|allow| (header::ALLOW, allow)));
@@ -216,7 +207,7 @@ async fn finish(request: Request, next: Next) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers
         .entry(header::CONTENT_SECURITY_POLICY)
         .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));

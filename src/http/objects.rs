@@ -9,14 +9,17 @@ use serde::Serialize;
 use xene_agent::decide::cron::Schedule;
 use xene_schemas::{
     meta::{API_VERSION, Name, PipelineKey},
-    object::{LastRun, PipelineMeta, PipelineObject, PipelineStatus, WorkflowObject, WorkflowStatus},
+    object::{LastRun, PipelineMeta, PipelineObject, PipelineStatus, TriggerWebhook, WorkflowObject, WorkflowStatus},
     phase::{PipelinePhase, Reason, WorkflowPhase},
     suspension::Suspension,
     trigger::Trigger,
     workflow::WorkflowSpec,
 };
 
-use super::Api;
+use super::{
+    Api,
+    identity::{Identity, Role},
+};
 use crate::{
     decide::rows::{PipelineRow, Suspendable, SuspensionRow, WorkflowRow},
     store::StoreError,
@@ -117,6 +120,7 @@ pub(super) fn workflow(row: WorkflowRow, suspensions: &Suspensions) -> WorkflowO
 /// A pipeline, with what other rows say of it; `workflow` is its workflow's.
 pub(super) fn pipeline(
     api: &Api,
+    identity: &Identity,
     row: PipelineRow,
     workflow: Option<&WorkflowRow>,
     suspensions: &Suspensions,
@@ -130,6 +134,7 @@ pub(super) fn pipeline(
     let suspension = suspensions.of_pipeline(&row.key);
     let suspended = row.suspend || suspension.is_some();
     let next_fire = workflow.filter(|_| !suspended).and_then(|workflow| next_fire(&row, &workflow.spec, now));
+    let webhooks = workflow.map(|workflow| webhooks(api, identity, &row, workflow)).unwrap_or_default();
     let status = PipelineStatus {
         phase: if agent.is_some() { PipelinePhase::Scheduled } else { PipelinePhase::NotScheduled },
         reason: match &owner {
@@ -145,10 +150,28 @@ pub(super) fn pipeline(
         suspension,
         next_fire,
         last_run,
+        webhooks,
         webhook: Some(hook_path(&row.key)),
-        webhook_token: Some(api.config.hooks.token(&row.key)),
+        // Whoever has it may start the pipeline.
+        webhook_token: (identity.role >= Role::Operator).then(|| api.config.hooks.token(&row.key)),
     };
     Ok(PipelineObject { metadata: PipelineMeta { name: row.key }, spec: row.spec, status })
+}
+
+/// The webhook triggers of a pipeline whose senders have a proof of their own.
+fn webhooks(api: &Api, identity: &Identity, row: &PipelineRow, workflow: &WorkflowRow) -> Vec<TriggerWebhook> {
+    let of = &row.key.workflow;
+    let named = row.spec.triggers.0.iter().filter_map(|name| match workflow.spec.triggers.get(name)? {
+        Trigger::Webhook(webhook) => Some((name, webhook.auth.as_ref()?)),
+        Trigger::Cron(_) => None,
+    });
+    let shown = named.map(|(name, auth)| TriggerWebhook {
+        trigger: name.clone(),
+        path: format!("/hooks/{of}/triggers/{name}"),
+        auth: auth.kind,
+        secret: (identity.role >= Role::Operator).then(|| api.config.hooks.trigger_secret(of, name, &auth.secret)),
+    });
+    shown.collect()
 }
 
 /// Where a pipeline's own webhook is.

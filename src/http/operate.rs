@@ -18,7 +18,10 @@ use xene_schemas::{
 };
 
 use super::{
-    Api, lists,
+    Api,
+    audit::about,
+    identity::{Identity, Role},
+    lists,
     lists::{absent, find_run},
     objects::{Object, json},
     problem::Problem,
@@ -29,8 +32,6 @@ use crate::decide::{
     rows::Suspendable,
 };
 
-/// Who asks, as long as there is one token.
-pub(super) const ADMIN: &str = "admin";
 /// Nothing is suspended for longer, unless without end.
 const MAX_SUSPENSION: Duration = Duration::from_secs(366 * 86_400);
 /// No planned downtime is longer.
@@ -40,8 +41,9 @@ const MIN_COMMIT: usize = 7;
 
 /// The body of `POST …/rerun`.
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct RerunBody {
+pub(super) struct RerunBody {
     /// Without the tasks that succeeded.
     #[serde(default)]
     failed: bool,
@@ -52,8 +54,9 @@ struct RerunBody {
 
 /// The body of `POST …/approve` of a run.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct DecisionBody {
+pub(super) struct DecisionBody {
     task: String,
     #[serde(default = "yes")]
     approved: bool,
@@ -68,8 +71,9 @@ fn yes() -> bool {
 
 /// The body of `POST …/suspend`.
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct SuspendBody {
+pub(super) struct SuspendBody {
     #[serde(default)]
     why: Option<String>,
     /// After this it ends by itself.
@@ -79,8 +83,9 @@ struct SuspendBody {
 
 /// The body of `POST /api/v1/source/approve-prune`.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ApproveBody {
+pub(super) struct ApproveBody {
     commit: String,
 }
 
@@ -95,6 +100,7 @@ fn parse<T: serde::de::DeserializeOwned>(body: Body) -> Result<T, Problem> {
 
 pub(super) async fn rerun(
     State(api): State<Arc<Api>>,
+    identity: Identity,
     Path(name): Path<String>,
     headers: HeaderMap,
     body: Body,
@@ -109,8 +115,8 @@ pub(super) async fn rerun(
     let delivery = delivery_id(&headers, &["idempotency-key"])?;
     let start = async {
         let run = RunName::new(clock::now().wall, random_bits()?);
-        let again = Again { original, run, failed, by: ADMIN.to_owned(), delivery: delivery.clone(), force };
-        match api.handle.ask(Command::Rerun(Box::new(again))).await?? {
+        let again = Again { original, run, failed, by: identity.name.clone(), delivery: delivery.clone(), force };
+        match api.ask(&identity, Command::Rerun(Box::new(again))).await? {
             Answer::Run(run) => Ok(Started::Run(run)),
             Answer::Done | Answer::Enrolled(_) => {
                 Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the controller answers something else"))
@@ -120,77 +126,106 @@ pub(super) async fn rerun(
     once(&api, &key, delivery.as_deref(), start).await?.created()
 }
 
-pub(super) async fn approve(State(api): State<Arc<Api>>, Path(name): Path<String>, body: Body) -> Reply {
+pub(super) async fn approve(
+    State(api): State<Arc<Api>>,
+    identity: Identity,
+    Path(name): Path<String>,
+    body: Body,
+) -> Reply {
     let DecisionBody { task, approved, by } = parse_json(&body_of(body)?)?;
     let run = name.parse::<RunName>().map_err(|_| absent("run", &name))?;
-    let by = by.filter(|by| !by.is_empty()).unwrap_or_else(|| ADMIN.to_owned());
-    api.handle.ask(Command::Approve(Decision { run, task, approved, by })).await??;
+    let by = match by.filter(|by| !by.is_empty()) {
+        // The admin's token has no name of its own, so whoever holds it may say whose word it is.
+        Some(by) if identity.role == Role::Admin => by,
+        Some(_) => {
+            let detail =
+                format!("only an admin may decide in another's name, and {} is {}", identity.name, identity.role);
+            return Err(Problem::new(StatusCode::FORBIDDEN, detail));
+        }
+        None => identity.name.clone(),
+    };
+    api.ask(&identity, Command::Approve(Decision { run, task, approved, by })).await?;
     Ok(json(StatusCode::ACCEPTED, &Object::new("Run", find_run(&api, &name)?.run)))
 }
 
 /// The body of `POST /api/v1/controller/pause`.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct PauseBody {
+pub(super) struct PauseBody {
     #[serde(rename = "for")]
     lasts: Duration,
 }
 
-pub(super) async fn pause_controller(State(api): State<Arc<Api>>, body: Body) -> Reply {
+pub(super) async fn pause_controller(State(api): State<Arc<Api>>, identity: Identity, body: Body) -> Reply {
     let PauseBody { lasts } = parse(body)?;
     if lasts.as_millis() == 0 || lasts > MAX_PAUSE {
         return Err(Problem::bad_request("for takes a duration above 0 and of at most 7d"));
     }
-    api.handle.ask(Command::Pause { lasts: lasts.into(), by: ADMIN.to_owned() }).await??;
+    api.handle.ask(Command::Pause { lasts: lasts.into(), by: identity.name.clone() }).await??;
     lists::controller(State(api)).await
 }
 
-pub(super) async fn resume_controller(State(api): State<Arc<Api>>) -> Reply {
-    api.handle.ask(Command::Unpause { by: ADMIN.to_owned() }).await??;
+pub(super) async fn resume_controller(State(api): State<Arc<Api>>, identity: Identity) -> Reply {
+    api.handle.ask(Command::Unpause { by: identity.name.clone() }).await??;
     lists::controller(State(api)).await
 }
 
-pub(super) async fn suspend_source(State(api): State<Arc<Api>>, body: Body) -> Reply {
-    suspend(&api, Suspendable::Source, body).await?;
-    lists::source(State(api)).await
+pub(super) async fn suspend_source(State(api): State<Arc<Api>>, identity: Identity, body: Body) -> Reply {
+    suspend(&api, &identity, Suspendable::Source, body).await?;
+    lists::source(State(api), identity).await
 }
 
-pub(super) async fn resume_source(State(api): State<Arc<Api>>) -> Reply {
-    resume(&api, Suspendable::Source).await?;
-    lists::source(State(api)).await
+pub(super) async fn resume_source(State(api): State<Arc<Api>>, identity: Identity) -> Reply {
+    resume(&api, &identity, Suspendable::Source).await?;
+    lists::source(State(api), identity).await
 }
 
-pub(super) async fn suspend_workflow(State(api): State<Arc<Api>>, Path(name): Path<String>, body: Body) -> Reply {
-    suspend(&api, workflow(&name)?, body).await?;
+pub(super) async fn suspend_workflow(
+    State(api): State<Arc<Api>>,
+    identity: Identity,
+    Path(name): Path<String>,
+    body: Body,
+) -> Reply {
+    suspend(&api, &identity, workflow(&name)?, body).await?;
     lists::workflow(State(api), Path(name)).await
 }
 
-pub(super) async fn resume_workflow(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Reply {
-    resume(&api, workflow(&name)?).await?;
+pub(super) async fn resume_workflow(
+    State(api): State<Arc<Api>>,
+    identity: Identity,
+    Path(name): Path<String>,
+) -> Reply {
+    resume(&api, &identity, workflow(&name)?).await?;
     lists::workflow(State(api), Path(name)).await
 }
 
 pub(super) async fn suspend_pipeline(
     State(api): State<Arc<Api>>,
+    identity: Identity,
     Path(name): Path<(String, String)>,
     body: Body,
 ) -> Reply {
-    suspend(&api, pipeline(&name)?, body).await?;
-    lists::pipeline(State(api), Path(name)).await
+    suspend(&api, &identity, pipeline(&name)?, body).await?;
+    lists::pipeline(State(api), identity, Path(name)).await
 }
 
-pub(super) async fn resume_pipeline(State(api): State<Arc<Api>>, Path(name): Path<(String, String)>) -> Reply {
-    resume(&api, pipeline(&name)?).await?;
-    lists::pipeline(State(api), Path(name)).await
+pub(super) async fn resume_pipeline(
+    State(api): State<Arc<Api>>,
+    identity: Identity,
+    Path(name): Path<(String, String)>,
+) -> Reply {
+    resume(&api, &identity, pipeline(&name)?).await?;
+    lists::pipeline(State(api), identity, Path(name)).await
 }
 
-pub(super) async fn approve_prune(State(api): State<Arc<Api>>, body: Body) -> Reply {
+pub(super) async fn approve_prune(State(api): State<Arc<Api>>, identity: Identity, body: Body) -> Reply {
     let ApproveBody { commit } = parse_json(&body_of(body)?)?;
     if commit.chars().count() < MIN_COMMIT {
         return Err(Problem::bad_request(format!("commit takes at least {MIN_COMMIT} characters of its name")));
     }
-    api.handle.ask(Command::ApprovePrune { commit, by: ADMIN.to_owned() }).await??;
-    Ok(lists::source(State(api)).await?.into_response())
+    api.handle.ask(Command::ApprovePrune { commit, by: identity.name.clone() }).await??;
+    Ok(lists::source(State(api), identity).await?.into_response())
 }
 
 fn workflow(name: &str) -> Result<Suspendable, Problem> {
@@ -202,20 +237,20 @@ fn pipeline((workflow, pipeline): &(String, String)) -> Result<Suspendable, Prob
     name.parse::<PipelineKey>().map(Suspendable::Pipeline).map_err(|_| absent("pipeline", &name))
 }
 
-async fn suspend(api: &Api, what: Suspendable, body: Body) -> Result<(), Problem> {
+async fn suspend(api: &Api, identity: &Identity, what: Suspendable, body: Body) -> Result<(), Problem> {
     let SuspendBody { why, lasts } = parse(body)?;
     if lasts.is_some_and(|lasts| lasts.as_millis() == 0 || lasts > MAX_SUSPENSION) {
         return Err(Problem::bad_request("for takes a duration above 0 and of at most 366d"));
     }
     let since = clock::now().wall;
     let until = lasts.map(|lasts| since + std::time::Duration::from_millis(lasts.as_millis()));
-    let suspension = Suspension { by: ADMIN.to_owned(), since, why: why.filter(|why| !why.is_empty()), until };
+    let suspension = Suspension { by: identity.name.clone(), since, why: why.filter(|why| !why.is_empty()), until };
     api.handle.ask(Command::Suspend { what, suspension }).await??;
     Ok(())
 }
 
-async fn resume(api: &Api, what: Suspendable) -> Result<(), Problem> {
-    api.handle.ask(Command::Resume { what, by: ADMIN.to_owned() }).await??;
+async fn resume(api: &Api, identity: &Identity, what: Suspendable) -> Result<(), Problem> {
+    api.handle.ask(Command::Resume { what, by: identity.name.clone() }).await??;
     Ok(())
 }
 
@@ -223,7 +258,10 @@ impl Started {
     /// As a call that creates it answers.
     pub(super) fn created(self) -> Reply {
         match self {
-            Self::Run(run) => Ok(json(StatusCode::CREATED, &Object::new("Run", *run))),
+            Self::Run(run) => {
+                let regarding = format!("run/{}", run.metadata.name);
+                Ok(about(regarding, json(StatusCode::CREATED, &Object::new("Run", *run))))
+            }
             Self::Gone(name) => Err(Problem::new(
                 StatusCode::GONE,
                 format!("this Idempotency-Key started run {name}, which is past its retention"),

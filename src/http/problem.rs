@@ -34,6 +34,7 @@ impl Problem {
             status,
             match status {
                 StatusCode::METHOD_NOT_ALLOWED => "this address does not take that method",
+                StatusCode::REQUEST_TIMEOUT => "the body comes too slowly",
                 StatusCode::PAYLOAD_TOO_LARGE => "the body is above the limit of 1 MiB",
                 _ => status.canonical_reason().unwrap_or("the request failed"),
             },
@@ -115,6 +116,7 @@ impl From<Refusal> for Problem {
             Refusal::SpecChanged
             | Refusal::Suspended(_)
             | Refusal::NameTaken(_)
+            | Refusal::TokenNameTaken(_)
             | Refusal::Connected(_)
             | Refusal::Ended(_)
             | Refusal::NotEnded(_)

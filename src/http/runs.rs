@@ -20,6 +20,8 @@ use xene_schemas::{
 
 use super::{
     Api,
+    body::is_too_slow,
+    identity::Identity,
     lists::{absent, find_run},
     objects::{Object, json},
     problem::Problem,
@@ -36,8 +38,9 @@ const MAX_DELIVERY: usize = 512;
 
 /// The body of `POST /api/v1/runs`.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct StartBody {
+pub(super) struct StartBody {
     workflow: Name,
     pipeline: Name,
     #[serde(default)]
@@ -60,18 +63,18 @@ pub(super) struct Start {
 
 pub(super) async fn start(
     State(api): State<Arc<Api>>,
+    identity: Identity,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let StartBody { workflow, pipeline, params, force } = parse_json(&body_of(body)?)?;
+    let key = PipelineKey { workflow, pipeline };
+    if !identity.scope.has(&key.workflow) {
+        return Err(absent("pipeline", &key.to_string()));
+    }
     let wish = Start {
-        key: PipelineKey { workflow, pipeline },
-        trigger: RunTrigger {
-            kind: TriggerType::Manual,
-            name: None,
-            scheduled_time: None,
-            by: Some("admin".to_owned()),
-        },
+        key,
+        trigger: RunTrigger { kind: TriggerType::Manual, name: None, scheduled_time: None, by: Some(identity.name) },
         given: params.into_iter().map(|(name, value)| (name, value.to_string())).collect(),
         payload: None,
         delivery: delivery_id(&headers, &["idempotency-key"])?,
@@ -80,9 +83,13 @@ pub(super) async fn start(
     wish.carry_out(&api).await?.created()
 }
 
-pub(super) async fn cancel(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Response, Problem> {
+pub(super) async fn cancel(
+    State(api): State<Arc<Api>>,
+    identity: Identity,
+    Path(name): Path<String>,
+) -> Result<Response, Problem> {
     let run = name.parse::<RunName>().map_err(|_| absent("run", &name))?;
-    api.handle.ask(Command::CancelRun { run, by: "admin".to_owned() }).await??;
+    api.ask(&identity, Command::CancelRun { run, by: identity.name.clone() }).await?;
     Ok(json(StatusCode::ACCEPTED, &Object::new("Run", find_run(&api, &name)?.run)))
 }
 
@@ -118,7 +125,9 @@ impl Start {
 
     async fn start(self, api: &Api) -> Result<Started, Problem> {
         for _ in 0..TRIES {
-            match api.handle.ask(self.command(api)?).await? {
+            let by = self.trigger.by.clone().unwrap_or_default();
+            let command = Box::new(self.command(api)?);
+            match api.handle.ask(Command::By { by, command }).await? {
                 Ok(Answer::Run(run)) => return Ok(Started::Run(run)),
                 Ok(Answer::Done | Answer::Enrolled(_)) => break,
                 Err(Refusal::SpecChanged) => {}
@@ -195,7 +204,10 @@ pub(super) fn delivery_id(headers: &HeaderMap, names: &[&'static str]) -> Result
 
 /// The body, if it could be read.
 pub(super) fn body_of(body: Result<Bytes, BytesRejection>) -> Result<Bytes, Problem> {
-    body.map_err(|rejection| Problem::of_status(rejection.status()))
+    body.map_err(|rejection| {
+        let status = if is_too_slow(&rejection) { StatusCode::REQUEST_TIMEOUT } else { rejection.status() };
+        Problem::of_status(status)
+    })
 }
 
 /// A body of JSON.

@@ -3,6 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use axum::Router;
+use hyper::{Request, body::Incoming};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
@@ -15,8 +16,9 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt as _;
 
-use super::stopped;
+use super::{audit::Peer, stopped};
 
 /// So many connections at a time; more wait in the kernel's queue.
 const CONNECTIONS: u32 = 1024;
@@ -46,8 +48,8 @@ pub async fn serve(
             accepted = listener.accept() => accepted,
             () = stopped(stopping.clone()) => break,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 // Often too many open files: some will be closed.
                 tracing::warn!(%error, "can't take a connection");
@@ -57,7 +59,7 @@ pub async fn serve(
         };
         // Followed logs come in small pieces that shall not wait for each other.
         let _ = stream.set_nodelay(true);
-        let (router, tls, stopping) = (router.clone(), tls.clone(), stopping.clone());
+        let (router, tls, stopping) = ((router.clone(), Peer(peer)), tls.clone(), stopping.clone());
         tokio::spawn(async move {
             match tls {
                 None => converse(stream, router, stopping).await,
@@ -78,9 +80,13 @@ pub async fn serve(
 
 async fn converse(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    router: Router,
+    (router, peer): (Router, Peer),
     stopping: watch::Receiver<bool>,
 ) {
+    let router = router.map_request(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        request
+    });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(64);

@@ -1,7 +1,12 @@
 //! The router without sockets, over a real store and a machine that only starts runs; and one look through a socket.
 
+mod access;
+mod hooks;
+mod metrics;
+
 use std::{
     collections::HashSet,
+    path::PathBuf,
     sync::{Mutex as StdMutex, mpsc::channel},
 };
 
@@ -23,6 +28,8 @@ use xene_schemas::{
     wire::logs::{RecordKind, record_head},
 };
 
+mod pages;
+
 use super::*;
 use crate::{
     decide::{
@@ -43,6 +50,7 @@ struct World {
     asked: Arc<StdMutex<Vec<Command>>>,
     announced: Arc<StdMutex<Vec<Option<String>>>>,
     stop: Sender<bool>,
+    audit: PathBuf,
     _data: TempDir,
 }
 
@@ -78,6 +86,10 @@ fn seed(store: &Store, workflow: &str) {
                      "params": {"level": {"type": "integer", "default": 3}}},
         },
     });
+    seed_spec(store, workflow, spec);
+}
+
+fn seed_spec(store: &Store, workflow: &str, spec: Value) {
     let row: WorkflowRow = WorkflowRow {
         metadata: serde_json::from_value(json!({"name": workflow, "labels": {"team": "a"}})).unwrap(),
         spec: serde_json::from_value(spec).unwrap(),
@@ -126,10 +138,24 @@ impl World {
         let told = announced.clone();
         let (machine, seen) = (store.clone(), asked.clone());
         let handle = Handle::for_tests(store.clone(), logs.clone(), move |command| {
+            let command = match command {
+                Command::By { command, .. } => *command,
+                command => command,
+            };
             seen.lock().unwrap().push(command.clone());
             let (pipeline, run, delivery) = match &command {
                 Command::StartRun { pipeline, run, delivery, .. } => (pipeline, run, delivery),
                 Command::Rerun(again) => (&again.original.run.spec.key(), &again.run, &again.delivery),
+                Command::CreateApiToken(row) => {
+                    commit(&machine, vec![Change::PutApiToken(row.clone())]);
+                    return Ok(Answer::Done);
+                }
+                Command::RevokeApiToken(name) => {
+                    let row = machine.api_tokens().unwrap().into_iter().find(|row| row.name == *name);
+                    let id = row.ok_or(Refusal::NotFound { kind: "token", name: name.to_string() })?.id;
+                    commit(&machine, vec![Change::DeleteApiToken(id)]);
+                    return Ok(Answer::Done);
+                }
                 Command::CancelRun { run, .. } => return Err(Refusal::Ended(*run)),
                 _ => return Ok(Answer::Done),
             };
@@ -141,6 +167,7 @@ impl World {
         });
         let (stop, stopping) = tokio_watch::channel(false);
         let files = ContentStore::open(&data.path().join("files")).unwrap();
+        let audit = data.path().join("audit.jsonl");
         let config = Config {
             admin: AdminToken::new(ADMIN),
             hooks: HookSecret([7; 32]),
@@ -151,9 +178,12 @@ impl World {
             announce: Arc::new(move |commit| told.lock().unwrap().push(commit)),
             browser: None,
             limits: Limits::default(),
+            sessions: ui::session::Sessions::new(false),
+            metrics_public: false,
+            audit: Some(AuditLog::open(audit.clone()).unwrap()),
             stopping,
         };
-        Self { router: router(handle, config), store, logs, files, asked, announced, stop, _data: data }
+        Self { router: router(handle, config), store, logs, files, asked, announced, stop, audit, _data: data }
     }
 
     async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Response {
@@ -365,7 +395,7 @@ async fn webhooks_need_their_own_token_and_take_each_delivery_once() {
         ("/hooks/absent/triggers/push", vec![("x-xene-token", token)]),
     ] {
         let (status, problem) = read(world.ask("POST", path, &headers, "{}").await).await;
-        assert_eq!((status, &problem["detail"]), (401, &json!("a valid hook token is needed")), "{path}");
+        assert_eq!((status, &problem["detail"]), (401, &json!("a valid hook token or signature is needed")), "{path}");
     }
     assert_eq!(world.store.revision().unwrap(), before, "nothing was written");
 

@@ -18,7 +18,8 @@ use xene_schemas::{
 
 use super::{
     Api,
-    lists::{pipeline_object, workflow_object},
+    identity::Identity,
+    lists::{pipeline_object, visible_agent, visible_source, workflow_object},
     objects::Object,
     problem::Problem,
     query::Query,
@@ -37,6 +38,7 @@ const KINDS: &[&str] = &["workflow", "pipeline", "run", "agent", "source", "even
 
 pub(super) async fn watch(
     State(api): State<Arc<Api>>,
+    identity: Identity,
     headers: HeaderMap,
     mut query: Query,
 ) -> Result<Response, Problem> {
@@ -58,14 +60,20 @@ pub(super) async fn watch(
             let next = tokio::select! {
                 next = committed.recv() => next,
                 () = tokio::time::sleep(KEEP_ALIVE) => {
+                    if !identity.holds(&api) {
+                        return;
+                    }
                     text.push_str(":\n\n");
                     continue;
                 }
                 () = sink.closed() => return,
                 () = stopped(api.config.stopping.clone()) => return,
             };
+            if !identity.holds(&api) {
+                return;
+            }
             match next {
-                Ok(group) => write_group(&api, &kinds, &group, &mut text).await,
+                Ok(group) => write_group(&api, &identity, &kinds, &group, &mut text).await,
                 Err(RecvError::Lagged(_)) => {
                     committed = committed.resubscribe();
                     let revision = api.handle.store().revision().unwrap_or_default();
@@ -88,7 +96,14 @@ fn parse_kinds(kinds: Option<&str>) -> Result<BTreeSet<&'static str>, Problem> {
 }
 
 /// One commit: an event for each object that it changed.
-async fn write_group(api: &Api, kinds: &BTreeSet<&'static str>, group: &Committed, text: &mut String) {
+async fn write_group(
+    api: &Api,
+    identity: &Identity,
+    kinds: &BTreeSet<&'static str>,
+    group: &Committed,
+    text: &mut String,
+) {
+    let sees = |workflow: &Name| identity.scope.has(workflow);
     let start = text.len();
     let (mut pipelines, mut agents) = (BTreeSet::<&PipelineKey>::new(), BTreeSet::<&AgentName>::new());
     let (mut workflows, mut suspended) = (BTreeSet::<&Name>::new(), BTreeSet::<PipelineKey>::new());
@@ -97,16 +112,22 @@ async fn write_group(api: &Api, kinds: &BTreeSet<&'static str>, group: &Committe
         let takes = |kind| kinds.contains(kind);
         match &**change {
             Change::PutWorkflow(row) => drop(workflows.insert(&row.metadata.name)),
-            Change::DeleteWorkflow(name) if takes("workflow") => write_deleted(text, "workflow", name),
+            Change::DeleteWorkflow(name) if takes("workflow") && sees(name) => write_deleted(text, "workflow", name),
             Change::PutPipeline(row) if takes("pipeline") => drop(pipelines.insert(&row.key)),
             Change::PutOwner(key, _) if takes("pipeline") => drop(pipelines.insert(key)),
-            Change::DeletePipeline(key) if takes("pipeline") => write_deleted(text, "pipeline", key),
-            Change::PutRun(row) if takes("run") => write_event(text, "run", &Object::new("Run", &row.run)),
+            Change::DeletePipeline(key) if takes("pipeline") && sees(&key.workflow) => {
+                write_deleted(text, "pipeline", key)
+            }
+            Change::PutRun(row) if takes("run") && sees(&row.run.spec.workflow) => {
+                write_event(text, "run", &Object::new("Run", &row.run));
+            }
             Change::DeleteRun(name) if takes("run") => write_deleted(text, "run", name),
             Change::PutAgent(row) if takes("agent") => drop(agents.insert(&row.name)),
             Change::DeleteAgent(name) if takes("agent") => write_deleted(text, "agent", name),
             Change::PutSource(status) if takes("source") => {
-                write_event(text, "source", &Object::new("Source", Source { status: (**status).clone() }));
+                if let Ok(status) = visible_source(api, &identity.scope, (**status).clone()) {
+                    write_event(text, "source", &Object::new("Source", Source { status }));
+                }
             }
             Change::PutSuspension(SuspensionRow { what, .. }) | Change::DeleteSuspension(what) => match what {
                 Suspendable::Source => {}
@@ -118,7 +139,7 @@ async fn write_group(api: &Api, kinds: &BTreeSet<&'static str>, group: &Committe
                 Suspendable::Pipeline(key) => drop(suspended.insert(key.clone())),
             },
             Change::AddEvent(event) => {
-                if takes("event") {
+                if takes("event") && identity.scope.has_event(api, &event.regarding) {
                     let crate::decide::rows::NewEvent { at, kind, reason, message, regarding } = event.clone();
                     let event = Event { id: event_id, at, kind, reason, message, regarding };
                     write_event(text, "event", &Object::new("Event", event));
@@ -129,23 +150,23 @@ async fn write_group(api: &Api, kinds: &BTreeSet<&'static str>, group: &Committe
         }
     }
     if kinds.contains("workflow") {
-        for name in workflows {
+        for name in workflows.into_iter().filter(|name| sees(name)) {
             if let Ok(Some(object)) = workflow_object(api, name) {
                 write_event(text, "workflow", &object);
             }
         }
     }
     pipelines.extend(suspended.iter().filter(|_| kinds.contains("pipeline")));
-    for key in pipelines {
+    for key in pipelines.into_iter().filter(|key| sees(&key.workflow)) {
         // One that a later commit removed has its own event coming.
-        if let Ok(Some(object)) = pipeline_object(api, key) {
+        if let Ok(Some(object)) = pipeline_object(api, identity, key) {
             write_event(text, "pipeline", &object);
         }
     }
     for name in agents {
         let name = name.clone();
         if let Ok(Some(agent)) = api.handle.view(move |controller, now| controller.agent(now, &name)).await {
-            write_event(text, "agent", &Object::new("Agent", agent));
+            write_event(text, "agent", &Object::new("Agent", visible_agent(&identity.scope, agent)));
         }
     }
     if text.len() > start {

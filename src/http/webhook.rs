@@ -9,7 +9,20 @@ use xene_schemas::{meta::Name, trigger::Webhook};
 use super::problem::Problem;
 
 /// Headers that prove who sends: no expression sees them, so none of them becomes a param, or a line of a log.
-const PROOFS: [&str; 4] = ["authorization", "cookie", "proxy-authorization", "x-xene-token"];
+pub(super) const PROOFS: [&str; 12] = [
+    "authorization",
+    "cookie",
+    "proxy-authorization",
+    "x-forgejo-signature",
+    "x-gitea-signature",
+    "x-gitlab-token",
+    "x-gogs-signature",
+    "x-hub-signature",
+    "x-hub-signature-256",
+    "x-signature",
+    "x-xene-signature",
+    "x-xene-token",
+];
 
 /// What a trigger gives to the runs that it starts; `None`: its `when` is false.
 ///

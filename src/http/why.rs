@@ -29,6 +29,7 @@ use xene_schemas::{
 use super::{
     Api,
     firings::firing,
+    identity::Identity,
     lists::{absent, find_run},
     objects::{self, Object, Suspensions},
     problem::Problem,
@@ -82,6 +83,7 @@ pub(super) async fn run(State(api): State<Arc<Api>>, Path(name): Path<String>) -
 /// Of a pipeline, or with `at` of an instant of it.
 pub(super) async fn pipeline(
     State(api): State<Arc<Api>>,
+    identity: Identity,
     Path((workflow, pipeline)): Path<(String, String)>,
     mut query: Query,
 ) -> Result<Response, Problem> {
@@ -91,11 +93,11 @@ pub(super) async fn pipeline(
     let key = name.parse::<PipelineKey>().map_err(|_| absent("pipeline", &name))?;
     match at {
         Some(at) => instant(&api, key, at).map(|why| Object::new("InstantWhy", why).into_response()),
-        None => whole(&api, key).await.map(|why| Object::new("PipelineWhy", why).into_response()),
+        None => whole(&api, &identity, key).await.map(|why| Object::new("PipelineWhy", why).into_response()),
     }
 }
 
-async fn whole(api: &Api, key: PipelineKey) -> Result<PipelineWhy, Problem> {
+async fn whole(api: &Api, identity: &Identity, key: PipelineKey) -> Result<PipelineWhy, Problem> {
     let store = api.handle.store();
     let row = store.pipeline(&key)?.ok_or_else(|| absent("pipeline", &key.to_string()))?;
     let workflow = store.workflow(&key.workflow)?;
@@ -118,7 +120,7 @@ async fn whole(api: &Api, key: PipelineKey) -> Result<PipelineWhy, Problem> {
         named.map(|(name, trigger)| trigger_why(name, trigger, suspended, now)).collect()
     });
     let commit = commit(api, commit_row, workflow.as_ref()).await?;
-    let shown = objects::pipeline(api, row, workflow.as_ref(), &suspensions, now)?.status;
+    let shown = objects::pipeline(api, identity, row, workflow.as_ref(), &suspensions, now)?.status;
     Ok(PipelineWhy {
         metadata: PipelineMeta { name: key },
         phase: shown.phase,

@@ -43,6 +43,7 @@ pub struct FileEntry {
 
 /// A file that travels with the workflows of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Travelling {
     /// Relative to the folder of the workflow file.
@@ -55,6 +56,7 @@ pub struct Travelling {
 
 /// The bytes of a file that travels, or why there are none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum What {
     /// They are in the store.

@@ -92,6 +92,7 @@ impl Store {
             read(tables.events, txn)?;
             read(tables.files.remap_key_type::<DecodeIgnore>(), txn)?;
             read(tables.join_tokens.remap_key_type::<DecodeIgnore>(), txn)?;
+            read(tables.api_tokens.remap_key_type::<DecodeIgnore>(), txn)?;
             read(tables.ledger.remap_key_type::<DecodeIgnore>(), txn)?;
             read(tables.deliveries.remap_key_type::<DecodeIgnore>(), txn)?;
             read(tables.after, txn)?;

@@ -176,6 +176,7 @@ impl Store {
                 active_runs: active.collect::<Result<_, _>>()?,
                 ended_runs: ended_runs(tables.runs.iter(txn)?)?,
                 join_tokens: values(tables.join_tokens.remap_key_type::<heed::types::DecodeIgnore>().iter(txn)?)?,
+                api_tokens: values(tables.api_tokens.remap_key_type::<heed::types::DecodeIgnore>().iter(txn)?)?,
                 after: tables.after.iter(txn)?.collect::<Result<_, _>>()?,
                 suspensions: values(tables.suspensions.remap_key_type::<heed::types::DecodeIgnore>().iter(txn)?)?,
                 source: tables.source(txn)?,
@@ -259,6 +260,12 @@ impl Store {
     /// True while commits wait because the file system is full.
     pub fn is_full(&self) -> bool {
         !has_room(&self.data)
+    }
+
+    /// The size of its file, in bytes.
+    pub fn bytes(&self) -> u64 {
+        // A file with holes, so what counts is what it takes of the disk.
+        std::fs::metadata(&*self.data).map_or(0, |data| std::os::unix::fs::MetadataExt::blocks(&data) * 512)
     }
 
     /// How many batches have been committed.

@@ -1,6 +1,6 @@
 //! What is asked of the store: single objects, and pages of lists by key cursor.
 
-use std::{collections::BTreeSet, ops::Bound};
+use std::{collections::BTreeSet, ops::Bound, sync::Arc};
 
 use heed::types::{Bytes, DecodeIgnore};
 use jiff::Timestamp;
@@ -17,7 +17,9 @@ use super::{
     keys::{pipeline_prefix, slot_bytes, workflow_prefix},
     values,
 };
-use crate::decide::rows::{AgentRow, FileRow, LedgerRow, OwnerRow, PipelineRow, RunRow, SuspensionRow, WorkflowRow};
+use crate::decide::rows::{
+    AgentRow, ApiTokenRow, FileRow, LedgerRow, OwnerRow, PipelineRow, RunRow, SuspensionRow, WorkflowRow,
+};
 
 /// Which runs are asked for; all conditions must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,6 +34,8 @@ pub struct RunFilter {
     pub active: bool,
     /// Whose name's time is not before this: due, or made by hand, since then.
     pub since: Option<Timestamp>,
+    /// Of one of these workflows.
+    pub within: Option<Arc<BTreeSet<Name>>>,
     /// Of one of these pipelines.
     pub among: Option<BTreeSet<PipelineKey>>,
 }
@@ -43,6 +47,7 @@ impl RunFilter {
             && self.pipeline.as_ref().is_none_or(|pipeline| *pipeline == spec.pipeline)
             && self.phase.is_none_or(|phase| phase == status.phase)
             && !(self.active && status.phase.is_final())
+            && self.within.as_ref().is_none_or(|within| within.contains(&spec.workflow))
             && self.among.as_ref().is_none_or(|among| among.contains(&spec.key()))
     }
 
@@ -74,6 +79,26 @@ impl Store {
         self.env.read(|txn| {
             let rows = self.tables.workflows.range(txn, &(from(after), Bound::Unbounded))?;
             page(rows, limit, |row| keep(row))
+        })
+    }
+
+    /// An API token, by its id.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    pub fn api_token(&self, id: &str) -> Result<Option<ApiTokenRow>, StoreError> {
+        self.env.read(|txn| Ok(self.tables.api_tokens.get(txn, id)?))
+    }
+
+    /// All API tokens, by name.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    pub fn api_tokens(&self) -> Result<Vec<ApiTokenRow>, StoreError> {
+        self.env.read(|txn| {
+            let mut rows = values(self.tables.api_tokens.remap_key_type::<DecodeIgnore>().iter(txn)?)?;
+            rows.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+            Ok(rows)
         })
     }
 

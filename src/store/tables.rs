@@ -14,12 +14,12 @@ use xene_schemas::{
 
 use super::keys::{ByDelivery, ByHash, ByPipeline, ByPipelineRun, ByRun, BySlot, ByText, NameKey, Row};
 use crate::decide::rows::{
-    AfterRow, AgentRow, Change, ControllerRow, FileRow, JoinTokenRow, LedgerRow, NewEvent, OwnerRow, PipelineRow,
-    RunRow, SuspensionRow, WorkflowRow,
+    AfterRow, AgentRow, ApiTokenRow, Change, ControllerRow, FileRow, JoinTokenRow, LedgerRow, NewEvent, OwnerRow,
+    PipelineRow, RunRow, SuspensionRow, WorkflowRow,
 };
 
 /// How many tables there are.
-pub(super) const COUNT: u32 = 16;
+pub(super) const COUNT: u32 = 17;
 
 /// Events beyond the newest so many are dropped, so many at a time.
 const EVENTS_KEPT: u64 = 100_000;
@@ -38,6 +38,7 @@ mod table_name {
     pub(super) const EVENTS: &str = "events";
     pub(super) const FILES: &str = "files";
     pub(super) const JOIN_TOKENS: &str = "join-tokens";
+    pub(super) const API_TOKENS: &str = "api-tokens";
     pub(super) const LEDGER: &str = "ledger";
     pub(super) const DELIVERIES: &str = "deliveries";
     pub(super) const AFTER: &str = "after";
@@ -87,6 +88,7 @@ pub(super) struct Tables {
     pub(super) events: Database<U64<BE>, Row<Event>>,
     pub(super) files: Database<ByText, Row<FileRecord>>,
     pub(super) join_tokens: Database<ByText, Row<JoinTokenRow>>,
+    pub(super) api_tokens: Database<ByText, Row<ApiTokenRow>>,
     pub(super) ledger: Database<BySlot, Row<LedgerRow>>,
     /// The value is the run's name, in the bytes of its key.
     pub(super) deliveries: Database<ByDelivery, ByRun>,
@@ -118,6 +120,7 @@ impl Tables {
             events: env.create_database(txn, Some(table_name::EVENTS))?,
             files: env.create_database(txn, Some(table_name::FILES))?,
             join_tokens: env.create_database(txn, Some(table_name::JOIN_TOKENS))?,
+            api_tokens: env.create_database(txn, Some(table_name::API_TOKENS))?,
             ledger: env.create_database(txn, Some(table_name::LEDGER))?,
             deliveries: env.create_database(txn, Some(table_name::DELIVERIES))?,
             after: env.create_database(txn, Some(table_name::AFTER))?,
@@ -210,6 +213,8 @@ impl Tables {
             Change::PutFile(path, None) => self.put_desired(txn, table_name::FILES, self.files, path, None),
             Change::PutJoinToken(row) => self.join_tokens.put(txn, &row.id, row),
             Change::DeleteJoinToken(id) => self.join_tokens.delete(txn, id).map(drop),
+            Change::PutApiToken(row) => self.api_tokens.put(txn, &row.id, row),
+            Change::DeleteApiToken(id) => self.api_tokens.delete(txn, id).map(drop),
             Change::PutLedger(row) => self.put_ledger(txn, row),
             Change::PutDelivery(key, delivery, run) => self.deliveries.put(txn, &(key, delivery), run),
             Change::PutAfter(key, Some(row)) => self.after.put(txn, key, row),

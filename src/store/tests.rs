@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 use serde_json::json;
 use xene_schemas::{
+    access::Role,
     event::{Event, EventType},
     map::UniqueMap,
     meta::{Epoch, FileHash, Generation, Labels, Name, ObjectMeta, PipelineKey, Revision, RunName, SpecHash},
@@ -21,8 +22,8 @@ use xene_schemas::{
 
 use super::*;
 use crate::decide::rows::{
-    AfterRow, AgentRow, Arrived, ControllerRow, FileRow, JoinTokenRow, LedgerRow, NewEvent, OwnerRow, PipelineRow,
-    RunRow, Suspendable, SuspensionRow, WorkflowRow,
+    AfterRow, AgentRow, ApiTokenRow, Arrived, ControllerRow, FileRow, JoinTokenRow, LedgerRow, NewEvent, OwnerRow,
+    PipelineRow, RunRow, Suspendable, SuspensionRow, WorkflowRow,
 };
 
 pub(super) fn name(text: &str) -> Name {
@@ -137,7 +138,7 @@ fn suspendable(n: u8) -> Suspendable {
 
 fn changes() -> impl Strategy<Value = Change> {
     let phases = prop::sample::select(RunPhase::ALL);
-    (0..22u8, 0..12u8, 1..9u64, phases).prop_map(|(kind, n, version, phase)| match kind {
+    (0..24u8, 0..12u8, 1..9u64, phases).prop_map(|(kind, n, version, phase)| match kind {
         0 => Change::PutWorkflow(Box::new(workflow(n, version))),
         1 => Change::DeleteWorkflow(key(n).workflow),
         2 => Change::PutPipeline(Box::new(pipeline(n, version))),
@@ -202,6 +203,17 @@ fn changes() -> impl Strategy<Value = Change> {
             suspension: Suspension { by: "me".to_owned(), since: at(1), why: None, until: Some(at(2)) },
         }),
         20 => Change::DeleteSuspension(suspendable(n)),
+        21 => Change::PutApiToken(ApiTokenRow {
+            id: n.to_string(),
+            name: name("t"),
+            secret_hash: "00".to_owned(),
+            role: Role::Operator,
+            scope: Some([name("w")].into()),
+            created_at: at(1),
+            created_by: "me".to_owned(),
+            expires_at: version.is_multiple_of(2).then(|| at(4)),
+        }),
+        22 => Change::DeleteApiToken(n.to_string()),
         _ if n.is_multiple_of(2) => Change::PutDelivery(key(n), version.to_string(), run_name(n)),
         _ => Change::PutController(ControllerRow {
             restored: false,
@@ -228,6 +240,7 @@ struct Model {
     events: Vec<Event>,
     files: BTreeMap<String, FileRow>,
     tokens: BTreeMap<String, JoinTokenRow>,
+    api_tokens: BTreeMap<String, ApiTokenRow>,
     ledger: BTreeMap<(PipelineKey, Timestamp), LedgerRow>,
     deliveries: HashMap<(PipelineKey, String), RunName>,
     after: BTreeMap<PipelineKey, AfterRow>,
@@ -256,6 +269,8 @@ impl Model {
             Change::PutFile(path, None) => drop(self.files.remove(&path)),
             Change::PutJoinToken(row) => drop(self.tokens.insert(row.id.clone(), row)),
             Change::DeleteJoinToken(id) => drop(self.tokens.remove(&id)),
+            Change::PutApiToken(row) => drop(self.api_tokens.insert(row.id.clone(), row)),
+            Change::DeleteApiToken(id) => drop(self.api_tokens.remove(&id)),
             Change::PutLedger(row) => {
                 let key = (row.pipeline.clone(), row.slot);
                 if self.ledger.get(&key).is_none_or(|known| !row.yields_to(known)) {
@@ -283,6 +298,12 @@ impl Model {
         assert_eq!(loaded.agents, self.agents.values().cloned().collect::<Vec<_>>());
         assert_eq!(loaded.files, self.files.clone().into_iter().collect::<Vec<_>>());
         assert_eq!(loaded.join_tokens, tokens);
+        let mut kept = loaded.api_tokens;
+        kept.sort_by(|a, b| a.id.cmp(&b.id));
+        assert_eq!(kept, self.api_tokens.values().cloned().collect::<Vec<_>>());
+        for (id, row) in &self.api_tokens {
+            assert_eq!(store.api_token(id).unwrap().as_ref(), Some(row));
+        }
         assert_eq!(loaded.after, self.after.clone().into_iter().collect::<Vec<_>>());
         assert_eq!(loaded.suspensions, self.suspensions.values().cloned().collect::<Vec<_>>());
         assert_eq!(store.suspensions().unwrap(), loaded.suspensions);
@@ -347,6 +368,7 @@ fn filters() -> impl Strategy<Value = RunFilter> {
             phase,
             active,
             since: since.map(at),
+            within: None,
             among: None,
         },
     )

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may fail, and has a clock of its own")]
 
+mod access;
 mod agents;
 mod backups;
 mod bad_input;

@@ -135,6 +135,7 @@ pub const ALL: &[&Rule] = &[
     &group::GROUP_MAX,
     &group::GROUP_LABELS,
     &webhook::BAD_WEBHOOK,
+    &webhook::BAD_HOOK_SECRET,
     // Files that travel, and artifacts.
     &files::BAD_GLOB,
     &files::TOO_MUCH,

@@ -6,7 +6,6 @@ use xene_schemas::{
     map::UniqueMap,
     pipeline::{OnAgentLost, PipelineSpec},
     task::Task,
-    trigger::{Trigger, Webhook},
     workflow::WorkflowSpec,
 };
 
@@ -19,12 +18,6 @@ type Env = UniqueMap<String, EnvValue>;
 pub(super) fn check(spec: &WorkflowSpec, report: &mut Report) {
     let root = Path::ROOT.key("spec");
     env(report, &root, &spec.env);
-    for (name, trigger) in &spec.triggers {
-        let triggers = root.key("triggers");
-        if let Trigger::Webhook(webhook) = trigger {
-            check_webhook(report, &triggers.key(name.as_str()), webhook);
-        }
-    }
     each_pipeline(spec, |at, _, pipeline| {
         check_pipeline(report, at, pipeline);
         each_task(at, pipeline, |at, _, task| check_task(report, at, task));
@@ -34,12 +27,6 @@ pub(super) fn check(spec: &WorkflowSpec, report: &mut Report) {
 fn refuse(report: &mut Report, at: &Path<'_>, what: &str) {
     let message = format!("`{what}` is part of the language, but this version does not carry it out yet");
     report.add(&UNSUPPORTED, at, message).at_key();
-}
-
-fn check_webhook(report: &mut Report, at: &Path<'_>, webhook: &Webhook) {
-    if webhook.auth.is_some() {
-        refuse(report, &at.key("auth"), "auth");
-    }
 }
 
 fn check_pipeline(report: &mut Report, at: &Path<'_>, pipeline: &PipelineSpec) {

@@ -9,6 +9,7 @@ use xene_schemas::{
 use super::{Path, Report, Rule, each_pipeline, params::TRIGGER_PARAM, suggest};
 use crate::compile::params::overlay;
 
+pub(super) const BAD_HOOK_SECRET: Rule = rule!(Error "XE0096", "a secret that has no name");
 pub(super) const BAD_WEBHOOK: Rule = rule!(Error "XE0095", "bad expression of a webhook");
 
 /// What a webhook's expressions read.
@@ -20,6 +21,10 @@ pub(super) fn check(spec: &WorkflowSpec, report: &mut Report) {
     for (name, trigger) in &spec.triggers {
         let Trigger::Webhook(webhook) = trigger else { continue };
         let at = triggers.key(name.as_str());
+        if let Some(auth) = webhook.auth.as_ref().filter(|auth| !auth.names_a_secret()) {
+            let message = format!("a secret is named NAME/KEY, and `{}` is not", auth.secret);
+            report.add(&BAD_HOOK_SECRET, &at.key("auth").key("secret"), message);
+        }
         if let Some(when) = &webhook.when {
             expression(report, &at.key("when"), when);
         }

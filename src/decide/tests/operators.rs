@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use xene_agent::decide::{event::Event as AgentEvent, time::after};
 use xene_schemas::{
+    access::Role,
     phase::{Reason, RunPhase},
     run::TriggerType,
     source::ConditionStatus,
@@ -14,7 +15,7 @@ use super::world::{MINUTE, World, key};
 use crate::decide::{
     desired::SourceHealth,
     event::{Command, Event, Refusal},
-    rows::Suspendable,
+    rows::{ApiTokenRow, Suspendable},
 };
 
 const EVERY_MINUTE: &str = r#""schedule":"* * * * *""#;
@@ -49,6 +50,45 @@ fn a_suspended_pipeline_does_not_fire_and_resuming_replays_nothing() {
         resume(&mut world, Suspendable::Workflow("nobody".parse().unwrap())),
         Err(Refusal::NotFound { kind: "workflow", .. })
     ));
+}
+
+#[test]
+fn whose_word_a_command_is_becomes_an_event_once_it_is_carried_out() {
+    let mut world = World::new(&["a"]);
+    world.commit("w", "", None);
+    let by = |command| Command::By { by: "ada".into(), command: Box::new(command) };
+    let drain = by(Command::Drain("a".parse().unwrap()));
+    world.ask(drain).unwrap();
+    world.ask(by(Command::Drain("nobody".parse().unwrap()))).unwrap_err();
+    let told: Vec<_> = world.store.events.iter().filter(|event| event.message.ends_with("by ada")).collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!((told[0].reason.as_str(), told[0].regarding.as_str()), ("DrainRequested", "agent/a"));
+}
+
+#[test]
+fn no_two_api_tokens_have_one_name_unless_the_older_is_expired() {
+    let mut world = World::new(&[]);
+    let now = world.now().wall;
+    let token = |id: &str, expires_at| {
+        Command::CreateApiToken(ApiTokenRow {
+            id: id.into(),
+            name: "ci".parse().unwrap(),
+            secret_hash: "00".into(),
+            role: Role::Viewer,
+            scope: None,
+            created_at: now,
+            created_by: "admin".into(),
+            expires_at,
+        })
+    };
+    world.ask(token("1", Some(after(now, MINUTE)))).unwrap();
+    let taken = Refusal::TokenNameTaken("ci".parse().unwrap());
+    assert_eq!(world.ask(token("2", None)), Err(taken));
+    world.pass(2 * MINUTE);
+    world.ask(token("2", None)).unwrap();
+    world.ask(Command::RevokeApiToken("ci".parse().unwrap())).unwrap();
+    let again = world.ask(Command::RevokeApiToken("ci".parse().unwrap()));
+    assert!(matches!(again, Err(Refusal::NotFound { kind: "token", .. })), "{again:?}");
 }
 
 #[test]

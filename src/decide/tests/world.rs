@@ -772,6 +772,8 @@ impl Store {
                 Change::PutFile(..)
                 | Change::PutJoinToken(_)
                 | Change::DeleteJoinToken(_)
+                | Change::PutApiToken(_)
+                | Change::DeleteApiToken(_)
                 | Change::PutDelivery(..) => {}
             }
         }

@@ -74,6 +74,7 @@ impl Store {
             Change::PutAfter(key, None) => _ = self.after.remove(&key),
             Change::PutSuspension(row) => _ = self.suspensions.insert(row.what.clone(), row),
             Change::DeleteSuspension(what) => _ = self.suspensions.remove(&what),
+            Change::PutApiToken(_) | Change::DeleteApiToken(_) => {}
             Change::AddEvent(_) | Change::PutFile(..) | Change::PutLedger(_) | Change::PutDelivery(..) => {}
         }
         Ok(())
@@ -104,6 +105,7 @@ impl Store {
             active_runs,
             ended_runs,
             join_tokens: self.tokens.values().cloned().collect(),
+            api_tokens: Vec::new(),
             after: self.after.iter().map(|(key, row)| (key.clone(), row.clone())).collect(),
             suspensions: self.suspensions.values().cloned().collect(),
             source: self.source.clone(),

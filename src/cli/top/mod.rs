@@ -1,0 +1,203 @@
+//! `xene top`: what goes on, live: runs, agents, what fires next, the selected run's output.
+//!
+//! [`model`] is a machine without I/O: what happened goes in, what to do comes out. [`view`] draws it. Here are the
+//! threads around it: one for keys, one for the controller's changes, one for the output that is followed.
+
+mod model;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::{
+    io::{BufRead, BufReader},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    },
+    thread,
+    time::Duration,
+};
+
+use ratatui::{
+    DefaultTerminal,
+    crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers},
+};
+use serde_json::{Value, json};
+use xene_agent::clock;
+
+use self::model::{Do, Input, Key, Model};
+use super::{
+    Error,
+    client::Client,
+    exit,
+    kind::Kind,
+    output::{Format, Ui},
+    watch::{Change, Watch},
+};
+
+/// So much waits to be drawn; then whoever brings it waits, and with it the controller's log, not the memory.
+const WAITING: usize = 1024;
+/// At least so often the times that are shown are brought up to date.
+const TICK: Duration = Duration::from_secs(1);
+/// Who moves on within this is not shown what lies between.
+const REST: Duration = Duration::from_millis(200);
+/// So many of each kind are read at first.
+const LIMIT: &str = "500";
+
+/// Shows it until somebody leaves.
+///
+/// # Errors
+/// If there is no terminal, or the controller can't be reached.
+pub fn run(client: &Client, ui: &mut Ui) -> Result<(), Error> {
+    if !ui.out.is_terminal || ui.format != Format::Table {
+        let message = "`xene top` draws on a terminal, and this is none";
+        return Err(Error::usage_with_hint(message, "`xene get runs --watch` prints line by line"));
+    }
+    // Told before the screen is taken: who can't connect sees a sentence.
+    let lists = read_lists(client)?;
+    let mut terminal = ratatui::try_init()?;
+    let ended = show(client, &mut terminal, lists);
+    ratatui::restore();
+    ended
+}
+
+fn show(client: &Client, terminal: &mut DefaultTerminal, lists: Input) -> Result<(), Error> {
+    let (sender, inputs) = sync_channel(WAITING);
+    let (keys, changes, by) = (sender.clone(), sender.clone(), client.clone());
+    thread::spawn(move || read_keys(&keys));
+    thread::spawn(move || read_changes(&by, &changes));
+    let outside = Outside { client: client.clone(), sender, following: Arc::default() };
+    let mut model = Model::new(clock::now().wall);
+    let mut todo = model.update(lists);
+    loop {
+        for what in todo {
+            match what {
+                Do::Quit => return Ok(()),
+                Do::Interrupt => return Err(Error::Status(exit::INTERRUPTED)),
+                Do::Fail(message) => return Err(Error::Failed { message, hint: None }),
+                Do::Follow(run) => outside.follow(run),
+                Do::Cancel(run) => outside.cancel(run),
+            }
+        }
+        terminal.draw(|frame| view::draw(&model, frame))?;
+        todo = next(&inputs, &mut model);
+    }
+}
+
+/// Takes what is there, at least one thing, and as much as one picture can show.
+fn next(inputs: &Receiver<Input>, model: &mut Model) -> Vec<Do> {
+    let first = match inputs.recv_timeout(TICK) {
+        Ok(input) => Some(input),
+        Err(RecvTimeoutError::Timeout) => None,
+        Err(RecvTimeoutError::Disconnected) => return vec![Do::Quit],
+    };
+    let mut todo = model.update(Input::Tick(clock::now().wall));
+    for input in first.into_iter().chain(inputs.try_iter().take(WAITING)) {
+        todo.extend(model.update(input));
+    }
+    todo
+}
+
+fn read_keys(sender: &SyncSender<Input>) {
+    while let Ok(event) = event::read() {
+        let input = match event {
+            Event::Key(key) if key.kind != KeyEventKind::Release => match key.code {
+                KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => Input::Key(Key::Interrupt),
+                KeyCode::Up => Input::Key(Key::Up),
+                KeyCode::Down => Input::Key(Key::Down),
+                KeyCode::PageUp => Input::Key(Key::PageUp),
+                KeyCode::PageDown => Input::Key(Key::PageDown),
+                KeyCode::Enter => Input::Key(Key::Enter),
+                KeyCode::Esc => Input::Key(Key::Escape),
+                KeyCode::Char(letter) => Input::Key(Key::Letter(letter)),
+                _ => continue,
+            },
+            Event::Resize(..) => Input::Redraw,
+            _ => continue,
+        };
+        if sender.send(input).is_err() {
+            return;
+        }
+    }
+}
+
+fn read_lists(client: &Client) -> Result<Input, Error> {
+    let list = |path: &str| {
+        let answer = client.get(path, &[("limit", LIMIT)])?;
+        Ok::<_, Error>(answer.get("items").and_then(Value::as_array).cloned().unwrap_or_default())
+    };
+    Ok(Input::Lists {
+        runs: list("/api/v1/runs")?,
+        agents: list("/api/v1/agents")?,
+        pipelines: list("/api/v1/pipelines")?,
+    })
+}
+
+fn read_changes(client: &Client, sender: &SyncSender<Input>) {
+    let mut watch = Watch::new(client, "run,agent,pipeline");
+    loop {
+        let input = match watch.next_change() {
+            Ok(Change::Connected) => read_lists(client).unwrap_or_else(|error| Input::Lost(error.to_string())),
+            Ok(Change::Lost) => Input::Lost("the connection is lost".into()),
+            Ok(Change::Object { kind, data }) => Input::Object { kind, data },
+            Err(error) => Input::Failed(error.to_string()),
+        };
+        let is_last = matches!(input, Input::Failed(_));
+        if sender.send(input).is_err() || is_last {
+            return;
+        }
+    }
+}
+
+/// What the model asks for.
+struct Outside {
+    client: Client,
+    sender: SyncSender<Input>,
+    /// Counts what was asked to be followed: only the last counts.
+    following: Arc<AtomicU64>,
+}
+
+impl Outside {
+    fn follow(&self, run: String) {
+        let mine = self.following.fetch_add(1, Ordering::SeqCst) + 1;
+        let (client, sender, following) = (self.client.clone(), self.sender.clone(), self.following.clone());
+        thread::spawn(move || {
+            thread::sleep(REST);
+            let is_last = || following.load(Ordering::SeqCst) == mine;
+            if !is_last() {
+                return;
+            }
+            let Ok(path) = Kind::Runs.path_of(&run) else { return };
+            let query = [("follow", "true"), ("tail", "1000")];
+            let log = match client.stream(&format!("{path}/logs"), &query, &[], None) {
+                Ok(log) => log,
+                Err(error) => {
+                    drop(sender.send(Input::Log { run, line: format!("xene: {error}") }));
+                    return;
+                }
+            };
+            let mut lines = BufReader::new(log);
+            let mut bytes = Vec::new();
+            while is_last() && lines.read_until(b'\n', &mut bytes).is_ok_and(|read| read > 0) {
+                let line = String::from_utf8_lossy(&bytes).trim_end_matches(['\n', '\r']).to_owned();
+                bytes.clear();
+                if sender.send(Input::Log { run: run.clone(), line }).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+
+    fn cancel(&self, run: String) {
+        let (client, sender) = (self.client.clone(), self.sender.clone());
+        thread::spawn(move || {
+            let path = Kind::Runs.path_of(&run);
+            let said = match path.and_then(|path| client.post(&format!("{path}/cancel"), &json!({}), &[])) {
+                Ok(_) => format!("run {run} is being cancelled"),
+                Err(error) => error.to_string(),
+            };
+            drop(sender.send(Input::Said(said)));
+        });
+    }
+}

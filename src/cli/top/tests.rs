@@ -1,0 +1,138 @@
+//! What is drawn, and what keys do.
+
+use expect_test::{Expect, expect};
+use jiff::Timestamp;
+use ratatui::{Terminal, backend::TestBackend};
+use serde_json::{Value, json};
+
+use super::{
+    model::{Do, Input, Key, Model},
+    view,
+};
+use crate::cli::{fixtures, output::testing};
+
+fn model() -> (Model, Vec<Do>) {
+    let mut model = Model::new(testing::fixed_now());
+    let lists = Input::Lists { runs: fixtures::runs(), agents: fixtures::agents(), pipelines: fixtures::pipelines() };
+    let todo = model.update(lists);
+    (model, todo)
+}
+
+fn screen(model: &Model, width: u16, height: u16) -> String {
+    let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+    terminal.draw(|frame| view::draw(model, frame)).unwrap();
+    let buffer = terminal.backend().buffer().clone();
+    let lines = buffer.content().chunks(usize::from(width)).map(|cells| {
+        let line: String = cells.iter().map(|cell| cell.symbol()).collect();
+        line.trim_end().to_owned() + "\n"
+    });
+    lines.collect()
+}
+
+fn check(model: &Model, width: u16, height: u16, expected: &Expect) {
+    expected.assert_eq(&screen(model, width, height));
+}
+
+fn press(model: &mut Model, keys: &[Key]) -> Vec<Do> {
+    keys.iter().flat_map(|key| model.update(Input::Key(*key))).collect()
+}
+
+const QUEUED: &str = "01m89973qg000000000000000b";
+const FAILED: &str = "01m8991xq0000000000000000a";
+
+#[test]
+fn everything_has_its_place_on_a_wide_terminal() {
+    let (mut model, todo) = model();
+    assert_eq!(todo, [Do::Follow(QUEUED.into())], "what is under way comes first");
+    for n in 0..20 {
+        model.update(Input::Log { run: QUEUED.into(), line: format!("line {n}") });
+    }
+    model.update(Input::Log { run: "another".into(), line: "not shown".into() });
+    check(&model, 110, 24, &expect![[""]]);
+}
+
+#[test]
+fn a_small_terminal_shows_what_matters_most() {
+    let (model, _) = model();
+    check(&model, 60, 8, &expect![[""]]);
+    for (width, height) in [(1, 1), (2, 2), (10, 3), (200, 5), (20, 100), (300, 100)] {
+        screen(&model, width, height);
+    }
+}
+
+#[test]
+fn cancelling_is_asked_for_twice() {
+    let (mut model, _) = model();
+    assert_eq!(press(&mut model, &[Key::Letter('c')]), []);
+    check(&model, 60, 8, &expect![[""]]);
+    assert_eq!(press(&mut model, &[Key::Letter('n')]), []);
+    assert_eq!(press(&mut model, &[Key::Letter('c'), Key::Escape, Key::Letter('y')]), []);
+    assert_eq!(press(&mut model, &[Key::Letter('c'), Key::Letter('y')]), [Do::Cancel(QUEUED.into())]);
+    model.update(Input::Said("run x is being cancelled".into()));
+    assert!(screen(&model, 60, 8).contains("run x is being cancelled"));
+    assert_eq!(press(&mut model, &[Key::Down]), [Do::Follow(FAILED.into())]);
+    assert_eq!(press(&mut model, &[Key::Letter('c')]), []);
+    assert_eq!((model.asking.as_deref(), model.said.unwrap()), (None, format!("run {FAILED} has ended")));
+}
+
+#[test]
+fn keys_select_scroll_and_leave() {
+    let (mut model, _) = model();
+    assert_eq!(press(&mut model, &[Key::Up]), [], "there is nothing above");
+    assert_eq!(press(&mut model, &[Key::Letter('j')]), [Do::Follow(FAILED.into())]);
+    assert_eq!(press(&mut model, &[Key::Down]), []);
+    for n in 0..50 {
+        model.update(Input::Log { run: FAILED.into(), line: format!("line {n}") });
+    }
+    press(&mut model, &[Key::Enter, Key::PageUp]);
+    let shown = screen(&model, 40, 10);
+    assert!(shown.contains("10 lines back") && shown.contains("line 39") && !shown.contains("line 40"), "{shown}");
+    model.update(Input::Log { run: FAILED.into(), line: "one more".into() });
+    assert!(screen(&model, 40, 10).contains("line 39"), "who looks back stays there");
+    press(&mut model, &[Key::PageDown, Key::PageDown]);
+    assert!(screen(&model, 40, 10).contains("one more"));
+    press(&mut model, &[Key::Escape]);
+    assert!(!model.zoomed);
+    assert_eq!(press(&mut model, &[Key::Letter('q')]), [Do::Quit]);
+    assert_eq!(press(&mut model, &[Key::Letter('c'), Key::Interrupt]), [Do::Interrupt]);
+}
+
+#[test]
+fn changes_move_runs_and_memory_is_bounded() {
+    let (mut model, _) = model();
+    let run = |n: u32, phase: &str| -> Value {
+        json!({"metadata": {"name": format!("02{n:024}")}, "spec": {"workflow": "w", "pipeline": "p"},
+               "status": {"phase": phase}})
+    };
+    let put = |data: Value| Input::Object { kind: "run".into(), data };
+    assert_eq!(model.update(put(run(0, "Running"))), [], "the selected one stays selected");
+    assert_eq!(model.position(), Some(1));
+    for n in 1..3_000 {
+        model.update(put(run(n, "Success")));
+    }
+    assert_eq!(model.runs.len(), 1_000);
+    assert!(model.runs.contains_key(QUEUED), "what is under way is not dropped");
+    let gone = Input::Object { kind: "run".into(), data: json!({"deleted": QUEUED}) };
+    assert_eq!(model.update(gone), [Do::Follow(format!("02{:024}", 0))]);
+    for n in 0..5_000 {
+        model.update(Input::Log { run: format!("02{:024}", 0), line: format!("{n}") });
+    }
+    assert_eq!(model.log.len(), 1_000);
+    model.update(Input::Lost("no answer in time".into()));
+    assert!(screen(&model, 100, 30).contains("no answer in time: this picture is old"));
+    assert_eq!(model.update(Input::Failed("gone".into())), [Do::Fail("gone".into())]);
+}
+
+#[test]
+fn nothing_that_is_shown_acts_on_the_terminal() {
+    let mut model = Model::new(Timestamp::UNIX_EPOCH);
+    let evil = "\u{1b}]0;x\u{7}\u{202e}\u{9b}2J";
+    let run = json!({"metadata": {"name": "r"}, "spec": {"workflow": evil, "pipeline": "p"},
+                     "status": {"phase": "Running", "reason": evil, "agent": evil}});
+    let agent = json!({"metadata": {"name": evil}, "status": {"phase": evil}});
+    model.update(Input::Lists { runs: vec![run], agents: vec![agent], pipelines: vec![] });
+    model.update(Input::Log { run: "r".into(), line: format!("a{evil}b") });
+    model.update(Input::Said(evil.into()));
+    let shown = screen(&model, 120, 30);
+    assert!(!shown.chars().any(|c| (c.is_control() && c != '\n') || c == '\u{202e}'), "{shown:?}");
+}

@@ -1,0 +1,96 @@
+//! API tokens, and whose word a command is.
+
+use xene_agent::decide::time::Now;
+use xene_schemas::{event::EventType, meta::Name};
+
+use super::{
+    Controller,
+    event::{Answer, Command, Effects, Refusal},
+    note,
+    rows::{ApiTokenRow, Change},
+};
+
+/// What an event says of a command that leaves no other word of who asked: reason, about what, in a few words.
+fn words(command: &Command) -> Option<(&'static str, String, String)> {
+    Some(match command {
+        Command::StartRun { pipeline, run, force, .. } => {
+            let forced = if *force { ", even if suspended" } else { "" };
+            ("RunRequested", format!("run/{run}"), format!("of {pipeline}{forced}"))
+        }
+        Command::Rerun(again) => {
+            let which = if again.failed { "the failed tasks of" } else { "all of" };
+            let original = again.original.run.metadata.name;
+            ("RunRequested", format!("run/{}", again.run), format!("{which} run {original} again"))
+        }
+        Command::CancelRun { run, .. } => ("CancelRequested", format!("run/{run}"), "it is to end".into()),
+        Command::Approve(decision) => {
+            let reason = if decision.approved { "Approved" } else { "Rejected" };
+            let message = if decision.task.is_empty() { "all tasks".into() } else { format!("task {}", decision.task) };
+            (reason, format!("run/{}", decision.run), message)
+        }
+        Command::Drain(agent) => ("DrainRequested", format!("agent/{agent}"), "it is to give all back".into()),
+        Command::Undrain(agent) => ("UndrainRequested", format!("agent/{agent}"), "its drain ends".into()),
+        Command::Revoke(agent) => ("RevokeRequested", format!("agent/{agent}"), "its identity is refused".into()),
+        Command::Forget(agent) => ("ForgetRequested", format!("agent/{agent}"), "it will not come back".into()),
+        Command::CreateJoinToken { id, uses, expires_at, .. } => {
+            let message = format!("join token {id}, for {uses} uses until {expires_at:.0}");
+            ("JoinTokenCreated", "controller".into(), message)
+        }
+        Command::CreateApiToken(row) => {
+            let scope = row.scope.as_ref().map(|names| {
+                let names: Vec<&str> = names.iter().map(Name::as_str).collect();
+                format!(" for {}", names.join(", "))
+            });
+            let until = row.expires_at.map(|at| format!(" until {at:.0}"));
+            let message = format!("{}{}{}", row.role, scope.unwrap_or_default(), until.unwrap_or_default());
+            ("TokenCreated", format!("token/{}", row.name), message)
+        }
+        Command::RevokeApiToken(name) => ("TokenRevoked", format!("token/{name}"), "it is refused".into()),
+        // These keep it themselves, or nobody is behind them.
+        Command::Suspend { .. }
+        | Command::Resume { .. }
+        | Command::ApprovePrune { .. }
+        | Command::Pause { .. }
+        | Command::Unpause { .. }
+        | Command::Fence { .. }
+        | Command::Enrol { .. }
+        | Command::By { .. } => return None,
+    })
+}
+
+impl Controller {
+    /// Carries a command out, and keeps whose word it was.
+    pub(super) fn command_by(
+        &mut self,
+        now: Now,
+        by: &str,
+        command: Command,
+        fx: &mut Effects,
+    ) -> Result<Answer, Refusal> {
+        let words = words(&command);
+        let answer = self.command(now, command, fx)?;
+        if let Some((reason, regarding, message)) = words {
+            note(fx, now, EventType::Normal, reason, regarding, format!("{message}, by {by}"));
+        }
+        Ok(answer)
+    }
+
+    pub(super) fn create_api_token(&mut self, now: Now, row: ApiTokenRow, fx: &mut Effects) -> Result<Answer, Refusal> {
+        if let Some(known) = self.api_tokens.get(&row.name) {
+            if !known.is_expired(now.wall) {
+                return Err(Refusal::TokenNameTaken(row.name));
+            }
+            fx.commit.push(Change::DeleteApiToken(known.id.clone()));
+        }
+        fx.commit.push(Change::PutApiToken(row.clone()));
+        self.api_tokens.insert(row.name.clone(), row);
+        Ok(Answer::Done)
+    }
+
+    pub(super) fn revoke_api_token(&mut self, name: &Name, fx: &mut Effects) -> Result<Answer, Refusal> {
+        let row = self.api_tokens.remove(name);
+        let row = row.ok_or_else(|| Refusal::NotFound { kind: "token", name: name.to_string() })?;
+        fx.commit.push(Change::DeleteApiToken(row.id));
+        Ok(Answer::Done)
+    }
+}

@@ -1,0 +1,74 @@
+//! What people do to runs: a form comes, the API is asked in their name, the browser is led to what came of it.
+
+use std::sync::Arc;
+
+use axum::{
+    Extension,
+    extract::{Form, Path, State},
+    response::Response,
+};
+use serde_json::{Value, json};
+
+use super::{
+    Ui,
+    client::Failure,
+    page,
+    sign_in::{Fields, Session, check_form, field, query_value, see_other},
+};
+
+pub(super) async fn cancel(
+    State(ui): State<Arc<Ui>>,
+    Extension(session): Extension<Session>,
+    Path(run): Path<String>,
+    Form(fields): Fields,
+) -> Response {
+    act(&ui, &session, &run, "cancel", &fields, &json!({})).await
+}
+
+pub(super) async fn rerun(
+    State(ui): State<Arc<Ui>>,
+    Extension(session): Extension<Session>,
+    Path(run): Path<String>,
+    Form(fields): Fields,
+) -> Response {
+    let body = json!({"failed": field(&fields, "failed") == Some("true")});
+    act(&ui, &session, &run, "rerun", &fields, &body).await
+}
+
+pub(super) async fn approve(
+    State(ui): State<Arc<Ui>>,
+    Extension(session): Extension<Session>,
+    Path(run): Path<String>,
+    Form(fields): Fields,
+) -> Response {
+    let (Some(task), Some(approved @ ("true" | "false"))) = (field(&fields, "task"), field(&fields, "approved")) else {
+        let missing = Failure::new(axum::http::StatusCode::BAD_REQUEST, "a task and true or false are needed");
+        return page::failed(Some(&session), &missing);
+    };
+    let body = json!({"task": task, "approved": approved == "true"});
+    act(&ui, &session, &run, "approve", &fields, &body).await
+}
+
+async fn act(
+    ui: &Ui,
+    session: &Session,
+    run: &str,
+    action: &str,
+    fields: &[(String, String)],
+    body: &Value,
+) -> Response {
+    let asked = async {
+        check_form(session, fields)?;
+        let path = format!("/api/v1/runs/{}/{action}", query_value(run));
+        ui.client(session.who.clone()).post(&path, body).await
+    };
+    match asked.await {
+        Ok(answer) => see_other(&format!("/runs/{}", name_of(&answer).unwrap_or(run)), None),
+        Err(failure) => page::failed(Some(session), &failure),
+    }
+}
+
+/// The name of the run that an answer shows.
+pub(super) fn name_of(answer: &Value) -> Option<&str> {
+    answer.pointer("/metadata/name")?.as_str()
+}

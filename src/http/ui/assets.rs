@@ -1,0 +1,42 @@
+//! Style sheet, script and icon: in the binary, under names that change with what they hold, so that browsers may keep
+//! them for good.
+
+use std::sync::LazyLock;
+
+use axum::{
+    extract::Path,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+
+const KEEP: &str = "public, max-age=31536000, immutable";
+
+pub(super) struct Asset {
+    pub(super) path: String,
+    file: String,
+    kind: &'static str,
+    bytes: &'static [u8],
+}
+
+fn asset(stem: &str, extension: &str, kind: &'static str, bytes: &'static [u8]) -> Asset {
+    let hash = blake3::hash(bytes).to_hex();
+    let file = format!("{stem}-{}.{extension}", &hash[..16]);
+    Asset { path: format!("/ui/{file}"), file, kind, bytes }
+}
+
+pub(super) static STYLE: LazyLock<Asset> =
+    LazyLock::new(|| asset("style", "css", "text/css; charset=utf-8", include_bytes!("assets/style.css")));
+pub(super) static SCRIPT: LazyLock<Asset> =
+    LazyLock::new(|| asset("script", "js", "text/javascript; charset=utf-8", include_bytes!("assets/script.js")));
+pub(super) static ICON: LazyLock<Asset> =
+    LazyLock::new(|| asset("icon", "svg", "image/svg+xml", include_bytes!("assets/icon.svg")));
+
+pub(super) async fn serve(Path(file): Path<String>) -> Response {
+    let all = [&*STYLE, &*SCRIPT, &*ICON];
+    match all.into_iter().find(|asset| asset.file == file) {
+        Some(asset) => {
+            ([(header::CONTENT_TYPE, asset.kind), (header::CACHE_CONTROL, KEEP)], asset.bytes).into_response()
+        }
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}

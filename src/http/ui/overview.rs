@@ -1,0 +1,157 @@
+//! The first page: is all well, what is in effect, what runs, what fires next.
+
+use maud::{Markup, html};
+use xene_schemas::{
+    agent::Agent,
+    controller::Controller,
+    object::PipelineObject,
+    phase::{AgentPhase, PipelinePhase, RunPhase},
+    run::Run,
+    source::Source,
+};
+
+use super::{
+    client::{Client, Failure},
+    html::{agent_link, empty, failure, pipeline_link, plain, run_link, run_phase, runs_table, took},
+    page::Page,
+    source::{problems, summary},
+};
+
+/// So many runs are looked at for those that failed lately.
+const RECENT: usize = 100;
+const SHOWN: usize = 10;
+
+pub(super) async fn render(client: &Client) -> Result<Page, Failure> {
+    let source: Option<Source> = client.find("/api/v1/source").await?;
+    let controller: Controller = client.get("/api/v1/controller").await?;
+    let agents: Vec<Agent> = client.list("/api/v1/agents?limit=1000").await?;
+    let active: Vec<Run> = client.list("/api/v1/runs?active=true&limit=50").await?;
+    let recent: Vec<Run> = client.list(&format!("/api/v1/runs?limit={RECENT}")).await?;
+    let pipelines: Vec<PipelineObject> = client.list("/api/v1/pipelines?limit=500").await?;
+    let failed: Vec<&Run> = recent.iter().filter(|run| run.status.phase == RunPhase::Error).take(SHOWN).collect();
+    let ended: Vec<Run> = recent.iter().filter(|run| run.status.phase.is_final()).take(SHOWN).cloned().collect();
+    Ok(Page::new("Overview")
+        .live("health", health(source.as_ref(), &controller, &agents, &pipelines))
+        .live("source", source_part(source.as_ref()))
+        .live("active", active_part(&active))
+        .live("failed", failed_part(&failed))
+        .live("next", next_part(&pipelines))
+        .live("recent", recent_part(&ended, pipelines.first())))
+}
+
+/// What a person should look at, worst first; or that there is nothing.
+fn health(source: Option<&Source>, controller: &Controller, agents: &[Agent], pipelines: &[PipelineObject]) -> Markup {
+    let mut concerns: Vec<Markup> = Vec::new();
+    if let Some(breaker) = &controller.status.breaker {
+        concerns.push(html! { (plain(&breaker.message)) });
+    }
+    if let Some(pause) = &controller.status.pause {
+        concerns.push(html! { "Agents go on alone: paused by " bdi { (plain(&pause.by)) } " until " (super::html::time(pause.until)) "." });
+    }
+    if let Some(source) = source {
+        let bad = source.status.conditions.iter().filter(|condition| {
+            matches!(condition.kind.as_str(), "Degraded" | "Stalled")
+                && condition.status == xene_schemas::source::ConditionStatus::True
+        });
+        concerns.extend(bad.map(|condition| html! { a href="/source" { "Source" } ": " (plain(&condition.message)) }));
+    }
+    let connected = agents.iter().filter(|agent| agent.status.phase == AgentPhase::Connected).count();
+    if connected == 0 {
+        concerns.push(html! { a href="/agents" { "No agent" } " is connected: nothing can run." });
+    }
+    let away = agents.iter().filter(|agent| agent.status.phase == AgentPhase::Disconnected);
+    concerns.extend(away.map(|agent| html! { "Agent " (agent_link(&agent.metadata.name)) " is disconnected." }));
+    let homeless =
+        pipelines.iter().filter(|p| p.status.phase == PipelinePhase::NotScheduled && p.status.suspension.is_none());
+    concerns.extend(homeless.take(SHOWN).map(|pipeline| {
+        html! {
+            (pipeline_link(&pipeline.metadata.name)) " is not scheduled"
+            @if let Some(message) = &pipeline.status.message { ": " (plain(message)) }
+        }
+    }));
+    html! {
+        section.health aria-labelledby="health-title" {
+            h2 #health-title { "Health" }
+            @if concerns.is_empty() {
+                p.good { "All is well: " (connected) @if connected == 1 { " agent" } @else { " agents" } " connected, "
+                    (pipelines.len()) @if pipelines.len() == 1 { " pipeline" } @else { " pipelines" } " scheduled." }
+            } @else {
+                ul.concerns { @for concern in &concerns { li { (concern) } } }
+            }
+        }
+    }
+}
+
+fn source_part(source: Option<&Source>) -> Markup {
+    html! {
+        section aria-labelledby="source-title" {
+            h2 #source-title { a href="/source" { "Source" } }
+            @match source {
+                Some(source) => { (summary(&source.status)) (problems(&source.status)) },
+                None => { (empty("The source has not been looked at yet.", html! { "This page changes by itself once it was." })) },
+            }
+        }
+    }
+}
+
+fn active_part(active: &[Run]) -> Markup {
+    html! {
+        section aria-labelledby="active-title" {
+            h2 #active-title { a href="/runs?active=true" { "Running now" } }
+            @if active.is_empty() { p.quiet { "Nothing runs." } }
+            @else {
+                ul.cards { @for run in active { li {
+                    p { (pipeline_link(&run.spec.key())) " " (run_phase(run)) }
+                    p { (run_link(run.metadata.name)) " " (took(run.status.started_at, run.status.finished_at)) }
+                    @if let Some(message) = &run.status.message { p.quiet { (plain(message)) } }
+                } } }
+            }
+        }
+    }
+}
+
+fn failed_part(failed: &[&Run]) -> Markup {
+    html! {
+        section aria-labelledby="failed-title" {
+            h2 #failed-title { a href="/runs?phase=Error" { "Failed lately" } }
+            @if failed.is_empty() { p.quiet { "None of the last runs failed." } }
+            @else {
+                ul.cards { @for run in failed { li {
+                    p { (pipeline_link(&run.spec.key())) " " (run_phase(run)) }
+                    p { (run_link(run.metadata.name)) " " (super::html::time(run.metadata.created_at)) }
+                    @if let Some(why) = failure(run) { p.quiet { (why) } }
+                } } }
+            }
+        }
+    }
+}
+
+fn next_part(pipelines: &[PipelineObject]) -> Markup {
+    let mut due: Vec<_> =
+        pipelines.iter().filter_map(|pipeline| Some((pipeline.status.next_fire?, &pipeline.metadata.name))).collect();
+    due.sort();
+    html! {
+        section aria-labelledby="next-title" {
+            h2 #next-title { "Fires next" }
+            @if due.is_empty() { p.quiet { "No schedule is due: pipelines start by hand, by webhook or after others." } }
+            @else {
+                ol.due { @for (at, name) in due.iter().take(SHOWN) { li { (super::html::time(*at)) " " (pipeline_link(name)) } } }
+            }
+        }
+    }
+}
+
+fn recent_part(ended: &[Run], pipeline: Option<&PipelineObject>) -> Markup {
+    html! {
+        section aria-labelledby="recent-title" {
+            h2 #recent-title { a href="/runs" { "Ended lately" } }
+            @if !ended.is_empty() { (runs_table(ended, true)) }
+            @else if let Some(pipeline) = pipeline {
+                @let name = &pipeline.metadata.name;
+                (empty("No run has ended yet.", html! { "Start one: " a href={ "/workflows/" (name.workflow) "/" (name.pipeline) "/start" } { (name) } "." }))
+            } @else {
+                (empty("There is no workflow yet.", html! { "Commit a workflow file to the source, or save one in the folder that " code { "xene dev" } " watches." }))
+            }
+        }
+    }
+}
