@@ -22,7 +22,7 @@ spec:
   pipelines:
     build:
       triggers: push
-      tasks: {say: {steps: ['echo "built $XENE_PARAM_COMMIT"', 'wc -c < "$XENE_PAYLOAD"']}}
+      tasks: {say: {steps: ['echo "built $XENE_PARAM_COMMIT"', 'test -z "$XENE_PAYLOAD" || wc -c < "$XENE_PAYLOAD"']}}
 "#;
 
 /// Runs a command with a token of its own.
