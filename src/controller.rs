@@ -290,6 +290,7 @@ impl Controller {
                 announce: Arc::new(move |commit| announcing.announce(commit)),
                 browser,
                 limits,
+                strict: options.strict,
                 sessions: sessions_of_ui.clone(),
                 audit,
                 metrics_public: options.metrics_public,

@@ -25,6 +25,9 @@ pub struct PlanReport {
     /// Workflows that no file declares any more, and that stay all the same.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub held: Vec<HeldWorkflow>,
+    /// True if nothing of `to` would take effect: its files have errors, and the controller wants all or nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub withheld: bool,
     /// What is wrong with the files of `to`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Diagnostic>,

@@ -69,7 +69,7 @@ pub fn preview(before: &InEffect, desired: &Desired, from: PlanSide, to: PlanSid
         reason: hold.reason().into(),
         message: hold.to_string(),
     });
-    PlanReport { from, to, changes, held: held.collect(), problems: desired.problems.clone() }
+    PlanReport { from, to, changes, held: held.collect(), withheld: false, problems: desired.problems.clone() }
 }
 
 /// A pipeline of a plan that an agent must be found for.

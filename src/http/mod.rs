@@ -100,6 +100,8 @@ pub struct Config {
     pub browser: Option<Browser>,
     /// What plans are compiled with.
     pub limits: Limits,
+    /// True if a revision with errors in its files takes no effect at all.
+    pub strict: bool,
     /// Who is signed in to the UI.
     pub sessions: ui::session::Sessions,
     /// Where it is written who changed what; in the store it is kept in any case.

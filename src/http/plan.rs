@@ -22,7 +22,10 @@ use super::{
     runs::{body_of, parse_json},
 };
 use crate::{
-    decide::{desired::Desired, preview::to_place},
+    decide::{
+        desired::{Desired, errors},
+        preview::to_place,
+    },
     planning::{PlanError, Upload, against_store, between},
     source::{Failure, Reason},
     store::RunFilter,
@@ -45,6 +48,7 @@ pub(super) async fn of_commit(State(api): State<Arc<Api>>, mut query: Query) -> 
     })?;
     let rev = rev.ok_or_else(|| Problem::bad_request("rev names the commit to plan"))?;
     let _one_at_a_time = api.planning.lock().await;
+    let in_effect = against.is_none();
     let (store, limits) = (api.handle.store().clone(), api.config.limits);
     let planned = api
         .blocking(move || {
@@ -64,7 +68,7 @@ pub(super) async fn of_commit(State(api): State<Arc<Api>>, mut query: Query) -> 
             }
         })
         .await?;
-    answer(&api, planned).await
+    answer(&api, in_effect, planned).await
 }
 
 /// `POST /api/v1/plan`: files that are sent along.
@@ -81,12 +85,20 @@ pub(super) async fn of_files(
             against_store(&store, limits, clock::now().wall, what, |known| Ok(upload.into_snapshot(known)))
         })
         .await?;
-    answer(&api, planned).await
+    answer(&api, true, planned).await
 }
 
-/// Adds what only the controller knows: who would get a pipeline, and which of its runs are in flight.
-async fn answer(api: &Api, planned: Result<(PlanReport, Desired), PlanError>) -> Result<Response, Problem> {
+/// Adds what only the controller knows: whether anything would take effect, who would get a pipeline, and which of its
+/// runs are in flight.
+async fn answer(
+    api: &Api,
+    in_effect: bool,
+    planned: Result<(PlanReport, Desired), PlanError>,
+) -> Result<Response, Problem> {
     let (mut report, desired) = planned?;
+    if in_effect && api.config.strict && errors(&report.problems) > 0 {
+        (report.withheld, report.changes, report.held) = (true, Vec::new(), Vec::new());
+    }
     let (pipelines, removed) = to_place(&report, &desired);
     let mut placements: BTreeMap<PipelineKey, _> = if pipelines.is_empty() {
         BTreeMap::new()

@@ -178,6 +178,7 @@ impl World {
             announce: Arc::new(move |commit| told.lock().unwrap().push(commit)),
             browser: None,
             limits: Limits::default(),
+            strict: false,
             sessions: ui::session::Sessions::new(false),
             metrics_public: false,
             audit: Some(AuditLog::open(audit.clone()).unwrap()),

@@ -311,6 +311,8 @@ fn with_strict_a_commit_takes_effect_whole_or_not_at_all() {
         cluster.kill_controller();
         cluster.start_controller();
     }
+    let plan = cluster.json(&["plan", &bad]);
+    assert_eq!((&plan["withheld"], &plan["changes"]), (&true.into(), &serde_json::json!([])), "{plan:#}");
     fs::remove_file(cluster.repository.folder().join("xene.d/broken.yaml")).unwrap();
     let mended = cluster.commit("mended");
     cluster.until("all of it", &["get", "workflows"], |w| w["items"].as_array().is_some_and(|all| all.len() == 2));

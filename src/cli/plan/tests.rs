@@ -112,6 +112,10 @@ fn nothing_is_said_so() {
     let nothing = PlanReport { changes: vec![], held: vec![], problems: vec![], ..report() };
     let text = text::render(&nothing, testing::fixed_now(), false, false);
     assert!(text.ends_with("\nnothing would change\n"), "{text}");
+    let withheld = PlanReport { changes: vec![], held: vec![], withheld: true, ..report() };
+    let text = text::render(&withheld, testing::fixed_now(), false, false);
+    let end = "\nnothing would take effect, since the controller runs with --strict, 1 problem in the files\n";
+    assert!(text.ends_with(end), "{text}");
     let (mut ui, out, _) = testing::ui(Format::Json);
     print(&nothing, Output::Table, &mut ui).unwrap();
     let value: serde_json::Value = serde_json::from_str(&out.text()).unwrap();

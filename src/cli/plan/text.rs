@@ -55,7 +55,9 @@ pub(super) fn summary(report: &PlanReport) -> String {
     ];
     let mut words: Vec<String> =
         counts.into_iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!("{count} {word}")).collect();
-    if report.changes.is_empty() {
+    if report.withheld {
+        words.insert(0, "nothing would take effect, since the controller runs with --strict".into());
+    } else if report.changes.is_empty() {
         words.insert(0, "nothing would change".into());
     }
     match report.problems.len() {
