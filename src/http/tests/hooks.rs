@@ -233,6 +233,8 @@ async fn a_delivery_of_our_own_scheme_counts_once_within_five_minutes() {
     let token = world.secret("token").await;
     let bearer = format!("Bearer {token}");
     assert_eq!(world.hook("token", &[("authorization", &bearer)], body).await.0, 202);
+    let (_, other) = world.hook("token", &[("authorization", &bearer), ("x-delivery-id", "7")], body).await;
+    assert_ne!(other, named, "another sender's seventh delivery");
     let header = ("authorization", &*bearer);
     let own = world.ask("POST", "/hooks/hooked/pipelines/build", &[header], body.to_owned()).await;
     assert_eq!(own.status(), 401, "a trigger's secret is no pipeline's token");
