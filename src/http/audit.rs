@@ -25,7 +25,7 @@ use xene_schemas::{access::Role, run::millis};
 
 use super::{Api, identity::Identity, problem::Problem, webhook::PROOFS};
 
-/// An address may show so many wrong proofs in a [`WINDOW`]; more of them are not even looked into the log.
+/// An address may show so many wrong proofs in a [`WINDOW`]; more of them are not even written down.
 const GUESSES: u32 = 20;
 const WINDOW: Duration = Duration::from_secs(60);
 /// So many addresses are counted at a time.
@@ -139,9 +139,9 @@ impl Guesses {
     }
 }
 
-/// True if whoever sent these wanted to prove something.
+/// True if whoever sent these wanted to prove something. Browsers send cookies by themselves, also those of others.
 fn shows_proof(headers: &HeaderMap) -> bool {
-    PROOFS.iter().any(|name| headers.contains_key(*name))
+    PROOFS.iter().any(|name| *name != "cookie" && headers.contains_key(*name))
 }
 
 /// True if a request that was let pass would change something, or give all away.

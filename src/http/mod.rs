@@ -19,6 +19,7 @@ mod metrics;
 mod objects;
 mod openapi;
 mod operate;
+mod pack;
 mod plan;
 mod problem;
 mod proof;
@@ -161,6 +162,7 @@ pub fn router(handle: Handle, config: Config) -> Router {
         .fallback(nothing_here)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn(body::in_time))
+        .layer(middleware::from_fn(pack::pack))
         .layer(middleware::from_fn_with_state(api.clone(), auth::require_own_host))
         .layer(middleware::from_fn_with_state(api.clone(), audit::record))
         .layer(middleware::from_fn(finish))

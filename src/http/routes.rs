@@ -45,7 +45,7 @@ pub(super) struct Said {
     pub(super) status: u16,
 }
 
-/// A parameter of the query: its name, its JSON type, what it means.
+/// A parameter of the query: its name, its JSON type (or `time`), what it means.
 pub(super) type Param = (&'static str, &'static str, &'static str);
 
 /// What comes back.
@@ -180,7 +180,7 @@ fn reading() -> Vec<Route> {
             .query(&[LIMIT, AFTER, SINCE, ("until", "string", "not after this time, or a duration ago")]),
         get("/pipelines/{workflow}/{pipeline}/why", Viewer, why::pipeline)
             .says("Why it has its agent, or none; what became of an instant", Either(&["PipelineWhy", "InstantWhy"]))
-            .query(&[("at", "string", "the instant (RFC 3339)")]),
+            .query(&[("at", "time", "the instant")]),
         get("/plan", Viewer, plan::of_commit).whole().says("What a commit would change", One("Plan")).query(&[
             ("rev", "string", "the commit, or a branch"),
             ("against", "string", "another one, in the place of what is in effect"),

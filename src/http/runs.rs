@@ -212,5 +212,9 @@ pub(super) fn body_of(body: Result<Bytes, BytesRejection>) -> Result<Bytes, Prob
 
 /// A body of JSON.
 pub(super) fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    // Else serde would take a list for an object, field by field.
+    if body.trim_ascii_start().first() == Some(&b'[') {
+        return Err(Problem::bad_request("the body can't be read: it is a list, and an object is expected"));
+    }
     serde_json::from_slice(body).map_err(|error| Problem::bad_request(format!("the body can't be read: {error}")))
 }

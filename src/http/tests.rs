@@ -152,7 +152,7 @@ impl World {
                 }
                 Command::RevokeApiToken(name) => {
                     let row = machine.api_tokens().unwrap().into_iter().find(|row| row.name == *name);
-                    let id = row.ok_or(Refusal::NotFound { kind: "token", name: name.to_string() })?.id;
+                    let id = row.ok_or_else(|| Refusal::NotFound { kind: "token", name: name.to_string() })?.id;
                     commit(&machine, vec![Change::DeleteApiToken(id)]);
                     return Ok(Answer::Done);
                 }
@@ -257,7 +257,7 @@ async fn every_error_is_a_problem_with_safe_headers() {
     let world = World::new();
     let auth = ("authorization", "Bearer s3cret");
     let big = "x".repeat(MAX_BODY + 1);
-    let cases: [Case<'_>; 15] = [
+    let cases: [Case<'_>; 16] = [
         ("GET", "/api/v1/runs", &[], "", 401),
         ("GET", "/api/v1/runs", &[("authorization", "Bearer wrong")], "", 401),
         ("GET", "/api/v1/nothing", &[], "", 401),
@@ -271,6 +271,7 @@ async fn every_error_is_a_problem_with_safe_headers() {
         ("GET", "/api/v1/runs?limit=0", &[auth], "", 400),
         ("GET", "/api/v1/runs?color=red", &[auth], "", 400),
         ("POST", "/api/v1/runs", &[auth], &big, 413),
+        ("POST", "/api/v1/workflows/w/suspend", &[auth], " []", 400),
         ("POST", "/api/v1/sync", &[auth], "", 502),
         ("GET", "/healthz", &[("host", "evil.example:7420")], "", 421),
     ];

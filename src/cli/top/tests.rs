@@ -48,13 +48,57 @@ fn everything_has_its_place_on_a_wide_terminal() {
         model.update(Input::Log { run: QUEUED.into(), line: format!("line {n}") });
     }
     model.update(Input::Log { run: "another".into(), line: "not shown".into() });
-    check(&model, 110, 24, &expect![[""]]);
+    check(
+        &model,
+        110,
+        24,
+        &expect![[r#"
+         xene   1 under way   1 of 2 agents connected   2 pipelines
+         Runs ────────────────────────────────────────────────────────────── Agents ──────────────────────────────────
+        PIPELINE     PHASE        REASON          AGENT        AGE   TOOK   AGENT         PHASE        BUSY  PIPELINES
+        site/build   StartingUp   Queued                       10s          agent-1       Connected    1/4   1
+        site/build   Error        TaskFailed      agent-1      3m    1m05s  agent-2       Disconnected 0/2   0
+
+
+                                                                             Fires next ──────────────────────────────
+                                                                            in 42s    site/build
+
+
+
+         Output of 01m89973qg000000000000000b ────────────────────────────────────────────────────────────────────────
+        line 11
+        line 12
+        line 13
+        line 14
+        line 15
+        line 16
+        line 17
+        line 18
+        line 19
+
+         ↑↓ run   enter output   pgup/pgdn scroll   c cancel   q quit
+    "#]],
+    );
 }
 
 #[test]
 fn a_small_terminal_shows_what_matters_most() {
     let (model, _) = model();
-    check(&model, 60, 8, &expect![[""]]);
+    check(
+        &model,
+        60,
+        8,
+        &expect![[r#"
+         xene   1 under way   1 of 2 agents connected   2 pipelines
+         Runs ──────────────────────────────────────────────────────
+        PIPELINE     PHASE       REASON      AGENT       AGE   TOOK
+        site/build   StartingUp  Queued                  10s
+        site/build   Error       TaskFailed  agent-1     3m    1m05s
+
+
+         ↑↓ run   enter output   pgup/pgdn scroll   c cancel   q qui
+    "#]],
+    );
     for (width, height) in [(1, 1), (2, 2), (10, 3), (200, 5), (20, 100), (300, 100)] {
         screen(&model, width, height);
     }
@@ -64,7 +108,21 @@ fn a_small_terminal_shows_what_matters_most() {
 fn cancelling_is_asked_for_twice() {
     let (mut model, _) = model();
     assert_eq!(press(&mut model, &[Key::Letter('c')]), []);
-    check(&model, 60, 8, &expect![[""]]);
+    check(
+        &model,
+        60,
+        8,
+        &expect![[r#"
+         xene   1 under way   1 of 2 agents connected   2 pipelines
+         Runs ──────────────────────────────────────────────────────
+        PIPEL┌───────────────────────────────────────────────┐ TOOK
+        site/│ Cancel run 01m89973qg000000000000000b?  y / n │
+        site/└───────────────────────────────────────────────┘ 1m05s
+
+
+         ↑↓ run   enter output   pgup/pgdn scroll   c cancel   q qui
+    "#]],
+    );
     assert_eq!(press(&mut model, &[Key::Letter('n')]), []);
     assert_eq!(press(&mut model, &[Key::Letter('c'), Key::Escape, Key::Letter('y')]), []);
     assert_eq!(press(&mut model, &[Key::Letter('c'), Key::Letter('y')]), [Do::Cancel(QUEUED.into())]);
@@ -85,12 +143,12 @@ fn keys_select_scroll_and_leave() {
         model.update(Input::Log { run: FAILED.into(), line: format!("line {n}") });
     }
     press(&mut model, &[Key::Enter, Key::PageUp]);
-    let shown = screen(&model, 40, 10);
+    let shown = screen(&model, 70, 10);
     assert!(shown.contains("10 lines back") && shown.contains("line 39") && !shown.contains("line 40"), "{shown}");
     model.update(Input::Log { run: FAILED.into(), line: "one more".into() });
-    assert!(screen(&model, 40, 10).contains("line 39"), "who looks back stays there");
+    assert!(screen(&model, 70, 10).contains("line 39"), "who looks back stays there");
     press(&mut model, &[Key::PageDown, Key::PageDown]);
-    assert!(screen(&model, 40, 10).contains("one more"));
+    assert!(screen(&model, 70, 10).contains("one more"));
     press(&mut model, &[Key::Escape]);
     assert!(!model.zoomed);
     assert_eq!(press(&mut model, &[Key::Letter('q')]), [Do::Quit]);

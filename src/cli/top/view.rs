@@ -138,7 +138,8 @@ fn firings(model: &Model, frame: &mut Frame<'_>, area: Rect) {
 }
 
 fn log(model: &Model, frame: &mut Frame<'_>, area: Rect) {
-    let title = model.selected.as_ref().map_or("Output".to_owned(), |run| format!("Output of {}", escape::line(run)));
+    let title =
+        model.selected.as_ref().map_or_else(|| "Output".to_owned(), |run| format!("Output of {}", escape::line(run)));
     let room = usize::from(area.height.saturating_sub(2));
     let end = model.log.len().saturating_sub(model.scrolled).max(room.min(model.log.len()));
     let lines = model.log.iter().take(end).skip(end.saturating_sub(room));

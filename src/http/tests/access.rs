@@ -59,6 +59,29 @@ async fn an_api_token_is_shown_once_listed_without_its_secret_and_refused_once_r
 }
 
 #[tokio::test]
+async fn what_a_client_has_is_not_sent_again_and_long_lists_come_packed() {
+    let world = World::new();
+    seed(&world.store, "v");
+    let auth = ("authorization", "Bearer s3cret");
+    let plain = world.ask("GET", "/api/v1/pipelines", &[auth], "").await;
+    let tag = plain.headers()["etag"].to_str().unwrap().to_owned();
+    let plain = axum::body::to_bytes(plain.into_body(), usize::MAX).await.unwrap();
+    let packed = world.ask("GET", "/api/v1/pipelines", &[auth, ("accept-encoding", "gzip, zstd")], "").await;
+    assert_eq!(packed.headers()["content-encoding"], "zstd");
+    assert_eq!(packed.headers()["vary"], "accept-encoding");
+    assert_eq!(packed.headers()["etag"], *tag);
+    let packed = axum::body::to_bytes(packed.into_body(), usize::MAX).await.unwrap();
+    assert!(packed.len() < plain.len() / 2);
+    assert_eq!(zstd::decode_all(&packed[..]).unwrap(), plain);
+    let again = world.ask("GET", "/api/v1/pipelines", &[auth, ("if-none-match", &tag)], "").await;
+    assert_eq!(again.status(), 304);
+    assert_eq!(again.headers()["etag"], *tag);
+    assert!(axum::body::to_bytes(again.into_body(), 1).await.unwrap().is_empty());
+    commit(&world.store, vec![Change::DeletePipeline("v/slow".parse().unwrap())]);
+    assert_eq!(world.ask("GET", "/api/v1/pipelines", &[auth, ("if-none-match", &tag)], "").await.status(), 200);
+}
+
+#[tokio::test]
 async fn an_expired_token_is_refused() {
     let world = World::new();
     let row = crate::decide::rows::ApiTokenRow {
