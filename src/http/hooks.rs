@@ -109,6 +109,8 @@ pub(super) async fn trigger(
     let answer = match webhook::evaluate(&trigger, webhook, &headers, &query.into_pairs(), &body)? {
         Some(given) => {
             let delivery = delivery_id(&headers, scheme.map_or(DELIVERY_HEADERS, delivery_headers))?;
+            // Two senders that know nothing of each other may count alike.
+            let delivery = delivery.map(|id| if scheme.is_some() { format!("{trigger}: {id}") } else { id });
             start(&api, delivery, &body, (Some(trigger), proof.by()), given, keys).await?
         }
         None => json(StatusCode::ACCEPTED, &Filtered { reason: "Filtered" }),

@@ -152,7 +152,7 @@ impl World {
                 }
                 Command::RevokeApiToken(name) => {
                     let row = machine.api_tokens().unwrap().into_iter().find(|row| row.name == *name);
-                    let id = row.ok_or(Refusal::NotFound { kind: "token", name: name.to_string() })?.id;
+                    let id = row.ok_or_else(|| Refusal::NotFound { kind: "token", name: name.to_string() })?.id;
                     commit(&machine, vec![Change::DeleteApiToken(id)]);
                     return Ok(Answer::Done);
                 }

@@ -64,10 +64,14 @@ impl Browser {
             .timeout_global(Some(Duration::from_secs(60)))
             .build()
             .into();
-        let mut browser = Self { driver, session: server, agent };
+        let browser = Self { driver, session: server, agent };
         let session = browser.post("/session", &wanted);
-        browser.session += &format!("/session/{}", session["sessionId"].as_str().unwrap());
-        browser
+        browser.with_session(session["sessionId"].as_str().unwrap())
+    }
+
+    fn with_session(mut self, id: &str) -> Self {
+        self.session = format!("{}/session/{id}", self.session);
+        self
     }
 
     #[track_caller]

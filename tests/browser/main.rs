@@ -3,7 +3,7 @@
 //!
 //! With `XENE_BLESS=1` the pictures of the guide are taken anew.
 
-#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may fail, and has a clock of its own")]
+#![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 mod driver;
 

@@ -98,7 +98,7 @@ fn a_token_may_what_its_role_and_scope_allow_and_all_is_on_record() {
     let metrics = ureq::get(format!("{}/metrics", cluster.server())).call().unwrap().into_body().read_to_string();
     let metrics = metrics.unwrap();
     assert!(metrics.contains("xene_pipelines{phase=\"Scheduled\"} 2\n"), "{metrics}");
-    assert!(metrics.contains("xene_agents{phase=\"Connected\"}") && metrics.ends_with("# EOF\n"), "{metrics}");
+    assert!(metrics.contains("xene_agents{phase=") && metrics.ends_with("# EOF\n"), "{metrics}");
 }
 
 #[test]

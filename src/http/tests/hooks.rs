@@ -36,6 +36,9 @@ const BITBUCKET: &str = r#"{"push":{"changes":[{"new":{"type":"branch","name":"m
 "709d658dc5b6d6afcd46049c2f332ee3f515a67d","message":"new commit"}},"created":false,"forced":false}]},
 "repository":{"full_name":"team/repo","name":"repo"},"actor":{"display_name":"Emma","nickname":"emma"}}"#;
 
+/// A trigger, the headers and the body that it is sent, and the commit that is built then.
+type Delivery<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str, &'a str);
+
 fn seed_hooks(store: &Store) {
     let trigger = |kind: &str, when: &str, commit: &str| {
         json!({"type": "webhook", "auth": {"type": kind, "secret": "hooks/push"}, "when": when,
@@ -100,7 +103,7 @@ async fn what_git_servers_send_starts_a_run_once() {
     let bitbucket = sign("bitbucket", BITBUCKET).await;
     let (github, bitbucket) = (format!("sha256={github}"), format!("sha256={bitbucket}"));
     let gitlab = world.secret("gitlab").await;
-    let deliveries: [(&str, &[(&str, &str)], &str, &str); 4] = [
+    let deliveries: [Delivery<'_>; 4] = [
         (
             "github",
             &[
@@ -233,6 +236,8 @@ async fn a_delivery_of_our_own_scheme_counts_once_within_five_minutes() {
     let token = world.secret("token").await;
     let bearer = format!("Bearer {token}");
     assert_eq!(world.hook("token", &[("authorization", &bearer)], body).await.0, 202);
+    let (_, other) = world.hook("token", &[("authorization", &bearer), ("x-delivery-id", "7")], body).await;
+    assert_ne!(other, named, "another sender's seventh delivery");
     let header = ("authorization", &*bearer);
     let own = world.ask("POST", "/hooks/hooked/pipelines/build", &[header], body.to_owned()).await;
     assert_eq!(own.status(), 401, "a trigger's secret is no pipeline's token");

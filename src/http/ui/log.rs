@@ -34,13 +34,13 @@ pub(super) fn of_interest(run: &Run, sections: &[Section]) -> Option<u16> {
     // A step that was tried again failed in its last attempt.
     let failed = with(TaskPhase::Error).next().map(|first| {
         let head = sections.iter().find(|section| section.number == first).and_then(|section| section.head.clone());
-        let same = sections.iter().filter(|section| match (&section.head, &head) {
+        let mut same = sections.iter().filter(|section| match (&section.head, &head) {
             (Some(a), Some(b)) => (&a.task, &a.step) == (&b.task, &b.step),
             _ => false,
         });
-        same.last().map_or(first, |section| section.number)
+        same.next_back().map_or(first, |section| section.number)
     });
-    failed.or_else(|| with(TaskPhase::Running).last()).or_else(|| sections.last().map(|section| section.number))
+    failed.or_else(|| with(TaskPhase::Running).next_back()).or_else(|| sections.last().map(|section| section.number))
 }
 
 fn step_of<'r>(run: &'r Run, section: &Section) -> Option<&'r StepStatus> {
