@@ -9,7 +9,6 @@ use crate::{
     pipeline::PipelineSpec,
     run::optional_millis,
     suspension::Suspension,
-    trigger::WebhookAuthType,
     workflow::WorkflowSpec,
 };
 
@@ -126,8 +125,8 @@ pub struct TriggerWebhook {
     pub trigger: Name,
     /// Its path.
     pub path: String,
-    /// How the sender proves itself.
-    pub auth: WebhookAuthType,
+    /// How the sender proves itself, as its `auth` names it.
+    pub auth: String,
     /// The secret that both sides know: shown to those who may start the pipeline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<String>,

@@ -187,3 +187,17 @@ impl WebhookAuth {
             .is_some_and(|(name, key)| name.parse::<Name>().is_ok() && key.parse::<Name>().is_ok())
     }
 }
+
+impl WebhookAuthType {
+    /// As it is written.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::HmacSha256 => "hmac-sha256",
+            Self::Github => "github",
+            Self::Gitlab => "gitlab",
+            Self::Gitea => "gitea",
+            Self::Bitbucket => "bitbucket",
+        }
+    }
+}

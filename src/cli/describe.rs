@@ -264,7 +264,9 @@ fn pipeline(story: &Story, now: Timestamp, page: &mut Page) -> Result<(), Error>
             let trigger =
                 story.workflow.pointer("/spec/triggers").and_then(|all| all.get(&name)).unwrap_or(&Value::Null);
             let line = trigger_line(&name, trigger, page);
-            page.row(&line);
+            // Who may start it sees the secret too, but not here: a screen is looked at by others.
+            let hook = status.webhooks.iter().find(|hook| hook.trigger.as_str() == name);
+            page.row(&hook.map_or_else(|| line.clone(), |hook| format!("{line}, {} at {}", hook.auth, hook.path)));
         }
     }
     if let Some(tasks) = spec("tasks").and_then(Value::as_object) {

@@ -168,7 +168,7 @@ fn webhooks(api: &Api, identity: &Identity, row: &PipelineRow, workflow: &Workfl
     let shown = named.map(|(name, auth)| TriggerWebhook {
         trigger: name.clone(),
         path: format!("/hooks/{of}/triggers/{name}"),
-        auth: auth.kind,
+        auth: auth.kind.as_str().to_owned(),
         secret: (identity.role >= Role::Operator).then(|| api.config.hooks.trigger_secret(of, name, &auth.secret)),
     });
     shown.collect()

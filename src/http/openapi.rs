@@ -222,9 +222,16 @@ mod tests {
         let named = said.path.split('{').skip(1).filter_map(|rest| rest.split('}').next());
         let in_path =
             named.map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}));
-        let in_query = said.query.iter().map(
-            |(name, kind, means)| json!({"name": name, "in": "query", "description": means, "schema": {"type": kind}}),
-        );
+        let in_query = said.query.iter().map(|(name, kind, means)| {
+            let schema = match (*name, *kind) {
+                ("limit", _) => json!({"type": "integer", "minimum": 1, "maximum": 10_000, "default": 100}),
+                ("format", _) => json!({"enum": ["text", "ndjson"], "default": "text"}),
+                (_, "integer") => json!({"type": "integer", "minimum": 0}),
+                (_, "time") => json!({"type": "string", "format": "date-time"}),
+                (_, kind) => json!({"type": kind}),
+            };
+            json!({"name": name, "in": "query", "required": *name == "rev", "description": means, "schema": schema})
+        });
         let parameters: Vec<Value> = in_path.chain(in_query).collect();
         let mut answer = json!({"description": "Done"});
         if let Some(content) = content(said.answer) {

@@ -42,6 +42,13 @@ use crate::{
 const ADMIN: &str = "s3cret";
 const DEADLINE: Duration = Duration::from_secs(10);
 
+#[derive(Debug, Clone, Copy)]
+enum Trouble {
+    DiskFull,
+    /// It has ended.
+    Gone,
+}
+
 struct World {
     router: Router,
     store: Store,
@@ -49,6 +56,8 @@ struct World {
     files: ContentStore,
     asked: Arc<StdMutex<Vec<Command>>>,
     announced: Arc<StdMutex<Vec<Option<String>>>>,
+    /// What keeps the machine from carrying out anything.
+    trouble: Arc<StdMutex<Option<Trouble>>>,
     stop: Sender<bool>,
     audit: PathBuf,
     _data: TempDir,
@@ -136,12 +145,19 @@ impl World {
         let asked = Arc::new(StdMutex::new(Vec::new()));
         let announced = Arc::new(StdMutex::new(Vec::new()));
         let told = announced.clone();
+        let trouble = Arc::new(StdMutex::new(None));
+        let troubled = trouble.clone();
         let (machine, seen) = (store.clone(), asked.clone());
         let handle = Handle::for_tests(store.clone(), logs.clone(), move |command| {
             let command = match command {
                 Command::By { command, .. } => *command,
                 command => command,
             };
+            match *troubled.lock().unwrap() {
+                None => {}
+                Some(Trouble::DiskFull) => return Err(Refusal::DiskFull),
+                Some(Trouble::Gone) => panic!("the machine has ended"),
+            }
             seen.lock().unwrap().push(command.clone());
             let (pipeline, run, delivery) = match &command {
                 Command::StartRun { pipeline, run, delivery, .. } => (pipeline, run, delivery),
@@ -184,7 +200,7 @@ impl World {
             audit: Some(AuditLog::open(audit.clone()).unwrap()),
             stopping,
         };
-        Self { router: router(handle, config), store, logs, files, asked, announced, stop, audit, _data: data }
+        Self { router: router(handle, config), store, logs, files, asked, announced, trouble, stop, audit, _data: data }
     }
 
     async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Response {

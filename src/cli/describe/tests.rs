@@ -1,4 +1,5 @@
 use expect_test::{Expect, expect};
+use serde_json::json;
 
 use super::*;
 use crate::cli::{
@@ -8,11 +9,16 @@ use crate::cli::{
 };
 
 fn check(kind: Kind, name: &str, expected: &Expect) {
+    expected.assert_eq(&page(kind, name));
+}
+
+fn page(kind: Kind, name: &str) -> String {
     let fake = Fake::start(|request, _| {
         let list = |items: &[Value]| Reply::Json(200, fixtures::list(items));
         match request.path() {
             "/api/v1/workflows/site" => Reply::Json(200, fixtures::workflow()),
             "/api/v1/pipelines/site/build" => Reply::Json(200, fixtures::pipelines()[0].clone()),
+            "/api/v1/pipelines/site/hooked" => Reply::Json(200, hooked()),
             "/api/v1/runs/01m8991xq0000000000000000a" => Reply::Json(200, fixtures::runs()[0].clone()),
             "/api/v1/agents/agent-1" => Reply::Json(200, fixtures::agents()[0].clone()),
             "/api/v1/pipelines" => list(&fixtures::pipelines()),
@@ -26,8 +32,23 @@ fn check(kind: Kind, name: &str, expected: &Expect) {
     let object = client.get(&kind.path_of(name).unwrap(), &[]).unwrap();
     let story = tell(kind, kind.bare(name), object, &client).unwrap();
     let in_three_hours: NextFire = |_, now| now.checked_add(jiff::SignedDuration::from_hours(3)).ok();
-    let page = render(kind, &story, testing::fixed_now(), in_three_hours, false).unwrap();
-    expected.assert_eq(&page);
+    render(kind, &story, testing::fixed_now(), in_three_hours, false).unwrap()
+}
+
+/// One that a signed webhook starts.
+fn hooked() -> Value {
+    let mut pipeline = fixtures::pipelines()[0].clone();
+    pipeline["spec"]["triggers"] = json!(["push"]);
+    pipeline["status"]["webhooks"] =
+        json!([{"trigger": "push", "path": "/hooks/site/triggers/push", "auth": "github", "secret": "s3cret"}]);
+    pipeline
+}
+
+#[test]
+fn a_pipeline_shows_where_its_webhooks_are_and_not_their_secrets() {
+    let page = page(Kind::Pipelines, "site/hooked");
+    assert!(page.contains("  push: webhook, suspended, github at /hooks/site/triggers/push\n"), "{page}");
+    assert!(!page.contains("s3cret"), "{page}");
 }
 
 #[test]

@@ -53,31 +53,31 @@ fn everything_has_its_place_on_a_wide_terminal() {
         110,
         24,
         &expect![[r#"
-         xene   1 under way   1 of 2 agents connected   2 pipelines
-         Runs ────────────────────────────────────────────────────────────── Agents ──────────────────────────────────
-        PIPELINE     PHASE        REASON          AGENT        AGE   TOOK   AGENT         PHASE        BUSY  PIPELINES
-        site/build   StartingUp   Queued                       10s          agent-1       Connected    1/4   1
-        site/build   Error        TaskFailed      agent-1      3m    1m05s  agent-2       Disconnected 0/2   0
+             xene   1 under way   1 of 2 agents connected   2 pipelines
+             Runs ────────────────────────────────────────────────────────────── Agents ──────────────────────────────────
+            PIPELINE     PHASE        REASON          AGENT        AGE   TOOK   AGENT         PHASE        BUSY  PIPELINES
+            site/build   StartingUp   Queued                       10s          agent-1       Connected    1/4   1
+            site/build   Error        TaskFailed      agent-1      3m    1m05s  agent-2       Disconnected 0/2   0
 
 
-                                                                             Fires next ──────────────────────────────
-                                                                            in 42s    site/build
+                                                                                 Fires next ──────────────────────────────
+                                                                                in 42s    site/build
 
 
 
-         Output of 01m89973qg000000000000000b ────────────────────────────────────────────────────────────────────────
-        line 11
-        line 12
-        line 13
-        line 14
-        line 15
-        line 16
-        line 17
-        line 18
-        line 19
+             Output of 01m89973qg000000000000000b ────────────────────────────────────────────────────────────────────────
+            line 11
+            line 12
+            line 13
+            line 14
+            line 15
+            line 16
+            line 17
+            line 18
+            line 19
 
-         ↑↓ run   enter output   pgup/pgdn scroll   c cancel   q quit
-    "#]],
+             ↑↓ run   enter output   pgup/pgdn scroll   c cancel   q quit
+        "#]],
     );
 }
 
@@ -89,15 +89,15 @@ fn a_small_terminal_shows_what_matters_most() {
         60,
         8,
         &expect![[r#"
-         xene   1 under way   1 of 2 agents connected   2 pipelines
-         Runs ──────────────────────────────────────────────────────
-        PIPELINE     PHASE       REASON      AGENT       AGE   TOOK
-        site/build   StartingUp  Queued                  10s
-        site/build   Error       TaskFailed  agent-1     3m    1m05s
+             xene   1 under way   1 of 2 agents connected   2 pipelines
+             Runs ──────────────────────────────────────────────────────
+            PIPELINE          PHASE        REASON          AGE   TOOK
+            site/build        StartingUp   Queued          10s
+            site/build        Error        TaskFailed      3m    1m05s
 
 
-         ↑↓ run   enter output   pgup/pgdn scroll   c cancel   q qui
-    "#]],
+             ↑↓ run   enter output   pgup/pgdn scroll   c cancel   q qui
+        "#]],
     );
     for (width, height) in [(1, 1), (2, 2), (10, 3), (200, 5), (20, 100), (300, 100)] {
         screen(&model, width, height);
@@ -113,15 +113,15 @@ fn cancelling_is_asked_for_twice() {
         60,
         8,
         &expect![[r#"
-         xene   1 under way   1 of 2 agents connected   2 pipelines
-         Runs ──────────────────────────────────────────────────────
-        PIPEL┌───────────────────────────────────────────────┐ TOOK
-        site/│ Cancel run 01m89973qg000000000000000b?  y / n │
-        site/└───────────────────────────────────────────────┘ 1m05s
+             xene   1 under way   1 of 2 agents connected   2 pipelines
+             Runs ──────────────────────────────────────────────────────
+            PIPEL┌───────────────────────────────────────────────┐OOK
+            site/│ Cancel run 01m89973qg000000000000000b?  y / n │
+            site/└───────────────────────────────────────────────┘m05s
 
 
-         ↑↓ run   enter output   pgup/pgdn scroll   c cancel   q qui
-    "#]],
+             ↑↓ run   enter output   pgup/pgdn scroll   c cancel   q qui
+        "#]],
     );
     assert_eq!(press(&mut model, &[Key::Letter('n')]), []);
     assert_eq!(press(&mut model, &[Key::Letter('c'), Key::Escape, Key::Letter('y')]), []);

@@ -1,5 +1,7 @@
 //! The picture. Whatever acts on a terminal in a name or a message is escaped before it is drawn.
 
+use std::iter;
+
 use ratatui::{
     Frame,
     layout::{Constraint, Layout, Rect},
@@ -71,33 +73,28 @@ fn footer(model: &Model) -> Line<'static> {
 }
 
 fn runs(model: &Model, frame: &mut Frame<'_>, area: Rect) {
+    // What does not fit is left out by this table: the layout would share a lack of room out as it likes.
+    let all = [("PHASE", 12, 0), ("REASON", 15, 55), ("AGENT", 12, 68), ("AGE", 5, 31), ("TOOK", 7, 39)];
+    let shown: Vec<_> = all.into_iter().filter(|(_, _, needs)| area.width >= *needs).collect();
     let rows = model.rows().into_iter().map(|run| {
         let phase = text(run, "/status/phase").unwrap_or_default();
         let pipeline = [text(run, "/spec/workflow"), text(run, "/spec/pipeline")].map(Option::unwrap_or_default);
-        let started = time(run, "/status/startedAt");
-        let lasts = started.map(|start| took(start, time(run, "/status/finishedAt").unwrap_or(model.now)));
-        let reason = text(run, "/status/reason").unwrap_or_default();
-        Row::new([
-            plain(&pipeline.join("/")),
-            Cell::from(escape::line(phase)).style(phase_color(phase)),
-            plain(reason),
-            plain(text(run, "/status/agent").unwrap_or_default()),
-            Cell::from(time(run, "/metadata/createdAt").map(|at| age(at, model.now)).unwrap_or_default()),
-            Cell::from(lasts.unwrap_or_default()),
-        ])
+        let cells = shown.iter().map(|(name, ..)| match *name {
+            "PHASE" => Cell::from(escape::line(phase)).style(phase_color(phase)),
+            "REASON" => plain(text(run, "/status/reason").unwrap_or_default()),
+            "AGENT" => plain(text(run, "/status/agent").unwrap_or_default()),
+            "AGE" => Cell::from(time(run, "/metadata/createdAt").map(|at| age(at, model.now)).unwrap_or_default()),
+            _ => {
+                let end = time(run, "/status/finishedAt").unwrap_or(model.now);
+                Cell::from(time(run, "/status/startedAt").map(|start| took(start, end)).unwrap_or_default())
+            }
+        });
+        Row::new(iter::once(plain(&pipeline.join("/"))).chain(cells))
     });
-    let widths = [
-        Constraint::Min(12),
-        Constraint::Length(12),
-        Constraint::Length(15),
-        Constraint::Length(12),
-        Constraint::Length(5),
-        Constraint::Length(7),
-    ];
-    let table = Table::new(rows, widths)
-        .header(heading(["PIPELINE", "PHASE", "REASON", "AGENT", "AGE", "TOOK"]))
-        .row_highlight_style(Modifier::REVERSED)
-        .block(block("Runs"));
+    let widths = iter::once(Constraint::Fill(1)).chain(shown.iter().map(|(_, width, _)| Constraint::Length(*width)));
+    let names = iter::once("PIPELINE").chain(shown.iter().map(|(name, ..)| *name));
+    let table =
+        Table::new(rows, widths).header(heading(names)).row_highlight_style(Modifier::REVERSED).block(block("Runs"));
     let mut state = TableState::new().with_selected(model.position());
     frame.render_stateful_widget(table, area, &mut state);
 }
@@ -114,7 +111,7 @@ fn agents(model: &Model, frame: &mut Frame<'_>, area: Rect) {
             Cell::from(pipelines.to_string()),
         ])
     });
-    let widths = [Constraint::Min(8), Constraint::Length(12), Constraint::Length(5), Constraint::Length(9)];
+    let widths = [Constraint::Fill(1), Constraint::Length(12), Constraint::Length(5), Constraint::Length(9)];
     let table =
         Table::new(rows, widths).header(heading(["AGENT", "PHASE", "BUSY", "PIPELINES"])).block(block("Agents"));
     frame.render_widget(table, area);
@@ -133,7 +130,7 @@ fn firings(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         let when = if at <= model.now { "now".to_owned() } else { relative(at, model.now) };
         Row::new([Cell::from(when), plain(name)])
     });
-    let table = Table::new(rows, [Constraint::Length(9), Constraint::Min(10)]).block(block("Fires next"));
+    let table = Table::new(rows, [Constraint::Length(9), Constraint::Fill(1)]).block(block("Fires next"));
     frame.render_widget(table, area);
 }
 
@@ -166,7 +163,7 @@ fn block(title: &str) -> Block<'static> {
     Block::new().borders(Borders::TOP).title(format!(" {title} ")).border_style(Modifier::DIM)
 }
 
-fn heading<const N: usize>(names: [&'static str; N]) -> Row<'static> {
+fn heading(names: impl IntoIterator<Item = &'static str>) -> Row<'static> {
     Row::new(names).style(Modifier::DIM)
 }
 

@@ -242,3 +242,20 @@ async fn a_delivery_of_our_own_scheme_counts_once_within_five_minutes() {
     let own = world.ask("POST", "/hooks/hooked/pipelines/build", &[header], body.to_owned()).await;
     assert_eq!(own.status(), 401, "a trigger's secret is no pipeline's token");
 }
+
+#[tokio::test]
+async fn a_delivery_that_cannot_be_made_durable_is_refused_and_can_be_sent_again() {
+    let world = World::new();
+    seed_hooks(&world.store);
+    let secret = world.secret("github").await;
+    let hub = format!("sha256={}", signature(&secret, GITHUB.as_bytes()));
+    let headers = [("x-github-delivery", "d"), ("x-hub-signature-256", &*hub)];
+    *world.trouble.lock().unwrap() = Some(Trouble::DiskFull);
+    assert_eq!(world.hook("github", &headers, GITHUB).await.0, 507);
+    *world.trouble.lock().unwrap() = None;
+    assert_eq!(world.hook("github", &headers, GITHUB).await.0, 202);
+    assert_eq!(world.commits().len(), 1);
+    *world.trouble.lock().unwrap() = Some(Trouble::Gone);
+    let (status, answer) = world.hook("github", &[headers[1]], GITHUB).await;
+    assert_eq!(status, 503, "{answer}");
+}
