@@ -34,6 +34,7 @@ use crate::{
         token::{JoinToken, TokenError},
         upload::{LogSource, Uploads},
     },
+    renewal::RenewalFile,
     told::ToldFiles,
 };
 
@@ -163,6 +164,7 @@ struct Driver {
     downloads: Downloads,
     artifacts: ArtifactUploads,
     told: ToldFiles,
+    renewal: RenewalFile,
     /// Specs all of whose files are here.
     complete: mpsc::UnboundedReceiver<SpecHash>,
     /// When files that nobody needs are looked for; `None`: no spec has gone since.
@@ -209,6 +211,8 @@ impl Driver {
             told.forget(run);
         }
         recovered.told = found;
+        let (renewal, token) = RenewalFile::open(&data.join("renewal"));
+        recovered.renewal = token;
         let logs = Logs::open(&data.join("logs"), Limits::default()).map_err(system("logs can't be kept"))?;
 
         let mut open_logs = HashMap::new();
@@ -266,6 +270,7 @@ impl Driver {
             downloads,
             artifacts,
             told,
+            renewal,
             complete,
             sweep_at: Some(tokio::time::Instant::now() + SWEEP_AFTER),
             identity,
@@ -456,6 +461,7 @@ impl Driver {
             }
             Effect::ConfirmIntent(run) => self.take(Event::IntentDurable(run)),
             Effect::Remember { run, told } => self.told.remember(run, &told),
+            Effect::KeepToken(token) => self.renewal.keep(token),
             Effect::SpawnStep(command) => {
                 let log = self.log(command.id.run);
                 self.exec.spawn(*command, log);

@@ -18,6 +18,7 @@ pub mod lmdb;
 pub mod logs;
 pub mod matrix;
 pub mod memory;
+pub mod renewal;
 pub mod session;
 pub mod told;
 pub mod usage;

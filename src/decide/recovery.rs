@@ -52,6 +52,12 @@ impl Controller {
         for state in self.agents.values_mut() {
             state.owned.clear();
             (state.renewed_at, state.silent) = (None, false);
+            // Agents may have been given newer ones since.
+            state.chain = None;
+            if let Some(row) = state.row.as_mut().filter(|row| !row.tokens.is_empty()) {
+                row.tokens.clear();
+                fx.commit.push(Change::PutAgent(Box::new(row.clone())));
+            }
         }
         for (key, owned) in &mut self.owners {
             owned.claimed = false;
@@ -164,6 +170,8 @@ impl Controller {
                 last_seen: None,
                 certificates: Vec::new(),
                 enrolled_at: now.wall,
+                tokens: Vec::new(),
+                twin: None,
             });
             let message = "the recovered store did not know it; its certificate is of this authority";
             note(fx, now, EventType::Warning, "Readmitted", format!("agent/{agent}"), message.into());

@@ -198,6 +198,12 @@ pub struct AgentRow {
     pub certificates: Vec<String>,
     /// When it enrolled.
     pub enrolled_at: Timestamp,
+    /// What Welcome gave it for its next Hello, oldest first: the newest that it has shown to have, and those since.
+    #[serde(default)]
+    pub tokens: Vec<u64>,
+    /// Why two agents are thought to have this identity, in a sentence: then none is let in.
+    #[serde(default)]
+    pub twin: Option<String>,
 }
 
 /// A run, and what only the controller needs to know of it.

@@ -10,5 +10,6 @@ mod operators;
 mod pause;
 mod recovery;
 mod stories;
+mod twins;
 mod world;
 mod worlds;

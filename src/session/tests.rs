@@ -255,6 +255,7 @@ fn welcome(name: &AgentName) -> Welcome {
         pause_margin_ms: 1,
         reconnect_span_ms: 1,
         name: name.clone(),
+        token: None,
     }
 }
 
@@ -270,6 +271,7 @@ fn hello(version: u16) -> AgentMessage {
         wall: now(),
         store: None,
         runs: vec![],
+        tokens: None,
     })
 }
 
@@ -387,5 +389,6 @@ fn renew(seq: u64) -> AgentMessage {
         busy: 0,
         wall: Timestamp::UNIX_EPOCH,
         assignments: 0,
+        token: None,
     })
 }

@@ -127,6 +127,8 @@ pub enum Effect {
         /// What.
         told: Told,
     },
+    /// Write down the token of an answered renewal, before the next is sent. It need not outlive the host's boot.
+    KeepToken(u64),
     /// Start a process, or go on with one that an earlier process of the agent has started.
     SpawnStep(Box<StepCommand>),
     /// Signal every process of a step.
@@ -283,6 +285,8 @@ pub enum JournalChange {
     PutBoot(String),
     /// The name that the controller calls this agent.
     PutName(AgentName),
+    /// The token of the last Welcome.
+    PutToken(u64),
 }
 
 /// What the journal holds of a pipeline.
@@ -364,6 +368,10 @@ pub struct Recovered {
     pub boot_id: Option<String>,
     /// The agent's name.
     pub name: Option<AgentName>,
+    /// The token of the last Welcome.
+    pub token: Option<u64>,
+    /// The token of the last answered renewal. Not of the journal, and of no use after a reboot.
+    pub renewal: Option<u64>,
 }
 
 /// Whether a run's workspace stays.

@@ -31,7 +31,7 @@ use xene_schemas::{
         VERSION,
         control::{
             AgentMessage, Claim as ClaimMessage, ControllerMessage, Decision, Hello, Renew, Renewed, Report, RunFact,
-            SpecsWanted, StoreSeen, Welcome,
+            SpecsWanted, StoreSeen, Tokens, Welcome,
         },
     },
 };
@@ -115,6 +115,8 @@ pub struct Agent {
     last: Now,
     session: Session,
     store: Option<StoreSeen>,
+    /// What tells it from a copy of itself.
+    tokens: Option<Tokens>,
     lease: Lease,
     /// Rows outlive claims: they hold the highest epoch seen, and the watermark.
     claims: BTreeMap<PipelineKey, Claim>,
@@ -156,8 +158,9 @@ impl Agent {
         let mutants = config.mutants();
         let rebooted = recovered.boot_id.as_ref().is_some_and(|boot| *boot != config.boot_id);
         if recovered.boot_id.as_ref() != Some(&config.boot_id) {
-            // No process outlives the host's boot.
+            // No process outlives the host's boot, and nothing that was not synced.
             recovered.told.clear();
+            recovered.renewal = None;
             fx.commit.push(JournalChange::PutBoot(config.boot_id.clone()));
         }
         let specs =
@@ -168,6 +171,7 @@ impl Agent {
             last: now,
             session: Session::Down,
             store: recovered.store,
+            tokens: recovered.token.map(|session| Tokens { session, renewal: recovered.renewal }),
             lease: Lease::default(),
             claims: BTreeMap::new(),
             claims_version: 1,
@@ -345,6 +349,7 @@ impl Agent {
             wall: now.wall,
             store: self.store.clone(),
             runs: self.runs.keys().copied().collect(),
+            tokens: self.tokens,
         })));
     }
 
@@ -377,6 +382,7 @@ impl Agent {
             ControllerMessage::ArtifactStored(stored) => self.artifact_stored(stored.run, stored.hash, fx),
             ControllerMessage::Specs(specs) => self.specs_came(now, specs.specs, fx),
             ControllerMessage::SkippedAcknowledged(skipped) => self.skipped.acknowledge(skipped.next),
+            ControllerMessage::Ping(ping) => fx.now.push(Effect::Send(AgentMessage::Pong(ping))),
             ControllerMessage::Certificate(certificate) => {
                 fx.now.push(Effect::InstallCertificate(certificate.chain));
             }
@@ -396,6 +402,10 @@ impl Agent {
         // Written each time, so that what follows it follows every fact that is on its way into the journal.
         fx.commit.push(JournalChange::PutStore(welcome.store.clone()));
         fx.commit.push(JournalChange::PutName(welcome.name));
+        if let Some(session) = welcome.token {
+            fx.commit.push(JournalChange::PutToken(session));
+            self.tokens = Some(Tokens { session, renewal: self.tokens.and_then(|tokens| tokens.renewal) });
+        }
         self.store = Some(welcome.store);
         let facts: Vec<RunFact> =
             self.runs.iter().flat_map(|(run, entry)| entry.outbox.facts(*run, &entry.key, &entry.row)).collect();
@@ -408,6 +418,12 @@ impl Agent {
     }
 
     fn renewed(&mut self, now: Now, answer: Renewed, fx: &mut Effects) {
+        if let (Some(token), Some(tokens)) = (answer.token, &mut self.tokens)
+            && self.lease.is_newest(&answer)
+        {
+            tokens.renewal = Some(token);
+            fx.now.push(Effect::KeepToken(token));
+        }
         let version = self.lease.renewed(now, &answer, self.mutants);
         for (key, epoch) in &answer.nacks {
             self.drop_claim(key, Some(*epoch), fx);
@@ -489,6 +505,7 @@ impl Agent {
             busy: self.slots.busy(),
             wall: now.wall,
             assignments: self.set_version,
+            token: self.tokens.and_then(|tokens| tokens.renewal),
         };
         send(fx, AgentMessage::Renew(renew));
         let claimed = self.claims.values().filter(|claim| claim.row.claimed);

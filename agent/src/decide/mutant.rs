@@ -33,6 +33,8 @@ pub enum Mutant {
     FenceKeepsEpoch,
     /// A shorter L counts before the limit that was given under the longer one has passed.
     ShorterAtOnce,
+    /// Whatever tokens an agent shows, it is taken for the one that it says it is.
+    AnyToken,
 }
 
 /// The rule that is left out, if one is.

@@ -97,6 +97,7 @@ fn reads_back_what_it_was_told() {
             JournalChange::PutStore(store.clone()),
             JournalChange::PutBoot("boot".into()),
             JournalChange::PutName("agent".parse().unwrap()),
+            JournalChange::PutToken(u64::MAX - 1),
         ],
     );
     drop(journal);
@@ -110,6 +111,8 @@ fn reads_back_what_it_was_told() {
         store: Some(store),
         boot_id: Some("boot".into()),
         name: Some("agent".parse().unwrap()),
+        token: Some(u64::MAX - 1),
+        renewal: None,
     };
     assert_eq!(reopen(data.path()), expected);
 }

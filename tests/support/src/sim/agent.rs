@@ -25,11 +25,16 @@ use super::{
 
 impl World {
     pub(super) fn start_agent(&mut self, agent: usize) -> Result<(), Violation> {
-        let zone = if agent.is_multiple_of(2) { "a" } else { "b" };
-        let node = &mut self.agents[agent];
+        let node = &self.agents[agent];
         if node.machine.is_some() || node.forgotten || node.off_until > self.at {
             return Ok(());
         }
+        self.start_process(agent)
+    }
+
+    pub(super) fn start_process(&mut self, agent: usize) -> Result<(), Violation> {
+        let zone = if agent.is_multiple_of(2) { "a" } else { "b" };
+        let node = &mut self.agents[agent];
         node.process += 1;
         let config = Config {
             name: node.name.clone(),
@@ -226,6 +231,8 @@ impl World {
                 let wait = self.random.between(SECOND, self.setup.outage * SECOND);
                 self.later(wait, What::StartAgent { agent });
             }
+            // As far as the disk goes it is written at once; what counts is that the host is not booted since.
+            Effect::KeepToken(token) => self.agents[agent].journal.renewal = Some(token),
             // Specs of these worlds have no files.
             Effect::FetchFiles { .. }
             | Effect::ForgetFiles(_)

@@ -33,6 +33,7 @@ impl World {
             pause_margin: std::time::Duration::from_secs(self.setup.pause_margin),
             min_autonomy: std::time::Duration::from_secs(30),
             nonce: self.random.draw(),
+            secret: [0; 4].map(|_: u8| self.random.draw().to_le_bytes()).concat().try_into().unwrap_or_default(),
             recover: std::mem::take(&mut self.recover),
             software: String::new(),
             store_id: "store".into(),
@@ -162,6 +163,9 @@ impl World {
         let owners = self.finite_owners();
         for change in changes {
             self.history.store(self.at, &change);
+            if let Change::PutAgent(row) = &change {
+                self.notice_twin(row);
+            }
             if let Change::PutOwner(key, row) = &change {
                 self.may_take(&owners, key, row)?;
             }

@@ -107,6 +107,8 @@ pub(super) struct AgentNode {
     pub(super) forgotten: bool,
     /// A person drained it.
     pub(super) drained: bool,
+    /// Its host is a copy of that of this agent, and has its name.
+    pub(super) copy_of: Option<usize>,
 }
 
 impl AgentNode {
@@ -131,6 +133,7 @@ impl AgentNode {
             fenced_at: Instant::default(),
             forgotten: false,
             drained: false,
+            copy_of: None,
         }
     }
 

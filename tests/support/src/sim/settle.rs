@@ -70,6 +70,10 @@ impl World {
         }
         self.ask(Command::Unpause { by: "me".into() })?;
         for agent in 0..self.agents.len() {
+            if self.agents[agent].copy_of.is_some() {
+                self.crash_agent(agent)?;
+                continue;
+            }
             self.agents[agent].clock.set_offset(0);
             self.heal(agent);
             self.agents[agent].off_until = self.at;

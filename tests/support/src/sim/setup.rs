@@ -41,6 +41,8 @@ pub enum Action {
     Drain,
     /// An agent's host wants its process to end in order.
     Terminate,
+    /// An agent's host is copied, and the copy is switched on.
+    Copy,
     /// A person forgets an agent that is gone.
     Forget,
     /// A person says that the machine of an agent is off, as it is.
@@ -138,7 +140,7 @@ impl Setup {
     /// A world like those that people run, with more bad luck.
     pub fn ordinary(random: &mut Random) -> Self {
         use Action::{
-            Backup, Break, Cancel, Commit, CrashAgent, CrashController, Cut, Drain, Fence, Forget, JournalFails,
+            Backup, Break, Cancel, Commit, Copy, CrashAgent, CrashController, Cut, Drain, Fence, Forget, JournalFails,
             Partition, PauseAgent, PauseController, Reboot, Rerun, Restore, Resume, StepClock, Suspend, Terminate,
             Trigger, Wipe,
         };
@@ -160,6 +162,7 @@ impl Setup {
             (StepClock, 3),
             (Drain, 8),
             (Terminate, 2),
+            (Copy, 1),
             (Forget, 1),
             (Fence, 2),
             (Partition, 2),
@@ -239,6 +242,7 @@ impl Setup {
                 more(&[Action::Pause, Action::Cut]);
                 setup.pause_margin = 1;
             }
+            Mutant::AnyToken => more(&[Action::Copy, Action::Cut, Action::Reboot]),
             Mutant::FenceKeepsEpoch => more(&[Action::Fence]),
             Mutant::WatermarksNotMerged => more(&[Action::Drain, Action::Cut]),
         }
