@@ -13,6 +13,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use xene_agent::decide::{mutant::Mutant, time::Now};
 use xene_schemas::{
     event::EventType,
@@ -182,6 +183,15 @@ impl Controller {
         }
     }
 
+    /// An agent had this once, and knows of due times that the recovered store has never heard of.
+    fn learn_watermark(&mut self, key: &PipelineKey, watermark: Timestamp, fx: &mut Effects) {
+        let unsure = |owned: &&mut Owned| owned.row.unsure && owned.row.watermark < watermark;
+        if let Some(owned) = self.owners.get_mut(key).filter(unsure) {
+            owned.row.watermark = watermark;
+            fx.commit.push(Change::PutOwner(key.clone(), owned.row.clone()));
+        }
+    }
+
     /// A session that was opened in doubt shows claims: what is live is the agent's, under its own epoch.
     pub(super) fn adopt(&mut self, now: Now, agent: &AgentName, claims: Vec<Claim>, fx: &mut Effects) {
         for claim in claims {
@@ -192,6 +202,7 @@ impl Controller {
                 None => self.recovering.is_some(),
             };
             if !live || !free || claim.epoch >= Epoch::before_first(self.row.generation) {
+                self.learn_watermark(&key, claim.watermark, fx);
                 continue;
             }
             let pipeline = self.pipelines.get(&key);

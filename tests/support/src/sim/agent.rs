@@ -228,7 +228,8 @@ impl World {
             }
             Effect::Exit => {
                 self.crash_agent(agent)?;
-                let wait = self.random.between(SECOND, self.setup.outage * SECOND);
+                let outage = if self.acting { self.setup.outage } else { 5 };
+                let wait = self.random.between(SECOND, outage * SECOND);
                 self.later(wait, What::StartAgent { agent });
             }
             // As far as the disk goes it is written at once; what counts is that the host is not booted since.

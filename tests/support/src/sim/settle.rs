@@ -69,6 +69,7 @@ impl World {
             self.ask(Command::Resume { what, by: "me".into() })?;
         }
         self.ask(Command::Unpause { by: "me".into() })?;
+        self.approve_prune()?;
         for agent in 0..self.agents.len() {
             if self.agents[agent].copy_of.is_some() {
                 self.crash_agent(agent)?;
