@@ -9,6 +9,7 @@ pub mod event;
 mod fence;
 mod group;
 mod ledger;
+mod lost;
 mod ownership;
 mod pause;
 pub mod plan;

@@ -290,9 +290,7 @@ impl Controller {
             reason: None,
         };
         let told_upto = row.watermark;
-        if !clean {
-            self.lose_sight(key, told_upto, fx);
-        }
+        let ambiguous = if clean { Vec::new() } else { self.lose_sight(key, told_upto, fx) };
         fx.commit.push(Change::PutOwner(key.clone(), row.clone()));
         self.owners.insert(
             key.clone(),
@@ -305,6 +303,7 @@ impl Controller {
         self.arm_lease(key);
         self.changed.insert((agent, key.clone()));
         self.address_runs(key, fx);
+        self.run_ambiguous(now, key, ambiguous, fx);
     }
 
     /// The old owner has it no more; if it still thinks so, its next renewal says no.

@@ -230,6 +230,9 @@ pub struct RunRow {
     /// Of a run that repeats another: tasks that succeeded there, with what they published.
     #[serde(default)]
     pub reused: IndexMap<String, IndexMap<String, String>>,
+    /// How many runs before it, one in place of the other, lost their agents.
+    #[serde(default)]
+    pub lost: u32,
 }
 
 impl RunRow {
@@ -245,6 +248,7 @@ impl RunRow {
             unsure: false,
             decisions: Vec::new(),
             reused: IndexMap::new(),
+            lost: 0,
         }
     }
 }

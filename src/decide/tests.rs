@@ -3,9 +3,11 @@
 mod after;
 mod approvals;
 mod breaker;
+mod exclusive;
 mod files;
 mod groups;
 mod ledger;
+mod lost;
 mod operators;
 mod pause;
 mod recovery;

@@ -2,11 +2,16 @@
 
 use std::{
     fs,
+    process::Command,
     time::{Duration, Instant},
 };
 
 use rustix::process::Signal;
-use xene_test_support::{cluster::Cluster, eventually, process::run};
+use xene_test_support::{
+    cluster::Cluster,
+    eventually,
+    process::{Process, run, xene},
+};
 
 const TWO_PLACES: &str = r#"
 apiVersion: xene/v1
@@ -274,4 +279,57 @@ fn whoever_knows_that_a_machine_is_off_moves_its_pipelines_at_once() {
     let ticks = ticks(&file);
     assert!(ticks[seen..].iter().all(|tick| tick.1 == "b"), "a has nothing under its old epoch: {ticks:?}");
     assert_no_slot_twice(&ticks);
+}
+
+#[test]
+fn a_copy_of_a_data_folder_is_refused_and_so_is_the_agent_and_no_slot_fires_twice() {
+    let mut cluster = Cluster::start(SHORT);
+    cluster.start_agent("a", &[]);
+    let file = cluster.folder().join("ticks");
+    cluster.repository.write("xene.d/clock.yaml", &ticking("2s", &file.display().to_string()));
+    cluster.commit("tick");
+    assert_eq!(cluster.scheduled("clock/tick")["status"]["agent"], "a");
+    cluster.start_agent("b", &[]);
+    eventually("it ticks on a", || if ticks(&file).len() >= 2 { Ok(()) } else { Err(format!("{:?}", ticks(&file))) });
+    let copy = cluster.folder().join("copy");
+    let copied = Command::new("cp").arg("-a").arg(cluster.folder().join("agent-a")).arg(&copy).status().unwrap();
+    assert!(copied.success());
+    let mut command = xene(cluster.folder());
+    command.args(["agent", "--controller", cluster.quic(), "--name", "a", "--data-dir"]).arg(&copy);
+    let mut second = Process::spawn("copy", command);
+    let agent = cluster.until("both are refused", &["get", "agents", "a"], |agent| {
+        agent["status"]["reason"] == "DuplicateIdentity" && agent["status"]["phase"] == "Disconnected"
+    });
+    let message = agent["status"]["message"].as_str().unwrap_or_default();
+    assert!(message.contains("xene agents forget a"), "{message}");
+    assert!(cluster.run(&["describe", "agent", "a"]).expect(0).stdout.contains("DuplicateIdentity"));
+    assert!(cluster.run(&["get", "events"]).expect(0).stdout.contains("DuplicateIdentity"));
+    cluster.until("b takes over", &["get", "pipelines", "clock/tick"], |p| p["status"]["agent"] == "b");
+    eventually("it ticks on b", || {
+        let ticks = ticks(&file);
+        if ticks.iter().filter(|t| t.1 == "b").count() >= 2 { Ok(()) } else { Err(format!("{ticks:?}")) }
+    });
+    assert_no_slot_twice(&ticks(&file));
+    second.line_after("xene agents forget a");
+    second.kill();
+    cluster.kill_agent("a");
+    cluster.run(&["agents", "forget", "a"]).expect(0);
+    fs::remove_dir_all(cluster.folder().join("agent-a")).unwrap();
+    cluster.start_agent("a", &[]);
+    assert!(cluster.json(&["get", "agents", "a"])["status"].get("reason").is_none());
+}
+
+#[test]
+fn an_agent_that_was_killed_is_the_same_one_when_it_is_started_again() {
+    let mut cluster = Cluster::start(SHORT);
+    cluster.start_agent("a", &[]);
+    for _ in 0..3 {
+        cluster.kill_agent("a");
+        let process = Process::spawn("a", cluster.agent_command("a", &[]));
+        cluster.agents.insert("a".into(), process);
+        let events = cluster.run(&["get", "events"]).expect(0).stdout;
+        assert!(!events.contains("DuplicateIdentity"), "{events}");
+        cluster.agents.get_mut("a").unwrap().line_after("session with the controller");
+    }
+    assert_eq!(cluster.json(&["get", "agents", "a"])["status"]["phase"], "Connected");
 }

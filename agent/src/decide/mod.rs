@@ -5,6 +5,7 @@ mod artifacts;
 mod claims;
 pub mod cron;
 pub mod event;
+mod exclusive;
 mod lease;
 pub mod mutant;
 mod outbox;
@@ -102,6 +103,8 @@ enum Timer {
     Renew,
     Journal,
     Run(RunName),
+    /// A run that is bound to the lease.
+    Bound(RunName),
     /// A waiting run of this pipeline has waited for too long.
     Queue(PipelineKey),
 }
@@ -212,7 +215,8 @@ impl Agent {
         for (run, row) in recovered.runs {
             let facts = recovered.facts.get(&run).cloned().unwrap_or_default();
             let told = recovered.told.remove(&run).unwrap_or_default();
-            wanted.extend(agent.recover_run(now, run, row, facts, told, &mut fx).into_iter().map(|task| (run, task)));
+            let bound = recovered.bounds.get(&run).copied();
+            wanted.extend(agent.recover_run(now, run, row, facts, (told, bound), &mut fx).into_iter().map(|task| (run, task)));
         }
         // Once all have back what they had.
         for (run, task) in wanted {
@@ -242,9 +246,9 @@ impl Agent {
             }
             Event::LogDelivered(run) => self.log_delivered(run, &mut fx),
             Event::FilesReady(spec) => self.files_ready(now, spec, &mut fx),
-            Event::DrainRequested => self.drain(now, &mut fx),
+            Event::DrainRequested => self.drain(&mut fx),
             Event::StopRequested => {
-                self.drain(now, &mut fx);
+                self.drain(&mut fx);
                 self.cancel_all(now, "the agent is stopping", &mut fx);
             }
             Event::JournalFailed => self.journal_failed(now, &mut fx),
@@ -266,6 +270,7 @@ impl Agent {
                     self.unpark(now, &mut fx);
                 }
                 Timer::Run(run) => self.drive(now, run, run::Input::Timeout, &mut fx),
+                Timer::Bound(run) => self.bound_due(now, run, &mut fx),
                 Timer::Queue(key) => self.start_waiting(now, &key, &mut fx),
             }
         }
@@ -282,7 +287,7 @@ impl Agent {
 
     /// True if a run of this pipeline may be started now: claimed, and its lease runs.
     pub fn may_start(&self, now: Now, key: &PipelineKey) -> bool {
-        self.claims.get(key).is_some_and(|claim| self.is_live(now, claim))
+        self.claims.get(key).is_some_and(|claim| !claim.releasing && self.is_live(now, claim))
     }
 
     /// What the journal holds of each pipeline ever seen, or will once the last effects are committed.
@@ -306,10 +311,12 @@ impl Agent {
     }
 
     fn is_live(&self, now: Now, claim: &Claim) -> bool {
+        claim.row.claimed && self.limit_of(now, claim).is_some_and(|limit| now.boot < limit)
+    }
+
+    /// When the lease of a claim ends; `None`: it has none.
+    fn limit_of(&self, now: Now, claim: &Claim) -> Option<BootTime> {
         let row = &claim.row;
-        if !row.claimed {
-            return false;
-        }
         let mut limit = self.lease.limit(row.autonomy, claim.since);
         if row.autonomy == Autonomy::Forever && row.confirmed && self.lease.slot_now(now).is_some() {
             limit = Some(BootTime::from_nanos(u64::MAX));
@@ -317,7 +324,7 @@ impl Agent {
         if self.mutants.is(Mutant::GrantStartsLease) {
             limit = limit.max(claim.granted_at.map(|at| at + l_of(row.autonomy)));
         }
-        limit.is_some_and(|limit| now.boot < limit)
+        limit
     }
 
     /// A step of the wall clock against elapsed time is a virtual machine that was paused or restored: what it
@@ -329,6 +336,7 @@ impl Agent {
         // Both clocks may drift against each other: a long silence is not a step.
         if step > (SKEW + elapsed / 10).as_nanos() {
             self.lease.void();
+            self.doubt_bounds(now, None);
             self.renew_soon = true;
             fx.now.push(Effect::Alert("the wall clock was moved: no run starts until the lease is renewed".into()));
         }
@@ -426,7 +434,7 @@ impl Agent {
         }
         let version = self.lease.renewed(now, &answer, self.mutants);
         for (key, epoch) in &answer.nacks {
-            self.drop_claim(key, Some(*epoch), fx);
+            self.drop_claim(now, key, Some(*epoch), fx);
         }
         let resuming =
             if self.lease.slot_now(now).is_some() { std::mem::take(&mut self.resuming) } else { BTreeSet::new() };
@@ -445,6 +453,7 @@ impl Agent {
         match version {
             Some(version) => {
                 self.confirm(version, fx);
+                self.put_off(now, fx);
                 self.unpark(now, fx);
             }
             // The controller lacks the list: say it at once, not a heartbeat later.

@@ -35,6 +35,8 @@ pub enum Mutant {
     ShorterAtOnce,
     /// Whatever tokens an agent shows, it is taken for the one that it says it is.
     AnyToken,
+    /// Runs of exclusive pipelines go on when the lease has ended, and when their pipeline is given back.
+    RunsOutliveLease,
 }
 
 /// The rule that is left out, if one is.

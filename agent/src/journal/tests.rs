@@ -108,6 +108,7 @@ fn reads_back_what_it_was_told() {
         specs: [(SpecHash::of(b"spec"), b"spec".to_vec())].into(),
         skipped: [(256, skipped(256)), (257, skipped(257))].into(),
         told: Default::default(),
+        bounds: Default::default(),
         store: Some(store),
         boot_id: Some("boot".into()),
         name: Some("agent".parse().unwrap()),

@@ -4,7 +4,7 @@ use xene_schemas::{
     env::EnvValue,
     executor::Executor,
     map::UniqueMap,
-    pipeline::{OnAgentLost, PipelineSpec},
+    pipeline::PipelineSpec,
     task::Task,
     trigger::{Trigger, Webhook},
     workflow::WorkflowSpec,
@@ -43,12 +43,6 @@ fn check_webhook(report: &mut Report, at: &Path<'_>, webhook: &Webhook) {
 }
 
 fn check_pipeline(report: &mut Report, at: &Path<'_>, pipeline: &PipelineSpec) {
-    if pipeline.exclusive {
-        refuse(report, &at.key("exclusive"), "exclusive");
-    }
-    if pipeline.on_agent_lost == Some(OnAgentLost::Retry) {
-        refuse(report, &at.key("onAgentLost"), "onAgentLost: Retry");
-    }
     executor(report, at, pipeline.executor.as_ref());
     env(report, at, &pipeline.env);
 }

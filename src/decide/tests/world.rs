@@ -697,6 +697,7 @@ impl World {
                 }
             }
             Effect::SettleRun(run) => self.settled.push(run),
+            Effect::BoundRun { run, until } => _ = node.journal.bounds.insert(run, until),
             Effect::KeepToken(token) => node.journal.renewal = Some(token),
             Effect::Exit => node.exited = true,
             Effect::Alert(alert) => self.alerts.push(alert),
@@ -733,6 +734,11 @@ impl World {
                 .collect();
             assert!(able.len() <= 1, "I1: {able:?} may start {key}");
         }
+    }
+
+    /// True if a step runs on an agent's host.
+    pub(super) fn runs_on(&self, name: &str) -> bool {
+        !self.nodes[name].running.is_empty()
     }
 
     pub(super) fn run(&self, run: RunName) -> &Run {

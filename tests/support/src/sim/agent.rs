@@ -66,6 +66,8 @@ impl World {
         (node.wake, node.paused, node.starting) = (Instant(u64::MAX), Instant::default(), None);
         node.todo.clear();
         node.running.clear();
+        node.bounds.clear();
+        node.exclusive.clear();
         let kept = node.commits.lose(&mut self.random);
         self.history.mark(self.at, &node.name, || format!("dies, {} changes get to the disk", kept.len()));
         if let Some(session) = self.agents[agent].session.take() {
@@ -203,7 +205,17 @@ impl World {
                 }
                 self.agent_does(agent, fx)?;
             }
+            Effect::SpawnStep(command) if self.agents[agent].is_over(self.at, &command.id.run) => {
+                // A shim starts nothing whose time is over.
+                self.agents[agent].running.insert(command.id.clone());
+                let status = ExitStatus::StartFailed("its time is over".into());
+                self.exits(agent, MILLISECOND, command.id, status);
+            }
             Effect::SpawnStep(command) => {
+                if command.exclusive {
+                    self.is_alone(agent, &command.id.run, &command.pipeline)?;
+                    self.agents[agent].exclusive.insert(command.id.run, command.pipeline.clone());
+                }
                 let begins = !self.witness.starts.contains_key(&command.id.run);
                 self.witness.started(&command.id, agent, &command.pipeline)?;
                 if begins {
@@ -214,7 +226,8 @@ impl World {
                 });
                 self.agents[agent].running.insert(command.id.clone());
                 let code = i32::from(self.random.chance(100));
-                let wait = self.random.between(20 * MILLISECOND, 1_500 * MILLISECOND);
+                let longest = if command.exclusive { 90 * SECOND } else { 1_500 * MILLISECOND };
+                let wait = self.random.between(20 * MILLISECOND, longest);
                 self.exits(agent, wait, command.id, ExitStatus::Code(code));
             }
             Effect::SignalStep { id, signal } => {
@@ -232,6 +245,7 @@ impl World {
                 let wait = self.random.between(SECOND, outage * SECOND);
                 self.later(wait, What::StartAgent { agent });
             }
+            Effect::BoundRun { run, until } => _ = self.agents[agent].bounds.insert(run, until),
             // As far as the disk goes it is written at once; what counts is that the host is not booted since.
             Effect::KeepToken(token) => self.agents[agent].journal.renewal = Some(token),
             // Specs of these worlds have no files.
@@ -272,6 +286,17 @@ impl World {
             })
         };
         Witness::has_room(own.max, running.iter().filter(shares).count(), &id.run)
+    }
+
+    /// I14: runs of an exclusive pipeline never overlap, on whatever agents they are.
+    fn is_alone(&self, agent: usize, run: &RunName, pipeline: &PipelineKey) -> Result<(), Violation> {
+        for (at, node) in self.agents.iter().enumerate().filter(|(at, _)| *at != agent) {
+            if let Some(other) = node.exclusive_run(self.at, pipeline) {
+                let what = format!("{} of {pipeline} beside {} on agent {at}", tail(run), tail(&other));
+                return Violation::of("I14 exclusive runs never overlap", what);
+            }
+        }
+        Ok(())
     }
 
     /// I1: at most one agent may start runs of a pipeline.

@@ -78,6 +78,10 @@ pub struct Setup {
     pub grouped: u64,
     /// How many of a thousand workflows have a pipeline that follows another.
     pub following: u64,
+    /// How many of a thousand workflows are exclusive; their steps take long.
+    pub exclusive: u64,
+    /// How many of a thousand workflows have lost runs and due times started again.
+    pub again: u64,
     /// How fast elapsed time of a host runs, in thousandths.
     pub rates: &'static [u64],
     /// True: messages are lost, doubled and overtake each other. False: sessions are ordered streams that break.
@@ -122,6 +126,8 @@ impl Setup {
             zoned: 0,
             grouped: 0,
             following: 0,
+            exclusive: 0,
+            again: 0,
             rates: &[1000],
             hostile: false,
             delay: SECOND / 100,
@@ -184,6 +190,8 @@ impl Setup {
             zoned: random.pick(&[0, 0, 300]),
             grouped: if many { 0 } else { random.pick(&[0, 0, 700]) },
             following: random.pick(&[0, 500]),
+            exclusive: random.pick(&[0, 0, 400]),
+            again: random.pick(&[0, 0, 500]),
             rates: &[950, 970, 1000, 1000, 1030, 1050],
             hostile: random.chance(400),
             delay: random.pick(&[SECOND / 100, SECOND / 4, 2 * SECOND]),
@@ -241,6 +249,10 @@ impl Setup {
             Mutant::ShorterAtOnce => {
                 more(&[Action::Pause, Action::Cut]);
                 setup.pause_margin = 1;
+            }
+            Mutant::RunsOutliveLease => {
+                more(&[Action::Cut, Action::Drain]);
+                (setup.exclusive, setup.pause_margin, setup.schedules) = (1_000, 1, QUICK);
             }
             Mutant::AnyToken => more(&[Action::Copy, Action::Cut, Action::Reboot]),
             Mutant::FenceKeepsEpoch => more(&[Action::Fence]),

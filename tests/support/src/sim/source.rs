@@ -28,6 +28,9 @@ struct Text {
     zone: Option<&'static str>,
     steps: usize,
     suspend: bool,
+    exclusive: bool,
+    /// Lost runs and due times are started again.
+    again: bool,
 }
 
 type Tree = BTreeMap<usize, Text>;
@@ -49,8 +52,22 @@ impl Source {
     pub(super) fn begin_with(&mut self, workflows: usize, schedule: &'static str, autonomy: &'static str) {
         let (catch_up, policy) = ("Latest", "Queue");
         let (max, group, follows, zone) = (1, None, false, None);
-        let (pipelines, steps, suspend) = (1, 1, false);
-        let text = Text { pipelines, schedule, catch_up, autonomy, policy, max, group, follows, zone, steps, suspend };
+        let (pipelines, steps, suspend, exclusive, again) = (1, 1, false, false, false);
+        let text = Text {
+            pipelines,
+            schedule,
+            catch_up,
+            autonomy,
+            policy,
+            max,
+            group,
+            follows,
+            zone,
+            steps,
+            suspend,
+            exclusive,
+            again,
+        };
         self.commits = vec![(0..workflows).map(|at| (at, text.clone())).collect()];
     }
 
@@ -116,6 +133,8 @@ fn draw(setup: &Setup, random: &mut Random) -> Text {
         zone: random.chance(setup.zoned).then_some("a"),
         steps: random.index(2) + 1,
         suspend: random.chance(50),
+        exclusive: random.chance(setup.exclusive),
+        again: random.chance(setup.again),
     }
 }
 
@@ -130,6 +149,12 @@ fn workflow(at: usize, text: &Text) -> (Name, DesiredWorkflow) {
         "concurrency": {"policy": text.policy, "max": text.max},
         "tasks": {"t": {"steps": steps}},
     });
+    if text.exclusive {
+        pipeline["exclusive"] = json!(true);
+    }
+    if text.again {
+        (pipeline["onAgentLost"], pipeline["onAmbiguous"]) = (json!("Retry"), json!("Run"));
+    }
     if let Some(zone) = text.zone {
         pipeline["agents"] = json!({"labels": {"zone": zone}});
     }
