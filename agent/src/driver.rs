@@ -26,6 +26,7 @@ use crate::{
     lmdb::{CommitError, DataLock, LockError},
     logs::{Limits, Logs, RunLog},
     memory::Trim,
+    renewal::RenewalFile,
     session::{
         artifacts::ArtifactUploads,
         client::{self, ClientConfig, ClientEvent},
@@ -35,7 +36,6 @@ use crate::{
         token::{JoinToken, TokenError},
         upload::{LogSource, Uploads},
     },
-    renewal::RenewalFile,
     told::ToldFiles,
 };
 

@@ -8,7 +8,7 @@ use xene_schemas::{
     event::EventType,
     map::UniqueMap,
     meta::{Generation, Name, PipelineKey, Revision, SpecHash},
-    pipeline::{Autonomy, CompiledPipeline, History, PipelineSpec, OnAgentLost, OnAmbiguous},
+    pipeline::{Autonomy, CompiledPipeline, History, OnAgentLost, OnAmbiguous, PipelineSpec},
 };
 
 use super::{

@@ -9,8 +9,8 @@ use xene_schemas::{
     wire::{
         VERSION,
         control::{
-            AgentMessage, Assignments, CancelRun, ControllerMessage, FilesWanted, Refused, Renew, Renewed,
-            StoreSeen, Welcome,
+            AgentMessage, Assignments, CancelRun, ControllerMessage, FilesWanted, Refused, Renew, Renewed, StoreSeen,
+            Welcome,
         },
     },
 };

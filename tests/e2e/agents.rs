@@ -321,15 +321,55 @@ fn a_copy_of_a_data_folder_is_refused_and_so_is_the_agent_and_no_slot_fires_twic
 
 #[test]
 fn an_agent_that_was_killed_is_the_same_one_when_it_is_started_again() {
-    let mut cluster = Cluster::start(SHORT);
+    let mut cluster = Cluster::start(&[]);
     cluster.start_agent("a", &[]);
+    cluster.repository.write("xene.d/places.yaml", TWO_PLACES);
+    cluster.commit("places");
     for _ in 0..3 {
         cluster.kill_agent("a");
-        let process = Process::spawn("a", cluster.agent_command("a", &[]));
-        cluster.agents.insert("a".into(), process);
-        let events = cluster.run(&["get", "events"]).expect(0).stdout;
-        assert!(!events.contains("DuplicateIdentity"), "{events}");
-        cluster.agents.get_mut("a").unwrap().line_after("session with the controller");
+        cluster.restart_agent("a", &[]);
+        // It is told so in the session of the new process alone.
+        cluster.run(&["trigger", "places/any", "--wait"]).expect(0);
     }
-    assert_eq!(cluster.json(&["get", "agents", "a"])["status"]["phase"], "Connected");
+    let agent = cluster.json(&["get", "agents", "a"]);
+    assert!(agent["status"].get("reason").is_none(), "{agent:#}");
+}
+
+#[test]
+fn an_exclusive_run_has_ended_before_another_agent_starts_one_though_its_own_agent_was_killed() {
+    let mut cluster = Cluster::start(SHORT);
+    cluster.start_agent("a", &[]);
+    let file = cluster.folder().join("beats");
+    let step = format!("while :; do echo $XENE_AGENT >> {}; sleep 0.05; done", file.display());
+    let workflow = format!(
+        r#"
+apiVersion: xene/v1
+kind: Workflow
+metadata: {{name: alone}}
+spec:
+  triggers: {{second: {{type: cron, schedule: "* * * * * *", catchUp: Skip}}}}
+  pipelines:
+    beat:
+      triggers: second
+      autonomy: 6s
+      exclusive: true
+      tasks: {{beat: {{steps: ['{step}']}}}}
+"#
+    );
+    cluster.repository.write("xene.d/alone.yaml", &workflow);
+    cluster.commit("alone");
+    let beats = || fs::read_to_string(&file).unwrap_or_default();
+    // Longer than the lease: renewals put its end off.
+    eventually("it beats on a", || {
+        let count = beats().lines().count();
+        if count >= 160 { Ok(()) } else { Err(count.to_string()) }
+    });
+    assert_eq!(cluster.json(&["get", "runs"])["items"][0]["status"]["phase"], "Running");
+    cluster.start_agent("b", &[]);
+    cluster.kill_agent("a");
+    eventually("it beats on b", || if beats().contains('b') { Ok(()) } else { Err(beats().len().to_string()) });
+    cluster.run(&["agents", "drain", "b"]).expect(0);
+    let text = beats();
+    let (before, after) = text.split_at(text.find('b').unwrap());
+    assert!(before.lines().all(|line| line == "a") && after.lines().all(|line| line == "b"), "{text}");
 }

@@ -78,7 +78,8 @@ impl Agent {
 
     /// A renewal was answered: runs may go on for longer.
     pub(super) fn put_off(&mut self, now: Now, fx: &mut Effects) {
-        let bound: Vec<RunName> = self.runs.iter().filter(|(_, run)| run.bound.is_some()).map(|(run, _)| *run).collect();
+        let bound: Vec<RunName> =
+            self.runs.iter().filter(|(_, run)| run.bound.is_some()).map(|(run, _)| *run).collect();
         for run in bound {
             let Some(new) = self.bound_of(now, run) else { continue };
             if let Some(old) = self.runs.get_mut(&run).and_then(|entry| entry.bound.as_mut())

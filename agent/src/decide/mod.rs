@@ -216,7 +216,9 @@ impl Agent {
             let facts = recovered.facts.get(&run).cloned().unwrap_or_default();
             let told = recovered.told.remove(&run).unwrap_or_default();
             let bound = recovered.bounds.get(&run).copied();
-            wanted.extend(agent.recover_run(now, run, row, facts, (told, bound), &mut fx).into_iter().map(|task| (run, task)));
+            wanted.extend(
+                agent.recover_run(now, run, row, facts, (told, bound), &mut fx).into_iter().map(|task| (run, task)),
+            );
         }
         // Once all have back what they had.
         for (run, task) in wanted {

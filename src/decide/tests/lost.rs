@@ -114,7 +114,10 @@ fn due_times_that_a_lost_agent_may_have_started_are_started_where_that_does_no_h
             let slot = run.spec.trigger.scheduled_time.unwrap();
             assert_eq!(run.status.phase, RunPhase::Success);
             assert_eq!(run.metadata.name.at().as_second(), slot.as_second());
-            assert_ne!(run.metadata.name, RunName::of_slot(&run.spec.key(), run.spec.trigger.name.as_ref().unwrap(), slot));
+            assert_ne!(
+                run.metadata.name,
+                RunName::of_slot(&run.spec.key(), run.spec.trigger.name.as_ref().unwrap(), slot)
+            );
         }
     }
 }

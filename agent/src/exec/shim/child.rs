@@ -19,9 +19,7 @@ use rustix::{
     fs::OFlags,
     pipe::{PipeFlags, pipe_with},
     process::{Pid, WaitId, WaitIdOptions, WaitOptions, waitid, waitpid},
-    time::{
-        Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
-    },
+    time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime},
 };
 use serde::{Deserialize, Serialize};
 

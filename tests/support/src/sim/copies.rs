@@ -29,7 +29,8 @@ impl World {
     /// Of the first after another nobody can tell which it is; so this is about copies of what has gone on since.
     pub(super) fn start_copy(&mut self, agent: usize, journal: Recovered) -> Result<(), Violation> {
         let row = self.controller.store.agents.get(&self.agents[agent].name);
-        let superseded = |row: &AgentRow| !row.tokens.is_empty() && !journal.token.is_some_and(|t| row.tokens.contains(&t));
+        let superseded =
+            |row: &AgentRow| !row.tokens.is_empty() && !journal.token.is_some_and(|t| row.tokens.contains(&t));
         if !self.acting || self.restored || !row.is_some_and(superseded) {
             return Ok(());
         }

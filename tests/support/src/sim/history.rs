@@ -234,8 +234,7 @@ pub(super) fn agent_does(fx: &AgentEffects) -> String {
         AgentEffect::Alert(text) => format!("alert: {text}"),
         other => format!("{other:?}"),
     };
-    let told =
-        |effect: &&AgentEffect| !matches!(effect, AgentEffect::Remember { .. } | AgentEffect::KeepToken(_));
+    let told = |effect: &&AgentEffect| !matches!(effect, AgentEffect::Remember { .. } | AgentEffect::KeepToken(_));
     summary(fx.now.iter().filter(told).map(does), fx.commit.len(), fx.then.iter().map(does))
 }
 

@@ -153,7 +153,9 @@ fn workflow(at: usize, text: &Text) -> (Name, DesiredWorkflow) {
         pipeline["exclusive"] = json!(true);
     }
     if text.again {
-        (pipeline["onAgentLost"], pipeline["onAmbiguous"]) = (json!("Retry"), json!("Run"));
+        pipeline["onAgentLost"] = json!("Retry");
+        // A hundred of them would take longer than a world lives.
+        pipeline["onAmbiguous"] = if text.catch_up == "All" { json!("Skip") } else { json!("Run") };
     }
     if let Some(zone) = text.zone {
         pipeline["agents"] = json!({"labels": {"zone": zone}});
