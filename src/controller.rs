@@ -245,6 +245,7 @@ impl Controller {
             pause_margin: options.pause_margin,
             min_autonomy: options.min_autonomy,
             nonce: random()?,
+            secret: random_bytes()?,
             software: env!("CARGO_PKG_VERSION").into(),
             store_id: format!("{:016x}", random()?),
             source: origin.clone(),

@@ -382,6 +382,7 @@ impl Handle {
             pause_margin: std::time::Duration::from_secs(60),
             min_autonomy: std::time::Duration::from_secs(30),
             nonce: 1,
+            secret: [0; 32],
             software: "0".into(),
             store_id: "test".into(),
             source: crate::decide::desired::SourceOrigin {

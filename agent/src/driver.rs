@@ -13,6 +13,7 @@ use xene_schemas::{
 };
 
 use crate::{
+    bounds::BoundFiles,
     clock::{self, Alarm},
     commits::Commits,
     content::ContentStore,
@@ -25,6 +26,7 @@ use crate::{
     lmdb::{CommitError, DataLock, LockError},
     logs::{Limits, Logs, RunLog},
     memory::Trim,
+    renewal::RenewalFile,
     session::{
         artifacts::ArtifactUploads,
         client::{self, ClientConfig, ClientEvent},
@@ -163,6 +165,8 @@ struct Driver {
     downloads: Downloads,
     artifacts: ArtifactUploads,
     told: ToldFiles,
+    renewal: RenewalFile,
+    bounds: BoundFiles,
     /// Specs all of whose files are here.
     complete: mpsc::UnboundedReceiver<SpecHash>,
     /// When files that nobody needs are looked for; `None`: no spec has gone since.
@@ -197,6 +201,7 @@ impl Driver {
             files: files.clone(),
             cgroup: find_cgroup(&data.join("work")),
             outlives: true,
+            bounds: Some(data.join("bounds")),
         };
         let (journal, mut recovered) = Journal::open(data)?;
         // A spec without its files is none: it is asked for again.
@@ -209,6 +214,13 @@ impl Driver {
             told.forget(run);
         }
         recovered.told = found;
+        let (bounds, bound) = BoundFiles::open(&data.join("bounds")).map_err(system("bounds of runs can't be kept"))?;
+        for run in bound.keys().filter(|run| !recovered.runs.contains_key(run)) {
+            bounds.forget(*run);
+        }
+        recovered.bounds = bound;
+        let (renewal, token) = RenewalFile::open(&data.join("renewal"));
+        recovered.renewal = token;
         let logs = Logs::open(&data.join("logs"), Limits::default()).map_err(system("logs can't be kept"))?;
 
         let mut open_logs = HashMap::new();
@@ -266,6 +278,8 @@ impl Driver {
             downloads,
             artifacts,
             told,
+            renewal,
+            bounds,
             complete,
             sweep_at: Some(tokio::time::Instant::now() + SWEEP_AFTER),
             identity,
@@ -456,6 +470,8 @@ impl Driver {
             }
             Effect::ConfirmIntent(run) => self.take(Event::IntentDurable(run)),
             Effect::Remember { run, told } => self.told.remember(run, &told),
+            Effect::BoundRun { run, until } => self.bounds.bound(run, until),
+            Effect::KeepToken(token) => self.renewal.keep(token),
             Effect::SpawnStep(command) => {
                 let log = self.log(command.id.run);
                 self.exec.spawn(*command, log);
@@ -469,6 +485,7 @@ impl Driver {
             Effect::FinishRun { run, keep_workspace } => {
                 self.log(run).seal();
                 self.told.forget(run);
+                self.bounds.forget(run);
                 drop(self.exec.finish_run(run, keep_workspace));
                 self.check_delivered(run);
             }

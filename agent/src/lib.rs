@@ -4,6 +4,7 @@
 //! - [`exec`], [`journal`], [`session`] and [`logs`] are shells: processes, LMDB, QUIC, files.
 //! - [`driver`] is the loop between them: it feeds events to the machine, commits, then carries out effects.
 
+pub mod bounds;
 pub mod clock;
 pub mod command;
 pub mod commits;
@@ -18,6 +19,7 @@ pub mod lmdb;
 pub mod logs;
 pub mod matrix;
 pub mod memory;
+pub mod renewal;
 pub mod session;
 pub mod told;
 pub mod usage;

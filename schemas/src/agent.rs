@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     meta::{AgentName, Labels, PipelineKey},
-    phase::AgentPhase,
+    phase::{AgentPhase, Reason},
     run::optional_millis,
 };
 
@@ -57,6 +57,9 @@ pub struct AgentStatus {
     pub lease_until: Option<Timestamp>,
     /// What it owns.
     pub pipelines: Vec<PipelineKey>,
+    /// What is unusual about it, in a word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
     /// What is unusual about it, in a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,

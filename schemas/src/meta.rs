@@ -185,6 +185,17 @@ impl RunName {
         Self::hashed(instant, &[&pipeline.to_string(), trigger.as_str(), &instant.as_nanosecond().to_string()])
     }
 
+    /// The name of the run that stands for a slot which a lost agent may have started.
+    pub fn of_ambiguous(pipeline: &PipelineKey, trigger: &Name, instant: Timestamp) -> Self {
+        let at = instant.as_nanosecond().to_string();
+        Self::hashed(instant, &[&pipeline.to_string(), "ambiguous", trigger.as_str(), &at])
+    }
+
+    /// The name of the run that takes the place of one whose agent is lost.
+    pub fn of_lost(run: Self, at: Timestamp) -> Self {
+        Self::hashed(at, &["lost", &run.to_string()])
+    }
+
     /// The name of the run of one webhook delivery: a repeated delivery id gives the same run, so the time
     /// part is hashed too.
     pub fn of_delivery(pipeline: &PipelineKey, delivery: &str, at: Timestamp) -> Self {

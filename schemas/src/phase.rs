@@ -188,6 +188,10 @@ reasons! {
     OWNER_SILENT = "OwnerSilent",
     /// It is on its way from one agent to another.
     MOVING = "Moving",
+    /// Of an agent: two processes have its identity.
+    DUPLICATE_IDENTITY = "DuplicateIdentity",
+    /// Of an agent: its clock is too far off.
+    CLOCK_SKEW = "ClockSkew",
     /// Its triggers do not fire.
     SUSPENDED = "Suspended",
     /// An earlier run was still running.

@@ -52,6 +52,9 @@ pub struct PipelineSpec {
     /// What becomes of a run whose agent is lost for good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_agent_lost: Option<OnAgentLost>,
+    /// What becomes of due times that a lost agent may have started unseen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_ambiguous: Option<OnAmbiguous>,
     /// How long a run may take; default 6h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
@@ -227,6 +230,16 @@ pub enum OnAgentLost {
     Error,
     /// It starts again elsewhere, as a new attempt.
     Retry,
+}
+
+/// What becomes of due times that a lost agent may have started unseen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum OnAmbiguous {
+    /// They are not started again.
+    Skip,
+    /// They are, as `catchUp` says; some may have been started before.
+    Run,
 }
 
 /// Which ended runs are kept; running ones and the last good one always are.

@@ -300,6 +300,7 @@ impl Pipeline {
             executor: executor.and_then(Executor::into_v1),
             concurrency: pipeline::Concurrency::default(),
             on_agent_lost: None,
+            on_ambiguous: None,
             timeout: None,
             queue_timeout: None,
             finally_timeout: None,

@@ -10,7 +10,8 @@ use xene_schemas::{
     meta::{Name, ObjectMeta},
     param::{Param, ParamType},
     pipeline::{
-        AgentSelector, Autonomy, Concurrency, ConcurrencyPolicy, History, KeepWorkspace, OnAgentLost, PipelineSpec,
+        AgentSelector, Autonomy, Concurrency, ConcurrencyPolicy, History, KeepWorkspace, OnAgentLost, OnAmbiguous,
+        PipelineSpec,
     },
     step::{Run, Shell, Step},
     task::{Artifacts, Retry, Task},
@@ -266,7 +267,8 @@ fn pipeline() -> impl Strategy<Value = PipelineSpec> {
     let concurrency =
         (any::<u32>(), policy, option::of(name())).prop_map(|(max, policy, group)| Concurrency { max, policy, group });
     let on_agent_lost = option::of(select(vec![OnAgentLost::Error, OnAgentLost::Retry]));
-    let owner = (autonomy, any::<bool>(), option::of(executor()), concurrency, on_agent_lost);
+    let on_ambiguous = option::of(select(vec![OnAmbiguous::Skip, OnAmbiguous::Run]));
+    let owner = (autonomy, any::<bool>(), option::of(executor()), concurrency, on_agent_lost, on_ambiguous);
     let limits = (option::of(duration()), option::of(duration()), option::of(duration()), option::of(duration()));
     let history =
         option::of((any::<u32>(), duration(), any::<u32>()).prop_map(|(runs, max_age, keep_successes)| History {
@@ -280,7 +282,7 @@ fn pipeline() -> impl Strategy<Value = PipelineSpec> {
     (head, owner, limits, inside, work).prop_map(
         |(
             (description, labels, triggers, after, agents),
-            (autonomy, exclusive, executor, concurrency, on_agent_lost),
+            (autonomy, exclusive, executor, concurrency, on_agent_lost, on_ambiguous),
             (timeout, queue_timeout, finally_timeout, grace_period),
             (fail_fast, env, params, suspend, history, keep_workspace),
             (tasks, connectors, finally),
@@ -295,6 +297,7 @@ fn pipeline() -> impl Strategy<Value = PipelineSpec> {
             executor,
             concurrency,
             on_agent_lost,
+            on_ambiguous,
             timeout,
             queue_timeout,
             finally_timeout,

@@ -339,7 +339,7 @@ fn agent(object: &Value, now: Timestamp, page: &mut Page) -> Result<(), Error> {
     let Object::<AgentStatus> { metadata, status } = parse(object)?;
     page.field("Name", &metadata.name);
     page.field("Labels", rows::labels(&metadata.labels));
-    page.phase(status.phase.as_str(), None, status.message.as_deref());
+    page.phase(status.phase.as_str(), status.reason.as_ref().map(|reason| reason.as_str()), status.message.as_deref());
     page.field("Address", status.address.unwrap_or_default());
     page.field("Version", &status.version);
     page.field("Slots", format!("{} of {} taken", status.busy, status.slots));

@@ -7,7 +7,7 @@ use xene_schemas::{
     agent::{Agent, AgentMeta, AgentStatus},
     event::EventType,
     meta::{AgentName, Epoch, Labels, PipelineKey, RunName},
-    phase::AgentPhase,
+    phase::{AgentPhase, Reason},
     pipeline::Autonomy,
     why::Verdict,
 };
@@ -17,6 +17,7 @@ use super::{
     event::{Answer, Command, Effect, Effects, Refusal, SessionId},
     note,
     rows::{AgentRow, Change, JoinTokenRow},
+    twins::{Chain, twin_message},
 };
 
 /// An agent whose clock is further off than this gets nothing new.
@@ -51,6 +52,8 @@ pub(super) struct AgentState {
     pub(super) busy: u32,
     /// This process has welcomed it.
     pub(super) greeted: bool,
+    /// What it may show with its next renewal; `None`: this process does not know.
+    pub(super) chain: Option<Chain>,
 }
 
 /// The session of an agent.
@@ -66,6 +69,10 @@ pub(super) struct SessionState {
     pub(super) stale: BTreeSet<(PipelineKey, Epoch)>,
     /// The newest answer that the agent has shown to have got, and since when it stands there.
     pub(super) answered: (u64, xene_agent::decide::time::BootTime),
+    /// Which process of the agent it is.
+    pub(super) instance: u64,
+    /// The newest Renew.
+    pub(super) seq: u64,
 }
 
 impl AgentState {
@@ -84,6 +91,7 @@ impl AgentState {
             skew: Duration::ZERO,
             busy: 0,
             greeted: false,
+            chain: None,
         }
     }
 
@@ -254,6 +262,8 @@ impl Controller {
             last_seen: None,
             certificates: Vec::new(),
             enrolled_at: now.wall,
+            tokens: Vec::new(),
+            twin: None,
         };
         fx.commit.push(Change::PutAgent(Box::new(row.clone())));
         note(fx, now, EventType::Normal, "Enrolled", format!("agent/{name}"), format!("with join token {id}"));
@@ -281,8 +291,15 @@ impl Controller {
             Autonomy::Forever => None,
         });
         let lease = longest.max().map(|l| l * 19 / 20);
-        let message = (agent.skew > SKEW_LIMIT)
-            .then(|| format!("its clock is {} s off: it gets nothing new until that is mended", agent.skew.as_secs()));
+        let (reason, message) = if let Some(why) = &row.twin {
+            (Some(Reason::DUPLICATE_IDENTITY), Some(twin_message(&row.name, why)))
+        } else if agent.skew > SKEW_LIMIT {
+            let seconds = agent.skew.as_secs();
+            let message = format!("its clock is {seconds} s off: it gets nothing new until that is mended");
+            (Some(Reason::CLOCK_SKEW), Some(message))
+        } else {
+            (None, None)
+        };
         Some(Agent {
             metadata: AgentMeta { name: row.name.clone(), labels: row.labels.clone() },
             status: AgentStatus {
@@ -294,6 +311,7 @@ impl Controller {
                 last_seen: renewed.or(row.last_seen),
                 lease_until: renewed.zip(lease).map(|(at, l)| xene_agent::decide::time::after(at, l)),
                 pipelines: agent.owned.iter().cloned().collect(),
+                reason,
                 message,
             },
         })

@@ -21,6 +21,7 @@ use xene_schemas::{
 use super::{
     Controller,
     event::{Effect, Effects, SessionId},
+    lost::Ambiguous,
     rows::{Change, LedgerRow},
 };
 
@@ -79,10 +80,14 @@ impl Controller {
     }
 
     /// Rule 6: due times up to `until` that the last owner may have fired unseen, one row for each trigger that has any.
-    pub(super) fn lose_sight(&self, key: &PipelineKey, until: Timestamp, fx: &mut Effects) {
-        let Some(since) = self.owners.get(key).map(|owned| owned.told_upto.max(owned.row.watermark)) else { return };
-        let Some(workflow) = self.workflow_row(&key.workflow) else { return };
-        let Some(pipeline) = workflow.spec.pipelines.get(&key.pipeline) else { return };
+    /// Gives those that are to be started, as their pipeline says.
+    pub(super) fn lose_sight(&self, key: &PipelineKey, until: Timestamp, fx: &mut Effects) -> Vec<Ambiguous> {
+        let mut started = Vec::new();
+        let Some(since) = self.owners.get(key).map(|owned| owned.told_upto.max(owned.row.watermark)) else {
+            return started;
+        };
+        let Some(workflow) = self.workflow_row(&key.workflow) else { return started };
+        let Some(pipeline) = workflow.spec.pipelines.get(&key.pipeline) else { return started };
         for name in &pipeline.triggers.0 {
             let Some(Trigger::Cron(cron)) = workflow.spec.triggers.get(name) else { continue };
             let first = Schedule::parse(cron).ok().and_then(|schedule| schedule.next_after(since));
@@ -93,6 +98,9 @@ impl Controller {
             // What was suspended nobody has started.
             let by_command = self.suspension(key).is_some();
             let suspended = workflow.spec.suspend || pipeline.suspend || cron.suspend || by_command;
+            if self.runs_ambiguous(key) && !suspended {
+                started.extend(Ambiguous::between(name, cron, since, until));
+            }
             fx.commit.push(Change::PutLedger(LedgerRow {
                 pipeline: key.clone(),
                 trigger: name.clone(),
@@ -104,5 +112,6 @@ impl Controller {
                 agent: self.owners.get(key).and_then(|owned| owned.row.owner.clone()),
             }));
         }
+        started
     }
 }

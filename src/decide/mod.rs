@@ -10,6 +10,7 @@ mod fence;
 pub mod gauges;
 mod group;
 mod ledger;
+mod lost;
 mod ownership;
 mod pause;
 pub mod plan;
@@ -24,6 +25,7 @@ mod session;
 mod source;
 mod suspend;
 mod tokens;
+mod twins;
 mod wall;
 mod why;
 
@@ -57,6 +59,7 @@ use self::{
         Suspendable,
     },
     source::SourceState,
+    twins::Opening,
     wall::Wall,
 };
 
@@ -76,6 +79,8 @@ pub struct Config {
     pub min_autonomy: Duration,
     /// Random for each process; Renew names it.
     pub nonce: u64,
+    /// Random for each process; what agents are given to tell them from copies of them is drawn from it.
+    pub secret: [u8; 32],
     /// Of this binary, for people.
     pub software: String,
     /// Random; becomes the store's if the store is new.
@@ -108,6 +113,8 @@ enum Timer {
     Tick,
     /// Some claim of this agent may have run out.
     Lease(AgentName),
+    /// Who has the session before of this agent has not answered.
+    Knock(AgentName),
     /// An Unknown run is given up.
     GiveUp(RunName),
     /// Old runs go.
@@ -141,6 +148,10 @@ pub struct Controller {
     owners: BTreeMap<PipelineKey, Owned>,
     agents: BTreeMap<AgentName, AgentState>,
     sessions: BTreeMap<SessionId, AgentName>,
+    /// Who said Hello while another session of theirs is open, and waits until that has answered, or not.
+    knocking: BTreeMap<AgentName, Opening>,
+    /// How many tokens were drawn.
+    drawn: u64,
     /// Pipelines that could be given to an agent if there were one.
     waiting: BTreeSet<PipelineKey>,
     /// Runs that are not final.
@@ -205,6 +216,8 @@ impl Controller {
             owners: BTreeMap::new(),
             agents: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            knocking: BTreeMap::new(),
+            drawn: 0,
             waiting: BTreeSet::new(),
             runs: BTreeMap::new(),
             active: BTreeMap::new(),
@@ -266,7 +279,7 @@ impl Controller {
             Event::Withheld(desired) => self.source_withheld(now, *desired, &mut fx),
             Event::Source(health) => self.source_health(now, health, &mut fx),
             Event::SessionOpened { session, agent, fingerprint, address, hello } => {
-                self.session_opened(now, session, agent, &fingerprint, address, *hello, &mut fx);
+                self.session_opened(now, Opening { session, agent, fingerprint, address, hello: *hello }, &mut fx);
             }
             Event::Message { session, message } => self.message(now, session, message, &mut fx),
             Event::SessionClosed(session) => self.session_closed(now, session, &mut fx),
@@ -290,6 +303,7 @@ impl Controller {
             match timer {
                 Timer::Tick => self.tick(),
                 Timer::Lease(agent) => self.judge(now, &agent, &mut fx),
+                Timer::Knock(agent) => self.let_in(now, &agent, &mut fx),
                 Timer::GiveUp(run) => self.give_up(now, run, &mut fx),
                 Timer::Recovered => self.end_recovery(now, &mut fx),
                 Timer::PauseEnds => self.end_pause(now, "its time is over", &mut fx),

@@ -260,6 +260,7 @@ impl Controller {
         let old_epoch = before.map_or_else(Epoch::default, |owned| owned.row.epoch);
         let watermark = before.map_or(slot_now, |owned| owned.row.watermark);
         let first = before.is_none();
+        let unsure = before.is_some_and(|owned| owned.row.unsure);
         let taken_from = before.and_then(|owned| owned.row.owner.clone());
         let fenced = taken_from.as_ref().and_then(|old| self.agents.get(old)).filter(|old| old.fenced);
         let ahead = fenced.map_or(Duration::ZERO, |old| old.slot_clock_ahead(now));
@@ -303,8 +304,10 @@ impl Controller {
             reason: None,
         };
         let told_upto = row.watermark;
-        if !clean {
-            self.lose_sight(key, told_upto, fx);
+        let mut ambiguous = if clean { Vec::new() } else { self.lose_sight(key, told_upto, fx) };
+        if unsure {
+            // Of due times before a recovery it may be forgotten that they were started again.
+            ambiguous.clear();
         }
         fx.commit.push(Change::PutOwner(key.clone(), row.clone()));
         self.owners.insert(
@@ -318,6 +321,7 @@ impl Controller {
         self.arm_lease(key);
         self.changed.insert((agent, key.clone()));
         self.address_runs(key, fx);
+        self.run_ambiguous(now, key, ambiguous, fx);
     }
 
     /// The old owner has it no more; if it still thinks so, its next renewal says no.

@@ -8,7 +8,7 @@ use xene_schemas::{
     event::EventType,
     map::UniqueMap,
     meta::{Generation, Name, PipelineKey, Revision, SpecHash},
-    pipeline::{Autonomy, CompiledPipeline, History, PipelineSpec},
+    pipeline::{Autonomy, CompiledPipeline, History, OnAgentLost, OnAmbiguous, PipelineSpec},
 };
 
 use super::{
@@ -42,6 +42,8 @@ pub(super) struct Pipeline {
     pub(super) group: Option<Name>,
     /// The pipelines of its workflow that it follows.
     pub(super) after: Vec<Name>,
+    pub(super) on_agent_lost: OnAgentLost,
+    pub(super) on_ambiguous: OnAmbiguous,
 }
 
 /// A workflow in effect: its row as bytes, which take a tenth of its memory and are seldom looked into.
@@ -79,6 +81,8 @@ impl Pipeline {
             max_runs: spec.concurrency.max,
             group: spec.concurrency.group.clone(),
             after: spec.after.0.clone(),
+            on_agent_lost: spec.on_agent_lost.unwrap_or(OnAgentLost::Error),
+            on_ambiguous: spec.on_ambiguous.unwrap_or(OnAmbiguous::Skip),
         }
     }
 }

@@ -13,6 +13,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use xene_agent::decide::{mutant::Mutant, time::Now};
 use xene_schemas::{
     event::EventType,
@@ -52,6 +53,12 @@ impl Controller {
         for state in self.agents.values_mut() {
             state.owned.clear();
             (state.renewed_at, state.silent) = (None, false);
+            // Agents may have been given newer ones since.
+            state.chain = None;
+            if let Some(row) = state.row.as_mut().filter(|row| !row.tokens.is_empty()) {
+                row.tokens.clear();
+                fx.commit.push(Change::PutAgent(Box::new(row.clone())));
+            }
         }
         for (key, owned) in &mut self.owners {
             owned.claimed = false;
@@ -164,6 +171,8 @@ impl Controller {
                 last_seen: None,
                 certificates: Vec::new(),
                 enrolled_at: now.wall,
+                tokens: Vec::new(),
+                twin: None,
             });
             let message = "the recovered store did not know it; its certificate is of this authority";
             note(fx, now, EventType::Warning, "Readmitted", format!("agent/{agent}"), message.into());
@@ -171,6 +180,15 @@ impl Controller {
         let known = |row: &AgentRow| row.certificates.is_empty() || row.certificates.iter().any(|c| c == fingerprint);
         if state.row.as_ref().is_some_and(|row| !row.revoked && !known(row)) {
             self.certificate_issued(agent, fingerprint.to_owned(), fx);
+        }
+    }
+
+    /// An agent had this once, and knows of due times that the recovered store has never heard of.
+    fn learn_watermark(&mut self, key: &PipelineKey, watermark: Timestamp, fx: &mut Effects) {
+        let unsure = |owned: &&mut Owned| owned.row.unsure && owned.row.watermark < watermark;
+        if let Some(owned) = self.owners.get_mut(key).filter(unsure) {
+            owned.row.watermark = watermark;
+            fx.commit.push(Change::PutOwner(key.clone(), owned.row.clone()));
         }
     }
 
@@ -184,6 +202,7 @@ impl Controller {
                 None => self.recovering.is_some(),
             };
             if !live || !free || claim.epoch >= Epoch::before_first(self.row.generation) {
+                self.learn_watermark(&key, claim.watermark, fx);
                 continue;
             }
             let pipeline = self.pipelines.get(&key);

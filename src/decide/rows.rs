@@ -207,6 +207,12 @@ pub struct AgentRow {
     pub certificates: Vec<String>,
     /// When it enrolled.
     pub enrolled_at: Timestamp,
+    /// What Welcome gave it for its next Hello, oldest first: the newest that it has shown to have, and those since.
+    #[serde(default)]
+    pub tokens: Vec<u64>,
+    /// Why two agents are thought to have this identity, in a sentence: then none is let in.
+    #[serde(default)]
+    pub twin: Option<String>,
 }
 
 /// A run, and what only the controller needs to know of it.
@@ -233,6 +239,9 @@ pub struct RunRow {
     /// Of a run that repeats another: tasks that succeeded there, with what they published.
     #[serde(default)]
     pub reused: IndexMap<String, IndexMap<String, String>>,
+    /// How many runs before it, one in place of the other, lost their agents.
+    #[serde(default)]
+    pub lost: u32,
 }
 
 impl RunRow {
@@ -248,6 +257,7 @@ impl RunRow {
             unsure: false,
             decisions: Vec::new(),
             reused: IndexMap::new(),
+            lost: 0,
         }
     }
 }

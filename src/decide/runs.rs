@@ -447,7 +447,11 @@ impl Controller {
 
     /// Nobody will report of it any more.
     pub(super) fn lose_for_good(&mut self, now: Now, run: RunName, message: String, fx: &mut Effects) {
+        let retried = self.runs.get(&run).filter(|row| self.is_retried(row)).cloned();
         self.end(now, run, Reason::AGENT_LOST, message, fx);
+        if let Some(row) = retried {
+            self.retry_lost(now, row, fx);
+        }
     }
 
     /// The controller ends a run by itself.

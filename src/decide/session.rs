@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use xene_agent::decide::time::Now;
+use xene_agent::decide::{mutant::Mutant, time::Now};
 use xene_schemas::{
     meta::{AgentName, PipelineKey, RunName, SpecHash},
     phase::{Reason, RunPhase},
     wire::{
         VERSION,
         control::{
-            AgentMessage, Assignments, CancelRun, ControllerMessage, FilesWanted, Hello, Refused, Renew, Renewed,
-            StoreSeen, Welcome,
+            AgentMessage, Assignments, CancelRun, ControllerMessage, FilesWanted, Refused, Renew, Renewed, StoreSeen,
+            Welcome,
         },
     },
 };
@@ -21,6 +21,7 @@ use super::{
     event::{Effect, Effects, SessionId},
     ownership::Owned,
     rows::Change,
+    twins::{self, Chain, Opening, twin_message},
 };
 
 /// Answers that an agent does not show to have got for this long are lost on the way: its renewals stop counting.
@@ -35,38 +36,41 @@ const RECONNECT: Duration = Duration::from_secs(5);
 const RECONNECTS_PER_SECOND: usize = 500;
 
 impl Controller {
-    #[expect(clippy::too_many_arguments, reason = "the fields of one event")]
-    pub(super) fn session_opened(
-        &mut self,
-        now: Now,
-        session: SessionId,
-        agent: AgentName,
-        fingerprint: &str,
-        address: String,
-        hello: Hello,
-        fx: &mut Effects,
-    ) {
-        if self.agents.get(&agent).is_none_or(|state| state.row.as_ref().is_none_or(|row| !row.revoked)) {
-            self.compare_store(now, &agent, &hello, fx);
-            self.readmit(now, &agent, fingerprint, &hello, fx);
+    pub(super) fn session_opened(&mut self, now: Now, opening: Opening, fx: &mut Effects) {
+        let Opening { session, agent, fingerprint, hello, .. } = &opening;
+        let session = *session;
+        if self.agents.get(agent).is_none_or(|state| state.row.as_ref().is_none_or(|row| !row.revoked)) {
+            self.compare_store(now, agent, hello, fx);
+            self.readmit(now, agent, fingerprint, hello, fx);
         }
-        let row = self.agents.get_mut(&agent).and_then(|state| state.row.as_mut());
+        let row = self.agents.get(agent).and_then(|state| state.row.as_ref());
         let refusal = match &row {
-            None => Some(("Forgotten", "this controller does not know this agent: enrol it anew")),
-            Some(row) if row.revoked => Some(("Revoked", "the identity of this agent was revoked")),
+            None => Some(("Forgotten", "this controller does not know this agent: enrol it anew".to_owned())),
+            Some(row) if row.revoked => Some(("Revoked", "the identity of this agent was revoked".to_owned())),
             Some(row) if !row.certificates.is_empty() && !row.certificates.iter().any(|c| c == fingerprint) => {
-                Some(("Revoked", "this certificate is not one of this agent's valid ones"))
+                Some(("Revoked", "this certificate is not one of this agent's valid ones".to_owned()))
             }
-            Some(_) if hello.version == 0 => Some(("Version", "the agent's version is not one of this language")),
-            Some(_) => None,
+            Some(_) if hello.version == 0 => {
+                Some(("Version", "the agent's version is not one of this language".to_owned()))
+            }
+            Some(row) => row.twin.as_ref().map(|why| ("Duplicate", twin_message(agent, why))),
         };
-        let (None, Some(row)) = (refusal, row) else {
-            let (reason, message) = refusal.unwrap_or_default();
-            let refused = Refused { reason: reason.to_owned(), message: message.to_owned(), retry: false };
+        if let Some((reason, message)) = refusal {
+            let retry = reason == "Duplicate";
+            let refused = Refused { reason: reason.to_owned(), message: message.clone(), retry };
             fx.now.push(Effect::Send { session, message: ControllerMessage::Refused(refused) });
-            fx.now.push(Effect::Close { session, reason: message.to_owned() });
+            fx.now.push(Effect::Close { session, reason: message });
             return;
-        };
+        }
+        if let Some(opening) = self.holds_off(now, opening, fx) {
+            self.welcome(now, opening, fx);
+        }
+    }
+
+    fn welcome(&mut self, now: Now, opening: Opening, fx: &mut Effects) {
+        let Opening { session, agent, address, hello, .. } = opening;
+        let token = self.draw_token();
+        let Some(row) = self.agents.get_mut(&agent).and_then(|state| state.row.as_mut()) else { return };
         if row.labels_fixed {
             // What the machine is, it says itself the first time; a token may fix that too.
             for (label, value) in hello.labels.iter().filter(|(label, _)| MACHINE_LABELS.contains(&label.as_str())) {
@@ -76,6 +80,10 @@ impl Controller {
             row.labels = hello.labels;
         }
         (row.slots, row.version, row.last_seen) = (hello.slots.max(1), hello.software, Some(now.wall));
+        if hello.tokens.is_none() {
+            row.tokens.clear();
+        }
+        twins::welcome(&mut row.tokens, token);
         // Also what Welcome follows: the incarnation was committed before.
         fx.commit.push(Change::PutAgent(Box::new(row.clone())));
         let labels = row.labels.clone();
@@ -93,6 +101,8 @@ impl Controller {
             claims_version: 0,
             stale: std::collections::BTreeSet::new(),
             answered: (0, now.boot),
+            instance: hello.instance,
+            seq: 0,
         };
         // The newest session is the agent; an older one is a connection whose end was not noticed yet.
         if let Some(old) = state.session.replace(opened) {
@@ -100,6 +110,7 @@ impl Controller {
             fx.now.push(Effect::Close { session: old.id, reason: "the agent opened a newer session".into() });
         }
         (state.leaving, state.greeted) = (false, true);
+        state.chain = Some(Chain::begin(hello.tokens.and_then(|tokens| tokens.renewal)));
         state.note_skew(hello.wall, now, &agent, fx);
         let runs = state.runs.clone();
         self.sessions.insert(session, agent.clone());
@@ -122,6 +133,7 @@ impl Controller {
             pause_margin_ms: u64::try_from(self.config.pause_margin.as_millis()).unwrap_or(u64::MAX),
             reconnect_span_ms: u64::try_from(span.as_millis()).unwrap_or(u64::MAX),
             name: agent.clone(),
+            token: Some(token),
         };
         fx.then.push(Effect::Send { session, message: ControllerMessage::Welcome(welcome) });
         for key in owned {
@@ -136,7 +148,10 @@ impl Controller {
     }
 
     pub(super) fn session_closed(&mut self, now: Now, session: SessionId, fx: &mut Effects) {
-        let Some(agent) = self.sessions.remove(&session) else { return };
+        let Some(agent) = self.sessions.remove(&session) else {
+            self.knock_ended(session);
+            return;
+        };
         let Some(state) = self.agents.get_mut(&agent) else { return };
         if state.session.as_ref().is_some_and(|open| open.id == session) {
             state.session = None;
@@ -145,6 +160,7 @@ impl Controller {
                 fx.commit.push(Change::PutAgent(Box::new(row.clone())));
             }
             self.arm_agent(&agent);
+            self.let_in(now, &agent, fx);
         }
     }
 
@@ -167,6 +183,7 @@ impl Controller {
                 fx.now.push(Effect::SignCertificate { session, agent, csr: wanted.csr });
             }
             AgentMessage::Skipped(skipped) => self.skipped(session, &agent, skipped, fx),
+            AgentMessage::Pong(ping) => self.pong(now, &agent, ping, fx),
         }
     }
 
@@ -182,6 +199,21 @@ impl Controller {
         state.note_skew(renew.wall, now, agent, fx);
         let mended = was_wrong && state.skew <= SKEW_LIMIT;
         let Some(session) = state.session.as_mut().filter(|session| session.id == id) else { return };
+        let first = session.seq == 0;
+        if renew.seq > session.seq {
+            session.seq = renew.seq;
+            let chain = state.chain.get_or_insert_default();
+            if !chain.show(renew.token) && !self.mutants.is(Mutant::AnyToken) {
+                let why = "it renews with a token that was not its last".to_owned();
+                self.part(now, agent, why, fx);
+                return;
+            }
+        }
+        // It renews only once the token of its Welcome is durable: those before are worth nothing from here on.
+        if let Some(row) = state.row.as_mut().filter(|row| first && row.tokens.len() > 1) {
+            row.tokens.drain(..row.tokens.len() - 1);
+            fx.commit.push(Change::PutAgent(Box::new(row.clone())));
+        }
         let goes_by_all = session.set_version > 0 && renew.assignments == session.set_version;
         if let Some(claims) = renew.claims.filter(|_| renew.claims_version >= session.claims_version) {
             session.claims_version = renew.claims_version;
@@ -217,7 +249,11 @@ impl Controller {
             }
         }
         let wall = self.slot_now(now, fx);
-        let renewed = Renewed { seq: renew.seq, wall, claims_version, nacks };
+        let token = self.draw_token();
+        if let Some(state) = self.agents.get_mut(agent) {
+            state.chain.get_or_insert_default().give(token);
+        }
+        let renewed = Renewed { seq: renew.seq, wall, claims_version, nacks, token: Some(token) };
         fx.now.push(Effect::Send { session: id, message: ControllerMessage::Renewed(renewed) });
         if mended {
             self.place_waiting(now, fx);

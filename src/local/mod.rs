@@ -133,8 +133,14 @@ impl Local {
     ) -> Result<Self, LocalError> {
         let work_dir = folder.join("work");
         let cgroup = find_cgroup(&work_dir);
-        let config =
-            ExecConfig { work_dir, cache_dir: cache.to_owned(), files, cgroup: cgroup.clone(), outlives: false };
+        let config = ExecConfig {
+            work_dir,
+            cache_dir: cache.to_owned(),
+            files,
+            cgroup: cgroup.clone(),
+            outlives: false,
+            bounds: None,
+        };
         let (sender, processes) = mpsc::channel(EVENTS);
         let exec = Exec::new(config, sender).map_err(failed("steps can't be run"))?;
         let logs = Logs::open(&folder.join("logs"), Limits::default()).map_err(failed("logs can't be kept"))?;

@@ -255,6 +255,7 @@ fn welcome(name: &AgentName) -> Welcome {
         pause_margin_ms: 1,
         reconnect_span_ms: 1,
         name: name.clone(),
+        token: None,
     }
 }
 
@@ -270,6 +271,7 @@ fn hello(version: u16) -> AgentMessage {
         wall: now(),
         store: None,
         runs: vec![],
+        tokens: None,
     })
 }
 
@@ -351,6 +353,15 @@ async fn rogue(controller: &Controller, certificate: Option<(&Pki, &str)>, bytes
 }
 
 fn rogue_config(controller: &Controller, certificate: Option<(&Pki, &str)>) -> quinn::ClientConfig {
+    rogue_config_with(controller, certificate, None)
+}
+
+/// The same; one that can resume sessions does so, and says what it has to before the handshake, if it is let.
+fn rogue_config_with(
+    controller: &Controller,
+    certificate: Option<(&Pki, &str)>,
+    resumption: Option<rustls::client::Resumption>,
+) -> quinn::ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add(tls::certificates(controller.pki.ca_pem()).unwrap().swap_remove(0)).unwrap();
     let config = rustls::ClientConfig::builder_with_provider(provider())
@@ -368,10 +379,13 @@ fn rogue_config(controller: &Controller, certificate: Option<(&Pki, &str)>) -> q
         }
     };
     config.alpn_protocols = vec![ALPN.to_vec()];
+    if let Some(resumption) = resumption {
+        (config.resumption, config.enable_early_data) = (resumption, true);
+    }
     quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).unwrap()))
 }
 
-fn frame(message: &AgentMessage) -> Vec<u8> {
+fn frame(message: &impl Message) -> Vec<u8> {
     let mut frame = Vec::new();
     message.encode(&mut frame);
     frame
@@ -387,5 +401,6 @@ fn renew(seq: u64) -> AgentMessage {
         busy: 0,
         wall: Timestamp::UNIX_EPOCH,
         assignments: 0,
+        token: None,
     })
 }

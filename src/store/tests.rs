@@ -105,6 +105,8 @@ fn agent(n: u8, version: u64) -> AgentRow {
         last_seen: Some(at(7)),
         certificates: vec!["ab".to_owned()],
         enrolled_at: at(5),
+        tokens: vec![1, u64::MAX],
+        twin: None,
     }
 }
 

@@ -2,11 +2,16 @@
 
 use std::{
     fs,
+    process::Command,
     time::{Duration, Instant},
 };
 
 use rustix::process::Signal;
-use xene_test_support::{cluster::Cluster, eventually, process::run};
+use xene_test_support::{
+    cluster::Cluster,
+    eventually,
+    process::{Process, run, xene},
+};
 
 const TWO_PLACES: &str = r#"
 apiVersion: xene/v1
@@ -274,4 +279,97 @@ fn whoever_knows_that_a_machine_is_off_moves_its_pipelines_at_once() {
     let ticks = ticks(&file);
     assert!(ticks[seen..].iter().all(|tick| tick.1 == "b"), "a has nothing under its old epoch: {ticks:?}");
     assert_no_slot_twice(&ticks);
+}
+
+#[test]
+fn a_copy_of_a_data_folder_is_refused_and_so_is_the_agent_and_no_slot_fires_twice() {
+    let mut cluster = Cluster::start(SHORT);
+    cluster.start_agent("a", &[]);
+    let file = cluster.folder().join("ticks");
+    cluster.repository.write("xene.d/clock.yaml", &ticking("2s", &file.display().to_string()));
+    cluster.commit("tick");
+    assert_eq!(cluster.scheduled("clock/tick")["status"]["agent"], "a");
+    cluster.start_agent("b", &[]);
+    eventually("it ticks on a", || if ticks(&file).len() >= 2 { Ok(()) } else { Err(format!("{:?}", ticks(&file))) });
+    let copy = cluster.folder().join("copy");
+    let copied = Command::new("cp").arg("-a").arg(cluster.folder().join("agent-a")).arg(&copy).status().unwrap();
+    assert!(copied.success());
+    let mut command = xene(cluster.folder());
+    command.args(["agent", "--controller", cluster.quic(), "--name", "a", "--data-dir"]).arg(&copy);
+    let mut second = Process::spawn("copy", command);
+    let agent = cluster.until("both are refused", &["get", "agents", "a"], |agent| {
+        agent["status"]["reason"] == "DuplicateIdentity" && agent["status"]["phase"] == "Disconnected"
+    });
+    let message = agent["status"]["message"].as_str().unwrap_or_default();
+    assert!(message.contains("xene agents forget a"), "{message}");
+    assert!(cluster.run(&["describe", "agent", "a"]).expect(0).stdout.contains("DuplicateIdentity"));
+    assert!(cluster.run(&["get", "events"]).expect(0).stdout.contains("DuplicateIdentity"));
+    cluster.until("b takes over", &["get", "pipelines", "clock/tick"], |p| p["status"]["agent"] == "b");
+    eventually("it ticks on b", || {
+        let ticks = ticks(&file);
+        if ticks.iter().filter(|t| t.1 == "b").count() >= 2 { Ok(()) } else { Err(format!("{ticks:?}")) }
+    });
+    assert_no_slot_twice(&ticks(&file));
+    second.line_after("xene agents forget a");
+    second.kill();
+    cluster.kill_agent("a");
+    cluster.run(&["agents", "forget", "a"]).expect(0);
+    fs::remove_dir_all(cluster.folder().join("agent-a")).unwrap();
+    cluster.start_agent("a", &[]);
+    assert!(cluster.json(&["get", "agents", "a"])["status"].get("reason").is_none());
+}
+
+#[test]
+fn an_agent_that_was_killed_is_the_same_one_when_it_is_started_again() {
+    let mut cluster = Cluster::start(&[]);
+    cluster.start_agent("a", &[]);
+    cluster.repository.write("xene.d/places.yaml", TWO_PLACES);
+    cluster.commit("places");
+    for _ in 0..3 {
+        cluster.kill_agent("a");
+        cluster.restart_agent("a", &[]);
+        // It is told so in the session of the new process alone.
+        cluster.run(&["trigger", "places/any", "--wait"]).expect(0);
+    }
+    let agent = cluster.json(&["get", "agents", "a"]);
+    assert!(agent["status"].get("reason").is_none(), "{agent:#}");
+}
+
+#[test]
+fn an_exclusive_run_has_ended_before_another_agent_starts_one_though_its_own_agent_was_killed() {
+    let mut cluster = Cluster::start(SHORT);
+    cluster.start_agent("a", &[]);
+    let file = cluster.folder().join("beats");
+    let step = format!("while :; do echo $XENE_AGENT >> {}; sleep 0.05; done", file.display());
+    let workflow = format!(
+        r#"
+apiVersion: xene/v1
+kind: Workflow
+metadata: {{name: alone}}
+spec:
+  triggers: {{second: {{type: cron, schedule: "* * * * * *", catchUp: Skip}}}}
+  pipelines:
+    beat:
+      triggers: second
+      autonomy: 6s
+      exclusive: true
+      tasks: {{beat: {{steps: ['{step}']}}}}
+"#
+    );
+    cluster.repository.write("xene.d/alone.yaml", &workflow);
+    cluster.commit("alone");
+    let beats = || fs::read_to_string(&file).unwrap_or_default();
+    // Longer than the lease: renewals put its end off.
+    eventually("it beats on a", || {
+        let count = beats().lines().count();
+        if count >= 160 { Ok(()) } else { Err(count.to_string()) }
+    });
+    assert_eq!(cluster.json(&["get", "runs"])["items"][0]["status"]["phase"], "Running");
+    cluster.start_agent("b", &[]);
+    cluster.kill_agent("a");
+    eventually("it beats on b", || if beats().contains('b') { Ok(()) } else { Err(beats().len().to_string()) });
+    cluster.run(&["agents", "drain", "b"]).expect(0);
+    let text = beats();
+    let (before, after) = text.split_at(text.find('b').unwrap());
+    assert!(before.lines().all(|line| line == "a") && after.lines().all(|line| line == "b"), "{text}");
 }

@@ -45,4 +45,6 @@ noticed! {
     a_stall_that_goes_unnoticed_is_noticed: StallUnnoticed,
     a_fence_that_keeps_the_epoch_is_noticed: FenceKeepsEpoch,
     a_shorter_autonomy_that_counts_at_once_is_noticed: ShorterAtOnce,
+    a_copy_that_is_let_in_is_noticed: AnyToken,
+    exclusive_runs_that_outlive_the_lease_are_noticed: RunsOutliveLease,
 }

@@ -280,7 +280,7 @@ fn a_fenced_agent_is_replaced_at_once() {
         08:04:00 b          starts the run of w0/p0 that is due 08:04:00
         08:05:00 b          starts the run of w0/p0 that is due 08:05:00
         08:05:34 a          starts
-        08:06:00 b          starts the run of w0/p0 that is due 08:06:00
+        08:05:59 b          starts the run of w0/p0 that is due 08:06:00
         08:07:00 b          starts the run of w0/p0 that is due 08:07:00
     "#]],
     );
@@ -344,7 +344,7 @@ fn agents_go_on_alone_while_the_controller_is_away_as_announced() {
         09:02:14 store      w0/p0 is a's under epoch 1, slots from 08:01:40
         09:02:39 a          dies, 0 changes get to the disk
         09:04:38 store      w0/p0 is b's under epoch 2, slots from 09:04:38
-        09:09:59 b          starts the run of w0/p0 that is due 09:10:00
+        09:10:00 b          starts the run of w0/p0 that is due 09:10:00
         09:20:00 b          starts the run of w0/p0 that is due 09:20:00
     "#]],
     );

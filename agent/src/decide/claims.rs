@@ -41,6 +41,8 @@ pub(super) struct Claim {
     pub(super) hosted: Vec<Hosted>,
     /// Ticks and runs that wait for their turn, oldest first.
     pub(super) waiting: VecDeque<Waiting>,
+    /// It is to be given back once its exclusive runs have ended; nothing of it starts any more.
+    pub(super) releasing: bool,
     /// Its entry among the due pipelines.
     scheduled: Option<Timestamp>,
 }
@@ -55,6 +57,7 @@ impl Claim {
             pending: None,
             hosted: Vec::new(),
             waiting: VecDeque::new(),
+            releasing: false,
             scheduled: None,
         }
     }
@@ -101,7 +104,7 @@ impl Agent {
             }
             Some(_) => {
                 for key in &assignments.gone {
-                    self.drop_claim(key, None, fx);
+                    self.drop_claim(now, key, None, fx);
                 }
             }
             None => {
@@ -110,7 +113,7 @@ impl Agent {
                 let gone: Vec<PipelineKey> =
                     claimed.filter(|(key, _)| !stay.contains(key)).map(|(key, _)| key.clone()).collect();
                 for key in gone {
-                    self.drop_claim(&key, None, fx);
+                    self.drop_claim(now, &key, None, fx);
                 }
             }
         }
@@ -130,7 +133,7 @@ impl Agent {
             let takes = !assignment.revoked && !self.draining;
             self.accept(now, assignment, takes, fx);
             if !takes {
-                self.release(now, &key, fx);
+                self.release(&key, fx);
             }
             return;
         }
@@ -140,9 +143,14 @@ impl Agent {
         let Some(claim) = self.claims.get_mut(&key) else { return };
         if assignment.revoked || self.draining || !claim.row.claimed {
             // Given back already, or now: said again until the pipeline leaves the set.
-            self.release(now, &key, fx);
+            self.release(&key, fx);
             return;
         }
+        if std::mem::take(&mut claim.releasing) {
+            self.parked.insert(key.clone());
+            self.unpark(now, fx);
+        }
+        let Some(claim) = self.claims.get(&key) else { return };
         if claim.row.suspended != assignment.suspended {
             if assignment.suspended || self.lease.slot_now(now).is_some() {
                 self.suspend(now, &key, assignment.suspended, fx);
@@ -413,9 +421,10 @@ impl Agent {
     }
 
     /// The claim is not ours any more, under this epoch or whatever it is.
-    pub(super) fn drop_claim(&mut self, key: &PipelineKey, epoch: Option<Epoch>, fx: &mut Effects) {
+    pub(super) fn drop_claim(&mut self, now: Now, key: &PipelineKey, epoch: Option<Epoch>, fx: &mut Effects) {
         let Some(claim) = self.claims.get(key) else { return };
         if claim.row.claimed && epoch.is_none_or(|epoch| epoch == claim.row.epoch) {
+            self.doubt_bounds(now, Some(key));
             self.unclaim(key, fx);
         }
     }
@@ -425,6 +434,7 @@ impl Agent {
         self.drop_waiting(key, fx);
         let Some(claim) = self.claims.get_mut(key) else { return };
         let was = std::mem::replace(&mut claim.row.claimed, false);
+        claim.releasing = false;
         claim.row.confirmed = false;
         claim.hosted.clear();
         claim.pending = None;
@@ -444,7 +454,13 @@ impl Agent {
     }
 
     /// Rule 5: gives a pipeline back and says how far it came. Runs that have not begun go back with it.
-    fn release(&mut self, _now: Now, key: &PipelineKey, fx: &mut Effects) {
+    pub(super) fn release(&mut self, key: &PipelineKey, fx: &mut Effects) {
+        let waits = self.has_exclusive_run(key);
+        if let Some(claim) = self.claims.get_mut(key).filter(|claim| claim.row.claimed && waits) {
+            // Its leases go on meanwhile, and so do its runs.
+            claim.releasing = true;
+            return;
+        }
         self.unclaim(key, fx);
         let Some(claim) = self.claims.get(key) else { return };
         // Ended ones too: the controller may not have heard yet that they began.
@@ -476,12 +492,12 @@ impl Agent {
     }
 
     /// The operator wants the agent to stop: everything is given back.
-    pub(super) fn drain(&mut self, now: Now, fx: &mut Effects) {
+    pub(super) fn drain(&mut self, fx: &mut Effects) {
         self.draining = true;
         let claimed = self.claims.iter().filter(|(_, claim)| claim.row.claimed);
         let claimed: Vec<PipelineKey> = claimed.map(|(key, _)| key.clone()).collect();
         for key in claimed {
-            self.release(now, &key, fx);
+            self.release(&key, fx);
         }
     }
 

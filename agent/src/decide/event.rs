@@ -11,7 +11,7 @@ use xene_schemas::{
     wire::control::{AgentMessage, ControllerMessage, SkippedSlot, StoreSeen},
 };
 
-use super::resume::Told;
+use super::{resume::Told, time::BootTime};
 
 /// One process of a run: which step of which attempt of which task. Of one task, a later one is greater.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -127,6 +127,15 @@ pub enum Effect {
         /// What.
         told: Told,
     },
+    /// Write down the token of an answered renewal, before the next is sent. It need not outlive the host's boot.
+    KeepToken(u64),
+    /// Until then a run's processes may live, whoever ends them; before each start of one, and put off now and then.
+    BoundRun {
+        /// Which run's.
+        run: RunName,
+        /// By the time since the host's boot.
+        until: BootTime,
+    },
     /// Start a process, or go on with one that an earlier process of the agent has started.
     SpawnStep(Box<StepCommand>),
     /// Signal every process of a step.
@@ -226,6 +235,8 @@ pub struct StepCommand {
     pub files: std::sync::Arc<[PipelineFile]>,
     /// Artifacts of other tasks to be laid into the workspace first.
     pub artifacts: Vec<Artifact>,
+    /// True: it lives no longer than its run was bound to ([`Effect::BoundRun`]), whether the agent is there or not.
+    pub exclusive: bool,
 }
 
 /// What a process runs.
@@ -283,6 +294,8 @@ pub enum JournalChange {
     PutBoot(String),
     /// The name that the controller calls this agent.
     PutName(AgentName),
+    /// The token of the last Welcome.
+    PutToken(u64),
 }
 
 /// What the journal holds of a pipeline.
@@ -358,12 +371,18 @@ pub struct Recovered {
     pub skipped: BTreeMap<u64, SkippedSlot>,
     /// What the machines of runs that had not ended were told. Not of the journal, and of no use after a reboot.
     pub told: BTreeMap<RunName, Vec<Told>>,
+    /// Until when the processes of runs may live that are bound to the lease. Not of the journal, as the above.
+    pub bounds: BTreeMap<RunName, BootTime>,
     /// The store last spoken to.
     pub store: Option<StoreSeen>,
     /// The boot that the claims were last live in.
     pub boot_id: Option<String>,
     /// The agent's name.
     pub name: Option<AgentName>,
+    /// The token of the last Welcome.
+    pub token: Option<u64>,
+    /// The token of the last answered renewal. Not of the journal, and of no use after a reboot.
+    pub renewal: Option<u64>,
 }
 
 /// Whether a run's workspace stays.

@@ -77,6 +77,11 @@ impl Lease {
         NextRenew { seq: self.seq, nonce: self.nonce, answered: self.answered, with_claims }
     }
 
+    /// True if no answer to a later Renew of this session has come.
+    pub(super) fn is_newest(&self, answer: &Renewed) -> bool {
+        answer.seq > self.answered
+    }
+
     /// Takes an answer. Returns the version of the claims that it renews, or `None` if it renews nothing.
     pub(super) fn renewed(&mut self, now: Now, answer: &Renewed, mutants: Mutants) -> Option<u64> {
         self.answered = self.answered.max(answer.seq);

@@ -5,6 +5,7 @@ mod artifacts;
 mod claims;
 pub mod cron;
 pub mod event;
+mod exclusive;
 mod lease;
 pub mod mutant;
 mod outbox;
@@ -31,7 +32,7 @@ use xene_schemas::{
         VERSION,
         control::{
             AgentMessage, Claim as ClaimMessage, ControllerMessage, Decision, Hello, Renew, Renewed, Report, RunFact,
-            SpecsWanted, StoreSeen, Welcome,
+            SpecsWanted, StoreSeen, Tokens, Welcome,
         },
     },
 };
@@ -102,6 +103,8 @@ enum Timer {
     Renew,
     Journal,
     Run(RunName),
+    /// A run that is bound to the lease.
+    Bound(RunName),
     /// A waiting run of this pipeline has waited for too long.
     Queue(PipelineKey),
 }
@@ -115,6 +118,8 @@ pub struct Agent {
     last: Now,
     session: Session,
     store: Option<StoreSeen>,
+    /// What tells it from a copy of itself.
+    tokens: Option<Tokens>,
     lease: Lease,
     /// Rows outlive claims: they hold the highest epoch seen, and the watermark.
     claims: BTreeMap<PipelineKey, Claim>,
@@ -156,8 +161,9 @@ impl Agent {
         let mutants = config.mutants();
         let rebooted = recovered.boot_id.as_ref().is_some_and(|boot| *boot != config.boot_id);
         if recovered.boot_id.as_ref() != Some(&config.boot_id) {
-            // No process outlives the host's boot.
+            // No process outlives the host's boot, and nothing that was not synced.
             recovered.told.clear();
+            recovered.renewal = None;
             fx.commit.push(JournalChange::PutBoot(config.boot_id.clone()));
         }
         let specs =
@@ -168,6 +174,7 @@ impl Agent {
             last: now,
             session: Session::Down,
             store: recovered.store,
+            tokens: recovered.token.map(|session| Tokens { session, renewal: recovered.renewal }),
             lease: Lease::default(),
             claims: BTreeMap::new(),
             claims_version: 1,
@@ -208,7 +215,10 @@ impl Agent {
         for (run, row) in recovered.runs {
             let facts = recovered.facts.get(&run).cloned().unwrap_or_default();
             let told = recovered.told.remove(&run).unwrap_or_default();
-            wanted.extend(agent.recover_run(now, run, row, facts, told, &mut fx).into_iter().map(|task| (run, task)));
+            let bound = recovered.bounds.get(&run).copied();
+            wanted.extend(
+                agent.recover_run(now, run, row, facts, (told, bound), &mut fx).into_iter().map(|task| (run, task)),
+            );
         }
         // Once all have back what they had.
         for (run, task) in wanted {
@@ -238,9 +248,9 @@ impl Agent {
             }
             Event::LogDelivered(run) => self.log_delivered(run, &mut fx),
             Event::FilesReady(spec) => self.files_ready(now, spec, &mut fx),
-            Event::DrainRequested => self.drain(now, &mut fx),
+            Event::DrainRequested => self.drain(&mut fx),
             Event::StopRequested => {
-                self.drain(now, &mut fx);
+                self.drain(&mut fx);
                 self.cancel_all(now, "the agent is stopping", &mut fx);
             }
             Event::JournalFailed => self.journal_failed(now, &mut fx),
@@ -262,6 +272,7 @@ impl Agent {
                     self.unpark(now, &mut fx);
                 }
                 Timer::Run(run) => self.drive(now, run, run::Input::Timeout, &mut fx),
+                Timer::Bound(run) => self.bound_due(now, run, &mut fx),
                 Timer::Queue(key) => self.start_waiting(now, &key, &mut fx),
             }
         }
@@ -278,7 +289,7 @@ impl Agent {
 
     /// True if a run of this pipeline may be started now: claimed, and its lease runs.
     pub fn may_start(&self, now: Now, key: &PipelineKey) -> bool {
-        self.claims.get(key).is_some_and(|claim| self.is_live(now, claim))
+        self.claims.get(key).is_some_and(|claim| !claim.releasing && self.is_live(now, claim))
     }
 
     /// What the journal holds of each pipeline ever seen, or will once the last effects are committed.
@@ -302,10 +313,12 @@ impl Agent {
     }
 
     fn is_live(&self, now: Now, claim: &Claim) -> bool {
+        claim.row.claimed && self.limit_of(now, claim).is_some_and(|limit| now.boot < limit)
+    }
+
+    /// When the lease of a claim ends; `None`: it has none.
+    fn limit_of(&self, now: Now, claim: &Claim) -> Option<BootTime> {
         let row = &claim.row;
-        if !row.claimed {
-            return false;
-        }
         let mut limit = self.lease.limit(row.autonomy, claim.since);
         if row.autonomy == Autonomy::Forever && row.confirmed && self.lease.slot_now(now).is_some() {
             limit = Some(BootTime::from_nanos(u64::MAX));
@@ -313,7 +326,7 @@ impl Agent {
         if self.mutants.is(Mutant::GrantStartsLease) {
             limit = limit.max(claim.granted_at.map(|at| at + l_of(row.autonomy)));
         }
-        limit.is_some_and(|limit| now.boot < limit)
+        limit
     }
 
     /// A step of the wall clock against elapsed time is a virtual machine that was paused or restored: what it
@@ -325,6 +338,7 @@ impl Agent {
         // Both clocks may drift against each other: a long silence is not a step.
         if step > (SKEW + elapsed / 10).as_nanos() {
             self.lease.void();
+            self.doubt_bounds(now, None);
             self.renew_soon = true;
             fx.now.push(Effect::Alert("the wall clock was moved: no run starts until the lease is renewed".into()));
         }
@@ -345,6 +359,7 @@ impl Agent {
             wall: now.wall,
             store: self.store.clone(),
             runs: self.runs.keys().copied().collect(),
+            tokens: self.tokens,
         })));
     }
 
@@ -377,6 +392,7 @@ impl Agent {
             ControllerMessage::ArtifactStored(stored) => self.artifact_stored(stored.run, stored.hash, fx),
             ControllerMessage::Specs(specs) => self.specs_came(now, specs.specs, fx),
             ControllerMessage::SkippedAcknowledged(skipped) => self.skipped.acknowledge(skipped.next),
+            ControllerMessage::Ping(ping) => fx.now.push(Effect::Send(AgentMessage::Pong(ping))),
             ControllerMessage::Certificate(certificate) => {
                 fx.now.push(Effect::InstallCertificate(certificate.chain));
             }
@@ -396,6 +412,10 @@ impl Agent {
         // Written each time, so that what follows it follows every fact that is on its way into the journal.
         fx.commit.push(JournalChange::PutStore(welcome.store.clone()));
         fx.commit.push(JournalChange::PutName(welcome.name));
+        if let Some(session) = welcome.token {
+            fx.commit.push(JournalChange::PutToken(session));
+            self.tokens = Some(Tokens { session, renewal: self.tokens.and_then(|tokens| tokens.renewal) });
+        }
         self.store = Some(welcome.store);
         let facts: Vec<RunFact> =
             self.runs.iter().flat_map(|(run, entry)| entry.outbox.facts(*run, &entry.key, &entry.row)).collect();
@@ -408,9 +428,15 @@ impl Agent {
     }
 
     fn renewed(&mut self, now: Now, answer: Renewed, fx: &mut Effects) {
+        if let (Some(token), Some(tokens)) = (answer.token, &mut self.tokens)
+            && self.lease.is_newest(&answer)
+        {
+            tokens.renewal = Some(token);
+            fx.now.push(Effect::KeepToken(token));
+        }
         let version = self.lease.renewed(now, &answer, self.mutants);
         for (key, epoch) in &answer.nacks {
-            self.drop_claim(key, Some(*epoch), fx);
+            self.drop_claim(now, key, Some(*epoch), fx);
         }
         let resuming =
             if self.lease.slot_now(now).is_some() { std::mem::take(&mut self.resuming) } else { BTreeSet::new() };
@@ -429,6 +455,7 @@ impl Agent {
         match version {
             Some(version) => {
                 self.confirm(version, fx);
+                self.put_off(now, fx);
                 self.unpark(now, fx);
             }
             // The controller lacks the list: say it at once, not a heartbeat later.
@@ -489,6 +516,7 @@ impl Agent {
             busy: self.slots.busy(),
             wall: now.wall,
             assignments: self.set_version,
+            token: self.tokens.and_then(|tokens| tokens.renewal),
         };
         send(fx, AgentMessage::Renew(renew));
         let claimed = self.claims.values().filter(|claim| claim.row.claimed);

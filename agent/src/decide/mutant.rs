@@ -33,6 +33,10 @@ pub enum Mutant {
     FenceKeepsEpoch,
     /// A shorter L counts before the limit that was given under the longer one has passed.
     ShorterAtOnce,
+    /// Whatever tokens an agent shows, it is taken for the one that it says it is.
+    AnyToken,
+    /// Runs of exclusive pipelines go on when the lease has ended, and when their pipeline is given back.
+    RunsOutliveLease,
 }
 
 /// The rule that is left out, if one is.

@@ -90,7 +90,7 @@ impl Resumed {
             Input::Cancel(by) => {
                 self.cancelled_by.get_or_insert_with(|| by.clone());
             }
-            Input::Start | Input::Decided { .. } | Input::Timeout => {}
+            Input::Start | Input::Decided { .. } | Input::Timeout | Input::LeaseEnds | Input::LeaseEnded => {}
         }
         for output in self.machine.handle(now, input) {
             match output {

@@ -70,6 +70,10 @@ pub enum Input {
     Cancel(String),
     /// [`RunMachine::next_timeout`] has come.
     Timeout,
+    /// Another agent may have the pipeline soon: end it in order.
+    LeaseEnds,
+    /// Another agent may have the pipeline from here on: end it at once, `finally` too.
+    LeaseEnded,
 }
 
 /// What a run wants.
@@ -130,6 +134,8 @@ pub struct RunMachine {
     stop: Option<Stop>,
     /// The verdict of a run that was cancelled or took too long.
     ended_by: Option<Stop>,
+    /// Nothing more may begin, not even in `finally`.
+    expired: bool,
     failures: Failures,
     finally_failures: Failures,
     /// Tasks to ask slots for when the event has been handled, so that they are asked for in the order of the file.
@@ -206,6 +212,7 @@ impl RunMachine {
             timers: Timers::default(),
             stop: None,
             ended_by: None,
+            expired: false,
             failures: Failures::default(),
             finally_failures: Failures::default(),
             ready: BTreeSet::new(),
@@ -223,6 +230,10 @@ impl RunMachine {
                 self.start(now, refusal);
             }
             (Stage::New(_), Input::Cancel(message)) => self.end(now, Some((Reason::CANCELLED, message))),
+            (Stage::New(_), Input::LeaseEnds | Input::LeaseEnded) => {
+                let Stop { reason, message } = lease_over();
+                self.end(now, Some((reason, message)));
+            }
             (Stage::New(_), _) | (_, Input::Start) => {}
             (_, Input::SlotGranted(task)) => {
                 if let Some(task) = self.tasks.find(&task) {
@@ -232,6 +243,8 @@ impl RunMachine {
             (_, Input::StepExited(id, exit)) => self.step_exited(now, &id, exit),
             (_, Input::Decided { task, approved, by }) => self.decided_by(now, &task, approved, &by),
             (_, Input::Cancel(message)) => self.cancel(now, message),
+            (_, Input::LeaseEnds) => self.stop_run(now, lease_over()),
+            (_, Input::LeaseEnded) => self.expire(now),
             (_, Input::Timeout) => {
                 while let Some(timer) = self.timers.pop(now.boot) {
                     self.timer_due(now, timer);
@@ -317,6 +330,19 @@ impl RunMachine {
         }
     }
 
+    /// None of its processes may live any more.
+    fn expire(&mut self, now: Now) {
+        self.stop_run(now, lease_over());
+        self.expired = true;
+        self.out.push(Output::Note("its agent's lease has ended: what still runs of it is killed".into()));
+        if self.stage == Stage::Finally {
+            self.stop_tasks(now, lease_over());
+        }
+        for task in self.stage_tasks() {
+            self.kill_step(task);
+        }
+    }
+
     /// Ends all tasks for good, and then `finally` runs; if it runs already, it runs on.
     fn stop_run(&mut self, now: Now, stop: Stop) {
         if self.ended_by.is_some() {
@@ -353,6 +379,9 @@ impl RunMachine {
     fn progress(&mut self, now: Now) {
         if self.stage == Stage::Tasks && self.open == 0 {
             self.begin_finally(now);
+            if self.expired {
+                self.stop_tasks(now, lease_over());
+            }
         }
         if self.stage == Stage::Finally && self.open == 0 {
             self.end(now, None);
@@ -439,6 +468,11 @@ impl Failures {
             others => format!("{first}; {others} other tasks failed too"),
         })
     }
+}
+
+fn lease_over() -> Stop {
+    let message = "its pipeline is exclusive, and its agent's lease ended: another may have it".to_owned();
+    Stop { reason: Reason::LEASE_EXPIRED, message }
 }
 
 /// A default, as people write durations.

@@ -20,6 +20,7 @@ use super::{
     admission::{Admission, Shared},
     artifacts::RunArtifacts,
     event::{Effect, Effects, JournalChange, RunRow, RunState, keeps_workspace},
+    exclusive::Bound,
     mutant::Mutant,
     outbox::Outbox,
     resume::Told,
@@ -130,9 +131,16 @@ pub(super) struct RunEntry {
     pub(super) cancelled_by: Option<String>,
     log_delivered: bool,
     pub(super) artifacts: RunArtifacts,
+    /// Until when it may go on, if it is bound to the lease.
+    pub(super) bound: Option<Bound>,
 }
 
 impl RunEntry {
+    /// Its pipeline was exclusive when it started.
+    pub(super) fn is_exclusive(&self) -> bool {
+        self.spec.as_ref().is_some_and(|spec| spec.spec.exclusive)
+    }
+
     /// It is about to start.
     pub(super) fn is_intent(&self) -> bool {
         self.row.state == RunState::Intent
@@ -157,7 +165,7 @@ impl Agent {
         run: RunName,
         row: RunRow,
         facts: BTreeMap<u64, RunEvent>,
-        told: Vec<Told>,
+        (told, bound): (Vec<Told>, Option<BootTime>),
         fx: &mut Effects,
     ) -> Vec<String> {
         let key = row.spec.key();
@@ -184,12 +192,14 @@ impl Agent {
             cancelled_by: None,
             log_delivered: false,
             artifacts: RunArtifacts::default(),
+            bound: None,
         };
         self.runs.insert(run, entry);
         self.recover_artifacts(run, fx);
         if let RunState::Intent | RunState::Started = state
             && let Some(wanted) = self.resume_run(now, run, told, fx)
         {
+            self.rebind(now, run, bound);
             return wanted;
         }
         match state {
@@ -362,6 +372,7 @@ impl Agent {
             cancelled_by: None,
             log_delivered: false,
             artifacts: RunArtifacts::default(),
+            bound: None,
         };
         self.runs.insert(run, entry);
         if let Some(reason) = skip {
@@ -402,6 +413,7 @@ impl Agent {
         fx.now.push(Effect::Remember { run, told });
         let machine = RunMachine::new(run, row.spec.clone(), spec, agent, row.epoch, payload, reused);
         entry.machine = Some(machine);
+        self.bind(now, run, fx);
         if !row.from_controller {
             self.push_fact(run, RunEvent::Created { spec: row.spec, at: row.created_at }, fx);
         }
@@ -497,6 +509,8 @@ impl Agent {
         let Some(entry) = self.runs.get_mut(&run) else { return };
         entry.row.state = RunState::Ended;
         entry.machine = None;
+        let key = entry.key.clone();
+        self.timers.disarm(&Timer::Bound(run));
         fx.commit.push(JournalChange::PutRun(run, entry.row.clone()));
         let spec = entry.spec.take();
         let hash = entry.row.spec.spec_hash;
@@ -508,6 +522,7 @@ impl Agent {
             self.remove_if_unused(hash, fx);
             self.go_on(now, &shared, fx);
         }
+        self.release_if_due(&key, fx);
     }
 
     /// A turn is free: whoever shares it goes on; first come, first served, over all of a group.
@@ -554,6 +569,7 @@ impl Agent {
             cancelled_by: None,
             log_delivered: false,
             artifacts: RunArtifacts::default(),
+            bound: None,
         };
         self.runs.insert(run, entry);
         self.end_unstarted(now, run, Reason::CANCELLED, by, fx);

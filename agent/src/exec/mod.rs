@@ -49,6 +49,8 @@ pub struct ExecConfig {
     pub cgroup: Option<PathBuf>,
     /// Whether steps outlive this process, so that the next one goes on with them.
     pub outlives: bool,
+    /// Where it is written until when runs may live that are bound to the lease; `None`: there is no lease.
+    pub bounds: Option<PathBuf>,
 }
 
 /// A step has ended, and its whole process tree is gone.

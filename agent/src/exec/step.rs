@@ -293,6 +293,7 @@ fn start(shared: &Arc<Shared>, command: &StepCommand, running: &Running, state: 
         variables,
         dir,
         outlives: config.outlives,
+        until: config.bounds.as_ref().filter(|_| command.exclusive).map(|dir| dir.join(command.id.run.to_string())),
     };
     if let State::Waiting(Some(signal)) = *running.lock() {
         return Ok(Start::Signalled(signal));

@@ -28,7 +28,8 @@ fn run_name(n: u128) -> RunName {
 
 fn config(dir: &Path, cgroup: Option<PathBuf>) -> ExecConfig {
     let files = ContentStore::open(&dir.join("files")).unwrap();
-    ExecConfig { work_dir: dir.join("work"), cache_dir: dir.join("cache"), files, cgroup, outlives: true }
+    let (work_dir, cache_dir) = (dir.join("work"), dir.join("cache"));
+    ExecConfig { work_dir, cache_dir, files, cgroup, outlives: true, bounds: None }
 }
 
 fn command(step: usize, program: Program) -> StepCommand {
@@ -43,6 +44,7 @@ fn command(step: usize, program: Program) -> StepCommand {
         payload: None,
         files: [].into(),
         artifacts: Vec::new(),
+        exclusive: false,
     }
 }
 

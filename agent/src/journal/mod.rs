@@ -60,7 +60,8 @@ impl Journal {
     /// Opens or makes the journal in the folder `journal/` of `data`, whose lock the caller holds, and reads it all.
     ///
     /// If the folder is not the one that the journal was written in (it was copied), its claims are void: they come
-    /// back as not claimed, with epoch and watermark kept, and the journal says so from here on.
+    /// back as not claimed, with epoch and watermark kept, and the journal says so from here on. Which store it spoke to is
+    /// forgotten, so that the controller waits until those claims have run out.
     ///
     /// # Errors
     /// If it can't be opened or read, or a newer version wrote it.

@@ -3,7 +3,7 @@
 //! | table    | key                              | value                                        |
 //! |----------|----------------------------------|----------------------------------------------|
 //! | `meta`   | `schema`, `folder`               | `u32 LE`; [`identity`]                       |
-//! |          | `store`, `boot`, `name`          | `StoreSeen`; text; text                      |
+//! |          | `store`, `boot`, `name`, `token` | `StoreSeen`; text; text; `u64 LE`            |
 //! | `claims` | `WORKFLOW/PIPELINE`              | `ClaimRow`                                   |
 //! | `runs`   | run (16 bytes BE)                | `RunRow`                                     |
 //! | `facts`  | run (16 bytes BE), index (u64 BE)| `RunEvent`                                   |
@@ -32,6 +32,7 @@ const FOLDER_KEY: &[u8] = b"folder";
 const STORE_KEY: &[u8] = b"store";
 const BOOT_KEY: &[u8] = b"boot";
 const NAME_KEY: &[u8] = b"name";
+const TOKEN_KEY: &[u8] = b"token";
 
 /// Handles of all tables.
 #[derive(Debug, Clone, Copy)]
@@ -86,6 +87,8 @@ impl Tables {
             for (key, value) in &voided {
                 self.claims.put(txn, key, value)?;
             }
+            // To the controller it has no journal: what it knows of watermarks may be old.
+            self.meta.delete(txn, STORE_KEY)?;
         }
         Ok(self.meta.put(txn, FOLDER_KEY, identity)?)
     }
@@ -96,6 +99,7 @@ impl Tables {
             store: self.meta.get(txn, STORE_KEY)?.map(|value| decode("meta", value)).transpose()?,
             boot_id: self.meta.get(txn, BOOT_KEY)?.map(|value| decode("meta", value)).transpose()?,
             name: self.meta.get(txn, NAME_KEY)?.map(|value| decode("meta", value)).transpose()?,
+            token: self.meta.get(txn, TOKEN_KEY)?.map(token).transpose()?,
             ..Recovered::default()
         };
         for row in self.claims.iter(txn)? {
@@ -174,6 +178,7 @@ impl Tables {
                 encode_into(name, buffer)?;
                 self.meta.put(txn, NAME_KEY, buffer)
             }
+            JournalChange::PutToken(token) => self.meta.put(txn, TOKEN_KEY, &token.to_le_bytes()),
         }
     }
 
@@ -201,6 +206,10 @@ fn fact_key(run: RunName, index: u64) -> [u8; 24] {
     key[..16].copy_from_slice(&run.to_bytes());
     key[16..].copy_from_slice(&index.to_be_bytes());
     key
+}
+
+fn token(bytes: &[u8]) -> Result<u64, JournalError> {
+    bytes.try_into().map(u64::from_le_bytes).map_err(|_| bad("meta", "the token's length"))
 }
 
 fn run_of(table: &'static str, key: &[u8]) -> Result<RunName, JournalError> {

@@ -97,6 +97,7 @@ fn reads_back_what_it_was_told() {
             JournalChange::PutStore(store.clone()),
             JournalChange::PutBoot("boot".into()),
             JournalChange::PutName("agent".parse().unwrap()),
+            JournalChange::PutToken(u64::MAX - 1),
         ],
     );
     drop(journal);
@@ -107,9 +108,12 @@ fn reads_back_what_it_was_told() {
         specs: [(SpecHash::of(b"spec"), b"spec".to_vec())].into(),
         skipped: [(256, skipped(256)), (257, skipped(257))].into(),
         told: Default::default(),
+        bounds: Default::default(),
         store: Some(store),
         boot_id: Some("boot".into()),
         name: Some("agent".parse().unwrap()),
+        token: Some(u64::MAX - 1),
+        renewal: None,
     };
     assert_eq!(reopen(data.path()), expected);
 }

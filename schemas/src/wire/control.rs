@@ -32,6 +32,8 @@ messages! {
         8 = Skipped(Skipped),
         /// Files of a spec that it lacks; each comes on a stream of its own ([`super::files`]).
         9 = FilesWanted(FilesWanted),
+        /// Answers Ping.
+        10 = Pong(Ping),
     }
 }
 
@@ -64,6 +66,8 @@ messages! {
         112 = ArtifactStored(ArtifactStored),
         /// Due times without a run are on record up to here.
         115 = SkippedAcknowledged(SkippedAcknowledged),
+        /// Asks whether this session's agent is still there. An agent that does not know it does not answer.
+        116 = Ping(Ping),
     }
 }
 
@@ -92,6 +96,26 @@ pub struct Hello {
     /// The runs of which it still has unacknowledged facts or log bytes.
     #[serde(default)]
     pub runs: Vec<RunName>,
+    /// What tells it from a copy of itself; absent: it was welcomed by nobody yet, or does not know tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<Tokens>,
+}
+
+/// What an agent was given last: a copy of it that was made before has older ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tokens {
+    /// By the last Welcome. It is durable before the first Renew that follows.
+    pub session: u64,
+    /// By the last answered Renew; absent if the host was booted since, as that outlives a process alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewal: Option<u64>,
+}
+
+/// Whether an agent is still there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ping {
+    /// The answer repeats it.
+    pub number: u64,
 }
 
 /// A store as an agent remembers it.
@@ -141,6 +165,9 @@ pub struct Renew {
     /// The version of the assignments that it goes by; 0: none, or an agent that does not say.
     #[serde(default)]
     pub assignments: u64,
+    /// The token of the last answer; absent: there was none yet, or an agent that does not know tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<u64>,
 }
 
 /// Gives a pipeline back.
@@ -264,6 +291,9 @@ pub struct Welcome {
     pub reconnect_span_ms: u64,
     /// The agent's name, from its certificate.
     pub name: crate::meta::AgentName,
+    /// For the next Hello; absent: a controller that does not know tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<u64>,
 }
 
 /// Answers Hello with no.
@@ -326,6 +356,9 @@ pub struct Renewed {
     pub claims_version: u64,
     /// Claims that are not the agent's any more: drop them. All others are renewed.
     pub nacks: Vec<(PipelineKey, Epoch)>,
+    /// For the next Renew, and the next Hello; absent: a controller that does not know tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<u64>,
 }
 
 /// A run that the controller made; repeated at each session until its first fact has come.

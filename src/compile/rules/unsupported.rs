@@ -1,12 +1,7 @@
 //! Parts of the language that this version reads but does not carry out: refused, never silently ignored.
 
 use xene_schemas::{
-    env::EnvValue,
-    executor::Executor,
-    map::UniqueMap,
-    pipeline::{OnAgentLost, PipelineSpec},
-    task::Task,
-    workflow::WorkflowSpec,
+    env::EnvValue, executor::Executor, map::UniqueMap, pipeline::PipelineSpec, task::Task, workflow::WorkflowSpec,
 };
 
 use super::{Path, Report, Rule, each_pipeline, each_task};
@@ -30,12 +25,6 @@ fn refuse(report: &mut Report, at: &Path<'_>, what: &str) {
 }
 
 fn check_pipeline(report: &mut Report, at: &Path<'_>, pipeline: &PipelineSpec) {
-    if pipeline.exclusive {
-        refuse(report, &at.key("exclusive"), "exclusive");
-    }
-    if pipeline.on_agent_lost == Some(OnAgentLost::Retry) {
-        refuse(report, &at.key("onAgentLost"), "onAgentLost: Retry");
-    }
     executor(report, at, pipeline.executor.as_ref());
     env(report, at, &pipeline.env);
 }

@@ -67,16 +67,6 @@ spec:
     check(
         text,
         expect![[r#"
-            a.yaml:9:7: error[XE0018]: `exclusive` is part of the language, but this version does not carry it out yet
-              |
-            9 |       exclusive: true
-              |       ^^^^^^^^^
-
-            a.yaml:10:7: error[XE0018]: `onAgentLost: Retry` is part of the language, but this version does not carry it out yet
-               |
-            10 |       onAgentLost: Retry
-               |       ^^^^^^^^^^^
-
             a.yaml:12:7: error[XE0018]: `type: container` is part of the language, but this version does not carry it out yet
                |
             12 |       executor: {type: container, image: alpine}

@@ -33,6 +33,7 @@ fn controller() -> Controller {
         pause_margin: std::time::Duration::from_secs(60),
         min_autonomy: std::time::Duration::from_secs(30),
         nonce: 1,
+        secret: [0; 32],
         software: String::new(),
         store_id: "store".into(),
         source: SourceOrigin { kind: SourceKind::Git, url: String::new(), branch: None, path: None },

@@ -21,7 +21,7 @@ use xene_schemas::{
     source::SourceKind,
     suspension::Suspension,
     trigger::Trigger,
-    wire::control::{AgentMessage, ControllerMessage, Hello, Refused, Specs},
+    wire::control::{AgentMessage, ControllerMessage, Hello, Refused, Specs, Tokens},
     workflow::WorkflowSpec,
 };
 
@@ -104,6 +104,8 @@ pub(super) struct World {
     /// Runs of which an agent's log says that all facts are at the controller.
     pub(super) settled: Vec<RunName>,
     pub(super) replies: BTreeMap<RequestId, Result<Answer, Refusal>>,
+    /// What came of each Hello.
+    pub(super) answers: BTreeMap<SessionId, Result<(), Refused>>,
     wire: VecDeque<Wire>,
     /// What happens on an agent once it has done what it is at.
     local: VecDeque<(String, agent::event::Event)>,
@@ -145,6 +147,7 @@ impl World {
             alerts: Vec::new(),
             settled: Vec::new(),
             replies: BTreeMap::new(),
+            answers: BTreeMap::new(),
             wire: VecDeque::new(),
             local: VecDeque::new(),
             sessions: 0,
@@ -175,6 +178,7 @@ impl World {
             pause_margin: MINUTE,
             min_autonomy: Duration::from_secs(30),
             nonce: self.seconds,
+            secret: [7; 32],
             recover: self.recover,
             software: "test".into(),
             store_id: format!("store-{}", self.seconds),
@@ -323,8 +327,21 @@ impl World {
 
     /// A session with this certificate is opened and closed at once: what the controller says against it.
     pub(super) fn refuses(&mut self, name: &str, fingerprint: &str) -> Option<Refused> {
+        self.is_refused(name, fingerprint, None)
+    }
+
+    /// The same of another process that shows these tokens.
+    pub(super) fn is_refused(&mut self, name: &str, fingerprint: &str, tokens: Option<Tokens>) -> Option<Refused> {
+        let session = self.says_hello(name, fingerprint, tokens);
+        let answer = self.answers.remove(&session);
+        self.tell(Event::SessionClosed(session));
+        answer.and_then(Result::err)
+    }
+
+    /// Another process with an agent's name opens a session.
+    pub(super) fn says_hello(&mut self, name: &str, fingerprint: &str, tokens: Option<Tokens>) -> SessionId {
         self.sessions += 1;
-        let (session, now) = (SessionId(self.sessions), self.now());
+        let session = SessionId(self.sessions);
         let hello = Hello {
             version: 1,
             software: String::new(),
@@ -333,22 +350,14 @@ impl World {
             labels: IndexMap::new(),
             slots: 1,
             claims: Vec::new(),
-            wall: now.wall,
+            wall: self.now().wall,
             store: None,
             runs: Vec::new(),
+            tokens,
         };
-        let (agent, fingerprint, address) = (name.parse().unwrap(), fingerprint.into(), String::new());
-        let opened = Event::SessionOpened { session, agent, fingerprint, address, hello: Box::new(hello) };
-        let fx = self.controller.as_mut().unwrap().handle(now, opened);
-        let refused = fx.now.iter().find_map(|effect| match effect {
-            Effect::Send { message: ControllerMessage::Refused(refused), .. } => Some(refused.clone()),
-            _ => None,
-        });
-        let closed = fx.now.iter().any(|effect| matches!(effect, Effect::Close { session: of, .. } if *of == session));
-        assert_eq!(refused.is_some(), closed);
-        self.carry_out(fx);
-        self.tell(Event::SessionClosed(session));
-        refused
+        let (agent, fingerprint, address) = (name.parse().unwrap(), fingerprint.into(), "there".into());
+        self.tell(Event::SessionOpened { session, agent, fingerprint, address, hello: Box::new(hello) });
+        session
     }
 
     fn hang_up(&mut self, name: &str) {
@@ -613,7 +622,14 @@ impl World {
 
     fn effect(&mut self, effect: Effect) {
         match effect {
-            Effect::Send { session, message } => self.wire.push_back(Wire::ToAgent(session, message)),
+            Effect::Send { session, message } => {
+                match &message {
+                    ControllerMessage::Welcome(_) => _ = self.answers.insert(session, Ok(())),
+                    ControllerMessage::Refused(refused) => _ = self.answers.insert(session, Err(refused.clone())),
+                    _ => {}
+                }
+                self.wire.push_back(Wire::ToAgent(session, message));
+            }
             Effect::SendSpecs { session, hashes } => {
                 let specs = hashes.iter().map(|hash| self.store.specs[hash].to_vec()).collect();
                 self.wire.push_back(Wire::ToAgent(session, ControllerMessage::Specs(Specs { specs })));
@@ -681,6 +697,8 @@ impl World {
                 }
             }
             Effect::SettleRun(run) => self.settled.push(run),
+            Effect::BoundRun { run, until } => _ = node.journal.bounds.insert(run, until),
+            Effect::KeepToken(token) => node.journal.renewal = Some(token),
             Effect::Exit => node.exited = true,
             Effect::Alert(alert) => self.alerts.push(alert),
             Effect::FetchFiles { spec, .. } if self.hold_files => self.held_files.push((name.to_owned(), spec)),
@@ -716,6 +734,11 @@ impl World {
                 .collect();
             assert!(able.len() <= 1, "I1: {able:?} may start {key}");
         }
+    }
+
+    /// True if a step runs on an agent's host.
+    pub(super) fn runs_on(&self, name: &str) -> bool {
+        !self.nodes[name].running.is_empty()
     }
 
     pub(super) fn run(&self, run: RunName) -> &Run {
@@ -809,6 +832,7 @@ fn apply(journal: &mut Recovered, changes: Vec<JournalChange>) {
             JournalChange::PutStore(store) => journal.store = Some(store),
             JournalChange::PutBoot(boot) => journal.boot_id = Some(boot),
             JournalChange::PutName(name) => journal.name = Some(name),
+            JournalChange::PutToken(token) => journal.token = Some(token),
         }
     }
 }

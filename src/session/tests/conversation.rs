@@ -230,3 +230,92 @@ async fn a_burst_before_the_end_arrives_whole_in_both_directions() {
     agent.disconnected().await;
     agent.stop().await;
 }
+
+/// A client's memory of tickets that counts what it is given.
+#[derive(Debug, Default)]
+struct Tickets(std::sync::atomic::AtomicU32);
+
+impl rustls::client::ClientSessionStore for Tickets {
+    fn set_kx_hint(&self, _: rustls::pki_types::ServerName<'static>, _: rustls::NamedGroup) {}
+
+    fn kx_hint(&self, _: &rustls::pki_types::ServerName<'_>) -> Option<rustls::NamedGroup> {
+        None
+    }
+
+    fn set_tls12_session(&self, _: rustls::pki_types::ServerName<'static>, _: rustls::client::Tls12ClientSessionValue) {
+    }
+
+    fn tls12_session(&self, _: &rustls::pki_types::ServerName<'_>) -> Option<rustls::client::Tls12ClientSessionValue> {
+        None
+    }
+
+    fn remove_tls12_session(&self, _: &rustls::pki_types::ServerName<'static>) {}
+
+    fn insert_tls13_ticket(
+        &self,
+        _: rustls::pki_types::ServerName<'static>,
+        _: rustls::client::Tls13ClientSessionValue,
+    ) {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    fn take_tls13_ticket(
+        &self,
+        _: &rustls::pki_types::ServerName<'static>,
+    ) -> Option<rustls::client::Tls13ClientSessionValue> {
+        None
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_given_a_ticket_so_each_session_shows_its_certificate() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut controller = Controller::start(folder.path());
+    let tickets = Arc::new(Tickets::default());
+    let pki = controller.pki.clone();
+    let resuming = |store| rogue_config_with(&controller, Some((&pki, "alpha")), Some(store));
+    let counting = resuming(rustls::client::Resumption::store(tickets.clone()));
+    let eager = resuming(rustls::client::Resumption::in_memory_sessions(8));
+    let mut endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    let mut fingerprints = Vec::new();
+    for config in [counting, eager.clone(), eager] {
+        endpoint.set_default_client_config(config);
+        let connecting = endpoint.connect(controller.address, SERVER_NAME).unwrap();
+        // Nothing is said before the handshake, in which the certificate is checked.
+        let Err(connecting) = connecting.into_0rtt() else { panic!("a session was resumed") };
+        let connection = soon(connecting).await.unwrap();
+        let (mut send, mut recv) = connection.open_bi().await.unwrap();
+        send.write_all(&frame(&hello(1))).await.unwrap();
+        let Event::SessionOpened { session, fingerprint, .. } = controller.next().await else { panic!() };
+        fingerprints.push(fingerprint);
+        // What a machine says to who was revoked; then nothing more, whatever is asked.
+        let refused = Refused { reason: "Revoked".into(), message: "revoked".into(), retry: false };
+        controller.sessions.send(session, &ControllerMessage::Refused(refused.clone()));
+        controller.sessions.close(session, "revoked");
+        let _ = send.write_all(&frame(&renew(1))).await;
+        let said = soon(recv.read_to_end(1 << 20)).await.unwrap_or_default();
+        assert_eq!(said, frame(&ControllerMessage::Refused(refused)));
+        let closed = timeout(Duration::from_secs(5), connection.closed()).await;
+        assert!(closed.is_ok(), "within five seconds");
+        while !matches!(controller.next().await, Event::SessionClosed(of) if of == session) {}
+    }
+    assert_eq!(tickets.0.load(std::sync::atomic::Ordering::Relaxed), 0);
+    assert!(fingerprints[0] != fingerprints[1] && fingerprints[1] == fingerprints[2], "{fingerprints:?}");
+}
+
+#[tokio::test]
+async fn who_has_shown_no_certificate_gets_one_stream_and_little_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let controller = Controller::start(folder.path());
+    let mut config = rogue_config(&controller, None);
+    let mut endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    config.transport_config(Arc::new(quinn::TransportConfig::default()));
+    endpoint.set_default_client_config(config);
+    let connection = soon(endpoint.connect(controller.address, SERVER_NAME).unwrap()).await.unwrap();
+    // Its end may have come already; until then it has no stream of its own, and one that is answered.
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let logs = std::pin::pin!(connection.open_uni());
+    assert!(!matches!(logs.poll(&mut context), std::task::Poll::Ready(Ok(_))));
+    let error = soon(connection.closed()).await.to_string();
+    assert!(error.contains("certificate"), "{error}");
+}

@@ -40,6 +40,7 @@ impl RunMachine {
             payload: None,
             files: [].into(),
             artifacts: Vec::new(),
+            exclusive: false,
         };
         self.out.push(Output::Spawn(Box::new(command)));
         self.process_runs(task);

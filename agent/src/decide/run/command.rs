@@ -49,6 +49,7 @@ impl RunMachine {
             payload: self.payload.clone(),
             files: self.files.clone(),
             artifacts: self.artifacts_for(task),
+            exclusive: self.pipeline.spec.exclusive,
         })
     }
 }

@@ -9,8 +9,9 @@ use std::{
         fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd},
         unix::{fs::OpenOptionsExt as _, net::UnixStream, process::CommandExt as _},
     },
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use rustix::{
@@ -18,11 +19,12 @@ use rustix::{
     fs::OFlags,
     pipe::{PipeFlags, pipe_with},
     process::{Pid, WaitId, WaitIdOptions, WaitOptions, waitid, waitpid},
+    time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime},
 };
 use serde::{Deserialize, Serialize};
 
 use super::file::{self, Ended, Head, Kept, Read};
-use crate::exec::processes;
+use crate::{bounds, clock, decide::time::BootTime, exec::processes};
 
 /// What a shim is asked to do.
 #[derive(Debug, Serialize, Deserialize)]
@@ -43,6 +45,8 @@ pub(in crate::exec) struct Order {
     pub(in crate::exec) dir: PathBuf,
     /// False: the step ends with whoever asked for it.
     pub(in crate::exec) outlives: bool,
+    /// Where it is written until when the step may live, if that is bounded.
+    pub(in crate::exec) until: Option<PathBuf>,
 }
 
 /// Why a shim did not start a step: a sentence.
@@ -101,6 +105,7 @@ struct Running {
     leader: Pid,
     children: OwnedFd,
     done: OwnedFd,
+    bound: Option<Bound>,
     /// Both ends of the pipes; they are only held.
     _pipes: [OwnedFd; 5],
 }
@@ -123,6 +128,11 @@ impl Running {
             .custom_flags(flags)
             .open(&order.file);
         let file = open.map_err(system("can't keep the step's state"))?;
+        let bound = order.until.as_deref().map(Bound::new).transpose();
+        let bound = bound.map_err(system("can't tell until when it may live"))?;
+        if bound.as_ref().is_some_and(Bound::is_over) {
+            return Err(Refused("the lease that it may run under has ended".into()));
+        }
         let is_new = || match file::read(&file).map_err(system("can't read the step's state"))? {
             Read::Empty => Ok(()),
             Read::Kept(kept) if kept.id < order.kept.id => Ok(()),
@@ -149,19 +159,25 @@ impl Running {
         let head = Head { ended: None, leader: leader.as_raw_pid() };
         head.write(&file).map_err(system("can't write the step's state"))?;
         let _pipes = [out.0, out.1, err.0, err.1, done.0];
-        Ok(Self { file, leader, children, done: done.1, _pipes })
+        Ok(Self { file, leader, children, done: done.1, bound, _pipes })
     }
 
     /// Keeps all there is until an agent ends this process; returns only once the other end of `way` is gone.
     fn keep(&self, way: Option<&UnixStream>) {
-        let mut ended = false;
+        let (mut ended, mut bound) = (false, self.bound.as_ref());
         loop {
             ended = ended || self.leader_ended();
+            if bound.is_some_and(Bound::is_over) {
+                // How it ended is kept, as always.
+                processes::end_all_below_this();
+                bound = None;
+                continue;
+            }
             let mut watched = vec![PollFd::new(&self.children, PollFlags::IN)];
+            watched.extend(bound.map(|bound| PollFd::new(&bound.timer, PollFlags::IN)));
             watched.extend(way.map(|way| PollFd::from_borrowed_fd(way.as_fd(), PollFlags::IN)));
             let _ = poll(&mut watched, None);
-            let ready: Vec<bool> = watched.iter().map(|fd| !fd.revents().is_empty()).collect();
-            if ready.get(1) == Some(&true) {
+            if way.is_some() && watched.last().is_some_and(|fd| !fd.revents().is_empty()) {
                 return;
             }
             // Many ends may have come as one.
@@ -194,6 +210,36 @@ impl Running {
             let _ = waitpid(Pid::from_raw(child), WaitOptions::NOHANG);
         }
     }
+}
+
+/// Until when a step may live.
+struct Bound {
+    file: File,
+    /// Readable at what the file said last.
+    timer: OwnedFd,
+}
+
+impl Bound {
+    fn new(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let timer = timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+        Ok(Self { file, timer })
+    }
+
+    /// True once it is over; else it is looked at again then. It may have been put off since.
+    fn is_over(&self) -> bool {
+        let Ok(until) = bounds::read(&self.file) else { return true };
+        if until <= clock::now().boot {
+            return true;
+        }
+        let once = Itimerspec { it_interval: processes::timespec(Duration::ZERO), it_value: timespec_of(until) };
+        // A timer that can't be set would never come.
+        timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &once).is_err()
+    }
+}
+
+fn timespec_of(at: BootTime) -> Timespec {
+    processes::timespec(at.since(BootTime::from_nanos(0)))
 }
 
 /// Whether children that end are forgotten at once, or wait to be reaped.

@@ -55,6 +55,7 @@ fn step(number: usize, script: &str) -> StepCommand {
         payload: None,
         files: [].into(),
         artifacts: Vec::new(),
+        exclusive: false,
     }
 }
 
@@ -66,7 +67,8 @@ impl Host {
     fn config(&self, outlives: bool) -> ExecConfig {
         let dir = self.dir.path().canonicalize().unwrap();
         let files = ContentStore::open(&dir.join("files")).unwrap();
-        ExecConfig { work_dir: dir.join("work"), cache_dir: dir.join("cache"), files, cgroup: None, outlives }
+        let (work_dir, cache_dir, bounds) = (dir.join("work"), dir.join("cache"), Some(dir.join("bounds")));
+        ExecConfig { work_dir, cache_dir, files, cgroup: None, outlives, bounds }
     }
 
     fn agent(&self, outlives: bool) -> Agent {
@@ -95,6 +97,7 @@ impl Host {
             ],
             dir,
             outlives,
+            until: None,
         };
         order.send(Parent::new(&work).fork().unwrap().0)
     }
@@ -318,4 +321,33 @@ async fn a_shim_that_was_not_let_go_before_a_crash_holds_up_nothing() {
     let (status, held) = agent.end().await;
     held.unwrap().release();
     assert_eq!(status, ExitStatus::Code(3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_is_bound_ends_by_itself_unless_that_is_put_off() {
+    use crate::{bounds::BoundFiles, clock};
+    let host = Host::new();
+    let (bounds, _) = BoundFiles::open(&host.dir.path().join("bounds")).unwrap();
+    let bound = |script| StepCommand { exclusive: true, ..step(0, script) };
+    let mut agent = host.agent(true);
+    agent.start(bound("true"));
+    let ExitStatus::StartFailed(why) = agent.end().await.0 else { panic!("nobody said for how long") };
+    assert!(why.contains("until when it may live"), "{why}");
+    let begun = clock::now().boot;
+    bounds.bound(run(), begun + Duration::from_millis(300));
+    // Also what left its process group, and ignores what can be ignored.
+    agent.start(bound("trap '' TERM; (setsid sleep 1000 &); echo up; sleep 1000"));
+    agent.says("up").await;
+    bounds.bound(run(), begun + Duration::from_millis(900));
+    // Nobody is there to kill it.
+    drop(agent);
+    within(|| left_below(host.dir.path()).is_empty()).await;
+    let lived = clock::now().boot.since(begun);
+    assert!(lived >= Duration::from_millis(850), "{lived:?}");
+    // Its end is known to who comes back.
+    let mut agent = host.agent(true);
+    agent.start(bound("this is not started"));
+    let (status, held) = agent.end().await;
+    held.unwrap().release();
+    assert_eq!(status, ExitStatus::Signal(9));
 }

@@ -40,7 +40,7 @@ impl World {
     }
 
     fn perform(&mut self, action: Action) -> Result<(), Violation> {
-        let agent = self.random.index(self.agents.len());
+        let agent = self.random.index(self.setup.agents);
         let outage = self.random.between(SECOND / 2, self.setup.outage * SECOND);
         match action {
             Action::Commit => {
@@ -133,6 +133,10 @@ impl World {
                 Ok(())
             }
             Action::Restore => self.restore(),
+            Action::Copy => {
+                self.copy(agent, outage);
+                Ok(())
+            }
             Action::Forget => self.forget(agent),
             Action::Fence => self.power_off_and_fence(agent, outage),
             Action::Pause => {

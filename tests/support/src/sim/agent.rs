@@ -25,11 +25,16 @@ use super::{
 
 impl World {
     pub(super) fn start_agent(&mut self, agent: usize) -> Result<(), Violation> {
-        let zone = if agent.is_multiple_of(2) { "a" } else { "b" };
-        let node = &mut self.agents[agent];
+        let node = &self.agents[agent];
         if node.machine.is_some() || node.forgotten || node.off_until > self.at {
             return Ok(());
         }
+        self.start_process(agent)
+    }
+
+    pub(super) fn start_process(&mut self, agent: usize) -> Result<(), Violation> {
+        let zone = if agent.is_multiple_of(2) { "a" } else { "b" };
+        let node = &mut self.agents[agent];
         node.process += 1;
         let config = Config {
             name: node.name.clone(),
@@ -61,6 +66,8 @@ impl World {
         (node.wake, node.paused, node.starting) = (Instant(u64::MAX), Instant::default(), None);
         node.todo.clear();
         node.running.clear();
+        node.bounds.clear();
+        node.exclusive.clear();
         let kept = node.commits.lose(&mut self.random);
         self.history.mark(self.at, &node.name, || format!("dies, {} changes get to the disk", kept.len()));
         if let Some(session) = self.agents[agent].session.take() {
@@ -198,7 +205,17 @@ impl World {
                 }
                 self.agent_does(agent, fx)?;
             }
+            Effect::SpawnStep(command) if self.agents[agent].is_over(self.at, &command.id.run) => {
+                // A shim starts nothing whose time is over.
+                self.agents[agent].running.insert(command.id.clone());
+                let status = ExitStatus::StartFailed("its time is over".into());
+                self.exits(agent, MILLISECOND, command.id, status);
+            }
             Effect::SpawnStep(command) => {
+                if command.exclusive {
+                    self.is_alone(agent, &command.id.run, &command.pipeline)?;
+                    self.agents[agent].exclusive.insert(command.id.run, command.pipeline.clone());
+                }
                 let begins = !self.witness.starts.contains_key(&command.id.run);
                 self.witness.started(&command.id, agent, &command.pipeline)?;
                 if begins {
@@ -209,7 +226,8 @@ impl World {
                 });
                 self.agents[agent].running.insert(command.id.clone());
                 let code = i32::from(self.random.chance(100));
-                let wait = self.random.between(20 * MILLISECOND, 1_500 * MILLISECOND);
+                let longest = if command.exclusive && self.acting { 90 * SECOND } else { 1_500 * MILLISECOND };
+                let wait = self.random.between(20 * MILLISECOND, longest);
                 self.exits(agent, wait, command.id, ExitStatus::Code(code));
             }
             Effect::SignalStep { id, signal } => {
@@ -223,9 +241,13 @@ impl World {
             }
             Effect::Exit => {
                 self.crash_agent(agent)?;
-                let wait = self.random.between(SECOND, self.setup.outage * SECOND);
+                let outage = if self.acting { self.setup.outage } else { 5 };
+                let wait = self.random.between(SECOND, outage * SECOND);
                 self.later(wait, What::StartAgent { agent });
             }
+            Effect::BoundRun { run, until } => _ = self.agents[agent].bounds.insert(run, until),
+            // As far as the disk goes it is written at once; what counts is that the host is not booted since.
+            Effect::KeepToken(token) => self.agents[agent].journal.renewal = Some(token),
             // Specs of these worlds have no files.
             Effect::FetchFiles { .. }
             | Effect::ForgetFiles(_)
@@ -264,6 +286,17 @@ impl World {
             })
         };
         Witness::has_room(own.max, running.iter().filter(shares).count(), &id.run)
+    }
+
+    /// I14: runs of an exclusive pipeline never overlap, on whatever agents they are.
+    fn is_alone(&self, agent: usize, run: &RunName, pipeline: &PipelineKey) -> Result<(), Violation> {
+        for (at, node) in self.agents.iter().enumerate().filter(|(at, _)| *at != agent) {
+            if let Some(other) = node.exclusive_run(self.at, pipeline) {
+                let what = format!("{} of {pipeline} beside {} on agent {at}", tail(run), tail(&other));
+                return Violation::of("I14 exclusive runs never overlap", what);
+            }
+        }
+        Ok(())
     }
 
     /// I1: at most one agent may start runs of a pipeline.

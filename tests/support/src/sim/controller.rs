@@ -29,11 +29,13 @@ impl World {
             return Ok(());
         }
         node.process += 1;
+        let nonce = self.random.draw();
         let config = Config {
             pause_margin: std::time::Duration::from_secs(self.setup.pause_margin),
             min_autonomy: std::time::Duration::from_secs(30),
-            nonce: self.random.draw(),
-            recover: std::mem::take(&mut self.recover),
+            nonce,
+            secret: [nonce.to_le_bytes()[0]; 32],
+            recover: self.recover,
             software: String::new(),
             store_id: "store".into(),
             source: SourceOrigin { kind: SourceKind::Git, url: "repository".into(), branch: None, path: None },
@@ -93,7 +95,14 @@ impl World {
             return Ok(());
         }
         let desired = Box::new(self.source.desired());
-        self.controller_takes(Event::Compiled(desired))
+        self.controller_takes(Event::Compiled(desired))?;
+        if self.acting { Ok(()) } else { self.approve_prune() }
+    }
+
+    /// What a controller that was away is asked to remove at once may be much: a person looks at it.
+    pub(super) fn approve_prune(&mut self) -> Result<(), Violation> {
+        let commit = self.source.desired().revision.0;
+        self.ask(Command::ApprovePrune { commit, by: "me".into() })
     }
 
     pub(super) fn controller_takes(&mut self, event: Event) -> Result<(), Violation> {
@@ -162,6 +171,12 @@ impl World {
         let owners = self.finite_owners();
         for change in changes {
             self.history.store(self.at, &change);
+            match &change {
+                Change::PutAgent(row) => self.notice_twin(row),
+                // Until the store says so itself, whoever starts the controller does.
+                Change::PutController(row) if row.recovering => self.recover = false,
+                _ => {}
+            }
             if let Change::PutOwner(key, row) = &change {
                 self.may_take(&owners, key, row)?;
             }

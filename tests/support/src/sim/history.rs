@@ -121,6 +121,7 @@ pub(super) fn agent_says(message: &AgentMessage) -> String {
                 skipped.rows.iter().map(|row| format!("{} {:.0} {}", row.pipeline, row.slot, row.reason)).collect();
             format!("Skipped {}", rows.join(", "))
         }
+        AgentMessage::Pong(_) => "Pong".into(),
     }
 }
 
@@ -162,6 +163,7 @@ pub(super) fn controller_says(message: &ControllerMessage) -> String {
         ControllerMessage::SkippedAcknowledged(skipped) => format!("SkippedAcknowledged <{}", skipped.next),
         ControllerMessage::Specs(specs) => format!("Specs {}", specs.specs.len()),
         ControllerMessage::Certificate(_) => "Certificate".into(),
+        ControllerMessage::Ping(_) => "Ping".into(),
     }
 }
 
@@ -233,7 +235,7 @@ pub(super) fn agent_does(fx: &AgentEffects) -> String {
         AgentEffect::Alert(text) => format!("alert: {text}"),
         other => format!("{other:?}"),
     };
-    let told = |effect: &&AgentEffect| !matches!(effect, AgentEffect::Remember { .. });
+    let told = |effect: &&AgentEffect| !matches!(effect, AgentEffect::Remember { .. } | AgentEffect::KeepToken(_));
     summary(fx.now.iter().filter(told).map(does), fx.commit.len(), fx.then.iter().map(does))
 }
 

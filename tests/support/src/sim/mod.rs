@@ -7,6 +7,7 @@ mod actions;
 mod agent;
 pub mod clock;
 mod controller;
+mod copies;
 pub mod explore;
 pub mod history;
 pub mod invariants;

@@ -6,8 +6,9 @@ use xene::decide::{Controller, event as controller, rows::Change};
 use xene_agent::decide::{
     Agent,
     event::{self as agent, JournalChange, Recovered, StepId},
+    time::BootTime,
 };
-use xene_schemas::meta::{AgentName, PipelineKey};
+use xene_schemas::meta::{AgentName, PipelineKey, RunName};
 
 use super::{
     clock::{Clock, Instant},
@@ -97,6 +98,10 @@ pub(super) struct AgentNode {
     pub(super) session: Option<u64>,
     /// Steps that run.
     pub(super) running: BTreeSet<StepId>,
+    /// Until when the processes of runs may live, by what shims are told.
+    pub(super) bounds: BTreeMap<RunName, BootTime>,
+    /// Runs of exclusive pipelines that have started, with these.
+    pub(super) exclusive: BTreeMap<RunName, PipelineKey>,
     /// When the controller last heard a renewal of it.
     pub(super) heard: Instant,
     /// Its host is off until then.
@@ -107,6 +112,8 @@ pub(super) struct AgentNode {
     pub(super) forgotten: bool,
     /// A person drained it.
     pub(super) drained: bool,
+    /// Its host is a copy of that of this agent, and has its name.
+    pub(super) copy_of: Option<usize>,
 }
 
 impl AgentNode {
@@ -126,12 +133,26 @@ impl AgentNode {
             wake: Instant(u64::MAX),
             session: None,
             running: BTreeSet::new(),
+            bounds: BTreeMap::new(),
+            exclusive: BTreeMap::new(),
             heard: Instant::default(),
             off_until: Instant::default(),
             fenced_at: Instant::default(),
             forgotten: false,
             drained: false,
+            copy_of: None,
         }
+    }
+
+    /// True if shims have killed what there was of a run.
+    pub(super) fn is_over(&self, at: Instant, run: &RunName) -> bool {
+        self.bounds.get(run).is_some_and(|until| *until <= self.clock.now(at).boot)
+    }
+
+    /// A run of an exclusive pipeline of which a process lives.
+    pub(super) fn exclusive_run(&self, at: Instant, key: &PipelineKey) -> Option<RunName> {
+        let of = |run: &RunName| self.exclusive.get(run) == Some(key) && !self.is_over(at, run);
+        self.running.iter().map(|id| id.run).find(of)
     }
 
     /// True if it may start a run of this pipeline at this true time, or has checked that and is about to.

@@ -43,14 +43,12 @@ impl World {
             (false, false) => LONGEST,
         };
         let wait = (longest * 105 / 100 + self.setup.pause_margin + 10) * 100 / 95 + 60;
-        let quick = 12 * self.setup.delay + 2 * SECOND;
-        self.run_until(self.at + quick)?;
-        self.approve_prune()?;
         self.run_until(self.at + wait * SECOND)?;
         self.check_settled()?;
         // A commit on a quiet system is everywhere within a second or two; then runs end.
         self.source.suspend();
         self.compile()?;
+        let quick = 12 * self.setup.delay + 2 * SECOND;
         self.run_until(self.at + quick)?;
         self.check_settled()?;
         for _ in 0..MOST_QUEUED {
@@ -80,7 +78,12 @@ impl World {
             self.ask(Command::Resume { what, by: "me".into() })?;
         }
         self.ask(Command::Unpause { by: "me".into() })?;
+        self.approve_prune()?;
         for agent in 0..self.agents.len() {
+            if self.agents[agent].copy_of.is_some() {
+                self.crash_agent(agent)?;
+                continue;
+            }
             self.agents[agent].clock.set_offset(0);
             self.heal(agent);
             self.agents[agent].off_until = self.at;
@@ -94,16 +97,6 @@ impl World {
             }
         }
         Ok(())
-    }
-
-    /// A person lets the commit in effect remove more than half of all workflows, if that is what was held.
-    fn approve_prune(&mut self) -> Result<(), Violation> {
-        let store = &self.controller.store;
-        let is_blocked = store.workflows.values().any(|row| row.blocked_among.is_some());
-        match self.controller.machine.as_ref().map(|_| self.source.desired().revision).filter(|_| is_blocked) {
-            Some(revision) => self.ask(Command::ApprovePrune { commit: revision.0, by: "me".into() }),
-            None => Ok(()),
-        }
     }
 
     /// I7 and I13: what is in effect is what the newest commit asks for; each pipeline has an owner if any agent may

@@ -43,6 +43,8 @@ pub enum Action {
     Drain,
     /// An agent's host wants its process to end in order.
     Terminate,
+    /// An agent's host is copied, and the copy is switched on.
+    Copy,
     /// A person forgets an agent that is gone.
     Forget,
     /// A person says that the machine of an agent is off, as it is.
@@ -80,6 +82,10 @@ pub struct Setup {
     pub following: u64,
     /// How many of a thousand workflows have a task that waits for approval.
     pub gated: u64,
+    /// How many of a thousand workflows are exclusive; their steps take long.
+    pub exclusive: u64,
+    /// How many of a thousand workflows have lost runs and due times started again.
+    pub again: u64,
     /// How fast elapsed time of a host runs, in thousandths.
     pub rates: &'static [u64],
     /// True: messages are lost, doubled and overtake each other. False: sessions are ordered streams that break.
@@ -125,6 +131,8 @@ impl Setup {
             grouped: 0,
             following: 0,
             gated: 0,
+            exclusive: 0,
+            again: 0,
             rates: &[1000],
             hostile: false,
             delay: SECOND / 100,
@@ -143,7 +151,7 @@ impl Setup {
     /// A world like those that people run, with more bad luck.
     pub fn ordinary(random: &mut Random) -> Self {
         use Action::{
-            Approve, Backup, Break, Cancel, Commit, CrashAgent, CrashController, Cut, Drain, Fence, Forget,
+            Approve, Backup, Break, Cancel, Commit, Copy, CrashAgent, CrashController, Cut, Drain, Fence, Forget,
             JournalFails, Partition, PauseAgent, PauseController, Reboot, Rerun, Restore, Resume, StepClock, Suspend,
             Terminate, Trigger, Wipe,
         };
@@ -166,6 +174,7 @@ impl Setup {
             (StepClock, 3),
             (Drain, 8),
             (Terminate, 2),
+            (Copy, 1),
             (Forget, 1),
             (Fence, 2),
             (Partition, 2),
@@ -188,6 +197,8 @@ impl Setup {
             grouped: if many { 0 } else { random.pick(&[0, 0, 700]) },
             following: random.pick(&[0, 500]),
             gated: random.pick(&[0, 0, 500]),
+            exclusive: random.pick(&[0, 0, 400]),
+            again: random.pick(&[0, 0, 500]),
             rates: &[950, 970, 1000, 1000, 1030, 1050],
             hostile: random.chance(400),
             delay: random.pick(&[SECOND / 100, SECOND / 4, 2 * SECOND]),
@@ -246,6 +257,11 @@ impl Setup {
                 more(&[Action::Pause, Action::Cut]);
                 setup.pause_margin = 1;
             }
+            Mutant::RunsOutliveLease => {
+                more(&[Action::Cut, Action::Drain]);
+                (setup.exclusive, setup.pause_margin, setup.schedules) = (1_000, 1, QUICK);
+            }
+            Mutant::AnyToken => more(&[Action::Copy, Action::Cut, Action::Reboot]),
             Mutant::FenceKeepsEpoch => more(&[Action::Fence]),
             Mutant::WatermarksNotMerged => more(&[Action::Drain, Action::Cut]),
         }

@@ -30,6 +30,9 @@ struct Text {
     /// A second task waits for approval.
     gated: bool,
     suspend: bool,
+    exclusive: bool,
+    /// Lost runs and due times are started again.
+    again: bool,
 }
 
 type Tree = BTreeMap<usize, Text>;
@@ -51,9 +54,23 @@ impl Source {
     pub(super) fn begin_with(&mut self, workflows: usize, schedule: &'static str, autonomy: &'static str) {
         let (catch_up, policy) = ("Latest", "Queue");
         let (max, group, follows, zone) = (1, None, false, None);
-        let (pipelines, steps, gated, suspend) = (1, 1, false, false);
-        let text =
-            Text { pipelines, schedule, catch_up, autonomy, policy, max, group, follows, zone, steps, gated, suspend };
+        let (pipelines, steps, gated, suspend, exclusive, again) = (1, 1, false, false, false, false);
+        let text = Text {
+            pipelines,
+            schedule,
+            catch_up,
+            autonomy,
+            policy,
+            max,
+            group,
+            follows,
+            zone,
+            steps,
+            gated,
+            suspend,
+            exclusive,
+            again,
+        };
         self.commits = vec![(0..workflows).map(|at| (at, text.clone())).collect()];
     }
 
@@ -120,6 +137,8 @@ fn draw(setup: &Setup, random: &mut Random) -> Text {
         steps: random.index(2) + 1,
         gated: random.chance(setup.gated),
         suspend: random.chance(50),
+        exclusive: random.chance(setup.exclusive),
+        again: random.chance(setup.again),
     }
 }
 
@@ -138,6 +157,14 @@ fn workflow(at: usize, text: &Text) -> (Name, DesiredWorkflow) {
         pipeline["tasks"]["gated"] = json!({"steps": ["step gated"]});
         let approval = json!({"timeout": "20s", "onTimeout": "Approve"});
         pipeline["connectors"] = json!([{"from": "t", "to": "gated", "approval": approval}]);
+    }
+    if text.exclusive {
+        pipeline["exclusive"] = json!(true);
+    }
+    if text.again {
+        pipeline["onAgentLost"] = json!("Retry");
+        // A hundred of them would take longer than a world lives.
+        pipeline["onAmbiguous"] = if text.catch_up == "All" { json!("Skip") } else { json!("Run") };
     }
     if let Some(zone) = text.zone {
         pipeline["agents"] = json!({"labels": {"zone": zone}});

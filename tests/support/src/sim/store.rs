@@ -143,6 +143,7 @@ pub(super) fn apply_to_journal(journal: &mut Recovered, agent: &Name, change: Jo
         JournalChange::PutStore(seen) => journal.store = Some(seen),
         JournalChange::PutBoot(boot) => journal.boot_id = Some(boot),
         JournalChange::PutName(name) => journal.name = Some(name),
+        JournalChange::PutToken(token) => journal.token = Some(token),
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use indexmap::IndexMap;
 use jiff::Timestamp;
 use xene::decide::event::{Command, Event, SessionId};
-use xene_agent::decide::event::{Event as AgentEvent, StepExit, StepId};
+use xene_agent::decide::event::{Event as AgentEvent, Recovered, StepExit, StepId};
 use xene_schemas::{
     meta::RunName,
     wire::control::{AgentMessage, ControllerMessage},
@@ -41,6 +41,8 @@ pub(super) enum What {
     Heal { agent: usize },
     Forget { agent: usize },
     Fence { agent: usize },
+    StartCopy { agent: usize, journal: Box<Recovered> },
+    Part { agent: usize },
     Act,
 }
 
@@ -275,6 +277,8 @@ impl World {
             }
             What::Forget { agent } => self.give_up(agent),
             What::Fence { agent } => self.fence(agent),
+            What::StartCopy { agent, journal } => self.start_copy(agent, *journal),
+            What::Part { agent } => self.part(agent),
             What::Act if self.acting => self.act(),
             _ => Ok(()),
         }

@@ -1,0 +1,123 @@
+//! What a lost agent did nobody can tell, and some pipelines have it done once more.
+
+use xene_schemas::{
+    meta::RunName,
+    phase::{Reason, RunPhase},
+    run::Run,
+};
+
+use super::world::{MINUTE, World};
+use crate::decide::event::Command;
+
+const RETRY: &str = r#","autonomy":"1m","timeout":"10m","onAgentLost":"Retry""#;
+const EVERY_MINUTE: &str = r#""schedule":"* * * * *""#;
+
+fn two(pipeline: &str, cron: Option<&str>) -> World {
+    let mut world = World::new(&["a", "b"]);
+    world.slow = true;
+    world.commit("w", pipeline, cron);
+    world.pass(MINUTE);
+    world
+}
+
+fn by(world: &World, by: &str) -> Vec<Run> {
+    let runs = world.store.runs.values().map(|row| row.run.clone());
+    runs.filter(|run| run.spec.trigger.by.as_deref() == Some(by)).collect()
+}
+
+fn fence(world: &mut World, agent: &str) {
+    world.crash(agent);
+    world.nodes.get_mut(agent).unwrap().reachable = false;
+    world.ask(Command::Fence { agent: agent.parse().unwrap(), by: "me".into() }).unwrap();
+}
+
+fn ended(world: &World, run: RunName) -> Option<Reason> {
+    let status = &world.run(run).status;
+    (status.phase == RunPhase::Error).then(|| status.reason.clone()).flatten()
+}
+
+#[test]
+fn a_run_that_nobody_can_report_any_more_is_started_again_on_another_agent() {
+    let mut world = two(RETRY, None);
+    let lost = world.start("w/p", 1).unwrap();
+    fence(&mut world, "a");
+    world.settle();
+    assert_eq!(ended(&world, lost), Some(Reason::AGENT_LOST));
+    let [again] = &by(&world, "onAgentLost: Retry")[..] else { panic!("{:?}", world.store.runs) };
+    assert_eq!((again.spec.rerun_of, again.status.phase), (Some(lost), RunPhase::Running));
+    assert!(world.runs_on("b"));
+
+    // The same once its agent has been silent for the run's timeout and W.
+    let mut world = two(RETRY, None);
+    let lost = world.start("w/p", 1).unwrap();
+    world.cut("a");
+    world.pass(5 * MINUTE);
+    assert_eq!(world.run(lost).status.phase, RunPhase::Unknown);
+    assert!(by(&world, "onAgentLost: Retry").is_empty(), "it may still report");
+    world.pass(20 * MINUTE);
+    assert_eq!(ended(&world, lost), Some(Reason::AGENT_LOST));
+    assert_eq!(by(&world, "onAgentLost: Retry").len(), 1);
+}
+
+#[test]
+fn what_does_not_ask_for_it_or_was_cancelled_ends_for_good() {
+    let mut world = two(r#","autonomy":"1m""#, None);
+    world.start("w/p", 1).unwrap();
+    fence(&mut world, "a");
+    assert!(by(&world, "onAgentLost: Retry").is_empty());
+
+    let mut world = two(RETRY, None);
+    let lost = world.start("w/p", 1).unwrap();
+    world.cut("a");
+    world.ask(Command::CancelRun { run: lost, by: "me".into() }).unwrap();
+    fence(&mut world, "a");
+    assert_eq!(ended(&world, lost), Some(Reason::AGENT_LOST));
+    assert!(by(&world, "onAgentLost: Retry").is_empty());
+}
+
+#[test]
+fn a_run_that_ends_all_its_agents_is_given_up() {
+    let mut world = two(RETRY, None);
+    world.start("w/p", 1).unwrap();
+    for _ in 0..6 {
+        for agent in ["a", "b"] {
+            fence(&mut world, agent);
+            world.heal(agent);
+            world.start_agent(agent);
+            world.pass(MINUTE);
+        }
+    }
+    assert_eq!(by(&world, "onAgentLost: Retry").len(), 3);
+}
+
+#[test]
+fn due_times_that_a_lost_agent_may_have_started_are_started_where_that_does_no_harm() {
+    for (fields, catch_up, expected) in [
+        (r#","autonomy":"1m","onAmbiguous":"Run""#, "Latest", 1),
+        (r#","autonomy":"1m","onAmbiguous":"Run""#, "All", 2),
+        (r#","autonomy":"1m","onAmbiguous":"Run""#, "Skip", 0),
+        (r#","autonomy":"1m","onAmbiguous":"Skip""#, "All", 0),
+        (r#","autonomy":"1m""#, "All", 0),
+    ] {
+        let mut world = two(fields, Some(&format!(r#"{EVERY_MINUTE},"catchUp":"{catch_up}""#)));
+        world.slow = false;
+        assert_eq!(world.owner("w/p").as_deref(), Some("a"));
+        world.end_steps("a");
+        world.pass(2 * MINUTE);
+        world.crash("a");
+        world.nodes.get_mut("a").unwrap().reachable = false;
+        world.pass(5 * MINUTE);
+        assert_eq!(world.owner("w/p").as_deref(), Some("b"));
+        let runs = by(&world, "onAmbiguous: Run");
+        assert_eq!(runs.len(), expected, "{fields} {catch_up}: {runs:?}");
+        for run in &runs {
+            let slot = run.spec.trigger.scheduled_time.unwrap();
+            assert_eq!(run.status.phase, RunPhase::Success);
+            assert_eq!(run.metadata.name.at().as_second(), slot.as_second());
+            assert_ne!(
+                run.metadata.name,
+                RunName::of_slot(&run.spec.key(), run.spec.trigger.name.as_ref().unwrap(), slot)
+            );
+        }
+    }
+}
