@@ -1,6 +1,6 @@
 //! A line of a log as HTML: text stays text, colours become fixed classes, all other escape sequences are dropped.
 
-use std::fmt::Write as _;
+use std::{borrow::Cow, fmt::Write as _};
 
 use anstyle_parse::{Params, Parser, Perform};
 
@@ -37,7 +37,12 @@ pub(super) fn write_line(line: &[u8], style: &mut Style, html: &mut String) {
 }
 
 /// The text of a line alone, as it is searched.
-pub(super) fn plain(line: &[u8]) -> String {
+pub(super) fn plain(line: &[u8]) -> Cow<'_, str> {
+    let text = String::from_utf8_lossy(line);
+    // Most lines hold nothing but text.
+    if text.bytes().all(|byte| byte >= b' ' || byte == b'\t') && !text.contains('\u{7f}') {
+        return text;
+    }
     struct Text(String);
     impl Perform for Text {
         fn print(&mut self, c: char) {
@@ -50,9 +55,9 @@ pub(super) fn plain(line: &[u8]) -> String {
         }
     }
     let mut parser = Parser::<anstyle_parse::DefaultCharAccumulator>::new();
-    let mut text = Text(String::with_capacity(line.len()));
-    String::from_utf8_lossy(line).bytes().for_each(|byte| parser.advance(&mut text, byte));
-    text.0
+    let mut plain = Text(String::with_capacity(line.len()));
+    text.bytes().for_each(|byte| parser.advance(&mut plain, byte));
+    Cow::Owned(plain.0)
 }
 
 /// Follows styles without showing anything.

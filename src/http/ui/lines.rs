@@ -188,7 +188,7 @@ impl Log {
             cutter.feed(stream, &record, |line, number| {
                 let plain = ansi::plain(line.bytes);
                 if hits.len() < HITS && wanted.is_match(&plain) {
-                    hits.push(Hit { section: record.step, line: number, text: plain });
+                    hits.push(Hit { section: record.step, line: number, text: plain.into_owned() });
                 }
             });
             hits.len() < HITS
@@ -198,7 +198,7 @@ impl Log {
             cutter.finish(|line, number| {
                 let plain = ansi::plain(line.bytes);
                 if hits.len() < HITS && wanted.is_match(&plain) {
-                    hits.push(Hit { section: *section, line: number, text: plain });
+                    hits.push(Hit { section: *section, line: number, text: plain.into_owned() });
                 }
             });
         }
@@ -331,6 +331,12 @@ struct Line<'a> {
     bytes: &'a [u8],
 }
 
+impl<'a> Line<'a> {
+    fn new(stream: Stream, at: Timestamp, bytes: &'a [u8]) -> Self {
+        Self { stream, at, bytes: bytes.strip_suffix(b"\n").unwrap_or(bytes) }
+    }
+}
+
 /// Cuts what a section printed into lines. Another stream begins a line of its own.
 #[derive(Debug, Default)]
 struct Cutter {
@@ -360,15 +366,24 @@ impl Cutter {
         }
         for piece in record.data.split_inclusive(|byte| *byte == b'\n') {
             for piece in piece.chunks(MAX_LINE) {
-                let mut open = self.open.take().unwrap_or_else(|| {
-                    self.lines += 1;
-                    Open { stream, at: record.at(), bytes: Vec::new() }
-                });
-                open.bytes.extend_from_slice(piece);
-                if piece.ends_with(b"\n") || open.bytes.len() >= MAX_LINE || stream == Stream::Note {
-                    each(open.line(), self.lines);
-                } else {
-                    self.open = Some(open);
+                let is_whole =
+                    |bytes: &[u8]| bytes.ends_with(b"\n") || bytes.len() >= MAX_LINE || stream == Stream::Note;
+                match &mut self.open {
+                    // Most lines come whole, and need not be kept.
+                    None if is_whole(piece) => {
+                        self.lines += 1;
+                        each(Line::new(stream, record.at(), piece), self.lines);
+                    }
+                    None => {
+                        self.lines += 1;
+                        self.open = Some(Open { stream, at: record.at(), bytes: piece.to_vec() });
+                    }
+                    Some(open) => {
+                        open.bytes.extend_from_slice(piece);
+                        if is_whole(&open.bytes) {
+                            self.finish(&mut each);
+                        }
+                    }
                 }
             }
         }
@@ -384,7 +399,7 @@ impl Cutter {
 
 impl Open {
     fn line(&self) -> Line<'_> {
-        Line { stream: self.stream, at: self.at, bytes: self.bytes.strip_suffix(b"\n").unwrap_or(&self.bytes) }
+        Line::new(self.stream, self.at, &self.bytes)
     }
 }
 
