@@ -26,12 +26,11 @@ fn what_was_changed_removed_or_added_is_put_back() {
     let epochs: Vec<_> = ["w/a", "w/b", "w/c"].map(|of| world.store.owners[&key(of)].epoch).into();
     let events = world.store.events.len();
 
-    let other = workflows["untouched"].clone();
     world.store.workflows.get_mut("w").unwrap().spec.suspend = true;
     world.store.pipelines.get_mut(&key("w/a")).unwrap().suspend = true;
     world.store.pipelines.remove(&key("w/b"));
     world.store.workflows.remove("v");
-    let mut alien = other.clone();
+    let mut alien = workflows["untouched"].clone();
     alien.metadata.name = "alien".parse().unwrap();
     world.store.workflows.insert(alien.metadata.name.clone(), alien);
     for of in ["alien/p", "w/extra"] {

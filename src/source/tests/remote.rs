@@ -87,7 +87,7 @@ fn commits_that_were_never_the_newest_are_told() {
     let told = live.until("superseded", |told| {
         told.health.iter().find(|health| matches!(health, SourceHealth::Superseded { .. })).cloned()
     });
-    let expected = SourceHealth::Superseded { count: 12, commits: skipped[2..].to_vec(), by: Revision(newest.clone()) };
+    let expected = SourceHealth::Superseded { count: 12, commits: skipped[2..].to_vec(), by: Revision(newest) };
     assert_eq!(told, expected);
     assert_eq!(live.told(|told| told.snapshots.len()), 2);
     // The next alone supersedes nothing.
