@@ -57,6 +57,7 @@ above it, then in the default data folder: on the controller's own machine nothi
 | *controller*`/mirror/` | a disposable copy of a remote repository |
 | *agent*`/identity/` | its key and certificate; mode 0700 |
 | *agent*`/journal/` | its claims, and what the controller has not acknowledged (LMDB) |
+| *agent*`/told/`, `bounds/`, `renewal` | what tells its next process where runs are and until when exclusive ones may live, and that it is the same agent |
 | *agent*`/logs/` | output that the controller has not acknowledged |
 | *agent*`/work/`, `cache/` | workspaces of runs; `$XENE_CACHE` of pipelines |
 | `$TMPDIR/xene-run-`*ID* | what `xene run` works in, until it ends; mode 0700 |

@@ -62,7 +62,7 @@ impl<C, E> Commits<C, E> {
 
 /// The next thing that an agent's process does.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "few wait at a time")]
+#[expect(clippy::large_enum_variant, reason = "what is to be done is moved once")]
 pub(super) enum Todo {
     /// Carry this out.
     Effect(agent::Effect),
