@@ -3,8 +3,6 @@
 //! `XENE_BLESS=1 cargo test -p xene-schemas --test frames` writes new ones. A line that changes is a change that the
 //! versions next to this one have to understand.
 
-#![expect(clippy::unwrap_used, reason = "a test panics where something is wrong")]
-
 use std::{
     fmt::{Debug, Write as _},
     fs,
