@@ -29,11 +29,6 @@ spec:
               |
             6 |   env: {TOKEN: {secret: deploy/token}, N: {expr: 1 + 1}}
               |                 ^^^^^^
-
-            a.yaml:11:7: error[XE0018]: `auth` is part of the language, but this version does not carry it out yet
-               |
-            11 |       auth: {type: github, secret: a/b}
-               |       ^^^^
         "#]],
     );
 }
