@@ -28,29 +28,41 @@ pub struct Trim {
 impl Trim {
     /// For a process that has just read what it works on: that is given back soon. Call it within a tokio runtime.
     pub fn after_start() -> Self {
-        let mut trim = Self::default();
-        trim.worked(ROWS);
+        let trim = Self::default();
+        trim.soon(|| {
+            free();
+            if let Err(error) = release_program() {
+                tracing::debug!(%error, "can't give memory back");
+            }
+        });
         trim
     }
 
     /// So many rows were written. Call it within a tokio runtime.
     pub fn worked(&mut self, rows: usize) {
         self.rows += rows;
-        if self.rows < ROWS || self.underway.swap(true, Ordering::Relaxed) {
-            return;
+        if self.rows >= ROWS && self.soon(free) {
+            self.rows = 0;
         }
-        self.rows = 0;
+    }
+
+    /// Has it done in a while; false if something is going to be done anyway.
+    fn soon(&self, what: impl FnOnce() + Send + 'static) -> bool {
+        if self.underway.swap(true, Ordering::Relaxed) {
+            return false;
+        }
         let underway = Arc::clone(&self.underway);
         tokio::spawn(async move {
             tokio::time::sleep(REST).await;
-            drop(tokio::task::spawn_blocking(trim).await);
+            drop(tokio::task::spawn_blocking(what).await);
             underway.store(false, Ordering::Relaxed);
         });
+        true
     }
 }
 
 /// glibc keeps what was freed between blocks in use; other allocators look after this themselves.
-fn trim() {
+fn free() {
     #[cfg(target_env = "gnu")]
     #[expect(unsafe_code, reason = "takes no pointer, and may be called at any time on any thread")]
     unsafe {
@@ -66,12 +78,22 @@ fn trim() {
 /// # Errors
 /// If the file is not there, or the kernel does not list this process's maps.
 pub fn release_map(file: &Path) -> io::Result<()> {
-    let file = canonicalize(file)?;
+    release(&canonicalize(file)?, |flags| flags.ends_with('s'))
+}
+
+/// Lets go of the program's code, of which most was needed for the start alone; what is needed again comes back from the
+/// page cache. Not of what the loader has written to, which is no code.
+fn release_program() -> io::Result<()> {
+    release(&std::env::current_exe()?, |flags| flags == "r-xp")
+}
+
+/// Lets go of maps of `file` that have these flags: shared ones, or such that nobody writes to.
+fn release(file: &Path, flags: impl Fn(&str) -> bool) -> io::Result<()> {
     for line in read_to_string("/proc/self/maps")?.lines() {
-        let Some((start, end)) = range_of(line, &file) else { continue };
+        let Some((start, end)) = range_of(line, file, &flags) else { continue };
         #[expect(
             unsafe_code,
-            reason = "a shared map of a file loses nothing: its pages are read again when they are touched"
+            reason = "such a map of a file loses nothing: its pages are read again when they are touched"
         )]
         unsafe {
             madvise(std::ptr::with_exposed_provenance_mut(start), end - start, Advice::LinuxDontNeed)?;
@@ -80,12 +102,12 @@ pub fn release_map(file: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The addresses of a line of `/proc/self/maps`, if it is a shared map of `file`.
-fn range_of(line: &str, file: &Path) -> Option<(usize, usize)> {
+/// The addresses of a line of `/proc/self/maps`, if it is a map of `file` with the flags that are wanted.
+fn range_of(line: &str, file: &Path, wanted: impl Fn(&str) -> bool) -> Option<(usize, usize)> {
     let mut fields = line.splitn(6, ' ');
     let (range, flags) = (fields.next()?, fields.next()?);
     let path = fields.nth(3)?.trim_start();
-    if Path::new(path) != file || !flags.ends_with('s') {
+    if Path::new(path) != file || !wanted(flags) {
         return None;
     }
     let (start, end) = range.split_once('-')?;
@@ -97,7 +119,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_shared_maps_of_the_file_count() {
+    fn only_the_maps_of_the_file_that_are_wanted_count() {
+        let range_of = |line: &str, file: &Path| range_of(line, file, |flags| flags.ends_with('s'));
         let line = "7f10000000-7f20000000 rw-s 00000000 fd:01 42                 /data dir/store/data.mdb";
         assert_eq!(range_of(line, Path::new("/data dir/store/data.mdb")), Some((0x7f_1000_0000, 0x7f_2000_0000)));
         assert_eq!(range_of(line, Path::new("/data dir/store/lock.mdb")), None);

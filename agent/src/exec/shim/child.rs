@@ -26,6 +26,10 @@ use serde::{Deserialize, Serialize};
 use super::file::{self, Ended, Head, Kept, Read};
 use crate::{bounds, clock, decide::time::BootTime, exec::processes};
 
+/// How often the shim of a step that has ended looks whether an agent could still come.
+const LOOK: Timespec =
+    if cfg!(test) { Timespec { tv_sec: 0, tv_nsec: 50_000_000 } } else { Timespec { tv_sec: 60, tv_nsec: 0 } };
+
 /// What a shim is asked to do.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::exec) struct Order {
@@ -162,7 +166,8 @@ impl Running {
         Ok(Self { file, leader, children, done: done.1, bound, _pipes })
     }
 
-    /// Keeps all there is until an agent ends this process; returns only once the other end of `way` is gone.
+    /// Keeps all there is until an agent ends this process; returns only once the other end of `way` is gone, or what it
+    /// keeps of a step that has ended can't be found any more.
     fn keep(&self, way: Option<&UnixStream>) {
         let (mut ended, mut bound) = (false, self.bound.as_ref());
         loop {
@@ -176,7 +181,10 @@ impl Running {
             let mut watched = vec![PollFd::new(&self.children, PollFlags::IN)];
             watched.extend(bound.map(|bound| PollFd::new(&bound.timer, PollFlags::IN)));
             watched.extend(way.map(|way| PollFd::from_borrowed_fd(way.as_fd(), PollFlags::IN)));
-            let _ = poll(&mut watched, None);
+            let quiet = poll(&mut watched, ended.then_some(&LOOK)) == Ok(0);
+            if quiet && self.is_deserted() {
+                return;
+            }
             if way.is_some() && watched.last().is_some_and(|fd| !fd.revents().is_empty()) {
                 return;
             }
@@ -184,6 +192,11 @@ impl Running {
             let _ = rustix::io::read(&self.children, &mut [0; 512]);
             self.reap_others();
         }
+    }
+
+    /// True if somebody has removed its file: then no agent will ever come for it.
+    fn is_deserted(&self) -> bool {
+        rustix::fs::fstat(&self.file).is_ok_and(|file| file.st_nlink == 0)
     }
 
     /// True once the step's first process has ended, which is written down. It stays unreaped, so that its number means

@@ -255,6 +255,21 @@ async fn a_step_ends_with_its_shim() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_shim_whose_file_is_removed_goes_once_its_step_has_ended() {
+    let host = Host::new();
+    let end = host.dir.path().join("end");
+    let script = format!("while [ ! -e {} ]; do sleep 0.01; done", end.display());
+    let _way = host.begin(0, &script, true).unwrap();
+    let shim = host.alive(0);
+    fs::remove_file(host.state()).unwrap();
+    let looks = 10 * Duration::from_millis(50);
+    tokio::time::sleep(looks).await;
+    assert!(!shim.is_gone(), "its step runs");
+    fs::write(end, "").unwrap();
+    within(|| shim.is_gone()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_step_that_does_not_outlive_whoever_asked_for_it_ends_then() {
     let host = Host::new();
     let way = host.begin(0, "(setsid sleep 1000 &); sleep 1000", false).unwrap();
