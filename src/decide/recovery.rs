@@ -192,6 +192,16 @@ impl Controller {
         }
     }
 
+    /// An agent meets this generation for the first time: all that it has started lies before it, also what it started by
+    /// a clock that was ahead of this one.
+    pub(super) fn learn_past(&mut self, claims: &[Claim], fx: &mut Effects) {
+        let newest = claims.iter().map(|claim| claim.watermark).max();
+        if self.row.recovered_at.is_some() && newest > self.row.recovered_at {
+            self.row.recovered_at = newest;
+            fx.commit.push(Change::PutController(self.row.clone()));
+        }
+    }
+
     /// A session that was opened in doubt shows claims: what is live is the agent's, under its own epoch.
     pub(super) fn adopt(&mut self, now: Now, agent: &AgentName, claims: Vec<Claim>, fx: &mut Effects) {
         for claim in claims {

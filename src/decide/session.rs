@@ -121,6 +121,9 @@ impl Controller {
                 self.lose_run(now, *run, fx);
             }
         }
+        if hello.store.is_some_and(|seen| seen.generation < self.row.generation) {
+            self.learn_past(&hello.claims, fx);
+        }
         self.adopt(now, &agent, hello.claims, fx);
         let owned = self.agents.get(&agent).map(|state| state.owned.clone()).unwrap_or_default();
         self.slot_now(now, fx);
