@@ -15,6 +15,9 @@ use rustix::mm::{Advice, madvise};
 
 /// After so many rows there is something to give back: a first look at a source, or a busy while of runs.
 const ROWS: usize = 5_000;
+/// The kernel maps code in large pieces, of which a process that waits needs few. Some hundred faults a minute, of a
+/// microsecond each, bring those back.
+const CODE_EVERY: Duration = Duration::from_secs(60);
 /// What follows a burst is over by then.
 const REST: Duration = Duration::from_secs(2);
 
@@ -28,36 +31,35 @@ pub struct Trim {
 impl Trim {
     /// For a process that has just read what it works on: that is given back soon. Call it within a tokio runtime.
     pub fn after_start() -> Self {
-        let trim = Self::default();
-        trim.soon(|| {
-            free();
-            if let Err(error) = release_program() {
-                tracing::debug!(%error, "can't give memory back");
-            }
-        });
-        trim
+        tokio::spawn(give_back());
+        Self::default()
     }
 
     /// So many rows were written. Call it within a tokio runtime.
     pub fn worked(&mut self, rows: usize) {
         self.rows += rows;
-        if self.rows >= ROWS && self.soon(free) {
-            self.rows = 0;
+        if self.rows < ROWS || self.underway.swap(true, Ordering::Relaxed) {
+            return;
         }
-    }
-
-    /// Has it done in a while; false if something is going to be done anyway.
-    fn soon(&self, what: impl FnOnce() + Send + 'static) -> bool {
-        if self.underway.swap(true, Ordering::Relaxed) {
-            return false;
-        }
+        self.rows = 0;
         let underway = Arc::clone(&self.underway);
         tokio::spawn(async move {
             tokio::time::sleep(REST).await;
-            drop(tokio::task::spawn_blocking(what).await);
+            drop(tokio::task::spawn_blocking(free).await);
             underway.store(false, Ordering::Relaxed);
         });
-        true
+    }
+}
+
+/// Gives back what the start needed, and then from time to time the code of what was asked for in between.
+async fn give_back() {
+    tokio::time::sleep(REST).await;
+    drop(tokio::task::spawn_blocking(free).await);
+    loop {
+        if let Err(error) = release_program() {
+            tracing::debug!(%error, "can't give memory back");
+        }
+        tokio::time::sleep(CODE_EVERY).await;
     }
 }
 
@@ -81,8 +83,7 @@ pub fn release_map(file: &Path) -> io::Result<()> {
     release(&canonicalize(file)?, |flags| flags.ends_with('s'))
 }
 
-/// Lets go of the program's code, of which most was needed for the start alone; what is needed again comes back from the
-/// page cache. Not of what the loader has written to, which is no code.
+/// Lets go of the program's code; what is needed again comes back from the page cache. Not of what the loader has written to, which is no code.
 fn release_program() -> io::Result<()> {
     release(&std::env::current_exe()?, |flags| flags == "r-xp")
 }

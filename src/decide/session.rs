@@ -110,7 +110,7 @@ impl Controller {
             fx.now.push(Effect::Close { session: old.id, reason: "the agent opened a newer session".into() });
         }
         (state.leaving, state.greeted) = (false, true);
-        state.chain = Some(Chain::begin(hello.tokens.and_then(|tokens| tokens.renewal)));
+        state.chain = Some(Chain::begin(hello.tokens.and_then(|tokens| tokens.renewal), state.chain.take()));
         state.note_skew(hello.wall, now, &agent, fx);
         let runs = state.runs.clone();
         self.sessions.insert(session, agent.clone());

@@ -47,8 +47,14 @@ pub(super) struct Chain {
 
 impl Chain {
     /// An agent that came shows this one: what was given since to whoever showed it before is worth nothing any more.
-    pub(super) fn begin(shown: Option<u64>) -> Self {
-        Self { shown, given: VecDeque::new() }
+    /// One that shows none, as after a reboot, may find what it had when it comes the next time.
+    pub(super) fn begin(shown: Option<u64>, before: Option<Self>) -> Self {
+        let before = before.filter(|_| shown.is_none()).unwrap_or_default();
+        let mut given = before.given;
+        if let Some(token) = before.shown {
+            given.push_front(token);
+        }
+        Self { shown, given }
     }
 
     fn takes(&self, token: Option<u64>) -> bool {
@@ -193,7 +199,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_was_lost_is_no_loss_and_one_that_was_superseded_is() {
-        let mut chain = Chain::begin(None);
+        let mut chain = Chain::begin(None, None);
         chain.give(1);
         assert!(chain.show(None), "the answer has not come");
         assert!(chain.show(Some(1)));
@@ -205,10 +211,14 @@ mod tests {
         assert!(chain.takes(Some(3)));
         chain.give(4);
         // It ended before it could write down 4.
-        let mut chain = Chain::begin(Some(3));
+        let mut chain = Chain::begin(Some(3), Some(chain));
         assert!(!chain.takes(Some(4)), "another that had 4 is another");
         chain.give(5);
         assert!(chain.show(Some(5)));
+        chain.give(6);
+        // After a reboot it shows none, and what it had once it is started again.
+        let chain = Chain::begin(None, Some(chain));
+        assert!(chain.takes(None) && chain.takes(Some(5)) && chain.takes(Some(6)) && !chain.takes(Some(4)));
     }
 
     #[test]

@@ -186,3 +186,15 @@ fn mutants_are_noticed() {
         assert!(outcome.is_err(), "{mutant:?} lives");
     }
 }
+
+#[test]
+fn a_deaf_agent_that_reboots_and_crashes_is_no_copy_of_itself() {
+    let mut world = World::new(&AGENTS);
+    for workflow in 0..WORKFLOWS.len() {
+        perform(&mut world, Act::Commit(workflow, workflow), 0);
+    }
+    for (n, act) in [Act::Deafen(1), Act::Reboot(1), Act::Crash(1)].into_iter().enumerate() {
+        perform(&mut world, act, n as u128 + 1);
+    }
+    mend(&mut world);
+}
