@@ -43,29 +43,32 @@ pub(super) struct Opening {
 pub(super) struct Chain {
     shown: Option<u64>,
     given: VecDeque<u64>,
+    /// True while a controller that was restarted has not heard which one its agent has.
+    unknown: bool,
 }
 
 impl Chain {
     /// An agent that came shows this one: what was given since to whoever showed it before is worth nothing any more.
     /// One that shows none, as after a reboot, may find what it had when it comes the next time.
     pub(super) fn begin(shown: Option<u64>, before: Option<Self>) -> Self {
-        let before = before.filter(|_| shown.is_none()).unwrap_or_default();
+        let unknown = Self { unknown: shown.is_none(), ..Self::default() };
+        let before = before.filter(|_| shown.is_none()).unwrap_or(unknown);
         let mut given = before.given;
         if let Some(token) = before.shown {
             given.push_front(token);
         }
-        Self { shown, given }
+        Self { shown, given, unknown: before.unknown }
     }
 
     fn takes(&self, token: Option<u64>) -> bool {
-        token == self.shown || token.is_some_and(|token| self.given.contains(&token))
+        self.unknown || token == self.shown || token.is_some_and(|token| self.given.contains(&token))
     }
 
     /// The agent shows this one; false if it can't have it.
     pub(super) fn show(&mut self, token: Option<u64>) -> bool {
         if let Some(at) = self.given.iter().position(|given| Some(*given) == token) {
             self.given.drain(..=at);
-            self.shown = token;
+            (self.shown, self.unknown) = (token, false);
         }
         token == self.shown
     }

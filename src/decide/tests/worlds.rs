@@ -193,7 +193,8 @@ fn a_deaf_agent_that_reboots_and_crashes_is_no_copy_of_itself() {
     for workflow in 0..WORKFLOWS.len() {
         perform(&mut world, Act::Commit(workflow, workflow), 0);
     }
-    for (n, act) in [Act::Deafen(1), Act::Reboot(1), Act::Crash(1)].into_iter().enumerate() {
+    let acts = [Act::Deafen(1), Act::Reboot(1), Act::Crash(1), Act::Reboot(1), Act::StartController, Act::Crash(1)];
+    for (n, act) in acts.into_iter().enumerate() {
         perform(&mut world, act, n as u128 + 1);
     }
     mend(&mut world);
