@@ -219,6 +219,11 @@ impl Driver {
             bounds.forget(*run);
         }
         recovered.bounds = bound;
+        let boot_id = boot_id().map_err(system("the host's boot can't be told"))?;
+        if recovered.boot_id.as_ref() != Some(&boot_id) {
+            // It was never synced, so a host that lost its power may have an older one, which would be another agent's.
+            drop(std::fs::remove_file(data.join("renewal")));
+        }
         let (renewal, token) = RenewalFile::open(&data.join("renewal"));
         recovered.renewal = token;
         let logs = Logs::open(&data.join("logs"), Limits::default()).map_err(system("logs can't be kept"))?;
@@ -244,7 +249,7 @@ impl Driver {
             slots: options.slots,
             software: env!("CARGO_PKG_VERSION").into(),
             instance: random().map_err(system("the system gives no random bytes"))?,
-            boot_id: boot_id().map_err(system("the host's boot can't be told"))?,
+            boot_id,
             seed: random().map_err(system("the system gives no random bytes"))?,
             #[cfg(feature = "mutants")]
             mutant: None,

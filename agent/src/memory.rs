@@ -56,7 +56,7 @@ async fn give_back() {
     tokio::time::sleep(REST).await;
     drop(tokio::task::spawn_blocking(free).await);
     loop {
-        if let Err(error) = release_program() {
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(release_program).await {
             tracing::debug!(%error, "can't give memory back");
         }
         tokio::time::sleep(CODE_EVERY).await;

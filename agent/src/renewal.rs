@@ -1,7 +1,7 @@
 //! The token of the last answered renewal, on the disk for the next process of the agent: eight bytes, little-endian.
 //!
 //! Nothing is synced, as a renewal must cost nothing: what the system has taken outlives the process. After a reboot the
-//! token is not shown.
+//! file is removed before it is read.
 
 use std::{
     fs::{self, File, OpenOptions},

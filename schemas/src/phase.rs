@@ -125,6 +125,11 @@ macro_rules! reasons {
     ($($(#[$doc:meta])* $const:ident = $word:literal),+ $(,)?) => {
         impl Reason {
             $($(#[$doc])* pub const $const: Self = Self(Cow::Borrowed($word));)+
+
+            /// True for the words of this version.
+            pub fn is_known(&self) -> bool {
+                [$($word),+].contains(&&*self.0)
+            }
         }
     };
 }

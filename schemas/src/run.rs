@@ -85,6 +85,13 @@ pub struct RunTrigger {
     pub by: Option<String>,
 }
 
+impl RunTrigger {
+    /// True for what an agent started for a due time: its run's name has that time.
+    pub fn is_slot(&self) -> bool {
+        self.kind == TriggerType::Cron && self.by.is_none()
+    }
+}
+
 /// The kind of what started a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

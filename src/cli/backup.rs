@@ -111,5 +111,6 @@ pub fn run_restore(args: &Restore, ui: &mut Ui) -> Result<(), Error> {
         ui.note(&format!("the store that was there is kept as {}", kept.display()));
     }
     ui.note("restored; the next controller on this folder recovers by itself");
+    ui.note("agents and API tokens that were revoked since the backup are good again: look at `xene get agents` and `xene token list`");
     Ok(())
 }

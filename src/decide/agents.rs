@@ -73,6 +73,8 @@ pub(super) struct SessionState {
     pub(super) instance: u64,
     /// The newest Renew.
     pub(super) seq: u64,
+    /// The token of its Welcome, until it has shown that it keeps tokens.
+    pub(super) pending: Option<u64>,
 }
 
 impl AgentState {
@@ -99,7 +101,6 @@ impl AgentState {
         self.row.as_ref().map_or(1, |row| row.slots.max(1))
     }
 
-    /// Why it gets nothing new, if it does not.
     pub(super) fn phase(&self, row: &AgentRow) -> AgentPhase {
         match &self.session {
             _ if row.revoked => AgentPhase::Revoked,
@@ -109,6 +110,7 @@ impl AgentState {
         }
     }
 
+    /// Why it gets nothing new, if it does not.
     pub(super) fn unavailable(&self, row: &AgentRow) -> Option<Verdict> {
         if row.revoked {
             Some(Verdict::Revoked)
@@ -262,6 +264,7 @@ impl Controller {
             last_seen: None,
             certificates: Vec::new(),
             enrolled_at: now.wall,
+            newest_token: 0,
             tokens: Vec::new(),
             twin: None,
         };

@@ -168,6 +168,8 @@ pub struct Controller {
     groups: BTreeMap<Name, BTreeSet<PipelineKey>>,
     /// What is suspended by command.
     suspensions: BTreeMap<Suspendable, Suspension>,
+    /// True once it was told that the store was changed by somebody else, and can't be repaired yet.
+    drift_told: bool,
     /// The newest that was found while the source is suspended.
     pending: Option<Box<Desired>>,
     tokens: BTreeMap<String, JoinTokenRow>,
@@ -227,6 +229,7 @@ impl Controller {
             after: loaded.after.into_iter().collect(),
             groups: BTreeMap::new(),
             suspensions: BTreeMap::new(),
+            drift_told: false,
             pending: None,
             tokens: loaded.join_tokens.into_iter().map(|token| (token.id.clone(), token)).collect(),
             api_tokens: loaded.api_tokens.into_iter().map(|token| (token.name.clone(), token)).collect(),
@@ -273,8 +276,7 @@ impl Controller {
             Event::Compiled(desired) if self.must_wait(&desired) => self.wait_with(now, desired, &mut fx),
             Event::Compiled(desired) => self.compiled(now, *desired, &mut fx),
             Event::Drifted(desired, _) if self.is_stale(&desired) => {}
-            // Nothing of the source is in effect yet, so nothing is put back either.
-            Event::Drifted(desired, _) if self.must_wait(&desired) => self.wait_with(now, desired, &mut fx),
+            Event::Drifted(desired, _) if self.must_wait(&desired) => self.drifted_in_wait(now, desired, &mut fx),
             Event::Drifted(desired, found) => self.drifted(now, *desired, *found, &mut fx),
             Event::Withheld(desired) => self.source_withheld(now, *desired, &mut fx),
             Event::Source(health) => self.source_health(now, health, &mut fx),

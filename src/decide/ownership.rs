@@ -242,10 +242,12 @@ impl Controller {
         }
     }
 
-    /// The latest due time of which a start was told. It lies ahead if the owner's clock did.
-    fn newest_start(&self, key: &PipelineKey) -> Option<Timestamp> {
-        let ended = self.ended.get(key).into_iter().flatten().map(|run| run.name);
-        ended.chain(self.active.get(key).into_iter().flatten().copied()).max().map(RunName::at)
+    /// The latest due time up to `limit` of which a start was told. It lies ahead if the owner's clock did.
+    fn newest_start(&self, key: &PipelineKey, limit: Timestamp) -> Option<Timestamp> {
+        let ended = self.ended.get(key).into_iter().flatten().filter(|run| run.scheduled).map(|run| run.name);
+        let active = self.active.get(key).into_iter().flatten().copied();
+        let active = active.filter(|run| self.runs.get(run).is_some_and(|row| row.run.spec.trigger.is_slot()));
+        ended.chain(active).map(RunName::at).filter(|at| *at <= limit).max()
     }
 
     /// Rule 1: the new epoch is durable before anybody hears of it. Rule 6: after an unplanned takeover only slots
@@ -268,7 +270,7 @@ impl Controller {
         let not_before = if clean || self.mutants.is(Mutant::CatchUpAfterTakeover) {
             after(watermark, TICK)
         } else {
-            let known = self.newest_start(key).filter(|start| *start <= after(slot_now, CLOCK_AHEAD));
+            let known = self.newest_start(key, after(slot_now, CLOCK_AHEAD));
             after(watermark.max(after(slot_now, ahead)).max(known.unwrap_or(slot_now)), TICK)
         };
         let why = if fenced.is_some() { "is off" } else { "was silent for too long" };

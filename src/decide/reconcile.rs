@@ -256,6 +256,19 @@ impl Controller {
         fx.now.push(Effect::Alert(message.clone()));
         note(fx, now, EventType::Warning, "DriftRepaired", "source".into(), message);
         self.compiled(now, desired, fx);
+        self.drift_told = false;
+        // What was not put back stands in no relation to the source, and would be found for ever.
+        fx.commit.push(Change::Redigest);
+    }
+
+    /// The same, while the source is suspended and something waits: only told.
+    pub(super) fn drifted_in_wait(&mut self, now: Now, desired: Box<Desired>, fx: &mut Effects) {
+        self.wait_with(now, desired, fx);
+        if !std::mem::replace(&mut self.drift_told, true) {
+            let message = "the store was changed behind the controller's back; what the source says is put back once it is resumed";
+            fx.now.push(Effect::Alert(message.into()));
+            note(fx, now, EventType::Warning, "Drifted", "source".into(), message.into());
+        }
     }
 
     /// A workflow in effect, as stored.

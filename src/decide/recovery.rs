@@ -29,6 +29,7 @@ use super::{
     note,
     ownership::Owned,
     rows::{AgentRow, Change},
+    twins::is_newer,
 };
 
 /// Generations from here on are no unix seconds that any clock shows, and an epoch has no room for them.
@@ -141,7 +142,11 @@ impl Controller {
         let (theirs, ours) = ((newest, seen.incarnation), (self.row.generation, self.row.incarnation));
         // With our own numbers, but not from this process: another one went on from the same image.
         let met = self.agents.get(agent).is_some_and(|state| state.greeted);
-        let newer = theirs > ours || (theirs == ours && !met) || !claims().all(granted);
+        let row = self.agents.get(agent).and_then(|state| state.row.as_ref());
+        let token =
+            hello.tokens.map(|shown| shown.session).zip(row.map(|row| row.newest_token).filter(|known| *known > 0));
+        let welcomed = token.is_some_and(|(shown, known)| is_newer(shown, known));
+        let newer = theirs > ours || (theirs == ours && !met) || welcomed || !claims().all(granted);
         if seen.store_id == self.row.store_id && newer {
             let why = format!("{agent} knows a newer state of this store, which was rolled back");
             self.begin_recovery(now, newest, &why, fx);
@@ -173,12 +178,15 @@ impl Controller {
                 enrolled_at: now.wall,
                 tokens: Vec::new(),
                 twin: None,
+                newest_token: 0,
             });
             let message = "the recovered store did not know it; its certificate is of this authority";
             note(fx, now, EventType::Warning, "Readmitted", format!("agent/{agent}"), message.into());
         }
         let known = |row: &AgentRow| row.certificates.is_empty() || row.certificates.iter().any(|c| c == fingerprint);
-        if state.row.as_ref().is_some_and(|row| !row.revoked && !known(row)) {
+        if let Some(row) = state.row.as_mut().filter(|row| !row.revoked && !known(row)) {
+            // Who is refused as a copy gets no certificate: since then it has enrolled anew.
+            row.twin = None;
             self.certificate_issued(agent, fingerprint.to_owned(), fx);
         }
     }

@@ -54,7 +54,12 @@ impl Controller {
         self.timers.disarm(&Timer::GiveUp(run));
         let finished_at = row.run.status.finished_at.unwrap_or(now.wall).as_second();
         let success = row.run.status.phase == RunPhase::Success;
-        self.ended.entry(key.clone()).or_default().push(EndedRun { name: run, finished_at, success });
+        self.ended.entry(key.clone()).or_default().push(EndedRun {
+            name: run,
+            finished_at,
+            success,
+            scheduled: row.run.spec.trigger.is_slot(),
+        });
         self.retain(now, &key, fx);
         if success {
             self.succeeded(now, &row, fx);
@@ -100,6 +105,7 @@ mod tests {
             name: RunName::new(Timestamp::from_second(at).unwrap(), 0),
             finished_at: at,
             success,
+            scheduled: false,
         };
         let runs = [run(1, true), run(2, true), run(3, false), run(4, false), run(5, false)];
         let at = |runs: &[EndedRun]| runs.iter().map(|run| run.finished_at).collect::<Vec<_>>();

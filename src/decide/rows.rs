@@ -79,6 +79,8 @@ pub enum Change {
     PutSuspension(SuspensionRow),
     /// It is not any more.
     DeleteSuspension(Suspendable),
+    /// What the rows say is desired is what was written: their digest begins anew.
+    Redigest,
 }
 
 /// The controller's own counters.
@@ -207,6 +209,9 @@ pub struct AgentRow {
     pub certificates: Vec<String>,
     /// When it enrolled.
     pub enrolled_at: Timestamp,
+    /// The newest token of a Welcome. They rise, so that a store that was rolled back is told from a copied agent.
+    #[serde(default)]
+    pub newest_token: u64,
     /// What Welcome gave it for its next Hello, oldest first: the newest that it has shown to have, and those since.
     #[serde(default)]
     pub tokens: Vec<u64>,
@@ -323,6 +328,8 @@ pub struct EndedRun {
     pub finished_at: i64,
     /// True if it ended in Success.
     pub success: bool,
+    /// True if it was started for a due time.
+    pub scheduled: bool,
 }
 
 /// What a file last gave.

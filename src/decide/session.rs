@@ -69,7 +69,7 @@ impl Controller {
 
     fn welcome(&mut self, now: Now, opening: Opening, fx: &mut Effects) {
         let Opening { session, agent, address, hello, .. } = opening;
-        let token = self.draw_token();
+        let random = self.draw_token();
         let Some(row) = self.agents.get_mut(&agent).and_then(|state| state.row.as_mut()) else { return };
         if row.labels_fixed {
             // What the machine is, it says itself the first time; a token may fix that too.
@@ -80,10 +80,18 @@ impl Controller {
             row.labels = hello.labels;
         }
         (row.slots, row.version, row.last_seen) = (hello.slots.max(1), hello.software, Some(now.wall));
+        let token = twins::next_token(row.newest_token.max(hello.tokens.map_or(0, |shown| shown.session)), random);
+        row.newest_token = token;
+        let new_journal = hello.store.as_ref().is_none_or(|seen| seen.store_id != self.row.store_id);
+        // One with a journal and no token is of a version that keeps none: until it shows that it does, whoever comes is
+        // let in.
+        let pending = (hello.tokens.is_none() && !new_journal).then_some(token);
         if hello.tokens.is_none() {
             row.tokens.clear();
         }
-        twins::welcome(&mut row.tokens, token);
+        if pending.is_none() {
+            twins::welcome(&mut row.tokens, token);
+        }
         // Also what Welcome follows: the incarnation was committed before.
         fx.commit.push(Change::PutAgent(Box::new(row.clone())));
         let labels = row.labels.clone();
@@ -92,7 +100,6 @@ impl Controller {
             generation: self.row.generation,
             incarnation: self.row.incarnation,
         };
-        let new_journal = hello.store.as_ref().is_none_or(|seen| seen.store_id != store.store_id);
         let state = self.agents.entry(agent.clone()).or_insert_with(|| AgentState::new(None));
         let opened = SessionState {
             id: session,
@@ -103,6 +110,7 @@ impl Controller {
             answered: (0, now.boot),
             instance: hello.instance,
             seq: 0,
+            pending,
         };
         // The newest session is the agent; an older one is a connection whose end was not noticed yet.
         if let Some(old) = state.session.replace(opened) {
@@ -110,7 +118,8 @@ impl Controller {
             fx.now.push(Effect::Close { session: old.id, reason: "the agent opened a newer session".into() });
         }
         (state.leaving, state.greeted) = (false, true);
-        state.chain = Some(Chain::begin(hello.tokens.and_then(|tokens| tokens.renewal), state.chain.take()));
+        let before = state.chain.take().filter(|_| pending.is_none());
+        state.chain = Some(Chain::begin(hello.tokens.and_then(|tokens| tokens.renewal), before));
         state.note_skew(hello.wall, now, &agent, fx);
         let runs = state.runs.clone();
         self.sessions.insert(session, agent.clone());
@@ -213,6 +222,12 @@ impl Controller {
             }
         }
         // It renews only once the token of its Welcome is durable: those before are worth nothing from here on.
+        if let Some(row) = state.row.as_mut()
+            && let Some(token) = session.pending.take_if(|_| renew.token.is_some())
+        {
+            row.tokens = vec![token];
+            fx.commit.push(Change::PutAgent(Box::new(row.clone())));
+        }
         if let Some(row) = state.row.as_mut().filter(|row| first && row.tokens.len() > 1) {
             row.tokens.drain(..row.tokens.len() - 1);
             fx.commit.push(Change::PutAgent(Box::new(row.clone())));

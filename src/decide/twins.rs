@@ -82,6 +82,19 @@ impl Chain {
     }
 }
 
+/// How many bits of a Welcome's token are random; those above rise.
+const RANDOM: u32 = 20;
+
+/// The token of the next Welcome.
+pub(super) fn next_token(newest: u64, random: u64) -> u64 {
+    ((newest >> RANDOM) + 1) << RANDOM | random & ((1 << RANDOM) - 1)
+}
+
+/// True if this one was given after all that the store knows of.
+pub(super) fn is_newer(shown: u64, known: u64) -> bool {
+    shown >> RANDOM > known >> RANDOM
+}
+
 /// Welcome gives one more: those that the agent may still have are kept, first of all the one that it surely had.
 pub(super) fn welcome(tokens: &mut Vec<u64>, token: u64) {
     if tokens.len() == WELCOMES {

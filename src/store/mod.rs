@@ -286,7 +286,8 @@ fn ended_runs(
         let (name, RunRow { run, .. }) = entry?;
         if let Some(finished_at) = run.status.finished_at.filter(|_| run.status.phase.is_final()) {
             let success = run.status.phase == RunPhase::Success;
-            let row = EndedRun { name, finished_at: finished_at.as_second(), success };
+            let scheduled = run.spec.trigger.is_slot();
+            let row = EndedRun { name, finished_at: finished_at.as_second(), success, scheduled };
             ended.entry(run.spec.key()).or_default().push(row);
         }
     }

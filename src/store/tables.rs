@@ -221,6 +221,7 @@ impl Tables {
             Change::PutAfter(key, None) => self.after.delete(txn, key).map(drop),
             Change::PutSuspension(row) => self.suspensions.put(txn, &row.what.to_string(), row),
             Change::DeleteSuspension(what) => self.suspensions.delete(txn, &what.to_string()).map(drop),
+            Change::Redigest => self.add_digest(txn),
             Change::PutController(row) => self.controllers().put(txn, meta_key::CONTROLLER, row),
         }
     }
@@ -282,7 +283,7 @@ impl Tables {
         Ok(digest)
     }
 
-    /// From version 1, which had no digest, to version 2.
+    /// Takes the digest from the rows as they are. Also what leads from version 1, which had none, to version 2.
     pub(super) fn add_digest(&self, txn: &mut RwTxn<'_>) -> Result<(), heed::Error> {
         let digest = self.digest_of_rows(txn)?;
         self.meta.put(txn, meta_key::DIGEST, &digest.0)

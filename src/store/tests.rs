@@ -105,6 +105,7 @@ fn agent(n: u8, version: u64) -> AgentRow {
         last_seen: Some(at(7)),
         certificates: vec!["ab".to_owned()],
         enrolled_at: at(5),
+        newest_token: 0,
         tokens: vec![1, u64::MAX],
         twin: None,
     }
@@ -283,6 +284,7 @@ impl Model {
             Change::PutAfter(key, Some(row)) => drop(self.after.insert(key, row)),
             Change::PutAfter(key, None) => drop(self.after.remove(&key)),
             Change::PutSuspension(row) => drop(self.suspensions.insert(row.what.to_string(), row)),
+            Change::Redigest => {}
             Change::DeleteSuspension(what) => drop(self.suspensions.remove(&what.to_string())),
             Change::PutController(row) => self.controller = Some(row),
         }
@@ -456,6 +458,11 @@ fn rows_that_somebody_else_changed_are_noticed() {
     behind(&|tables, txn| tables.workflows.put(txn, &row.metadata.name, &other).unwrap()).unwrap();
     assert!(store.has_drifted().unwrap());
     behind(&|tables, txn| tables.workflows.put(txn, &row.metadata.name, &row).unwrap()).unwrap();
+    assert!(!store.has_drifted().unwrap());
+    behind(&|tables, txn| tables.workflows.put(txn, &row.metadata.name, &other).unwrap()).unwrap();
+    commit(&store, vec![Change::PutWorkflow(Box::new(row))]);
+    assert!(store.has_drifted().unwrap(), "a row alone does not tell what it was");
+    commit(&store, vec![Change::Redigest]);
     assert!(!store.has_drifted().unwrap());
     behind(&|tables, txn| assert!(tables.specs.delete(txn, &of_spec.spec_hash).unwrap())).unwrap();
     assert!(store.has_drifted().unwrap());

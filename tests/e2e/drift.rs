@@ -53,6 +53,18 @@ fn an_edited_store_says_again_what_the_commit_says() {
     cluster.scheduled("w/p");
     let run = cluster.run(&["trigger", "w/p", "--wait"]).expect(0).stdout.trim().to_owned();
     assert!(cluster.run(&["logs", &run]).expect(0).stdout.contains("as-committed"));
+    let repairs = |cluster: &Cluster| {
+        let events = cluster.json(&["get", "events"]);
+        events["items"].as_array().unwrap().iter().filter(|event| event["reason"] == "DriftRepaired").count()
+    };
+    assert_eq!(repairs(&cluster), 1);
+    // What is repaired stays so.
+    cluster.kill_controller();
+    cluster.start_controller();
+    cluster.run(&["sync"]).expect(0);
+    cluster.repository.write("xene.d/v.yaml", &WORKFLOW.replace("NAME", "v").replace("as-committed", "again"));
+    cluster.commit("another");
+    assert_eq!(repairs(&cluster), 1);
     let status = cluster.json(&["status"]);
     let ready = status["status"]["conditions"].as_array().unwrap().iter().find(|one| one["type"] == "Ready").unwrap();
     assert_eq!(ready["status"], "True", "{status:#}");

@@ -424,7 +424,7 @@ impl Agent {
     pub(super) fn drop_claim(&mut self, now: Now, key: &PipelineKey, epoch: Option<Epoch>, fx: &mut Effects) {
         let Some(claim) = self.claims.get(key) else { return };
         if claim.row.claimed && epoch.is_none_or(|epoch| epoch == claim.row.epoch) {
-            self.doubt_bounds(now, Some(key));
+            self.doubt_bounds(now, Some(key), fx);
             self.unclaim(key, fx);
         }
     }

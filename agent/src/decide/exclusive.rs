@@ -98,7 +98,7 @@ impl Agent {
     }
 
     /// What the lease was worth is not known any more: without an answer soon, such runs end; of one pipeline, or of all.
-    pub(super) fn doubt_bounds(&mut self, now: Now, of: Option<&PipelineKey>) {
+    pub(super) fn doubt_bounds(&mut self, now: Now, of: Option<&PipelineKey>, fx: &mut Effects) {
         let soon = if of.is_some() { Duration::ZERO } else { guard(Autonomy::Forever) / 2 };
         let ours = self.runs.iter_mut().filter(|(_, run)| of.is_none_or(|key| run.key == *key));
         for (run, bound) in ours.filter_map(|(run, entry)| Some((*run, entry.bound.as_mut()?))) {
@@ -106,6 +106,8 @@ impl Agent {
             if limit < bound.limit {
                 bound.end = bound.end.min(limit + guard(Autonomy::Forever) / 2);
                 bound.limit = limit;
+                // Also for the next process of the agent, and what it finds running.
+                fx.now.push(Effect::BoundRun { run, until: bound.end });
                 self.timers.arm(Timer::Bound(run), limit);
             }
         }

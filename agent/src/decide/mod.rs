@@ -338,7 +338,7 @@ impl Agent {
         // Both clocks may drift against each other: a long silence is not a step.
         if step > (SKEW + elapsed / 10).as_nanos() {
             self.lease.void();
-            self.doubt_bounds(now, None);
+            self.doubt_bounds(now, None, fx);
             self.renew_soon = true;
             fx.now.push(Effect::Alert("the wall clock was moved: no run starts until the lease is renewed".into()));
         }

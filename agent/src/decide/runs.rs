@@ -199,7 +199,7 @@ impl Agent {
         if let RunState::Intent | RunState::Started = state
             && let Some(wanted) = self.resume_run(now, run, told, fx)
         {
-            self.rebind(now, run, bound);
+            self.rebind(now, run, bound.filter(|_| self.is_claimed(&key, epoch)));
             return wanted;
         }
         match state {

@@ -150,6 +150,40 @@ fn an_agent_that_lost_its_journal_is_let_in_and_the_one_that_has_it_is_not_any_m
 }
 
 #[test]
+fn a_store_that_was_rolled_back_is_recovered_and_refuses_nobody() {
+    let mut world = two();
+    let image = world.store.clone();
+    world.cut("a");
+    world.heal("a");
+    world.pass(MINUTE);
+    world.stop_controller();
+    world.store = image;
+    world.start_controller();
+    world.pass(10 * MINUTE);
+    assert_eq!(noted(&world), 0);
+    assert!(world.nodes["a"].session.is_some());
+    assert!(world.alerts.iter().any(|alert| alert.contains("rolled back")), "{:?}", world.alerts);
+}
+
+#[test]
+fn an_agent_of_the_version_before_keeps_no_token_and_is_no_copy_once_it_is_upgraded_again() {
+    let mut world = two();
+    world.pass(MINUTE);
+    let (tokens, store) = (shown(&world), world.nodes["a"].journal.store.clone());
+    world.kill("a");
+    for _ in 0..2 {
+        let session = world.says_hello_of("a", "", None, store.clone());
+        assert!(world.answers.get(&session).is_none_or(Result::is_ok));
+        world.tell(crate::decide::event::Event::SessionClosed(session));
+        world.settle();
+    }
+    let session = world.says_hello_of("a", "", Some(tokens), store);
+    world.settle();
+    assert!(world.answers.get(&session).is_none_or(Result::is_ok), "{:?}", world.answers.get(&session));
+    assert_eq!(noted(&world), 0);
+}
+
+#[test]
 fn a_recovered_store_knows_no_tokens_and_refuses_nobody_for_them() {
     let mut world = two();
     let backup = world.store.clone();

@@ -21,7 +21,7 @@ use xene_schemas::{
     source::SourceKind,
     suspension::Suspension,
     trigger::Trigger,
-    wire::control::{AgentMessage, ControllerMessage, Hello, Refused, Specs, Tokens},
+    wire::control::{AgentMessage, ControllerMessage, Hello, Refused, Specs, StoreSeen, Tokens},
     workflow::WorkflowSpec,
 };
 
@@ -198,6 +198,7 @@ impl World {
                 name: row.run.metadata.name,
                 finished_at: row.run.status.finished_at.unwrap().as_second(),
                 success: row.run.status.phase == xene_schemas::phase::RunPhase::Success,
+                scheduled: row.run.spec.trigger.is_slot(),
             });
         }
         let (controller, fx) = Controller::new(self.now(), config, loaded);
@@ -340,6 +341,17 @@ impl World {
 
     /// Another process with an agent's name opens a session.
     pub(super) fn says_hello(&mut self, name: &str, fingerprint: &str, tokens: Option<Tokens>) -> SessionId {
+        self.says_hello_of(name, fingerprint, tokens, None)
+    }
+
+    /// The same, with a journal of this store.
+    pub(super) fn says_hello_of(
+        &mut self,
+        name: &str,
+        fingerprint: &str,
+        tokens: Option<Tokens>,
+        store: Option<StoreSeen>,
+    ) -> SessionId {
         self.sessions += 1;
         let session = SessionId(self.sessions);
         let hello = Hello {
@@ -351,7 +363,7 @@ impl World {
             slots: 1,
             claims: Vec::new(),
             wall: self.now().wall,
-            store: None,
+            store,
             runs: Vec::new(),
             tokens,
         };
@@ -790,6 +802,7 @@ impl Store {
                     self.loaded.suspensions.retain(|old| old.what != row.what);
                     self.loaded.suspensions.push(row);
                 }
+                Change::Redigest => {}
                 Change::DeleteSuspension(what) => self.loaded.suspensions.retain(|row| row.what != what),
                 Change::AddEvent(event) => self.events.push(event),
                 Change::PutFile(..)

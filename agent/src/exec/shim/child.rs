@@ -30,6 +30,9 @@ use crate::{bounds, clock, decide::time::BootTime, exec::processes};
 const LOOK: Timespec =
     if cfg!(test) { Timespec { tv_sec: 0, tv_nsec: 50_000_000 } } else { Timespec { tv_sec: 60, tv_nsec: 0 } };
 
+/// How soon an end that could not be written down is tried again.
+const AGAIN: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+
 /// What a shim is asked to do.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::exec) struct Order {
@@ -169,9 +172,10 @@ impl Running {
     /// Keeps all there is until an agent ends this process; returns only once the other end of `way` is gone, or what it
     /// keeps of a step that has ended can't be found any more.
     fn keep(&self, way: Option<&UnixStream>) {
-        let (mut ended, mut bound) = (false, self.bound.as_ref());
+        let (mut told, mut bound) = (false, self.bound.as_ref());
         loop {
-            ended = ended || self.leader_ended();
+            let ended = if told { None } else { self.leader_end() };
+            told = told || ended.is_some_and(|ended| self.tell(ended));
             if bound.is_some_and(Bound::is_over) {
                 // How it ended is kept, as always.
                 processes::end_all_below_this();
@@ -181,7 +185,9 @@ impl Running {
             let mut watched = vec![PollFd::new(&self.children, PollFlags::IN)];
             watched.extend(bound.map(|bound| PollFd::new(&bound.timer, PollFlags::IN)));
             watched.extend(way.map(|way| PollFd::from_borrowed_fd(way.as_fd(), PollFlags::IN)));
-            let quiet = poll(&mut watched, ended.then_some(&LOOK)) == Ok(0);
+            // Until it can be told it is tried again: room on the disk comes back.
+            let wait = if told { Some(&LOOK) } else { ended.map(|_| &AGAIN) };
+            let quiet = poll(&mut watched, wait) == Ok(0);
             if quiet && self.is_deserted() {
                 return;
             }
@@ -199,21 +205,25 @@ impl Running {
         rustix::fs::fstat(&self.file).is_ok_and(|file| file.st_nlink == 0)
     }
 
-    /// True once the step's first process has ended, which is written down. It stays unreaped, so that its number means
-    /// it, and its process group, for as long as this process lives.
-    fn leader_ended(&self) -> bool {
+    /// How the step's first process ended, once it has. It stays unreaped, so that its number means it, and its process
+    /// group, for as long as this process lives.
+    fn leader_end(&self) -> Option<Ended> {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
-        let Ok(Some(status)) = waitid(WaitId::Pid(self.leader), options) else { return false };
-        let ended = match (status.exit_status(), status.terminating_signal()) {
+        let Ok(Some(status)) = waitid(WaitId::Pid(self.leader), options) else { return None };
+        Some(match (status.exit_status(), status.terminating_signal()) {
             (Some(code), _) => Ended::Code(code),
             (None, signal) => Ended::Signal(signal.unwrap_or_default()),
-        };
-        let leader = self.leader.as_raw_pid();
-        // A disk that takes no ten bytes in a place that it has given before has failed: then the agent is told nothing
-        // rather than something wrong.
-        if (Head { ended: Some(ended), leader }).write(&self.file).is_ok() {
-            let _ = rustix::io::write(&self.done, b"e");
+        })
+    }
+
+    /// Writes it down, and wakes who waits for that; false if it can't be written now, as on a full disk that copies on
+    /// write.
+    fn tell(&self, ended: Ended) -> bool {
+        let head = Head { ended: Some(ended), leader: self.leader.as_raw_pid() };
+        if head.write(&self.file).is_err() {
+            return false;
         }
+        let _ = rustix::io::write(&self.done, b"e");
         true
     }
 

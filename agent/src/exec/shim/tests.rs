@@ -258,12 +258,13 @@ async fn a_step_ends_with_its_shim() {
 async fn a_shim_whose_file_is_removed_goes_once_its_step_has_ended() {
     let host = Host::new();
     let end = host.dir.path().join("end");
-    let script = format!("while [ ! -e {} ]; do sleep 0.01; done", end.display());
+    let later = host.dir.path().join("later");
+    // Many times as long as it waits between two looks.
+    let script = format!("sleep 0.5; touch {}; while [ ! -e {} ]; do sleep 0.01; done", later.display(), end.display());
     let _way = host.begin(0, &script, true).unwrap();
     let shim = host.alive(0);
     fs::remove_file(host.state()).unwrap();
-    let looks = 10 * Duration::from_millis(50);
-    tokio::time::sleep(looks).await;
+    within(|| later.exists()).await;
     assert!(!shim.is_gone(), "its step runs");
     fs::write(end, "").unwrap();
     within(|| shim.is_gone()).await;

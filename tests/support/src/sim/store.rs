@@ -73,6 +73,7 @@ impl Store {
             Change::PutAfter(key, Some(row)) => _ = self.after.insert(key, row),
             Change::PutAfter(key, None) => _ = self.after.remove(&key),
             Change::PutSuspension(row) => _ = self.suspensions.insert(row.what.clone(), row),
+            Change::Redigest => {}
             Change::DeleteSuspension(what) => _ = self.suspensions.remove(&what),
             Change::PutApiToken(_) | Change::DeleteApiToken(_) => {}
             Change::AddEvent(_) | Change::PutFile(..) | Change::PutLedger(_) | Change::PutDelivery(..) => {}
@@ -90,6 +91,7 @@ impl Store {
                     name: row.run.metadata.name,
                     finished_at: status.finished_at.unwrap_or_default().as_second(),
                     success: status.phase == RunPhase::Success,
+                    scheduled: row.run.spec.trigger.is_slot(),
                 });
             } else {
                 active_runs.push(row.clone());
