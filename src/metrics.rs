@@ -80,7 +80,9 @@ impl Counters {
                 Change::PutRun(row) => counts.put_run(&row.run),
                 Change::DeleteRun(run) => drop(counts.take_active(*run)),
                 Change::PutLedger(row) if row.run.is_none() => {
-                    let reason = row.reason.as_ref().map_or("Unknown", Reason::as_str).to_owned();
+                    // Agents send these words: only known ones are labels.
+                    let known = row.reason.as_ref().filter(|reason| reason.is_known());
+                    let reason = known.map_or("Unknown", Reason::as_str).to_owned();
                     *counts.missed.entry(reason).or_default() += u64::from(row.count.unwrap_or(1));
                 }
                 Change::AddEvent(event) => {

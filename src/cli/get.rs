@@ -202,9 +202,12 @@ fn watch(filter: &Filter<'_>, client: &Client, ui: &mut Ui) -> Result<(), Error>
             if known.get(&name) == Some(&item) {
                 continue;
             }
-            if layout.is_none()
-                || filter.takes(&item) && (known.contains_key(&name) || filter.has_labels(&item, client)?)
-            {
+            let has_labels = || match filter.has_labels(&item, client) {
+                // It went away: once it is back, all is read again.
+                Err(Error::Unreachable { .. }) => Ok(false),
+                has => has,
+            };
+            if layout.is_none() || filter.takes(&item) && (known.contains_key(&name) || has_labels()?) {
                 known.insert(name, item.clone());
                 fresh.push(item);
             }

@@ -81,6 +81,8 @@ impl<'a> Watch<'a> {
                 }
             };
             match read_event(lines, &mut self.last_id) {
+                // So much was missed that only the lists tell.
+                Some(Change::Object { kind, .. }) if kind == "resync" => return Ok(Change::Connected),
                 Some(change) => return Ok(change),
                 None => self.lines = None,
             }

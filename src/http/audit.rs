@@ -28,6 +28,8 @@ use super::{Api, identity::Identity, problem::Problem, webhook::PROOFS};
 /// An address may show so many wrong proofs in a [`WINDOW`]; more of them are not even written down.
 const GUESSES: u32 = 20;
 const WINDOW: Duration = Duration::from_secs(60);
+/// Paths beyond so many characters are cut; none that names something is so long.
+const LONGEST_PATH: usize = 512;
 /// So many addresses are counted at a time.
 const COUNTED: usize = 10_000;
 
@@ -153,6 +155,13 @@ fn matters(method: &Method, path: &str) -> bool {
     }
 }
 
+/// Whether a request goes into the log. Of those who have not shown who they are, only those that tried to, who are
+/// limited: else anybody could fill the disk.
+fn is_written(status: StatusCode, is_known: bool, shows_proof: bool, matters: bool) -> bool {
+    let is_refusal = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+    if is_known { is_refusal || matters } else { status == StatusCode::UNAUTHORIZED && shows_proof }
+}
+
 /// Anybody can make up methods, so the rest of them count together.
 fn known(method: &Method) -> &'static str {
     match *method {
@@ -165,8 +174,17 @@ fn known(method: &Method) -> &'static str {
 }
 
 /// Writes what matters, and answers whoever guesses too often with 429. A right proof is always taken: an address may be
-/// a proxy's, shared by all.
+/// a proxy's, shared by all. What changes something goes on when its client hangs up: it has its line, and its delivery
+/// is held until the run is durable.
 pub(super) async fn record(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    if !matters(request.method(), request.uri().path()) {
+        return recorded(api, request, next).await;
+    }
+    let recorded = tokio::spawn(recorded(api, request, next)).await;
+    recorded.unwrap_or_else(|_| Problem::of_status(StatusCode::INTERNAL_SERVER_ERROR).into_response())
+}
+
+async fn recorded(api: Arc<Api>, request: Request, next: Next) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let peer = request.extensions().get().map(|Peer(address)| *address);
     let shows_proof = shows_proof(request.headers());
@@ -184,10 +202,11 @@ pub(super) async fn record(State(api): State<Arc<Api>>, request: Request, next: 
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(WINDOW.as_secs()));
         return response;
     }
-    let is_refusal = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
-    let Some(log) = api.config.audit.clone().filter(|_| is_refusal || matters(&method, &path)) else { return response };
     let extensions = response.extensions();
     let (actor, about) = (extensions.get::<Actor>(), extensions.get::<About>());
+    let is_written = is_written(status, actor.is_some(), shows_proof, matters(&method, &path));
+    let Some(log) = api.config.audit.clone().filter(|_| is_written) else { return response };
+    let path: String = path.chars().take(LONGEST_PATH).collect();
     let line = Line {
         time: now.wall,
         actor: actor.map(|actor| &*actor.name),
@@ -244,6 +263,26 @@ mod tests {
             (Method::POST, "/hooks/source", true),
         ] {
             assert_eq!(matters(&method, path), expected, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn who_has_shown_nothing_does_not_fill_the_log() {
+        use StatusCode as S;
+        for (status, is_known, shows_proof, matters, expected) in [
+            (S::OK, true, true, true, true),
+            (S::OK, true, true, false, false),
+            (S::FORBIDDEN, true, true, false, true),
+            (S::NOT_FOUND, false, false, true, false),
+            (S::UNAUTHORIZED, false, false, true, false),
+            (S::UNAUTHORIZED, false, true, false, true),
+            (S::MISDIRECTED_REQUEST, false, true, true, false),
+        ] {
+            assert_eq!(
+                is_written(status, is_known, shows_proof, matters),
+                expected,
+                "{status} {is_known} {shows_proof}"
+            );
         }
     }
 

@@ -115,20 +115,27 @@ pub(super) fn hook_proof<'a>(api: &Api, headers: &'a HeaderMap) -> Result<HookPr
     Ok(identity::of_token(api, token)?.map_or(HookProof::Token(token), HookProof::Identity))
 }
 
-/// True if a push's announcement is proven: by a token, or by a signature over its bytes with that token as the secret.
-pub(super) fn may_announce(api: &Api, headers: &HeaderMap, body: &[u8]) -> Result<bool, Problem> {
+/// What proves a push's announcement: a token, or a signature over its bytes with that token as the secret.
+pub(super) fn may_announce<'a>(
+    api: &Api,
+    headers: &'a HeaderMap,
+    body: &[u8],
+) -> Result<Option<HookProof<'a>>, Problem> {
     let token = api.config.hooks.source_token();
     let header = |name: &str| headers.get(name)?.to_str().ok();
     let shown = bearer(headers).or_else(|| header("x-xene-token")).or_else(|| header("x-gitlab-token"));
     if let Some(shown) = shown {
-        let is_operator = |identity: Identity| identity.role >= Role::Operator;
-        return Ok(bool::from(token.as_bytes().ct_eq(shown.as_bytes()))
-            || identity::of_token(api, shown)?.is_some_and(is_operator));
+        if bool::from(token.as_bytes().ct_eq(shown.as_bytes())) {
+            return Ok(Some(HookProof::Token(shown)));
+        }
+        let operator = identity::of_token(api, shown)?.filter(|identity| identity.role >= Role::Operator);
+        return Ok(operator.map(HookProof::Identity));
     }
     let github = header("x-hub-signature-256").and_then(|signature| signature.strip_prefix("sha256="));
     let signature = github.or_else(|| header("x-gitea-signature")).and_then(unhex);
     let key = hmac::Key::new(hmac::HMAC_SHA256, token.as_bytes());
-    Ok(signature.is_some_and(|signature| hmac::verify(&key, body, &signature).is_ok()))
+    let is_signed = signature.is_some_and(|signature| hmac::verify(&key, body, &signature).is_ok());
+    Ok(is_signed.then_some(HookProof::Trigger))
 }
 
 pub(super) fn unhex(text: &str) -> Option<Vec<u8>> {

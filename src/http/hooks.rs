@@ -20,11 +20,11 @@ use xene_schemas::{
 
 use super::{
     Api,
-    audit::{about, by_webhook},
+    audit::about,
     auth::{HookProof, hook_proof, hook_refused, may_announce},
     objects::json,
     problem::Problem,
-    proof::{delivery_headers, is_ping, is_proven},
+    proof::{delivery_headers, is_ping, is_proven, proven_id},
     query::Query,
     runs::{Start, body_of, delivery_id},
     webhook,
@@ -108,7 +108,8 @@ pub(super) async fn trigger(
     }
     let answer = match webhook::evaluate(&trigger, webhook, &headers, &query.into_pairs(), &body)? {
         Some(given) => {
-            let delivery = delivery_id(&headers, scheme.map_or(DELIVERY_HEADERS, delivery_headers))?;
+            let names = scheme.map_or(DELIVERY_HEADERS, delivery_headers);
+            let delivery = delivery_id(&headers, names)?.map(|id| proven_id(scheme, &headers, id));
             // Two senders that know nothing of each other may count alike.
             let delivery = delivery.map(|id| if scheme.is_some() { format!("{trigger}: {id}") } else { id });
             start(&api, delivery, &body, (Some(trigger), proof.by()), given, keys).await?
@@ -153,17 +154,15 @@ pub(super) async fn source(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let body = body_of(body)?;
-    if !may_announce(&api, &headers, &body)? {
-        let problem = Problem::new(StatusCode::UNAUTHORIZED, "a valid hook token or signature is needed");
-        return Err(problem.hint("`xene status -o json` shows the token as status.webhookToken"));
-    }
+    let proof = may_announce(&api, &headers, &body)?
+        .ok_or_else(|| hook_refused().hint("`xene status -o json` shows the token as status.webhookToken"))?;
     let push: Push = serde_json::from_slice(&body).unwrap_or_default();
     let branch = api.handle.store().source()?.and_then(|source| source.branch);
     let is_ours = branch.is_some_and(|branch| push.name.strip_prefix("refs/heads/") == Some(&branch));
     // All zeros where the branch was deleted.
     let is_commit = |after: &String| after.bytes().any(|digit| digit != b'0');
     (api.config.announce)(push.after.filter(|after| is_ours && is_commit(after)));
-    Ok(by_webhook(StatusCode::ACCEPTED.into_response()))
+    Ok(proof.sign(StatusCode::ACCEPTED.into_response()))
 }
 
 fn pipelines_of(spec: &WorkflowSpec, workflow: &Name, trigger: &Name) -> Vec<PipelineKey> {

@@ -48,7 +48,7 @@ pub(super) async fn source(State(api): State<Arc<Api>>, identity: Identity) -> A
     }
 }
 
-/// Without the problems of files that are out of sight.
+/// Without the problems of files, and the names of workflows, that are out of sight.
 pub(super) fn visible_source(api: &Api, scope: &Scope, mut status: SourceStatus) -> Result<SourceStatus, Problem> {
     if let Scope::Workflows(names) = scope {
         let mut paths = BTreeSet::new();
@@ -56,6 +56,11 @@ pub(super) fn visible_source(api: &Api, scope: &Scope, mut status: SourceStatus)
             paths.extend(api.handle.store().workflow(name)?.map(|row| row.path));
         }
         status.problems.retain(|problem| paths.contains(&problem.path));
+        for condition in &mut status.conditions {
+            if matches!(condition.reason.as_str(), "PruneBlocked" | "PruneHeld") {
+                condition.message = "workflows that no file declares any more stay".into();
+            }
+        }
     }
     Ok(status)
 }

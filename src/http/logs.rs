@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::{
     sync::broadcast::error::RecvError,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 use xene_schemas::{
     meta::RunName,
@@ -34,6 +34,7 @@ use super::{
     query::Query,
     stopped,
     stream::{Sink, stream},
+    watch::KEEP_ALIVE,
 };
 use crate::{decide::rows::Change, store::logs::LogReader};
 
@@ -137,7 +138,12 @@ impl Pump {
             while self.read().await? {
                 match &mut lines {
                     Some(lines) => lines.add(&mut self.out),
-                    None if self.out.len() >= SEND => self.send(sink).await?,
+                    None if self.out.len() >= SEND => {
+                        self.send(sink).await?;
+                        if follow.is_some_and(|identity| !identity.holds(api)) {
+                            return Ok(());
+                        }
+                    }
                     None => {}
                 }
             }
@@ -163,6 +169,8 @@ impl Pump {
                     };
                     end_at = ended.then(|| Instant::now() + END_WITHIN);
                 }
+                // Whoever it is for may have lost the right to it.
+                () = sleep(KEEP_ALIVE), if follow.is_some() => {}
                 () = sink.closed() => return Ok(()),
                 () = stopped(api.config.stopping.clone()) => return Ok(()),
             }

@@ -70,6 +70,12 @@ pub(super) const fn delivery_headers(scheme: WebhookAuthType) -> &'static [&'sta
     }
 }
 
+/// The id of a delivery, as far as it is proven. A signature is one whatever the case of its digits.
+pub(super) fn proven_id(scheme: Option<WebhookAuthType>, headers: &HeaderMap, id: String) -> String {
+    let is_signature = scheme == Some(WebhookAuthType::HmacSha256) && !headers.contains_key(DELIVERY);
+    if is_signature { id.to_ascii_lowercase() } else { id }
+}
+
 /// True if the server only tries whether it reaches us.
 pub(super) fn is_ping(scheme: WebhookAuthType, headers: &HeaderMap) -> bool {
     let event = match scheme {

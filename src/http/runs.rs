@@ -23,7 +23,7 @@ use super::{
     body::is_too_slow,
     identity::Identity,
     lists::{absent, find_run},
-    objects::{Object, json},
+    objects::{Object, Suspensions, json},
     problem::Problem,
 };
 use crate::{
@@ -118,9 +118,14 @@ impl Start {
         once(api, &key, delivery.as_deref(), self.start(api)).await
     }
 
-    /// Whether it could be carried out now, as far as its params go.
+    /// Whether it could be carried out now, as far as its params and suspensions go.
     pub(super) fn check(&self, api: &Api) -> Result<(), Problem> {
-        self.command(api).map(drop)
+        self.command(api)?;
+        let is_committed = api.handle.store().pipeline(&self.key)?.is_some_and(|row| row.suspend);
+        if !self.force && (is_committed || Suspensions::read(api)?.of_pipeline(&self.key).is_some()) {
+            return Err(Refusal::Suspended(self.key.clone()).into());
+        }
+        Ok(())
     }
 
     async fn start(self, api: &Api) -> Result<Started, Problem> {

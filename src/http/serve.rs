@@ -23,7 +23,9 @@ use super::{audit::Peer, stopped};
 /// So many connections at a time; more wait in the kernel's queue.
 const CONNECTIONS: u32 = 1024;
 /// A client must have sent its handshake, and then each request's head, within this.
-const HEAD_WITHIN: Duration = Duration::from_secs(10);
+const HEAD_WITHIN: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 10 });
+/// A client that speaks HTTP/2 and says nothing is asked this often whether it is there.
+const ASK_EVERY: Duration = Duration::from_secs(20);
 /// How long the answers that are under way may take when the process stops.
 const STOP_WITHIN: Duration = Duration::from_secs(3);
 
@@ -83,17 +85,27 @@ async fn converse(
     (router, peer): (Router, Peer),
     stopping: watch::Receiver<bool>,
 ) {
+    let (heard, mut first) = watch::channel(false);
     let router = router.map_request(move |mut request: Request<Incoming>| {
+        heard.send_replace(true);
         request.extensions_mut().insert(peer);
         request
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(64);
+    builder.http2().keep_alive_interval(ASK_EVERY).keep_alive_timeout(HEAD_WITHIN);
     let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let mut connection = std::pin::pin!(connection);
+    // Which version a client speaks is waited for without a limit of its own.
+    let silent = async {
+        if timeout(HEAD_WITHIN, first.wait_for(|heard| *heard)).await.is_ok() {
+            std::future::pending::<()>().await;
+        }
+    };
     let result = tokio::select! {
         result = connection.as_mut() => result,
+        () = silent => return,
         () = stopped(stopping) => {
             connection.as_mut().graceful_shutdown();
             connection.await

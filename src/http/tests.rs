@@ -722,6 +722,13 @@ async fn serves_a_socket_until_told_to_stop() {
     let mut answer = [0; 15];
     client.read_exact(&mut answer).await.unwrap();
     assert_eq!(&answer, b"HTTP/1.1 200 OK");
+    for beginning in ["", "PRI * HT", "GET / HT", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
+        let mut silent = tokio::net::TcpStream::connect(address).await.unwrap();
+        silent.write_all(beginning.as_bytes()).await.unwrap();
+        // Closed, or reset if it had sent what nobody read.
+        let closed = timeout(DEADLINE, silent.read_to_end(&mut Vec::new())).await;
+        assert!(closed.is_ok(), "who says {beginning:?} and no more is waited for");
+    }
     world.stop.send(true).unwrap();
     timeout(DEADLINE, server).await.unwrap().unwrap().unwrap();
     let mut rest = Vec::new();

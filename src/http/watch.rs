@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// A client hears at least a comment this often, so that it can tell a quiet controller from a dead connection.
-const KEEP_ALIVE: Duration = Duration::from_secs(20);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
 const KINDS: &[&str] = &["workflow", "pipeline", "run", "agent", "source", "event"];
 
@@ -121,7 +121,8 @@ async fn write_group(
             Change::PutRun(row) if takes("run") && sees(&row.run.spec.workflow) => {
                 write_event(text, "run", &Object::new("Run", &row.run));
             }
-            Change::DeleteRun(name) if takes("run") => write_deleted(text, "run", name),
+            // Of which workflow it was nobody knows any more.
+            Change::DeleteRun(name) if takes("run") && identity.scope.is_all() => write_deleted(text, "run", name),
             Change::PutAgent(row) if takes("agent") => drop(agents.insert(&row.name)),
             Change::DeleteAgent(name) if takes("agent") => write_deleted(text, "agent", name),
             Change::PutSource(status) if takes("source") => {

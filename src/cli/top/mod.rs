@@ -42,8 +42,10 @@ const WAITING: usize = 1024;
 const TICK: Duration = Duration::from_secs(1);
 /// Who moves on within this is not shown what lies between.
 const REST: Duration = Duration::from_millis(200);
-/// So many of each kind are read at first.
+/// So many runs are read at first, beside those under way.
 const LIMIT: &str = "500";
+/// The longest list that the API gives.
+const ALL: &str = "10000";
 
 /// Shows it until somebody leaves.
 ///
@@ -123,14 +125,16 @@ fn read_keys(sender: &SyncSender<Input>) {
 }
 
 fn read_lists(client: &Client) -> Result<Input, Error> {
-    let list = |path: &str| {
-        let answer = client.get(path, &[("limit", LIMIT)])?;
+    let list = |path: &str, query: &[(&str, &str)]| {
+        let answer = client.get(path, query)?;
         Ok::<_, Error>(answer.get("items").and_then(Value::as_array).cloned().unwrap_or_default())
     };
+    let mut runs = list("/api/v1/runs", &[("limit", LIMIT)])?;
+    runs.extend(list("/api/v1/runs", &[("active", "true"), ("limit", ALL)])?);
     Ok(Input::Lists {
-        runs: list("/api/v1/runs")?,
-        agents: list("/api/v1/agents")?,
-        pipelines: list("/api/v1/pipelines")?,
+        runs,
+        agents: list("/api/v1/agents", &[("limit", ALL)])?,
+        pipelines: list("/api/v1/pipelines", &[("limit", ALL)])?,
     })
 }
 

@@ -226,6 +226,9 @@ async fn a_delivery_of_our_own_scheme_counts_once_within_five_minutes() {
     let (status, first) = send(now, None).await;
     assert_eq!(status, 202, "{first}");
     assert_eq!(send(now, None).await.1, first, "replayed");
+    let hex = signature(&secret, &[format!("{now}..").as_bytes(), body.as_bytes()].concat()).to_uppercase();
+    let headers = [("x-timestamp", &*now.to_string()), ("x-signature", &*format!("sha256={hex}"))];
+    assert_eq!(world.hook("own", &headers, body).await.1, first, "replayed in other letters");
     assert_ne!(send(now - 1, None).await.1, first, "sent anew");
     let (_, named) = send(now, Some("7")).await;
     assert_eq!(send(now - 2, Some("7")).await.1, named, "tried again");

@@ -8,13 +8,15 @@ use axum::{
     response::Response,
 };
 use serde_json::{Value, json};
+use xene_schemas::meta::RunName;
 
 use super::{
     Ui,
     client::Failure,
     page,
-    sign_in::{Fields, Session, check_form, field, query_value, see_other},
+    sign_in::{Fields, Session, check_form, field, see_other},
 };
+use crate::http::audit::about;
 
 pub(super) async fn cancel(
     State(ui): State<Arc<Ui>>,
@@ -59,11 +61,14 @@ async fn act(
 ) -> Response {
     let asked = async {
         check_form(session, fields)?;
-        let path = format!("/api/v1/runs/{}/{action}", query_value(run));
-        ui.client(session.who.clone()).post(&path, body).await
+        let run: RunName = run.parse().map_err(|_| Failure::not_found())?;
+        ui.client(session.who.clone()).post(&format!("/api/v1/runs/{run}/{action}"), body).await
     };
     match asked.await {
-        Ok(answer) => see_other(&format!("/runs/{}", name_of(&answer).unwrap_or(run)), None),
+        Ok(answer) => {
+            let name = name_of(&answer).unwrap_or(run);
+            about(format!("run/{name}"), see_other(&format!("/runs/{name}"), None))
+        }
         Err(failure) => page::failed(Some(session), &failure),
     }
 }

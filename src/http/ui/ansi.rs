@@ -242,7 +242,7 @@ fn nearest(red: u16, green: u16, blue: u16) -> u8 {
         (255, 255, 255),
     ];
     let apart = |(r, g, b): &(i32, i32, i32)| {
-        let square = |a: &i32, b: u16| (a - i32::from(b)).pow(2);
+        let square = |a: &i32, b: u16| (a - i32::from(b.min(255))).pow(2);
         square(r, red) + square(g, green) + square(b, blue)
     };
     let found = PALETTE.iter().enumerate().min_by_key(|(_, colour)| apart(colour));
@@ -269,6 +269,7 @@ mod tests {
             (b"\x1b[1;4;92mx", "<span class=\"f10 sb su\">x</span>"),
             (b"\x1b[38;5;196mx\x1b[39my", "<span class=\"f1\">x</span>y"),
             (b"\x1b[38;2;255;255;255;1mx", "<span class=\"f15 sb\">x</span>"),
+            (b"\x1b[38;2;65535;65535;65535;1mx", "<span class=\"f15 sb\">x</span>"),
             (b"\x1b[48:2::0:0:0mx", "<span class=\"b0\">x</span>"),
             (b"<script>alert(1)</script>&\"", "&lt;script&gt;alert(1)&lt;/script&gt;&amp;&quot;"),
             (b"\x1b]0;title\x07a\x1b]8;;http://evil\x1b\\b\x1b[2J\x1b[10Hc", "abc"),

@@ -10,6 +10,8 @@ use super::html::{plain, slug};
 
 /// More tasks are a table, not a drawing.
 pub(super) const MAX_TASKS: usize = 300;
+/// So do drawings with more places where a line passes a layer.
+const MAX_PLACES: usize = 5_000;
 /// How often the order within layers is improved.
 const SWEEPS: usize = 6;
 const HEIGHT: f64 = 34.0;
@@ -56,7 +58,7 @@ pub(super) fn draw(nodes: &[Node], label: &str, place: &str) -> Markup {
     if nodes.is_empty() || nodes.len() > MAX_TASKS {
         return html! {};
     }
-    let layout = layout(nodes);
+    let Some(layout) = layout(nodes) else { return html! {} };
     let labels: Vec<String> = nodes.iter().map(|node| shorten(&plain(&node.name))).collect();
     let mut widths = vec![0.0_f64; layout.layers];
     for ((layer, _), label) in layout.tasks.iter().zip(&labels) {
@@ -131,9 +133,9 @@ fn path(
     path
 }
 
-/// Layers by the longest way, rows by the middle of the neighbours. Total: what refers to nothing, to itself or back is
-/// left out.
-fn layout(nodes: &[Node]) -> Layout {
+/// Layers by the longest way, rows by the middle of the neighbours; nothing if that is too much. Total: what refers to
+/// nothing, to itself or back is left out.
+fn layout(nodes: &[Node]) -> Option<Layout> {
     let index: HashMap<&str, usize> = nodes.iter().enumerate().map(|(at, node)| (node.name.as_str(), at)).collect();
     let mut edges: Vec<(usize, usize)> = nodes
         .iter()
@@ -151,6 +153,9 @@ fn layout(nodes: &[Node]) -> Layout {
         *depth += last.unwrap_or(0);
     }
     edges.retain(|(from, to)| depth[*from] < depth[*to]);
+    if edges.iter().map(|(from, to)| depth[*to] - depth[*from]).sum::<usize>() > MAX_PLACES {
+        return None;
+    }
     let layers = depth.iter().max().map_or(0, |depth| depth + 1);
     let mut order: Vec<Vec<Slot>> = vec![Vec::new(); layers];
     depth.iter().enumerate().for_each(|(task, layer)| order[*layer].push(Slot::Task(task)));
@@ -209,7 +214,7 @@ fn layout(nodes: &[Node]) -> Layout {
         }
     }
     let lines = edges.into_iter().zip(through).map(|((from, to), through)| (from, to, through)).collect();
-    Layout { tasks, lines, layers, rows: most }
+    Some(Layout { tasks, lines, layers, rows: most })
 }
 
 type Key = (bool, usize);
@@ -269,7 +274,7 @@ mod tests {
             node("ship", &["build", "lint", "fetch"]),
         ];
         nodes.push(Node { finally: true, ..node("sweep", &[]) });
-        let layout = layout(&nodes);
+        let layout = layout(&nodes).unwrap();
         let layers: Vec<_> = layout.tasks.iter().map(|(layer, _)| *layer).collect();
         assert_eq!(layers, [0, 1, 1, 2, 3]);
         assert_eq!(layout.rows, 3.0, "two tasks, and the line from fetch to ship between or beside them");
@@ -277,6 +282,15 @@ mod tests {
         rows.extend(layout.lines.iter().flat_map(|(_, _, through)| through.clone()));
         rows.sort_by(f64::total_cmp);
         assert_eq!(rows, [0.0, 1.0, 2.0], "nothing stands on anything else");
+    }
+
+    #[test]
+    fn what_is_too_dense_is_not_drawn() {
+        let names: Vec<String> = (0..MAX_TASKS).map(|n| n.to_string()).collect();
+        let dense = |n: usize| Node { name: names[n].clone(), phase: None, after: names[..n].to_vec(), finally: false };
+        let nodes: Vec<_> = (0..MAX_TASKS).map(dense).collect();
+        assert!(layout(&nodes).is_none() && draw(&nodes, "Tasks", "task").into_string().is_empty());
+        assert!(layout(&nodes[..20]).is_some());
     }
 
     #[test]
@@ -294,7 +308,7 @@ mod tests {
                 let after = edges.iter().filter(|(_, to)| *to == n).map(|(from, _)| from.to_string()).collect();
                 Node { name: n.to_string(), phase: None, after, finally: n >= finally }
             }).collect();
-            let layout = layout(&nodes);
+            let layout = layout(&nodes).unwrap();
             let mut places: Vec<_> = layout.tasks.iter().map(|(layer, row)| (*layer, row.to_bits())).collect();
             places.sort_unstable();
             places.dedup();

@@ -2,7 +2,7 @@
 //! lines begin lets any stretch of a long log be shown without reading what comes before it.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -23,7 +23,7 @@ use crate::store::logs::{LogError, LogReader, LogStore};
 
 /// Read at a time, in bytes.
 const READ: usize = 1 << 20;
-/// So many bytes of a section lie between two places that are remembered.
+/// So many bytes of the log lie at least between two places of a section that are remembered.
 const STRIDE: u64 = 64 << 10;
 /// A longer line is shown as several.
 const MAX_LINE: usize = 16 << 10;
@@ -84,8 +84,6 @@ pub(super) struct Section {
     pub(super) number: u16,
     pub(super) head: Option<StepHead>,
     pub(super) lines: u64,
-    /// How many bytes were printed.
-    pub(super) bytes: u64,
 }
 
 /// Some lines of a section.
@@ -98,6 +96,8 @@ pub(super) struct Window {
     pub(super) next: u64,
     /// How many lines the section has by now.
     pub(super) total: u64,
+    /// True if none comes after the last.
+    pub(super) is_end: bool,
     pub(super) html: String,
 }
 
@@ -112,8 +112,13 @@ pub(super) struct Hit {
 
 impl Log {
     /// Looks at all that there is by now; with a limit of time at as much as that allows. True if nothing is left.
+    /// Others may look in between.
     pub(super) async fn look(&self, within: Option<Duration>) -> Result<bool, Error> {
-        let look = async { self.index.lock().await.extend(&self.reader).await };
+        let length = self.reader.length();
+        let look = async {
+            while self.index.lock().await.extend(&self.reader, length).await? {}
+            Ok(())
+        };
         match within {
             None => look.await.map(|()| true),
             // What was looked at until then counts.
@@ -131,12 +136,7 @@ impl Log {
         let index = self.index.lock().await;
         let shown = index.sections.iter().filter(|(_, place)| place.cutter.lines > 0 || place.head.is_some());
         shown
-            .map(|(number, place)| Section {
-                number: *number,
-                head: place.head.clone(),
-                lines: place.cutter.lines,
-                bytes: place.bytes,
-            })
+            .map(|(number, place)| Section { number: *number, head: place.head.clone(), lines: place.cutter.lines })
             .collect()
     }
 
@@ -144,7 +144,7 @@ impl Log {
     pub(super) async fn window(&self, section: u16, from: Option<u64>) -> Result<Window, Error> {
         let index = self.index.lock().await;
         let Some(place) = index.sections.get(&section) else {
-            return Ok(Window { section, first: 1, next: 1, ..Window::default() });
+            return Ok(Window { section, first: 1, next: 1, is_end: true, ..Window::default() });
         };
         let total = place.cutter.lines;
         let first = from.unwrap_or_else(|| (total + 1).saturating_sub(WINDOW)).clamp(1, total.max(1));
@@ -152,8 +152,9 @@ impl Log {
         let end = place.end;
         let open = place.cutter.open.is_some();
         drop(index);
-        let mut window = Window { section, first, next: first, total, html: String::new() };
+        let mut window = Window { section, first, next: first, total, is_end: true, html: String::new() };
         let (mut number, mut style) = (before, Style::default());
+        let (mut items, mut bytes) = (VecDeque::new(), 0);
         self.walk(section, start, end, |line| {
             number += 1;
             if number < first {
@@ -161,14 +162,25 @@ impl Log {
                 ansi::write_line(line.bytes, &mut style, &mut unseen);
                 return true;
             }
-            if number >= first + WINDOW || number > total || window.html.len() > WINDOW_BYTES {
+            let is_full = number >= first + WINDOW || (from.is_some() && bytes > WINDOW_BYTES);
+            if is_full || number > total {
+                window.is_end = number > total;
                 return false;
             }
-            write_item(section, number, line, &mut style, &mut window.html);
+            let mut item = String::new();
+            write_item(section, number, line, &mut style, &mut item);
+            bytes += item.len();
+            items.push_back(item);
+            // Whoever wants the last lines does not want to miss the very last.
+            while bytes > WINDOW_BYTES && from.is_none() {
+                bytes -= items.pop_front().map_or(0, |item| item.len());
+                window.first += 1;
+            }
             window.next = number + 1;
             true
         })
         .await?;
+        window.html = items.into_iter().collect();
         if open && window.next == total + 1 {
             window.next = total;
         }
@@ -244,34 +256,29 @@ pub(super) struct Index {
 #[derive(Debug, Default)]
 struct Place {
     head: Option<StepHead>,
-    bytes: u64,
     /// Where its last record ends.
     end: u64,
     /// Lines before, and where a record with a new line begins.
     marks: Vec<(u64, u64)>,
-    /// How many bytes it had at the last mark.
-    marked: u64,
     cutter: Cutter,
 }
 
 impl Index {
-    async fn extend(&mut self, reader: &LogReader) -> Result<(), Error> {
-        // Nothing between two reads waits, so that this may be given up at any time.
-        let length = reader.length();
-        while self.offset < length {
-            let before = self.offset;
-            let bytes = read_records(reader, self.offset, length).await?;
-            let mut used = 0;
-            while let Some((record, taken)) = split_record(&bytes[used..])? {
-                self.add(&record, before + used as u64, taken as u64);
-                used += taken;
-            }
-            if used == 0 {
-                break;
-            }
-            self.offset = before + used as u64;
+    /// Reads once; true if there may be more before `length`.
+    async fn extend(&mut self, reader: &LogReader, length: u64) -> Result<bool, Error> {
+        if self.offset >= length {
+            return Ok(false);
         }
-        Ok(())
+        // Nothing after the read waits, so that this may be given up at any time.
+        let before = self.offset;
+        let bytes = read_records(reader, self.offset, length).await?;
+        let mut used = 0;
+        while let Some((record, taken)) = split_record(&bytes[used..])? {
+            self.add(&record, before + used as u64, taken as u64);
+            used += taken;
+        }
+        self.offset = before + used as u64;
+        Ok(used > 0)
     }
 
     fn add(&mut self, record: &Record<'_>, at: u64, length: u64) {
@@ -281,12 +288,10 @@ impl Index {
         let Some(stream) = Stream::of(record.kind) else { return };
         let place = self.sections.entry(record.step).or_default();
         let begins = place.cutter.begins_with(stream);
-        if begins && (place.marks.is_empty() || place.bytes - place.marked >= STRIDE) {
+        if begins && place.marks.last().is_none_or(|(_, mark)| at - mark >= STRIDE) {
             place.marks.push((place.cutter.lines, at));
-            place.marked = place.bytes;
         }
         place.cutter.feed(stream, record, |_, _| {});
-        place.bytes += record.data.len() as u64;
         place.end = at + length;
     }
 }
@@ -577,6 +582,32 @@ mod tests {
         assert_eq!(window.total, 4 << 20 >> 14);
         assert!(window.html.len() < WINDOW_BYTES + 8 * MAX_LINE, "{}", window.html.len());
         assert!(window.next < window.total);
+    }
+
+    #[tokio::test]
+    async fn the_last_lines_are_there_however_long_they_are() {
+        let mut pen = Pen::new();
+        for n in 1..=WINDOW {
+            pen.write(RecordKind::Stdout, 1, format!("{n} {}\n", "x".repeat(4 << 10)).as_bytes()).await;
+        }
+        let log = pen.log(&Indexes::default()).await;
+        let tail = log.window(1, None).await.unwrap();
+        assert!(tail.is_end && tail.html.len() <= WINDOW_BYTES && tail.first > 1, "{}", tail.first);
+        assert_eq!((tail.next, shown(&tail).last().unwrap().0), (WINDOW + 1, WINDOW));
+        let head = log.window(1, Some(1)).await.unwrap();
+        assert!(!head.is_end && head.next <= WINDOW);
+    }
+
+    #[tokio::test]
+    async fn one_line_more_than_a_window_is_within_reach() {
+        let mut pen = Pen::new();
+        let lines: String = (0..WINDOW).map(|n| format!("{n}\n")).collect();
+        pen.write(RecordKind::Stdout, 1, format!("{lines}and it goes on").as_bytes()).await;
+        let log = pen.log(&Indexes::default()).await;
+        let first = log.window(1, Some(1)).await.unwrap();
+        assert_eq!((first.next, first.total, first.is_end), (WINDOW + 1, WINDOW + 1, false));
+        let last = log.window(1, Some(first.next)).await.unwrap();
+        assert_eq!((last.next, last.is_end), (WINDOW + 1, true), "it may go on");
     }
 
     #[tokio::test]

@@ -1,9 +1,13 @@
 //! What changes on a page while somebody looks at it, as server-sent events: never asked for again and again.
 //!
 //! `region` brings a part of the page anew, `section` the head of a part of the log, `log` lines, `reload` says
-//! that parts came or went, `gone` that what the page shows is no more.
+//! that parts came or went, `parts` which there are, `gone` that what the page shows is no more.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     Extension,
@@ -34,6 +38,8 @@ use crate::http::{query::Query, stopped, stream::stream};
 const GATHER: Duration = Duration::from_millis(100);
 /// Lists of a busy controller need not flicker.
 const GATHER_LIST: Duration = Duration::from_millis(500);
+/// More sections are not followed at a time.
+const FOLLOWED: usize = 32;
 /// A browser hears at least this often, so that it can tell a quiet controller from a dead connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
@@ -57,7 +63,17 @@ pub(super) async fn live(
     let client = ui.client(session.who.clone());
     stream("text/event-stream", move |sink| async move {
         let mut committed = ui.api.handle.watch();
-        let mut watch = Watch { view, client, session, sent: HashMap::new(), parts: None, log: None, followed };
+        let mut watch = Watch {
+            view,
+            client,
+            session,
+            sent: HashMap::new(),
+            parts: None,
+            log: None,
+            followed,
+            sections: 0,
+            more: false,
+        };
         let mut is_new = true;
         loop {
             let mut text = String::new();
@@ -72,20 +88,21 @@ pub(super) async fn live(
                 return;
             }
             let gather = if matches!(watch.view, View::Run(..)) { GATHER } else { GATHER_LIST };
-            is_new = loop {
-                tokio::select! {
-                    next = committed.recv() => match next {
-                        Ok(group) if group.changes.iter().any(|change| watch.view.is_touched(change)) => break true,
-                        Ok(_) => {}
-                        Err(RecvError::Lagged(_)) => break true,
-                        Err(RecvError::Closed) => return,
-                    },
-                    () = watch.log_grew() => break false,
-                    () = sleep(KEEP_ALIVE) => break false,
-                    () = sink.closed() => return,
-                    () = stopped(ui.api.config.stopping.clone()) => return,
-                }
-            };
+            is_new = !watch.more
+                && loop {
+                    tokio::select! {
+                        next = committed.recv() => match next {
+                            Ok(group) if group.changes.iter().any(|change| watch.view.is_touched(change)) => break true,
+                            Ok(_) => {}
+                            Err(RecvError::Lagged(_)) => break true,
+                            Err(RecvError::Closed) => return,
+                        },
+                        () = watch.log_grew() => break false,
+                        () = sleep(KEEP_ALIVE) => break false,
+                        () = sink.closed() => return,
+                        () = stopped(ui.api.config.stopping.clone()) => return,
+                    }
+                };
             sleep(gather).await;
             loop {
                 match committed.try_recv() {
@@ -99,10 +116,10 @@ pub(super) async fn live(
 }
 
 /// Which sections are open, and the line that each wants next.
-fn parse_followed(text: &str) -> Vec<(u16, u64)> {
+fn parse_followed(text: &str) -> BTreeMap<u16, u64> {
     let parse =
         |part: &str| part.split_once('.').and_then(|(section, next)| Some((section.parse().ok()?, next.parse().ok()?)));
-    text.split(',').filter_map(parse).collect()
+    text.split(',').filter_map(parse).take(FOLLOWED).collect()
 }
 
 struct Watch {
@@ -111,43 +128,58 @@ struct Watch {
     session: Session,
     /// By region or section: the digest of what the browser has.
     sent: HashMap<String, String>,
-    /// The page's parts in order.
+    /// The page's parts that change, in order.
     parts: Option<Vec<String>>,
     log: Option<(Log, u64)>,
-    followed: Vec<(u16, u64)>,
+    followed: BTreeMap<u16, u64>,
+    /// How many sections the page that was shown last could name.
+    sections: usize,
+    /// True while there are lines that are not told yet.
+    more: bool,
 }
 
 impl Watch {
     /// Tells what changed; false if there is nothing left to tell ever.
     async fn look(&mut self, ui: &Ui, is_new: bool, text: &mut String) -> bool {
-        if is_new {
-            match self.view.render(ui, &self.client, &self.session, false).await {
-                Ok(page) => {
-                    let parts: Vec<String> = page.regions.iter().map(|region| region.id.clone()).collect();
-                    if self.parts.as_ref().is_some_and(|known| *known != parts) {
-                        write_event(text, "reload", &json!({}));
-                        return false;
-                    }
-                    self.parts = Some(parts);
-                    for region in page.regions.into_iter().filter(|region| region.is_live) {
-                        let (id, digest) = (format!("r-{}", region.id), digest(&region.markup));
-                        if self.sent.get(&id) != Some(&digest) {
-                            let html = region.markup.into_string();
-                            write_event(text, "region", &json!({"id": id, "digest": digest, "html": html}));
-                            self.sent.insert(id, digest);
-                        }
-                    }
-                }
-                Err(failure) => {
-                    write_event(text, "gone", &json!({"message": failure.detail}));
-                    return false;
-                }
-            }
+        if is_new && !self.look_at_parts(ui, text).await {
+            return false;
         }
-        if let View::Run(name, _) = self.view
-            && let Err(failure) = self.look_at_log(ui, name, text).await
-        {
+        let View::Run(name, _) = self.view else { return true };
+        let before = self.sections;
+        if let Err(failure) = self.look_at_log(ui, name, text).await {
             tracing::debug!(failure.detail, "a log can't be followed");
+        }
+        // Parts lead to sections.
+        self.sections == before || self.look_at_parts(ui, text).await
+    }
+
+    /// Tells which parts of the page changed; false if there is nothing left to tell ever.
+    async fn look_at_parts(&mut self, ui: &Ui, text: &mut String) -> bool {
+        let page = match self.view.render(ui, &self.client, &self.session, false).await {
+            Ok(page) => page,
+            Err(failure) => {
+                write_event(text, "gone", &json!({"message": failure.detail}));
+                return false;
+            }
+        };
+        let live: Vec<_> = page.regions.into_iter().filter(|region| region.is_live).collect();
+        let parts: Vec<String> = live.iter().map(|region| format!("r-{}", region.id)).collect();
+        if self.parts.as_ref().is_some_and(|known| *known != parts) {
+            write_event(text, "reload", &json!({}));
+            return false;
+        }
+        if self.parts.is_none() {
+            // The browser may have shown the page long ago.
+            write_event(text, "parts", &json!({"ids": parts}));
+        }
+        self.parts = Some(parts);
+        for region in live {
+            let (id, digest) = (format!("r-{}", region.id), digest(&region.markup));
+            if self.sent.get(&id) != Some(&digest) {
+                let html = region.markup.into_string();
+                write_event(text, "region", &json!({"id": id, "digest": digest, "html": html}));
+                self.sent.insert(id, digest);
+            }
         }
         true
     }
@@ -161,6 +193,7 @@ impl Watch {
         *length = log.reader.length();
         log.look(None).await?;
         let sections = log.sections().await;
+        self.sections = sections.len();
         let wanted = log::of_interest(&run, &sections);
         for section in sections {
             let (id, markup) = (format!("log-{}", section.number), log::section(&run, &section, None));
@@ -175,10 +208,11 @@ impl Watch {
                 self.sent.insert(id, digest);
             }
         }
+        self.more = false;
         for (section, next) in &mut self.followed {
             let mut window = log.window(*section, Some(*next)).await?;
             // Too much came at once: the end of it is what a follower wants.
-            let skips = window.total > *next + 4 * WINDOW;
+            let skips = window.total > next.saturating_add(4 * WINDOW);
             if skips {
                 window = log.window(*section, None).await?;
             }
@@ -186,11 +220,12 @@ impl Watch {
                 continue;
             }
             *next = window.next;
+            self.more |= !window.is_end;
             // The last line comes again while it goes on.
             let (id, digest) = (format!("lines-{section}"), blake3::hash(window.html.as_bytes()).to_hex().to_string());
             if self.sent.insert(id, digest.clone()) != Some(digest) {
-                let Window { first, next, total, html, .. } = window;
-                let told = json!({"section": section, "first": first, "next": next, "total": total, "skips": skips, "html": html});
+                let Window { first, next, is_end, html, .. } = window;
+                let told = json!({"section": section, "first": first, "next": next, "isEnd": is_end, "skips": skips, "html": html});
                 write_event(text, "log", &told);
             }
         }
@@ -219,7 +254,10 @@ mod tests {
 
     #[test]
     fn what_is_followed_is_read_leniently() {
-        assert_eq!(parse_followed("3.120,0.1"), [(3, 120), (0, 1)]);
-        assert_eq!(parse_followed("x,4.,70000.1,,5.6"), [(5, 6)]);
+        assert_eq!(parse_followed("3.120,0.1"), BTreeMap::from([(0, 1), (3, 120)]));
+        assert_eq!(parse_followed("x,4.,70000.1,,5.6"), BTreeMap::from([(5, 6)]));
+        let many: String = (0..2_000).map(|section| format!("{section}.1,")).collect();
+        assert_eq!(parse_followed(&many).len(), FOLLOWED);
+        assert_eq!(parse_followed(&"1.1,".repeat(2_000)).len(), 1);
     }
 }

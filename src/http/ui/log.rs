@@ -10,6 +10,7 @@ use axum::{
 };
 use maud::{Markup, PreEscaped, html};
 use xene_schemas::{
+    meta::RunName,
     phase::TaskPhase,
     run::{Run, StepStatus},
 };
@@ -92,8 +93,8 @@ pub(super) fn window_part(window: &Window) -> Markup {
                 a href={ "?log=" (number) "&from=1#log-" (number) } data-from="1" { "From the first" } }
         }
         @if window.total == 0 { p.quiet { "It printed nothing." } }
-        ol data-first=(window.first) data-next=(window.next) data-total=(window.total) { (PreEscaped(&window.html)) }
-        @if window.next < window.total {
+        ol data-first=(window.first) data-next=(window.next) data-end[window.is_end] { (PreEscaped(&window.html)) }
+        @if !window.is_end {
             p.pager { a href={ "?log=" (number) "&from=" (window.next) "#log-" (number) } data-later=(window.next) { "Later lines" } " "
                 a href={ "?log=" (number) "#log-" (number) } data-from="" { "To the last" } }
         }
@@ -127,13 +128,14 @@ pub(super) async fn lines(
     Path((run, section)): Path<(String, String)>,
     mut query: Query,
 ) -> Response {
-    let (Ok(section), Ok(from)) = (section.parse::<u16>(), query.parse::<u64>("from", "a line's number")) else {
+    let from = query.parse::<u64>("from", "a line's number");
+    let (Ok(run), Ok(section), Ok(from)) = (run.parse::<RunName>(), section.parse::<u16>(), from) else {
         return page::failed(Some(&session), &Failure::not_found());
     };
     let client = ui.client(session.who.clone());
     let shown = async {
-        let run: Run = client.get(&format!("/api/v1/runs/{}", super::sign_in::query_value(&run))).await?;
-        let log = lines::open(ui.api.handle.logs(), &ui.indexes, run.metadata.name).await?;
+        client.get::<Run>(&format!("/api/v1/runs/{run}")).await?;
+        let log = lines::open(ui.api.handle.logs(), &ui.indexes, run).await?;
         log.look(None).await?;
         Ok::<_, Failure>(window_part(&log.window(section, from).await?))
     };
@@ -169,8 +171,8 @@ pub(super) async fn artifact(
 }
 
 async fn may_read(ui: &Ui, session: &Session, run: &str) -> Result<(), Failure> {
-    let path = format!("/api/v1/runs/{}", super::sign_in::query_value(run));
-    ui.client(session.who.clone()).get::<Run>(&path).await.map(drop)
+    let run: RunName = run.parse().map_err(|_| Failure::not_found())?;
+    ui.client(session.who.clone()).get::<Run>(&format!("/api/v1/runs/{run}")).await.map(drop)
 }
 
 /// Whatever it holds, a browser that shows it all the same gives it no rights.

@@ -5,7 +5,7 @@ use xene_schemas::{
     agent::Agent,
     controller::Controller,
     object::PipelineObject,
-    phase::{AgentPhase, PipelinePhase, RunPhase},
+    phase::{AgentPhase, RunPhase},
     run::Run,
     source::Source,
 };
@@ -20,6 +20,8 @@ use super::{
 /// So many runs are looked at for those that failed lately.
 const RECENT: usize = 100;
 const SHOWN: usize = 10;
+/// So many pipelines are looked at for what fires next.
+const LOOKED_AT: usize = 1000;
 
 pub(super) async fn render(client: &Client) -> Result<Page, Failure> {
     let source: Option<Source> = client.find("/api/v1/source").await?;
@@ -27,11 +29,12 @@ pub(super) async fn render(client: &Client) -> Result<Page, Failure> {
     let agents: Vec<Agent> = client.list("/api/v1/agents?limit=1000").await?;
     let active: Vec<Run> = client.list("/api/v1/runs?active=true&limit=50").await?;
     let recent: Vec<Run> = client.list(&format!("/api/v1/runs?limit={RECENT}")).await?;
-    let pipelines: Vec<PipelineObject> = client.list("/api/v1/pipelines?limit=500").await?;
+    let pipelines: Vec<PipelineObject> = client.list(&format!("/api/v1/pipelines?limit={LOOKED_AT}")).await?;
+    let homeless: Vec<PipelineObject> = client.list("/api/v1/pipelines?phase=NotScheduled&limit=100").await?;
     let failed: Vec<&Run> = recent.iter().filter(|run| run.status.phase == RunPhase::Error).take(SHOWN).collect();
     let ended: Vec<Run> = recent.iter().filter(|run| run.status.phase.is_final()).take(SHOWN).cloned().collect();
     Ok(Page::new("Overview")
-        .live("health", health(source.as_ref(), &controller, &agents, &pipelines))
+        .live("health", health(source.as_ref(), &controller, &agents, (&pipelines, &homeless)))
         .live("source", source_part(source.as_ref()))
         .live("active", active_part(&active))
         .live("failed", failed_part(&failed))
@@ -40,7 +43,12 @@ pub(super) async fn render(client: &Client) -> Result<Page, Failure> {
 }
 
 /// What a person should look at, worst first; or that there is nothing.
-fn health(source: Option<&Source>, controller: &Controller, agents: &[Agent], pipelines: &[PipelineObject]) -> Markup {
+fn health(
+    source: Option<&Source>,
+    controller: &Controller,
+    agents: &[Agent],
+    (pipelines, homeless): (&[PipelineObject], &[PipelineObject]),
+) -> Markup {
     let mut concerns: Vec<Markup> = Vec::new();
     if let Some(breaker) = &controller.status.breaker {
         concerns.push(html! { (plain(&breaker.message)) });
@@ -61,8 +69,7 @@ fn health(source: Option<&Source>, controller: &Controller, agents: &[Agent], pi
     }
     let away = agents.iter().filter(|agent| agent.status.phase == AgentPhase::Disconnected);
     concerns.extend(away.map(|agent| html! { "Agent " (agent_link(&agent.metadata.name)) " is disconnected." }));
-    let homeless =
-        pipelines.iter().filter(|p| p.status.phase == PipelinePhase::NotScheduled && p.status.suspension.is_none());
+    let homeless = homeless.iter().filter(|pipeline| pipeline.status.suspension.is_none());
     concerns.extend(homeless.take(SHOWN).map(|pipeline| {
         html! {
             (pipeline_link(&pipeline.metadata.name)) " is not scheduled"
@@ -74,7 +81,7 @@ fn health(source: Option<&Source>, controller: &Controller, agents: &[Agent], pi
             h2 #health-title { "Health" }
             @if concerns.is_empty() {
                 p.good { "All is well: " (connected) @if connected == 1 { " agent" } @else { " agents" } " connected, "
-                    (pipelines.len()) @if pipelines.len() == 1 { " pipeline" } @else { " pipelines" } " scheduled." }
+                    @if pipelines.len() == LOOKED_AT { "at least " } (pipelines.len()) @if pipelines.len() == 1 { " pipeline" } @else { " pipelines" } " scheduled." }
             } @else {
                 ul.concerns { @for concern in &concerns { li { (concern) } } }
             }

@@ -30,6 +30,8 @@ pub(super) const HEADERS: &[(&str, &str)] = &[
         "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     ),
     ("x-frame-options", "DENY"),
+    // Within this server only: without it forms would not say where they come from.
+    ("referrer-policy", "same-origin"),
     ("cross-origin-opener-policy", "same-origin"),
     ("cross-origin-resource-policy", "same-origin"),
     ("permissions-policy", "camera=(), geolocation=(), microphone=()"),
@@ -166,8 +168,10 @@ impl View {
         let is_agent = matches!(change, Change::PutAgent(_) | Change::DeleteAgent(_));
         let is_suspension = matches!(change, Change::PutSuspension(_) | Change::DeleteSuspension(_));
         match self {
+            // Some of what it tells, such as that takeovers are held, has no row but an event.
             Self::Overview => {
                 is_owner_or_pipeline
+                    || matches!(change, Change::AddEvent(_))
                     || is_run
                     || is_workflow
                     || is_agent

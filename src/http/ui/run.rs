@@ -24,7 +24,7 @@ use super::{
     lines::{self, Section},
     log,
     page::{Page, Pairs, param, token},
-    sign_in::{Session, query_value},
+    sign_in::{Session, query_value, segment},
 };
 use crate::http::identity::Role;
 
@@ -267,7 +267,7 @@ fn results(run: &Run, artifacts: &[Saved]) -> Markup {
             h2 { "Artifacts" }
             ul { @for saved in artifacts { li {
                 @if saved.pending { (plain(&saved.path)) " (on its way from the agent)" }
-                @else { a href={ "/runs/" (name) "/artifacts/" (query_value(&saved.task)) "/" (query_value(&saved.path)) } download { (plain(&saved.path)) } }
+                @else { a href={ "/runs/" (name) "/artifacts/" (segment(&saved.task)) "/" (query_value(&saved.path)) } download { (plain(&saved.path)) } }
                 " " span.quiet { (size(saved.size)) " of " (plain(&saved.task)) }
             } } }
         }

@@ -23,7 +23,7 @@ use super::{
     client::{Client, Failure},
     html::plain,
     page::{self, Page, token},
-    sign_in::{Fields, Session, check_form, field, query_value, see_other},
+    sign_in::{Fields, Session, check_form, field, see_other, segment},
 };
 use crate::http::query::Query;
 
@@ -41,7 +41,7 @@ pub(super) async fn form(
     let filled = async {
         let (key, params) = params(&client, &workflow, &pipeline).await?;
         let given = match like {
-            Some(run) => client.get::<Run>(&format!("/api/v1/runs/{}", query_value(&run))).await?.spec.params,
+            Some(run) => client.get::<Run>(&format!("/api/v1/runs/{}", segment(&run))).await?.spec.params,
             None => indexmap::IndexMap::new(),
         };
         let value_of = |name: &str| given.get(name).cloned();
@@ -94,7 +94,7 @@ async fn params(
     workflow: &str,
     pipeline: &str,
 ) -> Result<(PipelineKey, Vec<(String, Param)>), Failure> {
-    let (workflow, pipeline) = (query_value(workflow), query_value(pipeline));
+    let (workflow, pipeline) = (segment(workflow), segment(pipeline));
     let of_pipeline: PipelineObject = client.get(&format!("/api/v1/pipelines/{workflow}/{pipeline}")).await?;
     let of_workflow: WorkflowObject = client.get(&format!("/api/v1/workflows/{workflow}")).await?;
     let mut params = of_workflow.spec.params.into_inner();

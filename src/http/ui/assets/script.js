@@ -95,6 +95,11 @@ function connect() {
   source.addEventListener("section", (event) => showSection(JSON.parse(event.data)));
   source.addEventListener("log", (event) => addLines(JSON.parse(event.data)));
   source.addEventListener("reload", () => location.reload());
+  // Parts may have come or gone while nobody listened.
+  source.addEventListener("parts", (event) => {
+    const here = $$("main > [data-digest]").map((element) => element.id);
+    if (JSON.parse(event.data).ids.join() !== here.join()) location.reload();
+  });
   source.addEventListener("gone", (event) => {
     source.close();
     status(JSON.parse(event.data).message, "off");
@@ -116,7 +121,12 @@ document.addEventListener("visibilitychange", () => {
 
 const follows = () => $("#follow")?.checked ?? false;
 
-const isAtEnd = (ol) => Number(ol.dataset.next) >= Number(ol.dataset.total);
+const isAtEnd = (ol) => "end" in ol.dataset;
+
+function setEnd(ol, isEnd) {
+  if (isEnd) ol.dataset.end = "";
+  else delete ol.dataset.end;
+}
 
 function followedSections() {
   return $$("details.section[open]")
@@ -180,12 +190,13 @@ async function loadMore(link) {
     while (ol.children.length > LINES_KEPT) {
       ol.dataset.next = lineOf(ol.lastElementChild);
       ol.lastElementChild.remove();
+      setEnd(ol, false);
     }
     if (top) scrollBy(0, top.getBoundingClientRect().top - before);
   } else {
     for (const li of [...added.children]) put(ol, li);
     ol.dataset.next = added.dataset.next;
-    ol.dataset.total = added.dataset.total;
+    setEnd(ol, isAtEnd(added));
     trimStart(ol);
   }
   pagers(details);
@@ -227,7 +238,7 @@ function pagers(details) {
   if (!isAtEnd(ol)) ol.after(link("later", ol.dataset.next, "Later lines"));
 }
 
-function addLines({ section, next, total, skips, first, html }) {
+function addLines({ section, next, isEnd, skips, first, html }) {
   const details = document.getElementById(`log-${section}`);
   const ol = details && $("ol", details);
   if (!ol) return;
@@ -238,7 +249,7 @@ function addLines({ section, next, total, skips, first, html }) {
   }
   for (const li of [...fragment(html).children]) put(ol, li);
   ol.dataset.next = next;
-  ol.dataset.total = total;
+  setEnd(ol, isEnd);
   trimStart(ol);
   pagers(details);
   showTimes(ol);
