@@ -45,6 +45,7 @@ use crate::{
         auth::{AdminToken, HookSecret},
     },
     metrics::Counters,
+    outgoing::TrustError,
     session::{
         Append, Listener, ListenerConfig, ListenerError, LogSink, MayStore, Sessions,
         pki::{AGENT_LIFE, Pki, PkiError},
@@ -55,6 +56,7 @@ use crate::{
         check::{self, CheckError},
         logs::{LogError, LogStore},
     },
+    traces::{self, export::Exporter},
 };
 
 /// How often what the store says is compared with what was written there.
@@ -107,6 +109,12 @@ pub struct Options {
     pub audit_log: Option<PathBuf>,
     /// Names that HTTP answers to, beside `localhost` and literal addresses.
     pub hosts: Vec<String>,
+    /// Where browsers find this controller, without a path.
+    pub public_url: Option<String>,
+    /// Who else says who somebody is.
+    pub openid: Option<http::openid::Settings>,
+    /// Where traces go.
+    pub traces: Option<traces::export::Settings>,
 }
 
 /// Why a controller can't start.
@@ -154,6 +162,15 @@ pub enum StartError {
     /// The HTTP server's certificate can't be used.
     #[error(transparent)]
     Tls(#[from] http::tls::TlsError),
+    /// Another server can't be trusted.
+    #[error("{what}: {source}")]
+    Trust {
+        /// What it is for.
+        what: &'static str,
+        /// Why not.
+        #[source]
+        source: TrustError,
+    },
     /// A file or a thread can't be made.
     #[error("{what}: {source}")]
     System {
@@ -189,6 +206,7 @@ pub struct Controller {
     driver: JoinHandle<Result<(), DriverError>>,
     sweeper: JoinHandle<()>,
     checker: JoinHandle<()>,
+    traces: Option<JoinHandle<()>>,
     stop: watch::Sender<bool>,
     _lock: DataLock,
 }
@@ -205,6 +223,9 @@ impl Controller {
         let socket =
             TcpListener::bind(options.http).map_err(|source| StartError::Http { address: options.http, source })?;
         let tls = options.tls.as_ref().map(|(chain, key)| http::tls::config(chain, key)).transpose()?;
+        let trust = |what| move |source| StartError::Trust { what, source };
+        let openid = options.openid.map(http::openid::OpenId::new).transpose();
+        let openid = openid.map_err(trust("sign-in by OpenID Connect"))?.map(Arc::new);
         let admin_token = admin_token(&options.data_dir)?;
         let audit = options.audit_log.map(|path| {
             let what = format!("the audit log {}", path.display());
@@ -253,8 +274,14 @@ impl Controller {
             #[cfg(feature = "mutants")]
             mutant: None,
         };
+        let exporter = options.traces.map(|settings| {
+            let epochs = loaded.owners.iter().map(|(key, owner)| (key.clone(), owner.epoch));
+            Exporter::new(settings, loaded.source.as_ref().and_then(|source| source.revision.clone()), epochs)
+        });
+        let exporter = exporter.transpose().map_err(trust("traces"))?;
         let (driver, handle) = Driver::new(shells, config, loaded)?;
         let (stop, stopped) = watch::channel(false);
+        let traces = exporter.map(|exporter| tokio::spawn(exporter.run(handle.watch(), stopped.clone())));
         let driver = tokio::spawn(driver.run(stopped));
         let sweeper = tokio::spawn(sweep_daily(store.clone(), files.clone()));
 
@@ -275,7 +302,9 @@ impl Controller {
         let http = socket.local_addr().map_err(|source| StartError::Http { address: options.http, source })?;
         let (syncing, announcing) = (worker.clone(), worker.clone());
         let (stop_http, stopping) = watch::channel(false);
-        let sessions_of_ui = http::ui::session::Sessions::new(tls.is_some());
+        let sessions_of_ui = http::ui::session::Sessions::new(
+            tls.is_some() || options.public_url.is_some_and(|url| url.starts_with("https://")),
+        );
         let router = http::router(
             handle.clone(),
             http::Config {
@@ -294,6 +323,7 @@ impl Controller {
                 strict: options.strict,
                 sessions: sessions_of_ui.clone(),
                 audit,
+                openid,
                 metrics_public: options.metrics_public,
                 stopping: stopping.clone(),
             },
@@ -314,6 +344,7 @@ impl Controller {
             driver,
             sweeper,
             checker,
+            traces,
             stop,
             _lock: lock,
         })
@@ -367,6 +398,10 @@ impl Controller {
             Some(ended) => ended,
             None => self.driver.await,
         };
+        if let Some(traces) = self.traces {
+            // It gives up by itself.
+            drop(traces.await);
+        }
         match ended {
             Ok(result) => result,
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),

@@ -12,12 +12,13 @@ use xene_agent::glob::is_inner_path;
 
 use super::{
     Error,
-    client::{Client, encode},
+    client::Client,
     kind::Kind,
     logs::run_name,
     output::{Format, Ui},
     table::Table,
 };
+use crate::percent::encode;
 
 /// Nothing comes for so long: the controller is gone.
 const SILENCE: Duration = Duration::from_secs(60);

@@ -1,8 +1,6 @@
 //! The HTTP client: requests to the controller's API, answers or [`Error`]s.
 
 use std::{
-    fmt::Write as _,
-    fs,
     io::{self, Read},
     net::IpAddr,
     thread,
@@ -13,11 +11,15 @@ use serde_json::{Value, json};
 use ureq::{
     Agent, Body,
     http::{Method, Request, Response, StatusCode, Uri},
-    tls::{PemItem, RootCerts, TlsConfig, parse_pem},
+    tls::TlsConfig,
 };
 use xene_schemas::meta::API_VERSION;
 
 use super::{Error, Global, dirs, error::plain_cause};
+use crate::{
+    outgoing::{TrustError, USER_AGENT, trust},
+    percent::encode,
+};
 
 /// Until a connection stands. A controller is near, or not there.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -63,7 +65,7 @@ impl Client {
             .http_status_as_error(false)
             .max_redirects(0)
             .proxy(None)
-            .user_agent(concat!("xene/", env!("CARGO_PKG_VERSION")))
+            .user_agent(USER_AGENT)
             .timeout_connect(Some(CONNECT))
             .timeout_resolve(Some(CONNECT));
         match uri.scheme_str() {
@@ -296,38 +298,18 @@ fn name_of(item: &Value) -> Option<String> {
 }
 
 fn tls(global: &Global) -> Result<TlsConfig, Error> {
-    // Another part of the process may have installed it already, which is as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let path = global.ca.clone().or_else(dirs::system_certificates).ok_or_else(|| {
         Error::usage_with_hint("this system keeps no certificates where others do", "name them with --ca FILE")
     })?;
-    let pem = fs::read(&path).map_err(|error| Error::file(&path, &error))?;
-    let certificates = parse_pem(&pem).filter_map(|item| match item {
-        Ok(PemItem::Certificate(certificate)) => Some(certificate),
-        Ok(_) | Err(_) => None,
-    });
-    let certificates: Vec<_> = certificates.collect();
-    if certificates.is_empty() {
-        return Err(Error::usage(format!("{} holds no certificate in PEM form", path.display())));
-    }
-    Ok(TlsConfig::builder().root_certs(RootCerts::from(certificates)).build())
+    trust(&path).map_err(|error| match error {
+        TrustError::File { source, .. } => Error::file(&path, &source),
+        TrustError::Empty(_) => Error::usage(error.to_string()),
+    })
 }
 
-fn is_local(host: &str) -> bool {
+pub(super) fn is_local(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
-}
-
-/// Percent-encodes all but what RFC 3986 leaves alone.
-pub fn encode(text: &str) -> String {
-    text.bytes().fold(String::with_capacity(text.len()), |mut out, byte| {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
-            // Writing to a string does not fail.
-            _ => drop(write!(out, "%{byte:02X}")),
-        }
-        out
-    })
 }
 
 /// How long to wait before the `n`th try to connect again: 250 ms, doubled each time, at most 5 s.

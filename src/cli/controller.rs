@@ -19,10 +19,12 @@ use super::{
     Error, Global,
     dirs::{self, DataDir},
     exit,
+    openid::{self, OpenIdArgs},
 };
 use crate::{
     controller::{self, Controller, Options},
     source::{self, SourceConfig},
+    traces::export as traces,
 };
 
 /// Arguments of `xene controller`.
@@ -79,6 +81,10 @@ pub struct Args {
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub host: Vec<String>,
 
+    /// Where browsers find this controller, if it is not --http, such as behind a proxy; its name is a --host, too.
+    #[arg(long, value_name = "URL", value_parser = openid::public_url)]
+    pub public_url: Option<String>,
+
     /// Where agents connect (UDP).
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:7421")]
     pub quic: SocketAddr,
@@ -103,6 +109,14 @@ pub struct Args {
     #[arg(long, value_parser = BoolishValueParser::new())]
     pub metrics_public: bool,
 
+    /// A collector that takes OTLP by HTTP, such as http://127.0.0.1:4318: traces of commits and runs go there.
+    #[arg(long, value_name = "URL", value_parser = openid::http_url)]
+    pub otlp_endpoint: Option<String>,
+
+    /// A file with headers for the collector, `Name: value` line by line.
+    #[arg(long, value_name = "FILE", requires = "otlp_endpoint")]
+    pub otlp_headers_file: Option<PathBuf>,
+
     /// A file with values for flags that are not given.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -118,6 +132,10 @@ pub struct Args {
     /// How to sign in at the source.
     #[command(flatten)]
     pub credentials: Credentials,
+
+    /// How people sign in.
+    #[command(flatten)]
+    pub openid: OpenIdArgs,
 }
 
 /// How to sign in at a remote source. Files are read anew at each fetch.
@@ -188,6 +206,7 @@ impl Args {
     /// # Errors
     /// If HTTP would leave this machine in the clear and nobody said that it may.
     pub fn check(&self) -> Result<(), Error> {
+        self.openid.check()?;
         check_http(self.http, self.tls_cert.is_some(), self.insecure_http)
     }
 }
@@ -244,7 +263,14 @@ impl Args {
             min_autonomy: self.min_autonomy.into(),
             metrics_public: self.metrics_public,
             audit_log: self.audit_log.clone(),
-            hosts: self.host.clone(),
+            hosts: self.host.iter().cloned().chain(self.public_url.as_deref().and_then(openid::host_of)).collect(),
+            public_url: self.public_url.clone(),
+            openid: self.openid.settings(self.public_url.as_deref()),
+            traces: self.otlp_endpoint.clone().map(|endpoint| traces::Settings {
+                endpoint,
+                headers: self.otlp_headers_file.clone(),
+                ca: dirs::system_certificates(),
+            }),
         }
     }
 }

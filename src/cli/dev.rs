@@ -124,6 +124,9 @@ async fn serve(args: Args, global: &Global) -> Result<(), Error> {
         metrics_public: false,
         audit_log: None,
         hosts: Vec::new(),
+        public_url: None,
+        openid: None,
+        traces: None,
     };
     let controller = Controller::start(options).await.map_err(|error| Error::start(&error))?;
     let token = controller.local_join_token(clock::now()).await.map_err(|error| Error::start(&error))?;

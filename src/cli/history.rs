@@ -5,13 +5,14 @@ use xene_schemas::plan::{FieldChange, WorkflowChange};
 
 use super::{
     Error,
-    client::{Client, encode},
+    client::Client,
     escape,
     output::{Ui, painted, phase_style},
     rows::items,
     status::{parse, short},
     time::relative,
 };
+use crate::percent::encode;
 
 /// Arguments of `xene history`.
 #[derive(Debug, Clone, clap::Args)]

@@ -2,7 +2,8 @@
 
 use clap::ValueEnum;
 
-use super::{Error, client::encode};
+use super::Error;
+use crate::percent::encode;
 
 /// A kind of object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -29,6 +29,7 @@ pub mod interrupt;
 pub mod kind;
 pub mod logs;
 pub mod man;
+pub mod openid;
 pub mod output;
 pub mod pause;
 pub mod plan;

@@ -6,10 +6,11 @@ use xene_schemas::{access::Role, duration::Duration, meta::Name};
 
 use super::{
     Error,
-    client::{Client, encode},
+    client::Client,
     output::{Format, Ui},
     table::Table,
 };
+use crate::percent::encode;
 
 const PATH: &str = "/api/v1/tokens";
 

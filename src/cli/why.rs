@@ -10,12 +10,13 @@ use xene_schemas::{
 
 use super::{
     Error,
-    client::{Client, encode},
+    client::Client,
     escape,
     output::{Ui, painted, phase_style},
     status::{parse, short},
     time::{exact, relative},
 };
+use crate::percent::encode;
 
 /// Arguments of `xene why`.
 #[derive(Debug, Clone, clap::Args)]
@@ -61,7 +62,7 @@ impl<'a> What<'a> {
 
 /// There is no such thing; perhaps pipelines are meant that have this name, or are of the workflow that has it.
 fn neither(name: &str, client: &Client) -> Result<Error, Error> {
-    let list = client.get("/api/v1/pipelines", &[])?;
+    let list = client.list("/api/v1/pipelines", &[])?;
     let names = list["items"].as_array().into_iter().flatten().filter_map(|item| item["metadata"]["name"].as_str());
     let meant: Vec<&str> = names.filter(|full| full.split('/').any(|part| part == name)).take(3).collect();
     let hint = if meant.is_empty() {

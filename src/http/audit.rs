@@ -23,7 +23,7 @@ use serde::Serialize;
 use xene_agent::{clock, decide::time::BootTime};
 use xene_schemas::{access::Role, run::millis};
 
-use super::{Api, identity::Identity, problem::Problem, webhook::PROOFS};
+use super::{Api, identity::Identity, openid, problem::Problem, webhook::PROOFS};
 
 /// An address may show so many wrong proofs in a [`WINDOW`]; more of them are not even written down.
 const GUESSES: u32 = 20;
@@ -57,8 +57,13 @@ pub(super) fn by(identity: Identity, mut response: Response) -> Response {
 }
 
 /// Keeps beside an answer that a webhook's sender asked.
-pub(super) fn by_webhook(mut response: Response) -> Response {
-    response.extensions_mut().insert(Actor { name: "webhook".into(), role: None, token: None });
+pub(super) fn by_webhook(response: Response) -> Response {
+    named("webhook".to_owned(), response)
+}
+
+/// Keeps beside an answer who asked, where they have no role.
+pub(super) fn named(name: String, mut response: Response) -> Response {
+    response.extensions_mut().insert(Actor { name, role: None, token: None });
     response
 }
 
@@ -149,7 +154,7 @@ fn shows_proof(headers: &HeaderMap) -> bool {
 /// True if a request that was let pass would change something, or give all away.
 fn matters(method: &Method, path: &str) -> bool {
     match *method {
-        Method::GET => path == "/api/v1/backup",
+        Method::GET => matches!(path, "/api/v1/backup" | openid::CALLBACK),
         Method::HEAD | Method::OPTIONS => false,
         _ => path != "/api/v1/plan",
     }
@@ -258,6 +263,7 @@ mod tests {
         for (method, path, expected) in [
             (Method::GET, "/api/v1/runs", false),
             (Method::GET, "/api/v1/backup", true),
+            (Method::GET, openid::CALLBACK, true),
             (Method::POST, "/api/v1/plan", false),
             (Method::POST, "/api/v1/runs", true),
             (Method::POST, "/hooks/source", true),

@@ -11,6 +11,7 @@ use axum::{
     extract::{Path, State},
     response::Response,
 };
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::{
@@ -315,26 +316,12 @@ fn print_line(stream: &'static str, head: Option<&StepHead>, record: &Record<'_>
         attempt: head.map(|head| head.attempt),
         stream,
         text,
-        base64: text.is_none().then(|| base64(line)),
+        base64: text.is_none().then(|| STANDARD.encode(line)),
     };
     // Writing to memory can't fail, and its fields are texts and numbers.
     if serde_json::to_writer(&mut *out, &line).is_ok() {
         out.push(b'\n');
     }
-}
-
-/// Standard base64 with padding.
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let bits = chunk.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
-        for digit in 0..4 {
-            let index = (bits >> (18 - 6 * digit)) & 63;
-            text.push(if digit <= chunk.len() { char::from(ALPHABET[index as usize]) } else { '=' });
-        }
-    }
-    text
 }
 
 /// The last lines of what was printed so far.

@@ -18,6 +18,7 @@ mod logs;
 mod metrics;
 mod objects;
 mod openapi;
+pub mod openid;
 mod operate;
 mod pack;
 mod plan;
@@ -104,6 +105,8 @@ pub struct Config {
     pub strict: bool,
     /// Who is signed in to the UI.
     pub sessions: ui::session::Sessions,
+    /// Who else says who somebody is.
+    pub openid: Option<Arc<openid::OpenId>>,
     /// Where it is written who changed what; in the store it is kept in any case.
     pub audit: Option<AuditLog>,
     /// True if `/metrics` asks nobody who they are.

@@ -187,6 +187,7 @@ mod tests {
                 "status": {"type": "integer"},
                 "detail": {"type": "string", "description": "What is wrong, in a sentence."},
                 "hint": {"type": "string", "description": "What may help."},
+                "reason": {"type": "string", "description": "`Suspended` if `force` would do it all the same."},
             },
         });
         all.0.insert("Problem".into(), problem);

@@ -1,5 +1,7 @@
 //! Answers in JSON, tagged by their content and packed where the client takes that.
 
+use std::io::{self, Write as _};
+
 use axum::{
     body::{Body, Bytes, to_bytes},
     extract::Request,
@@ -7,6 +9,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use flate2::{Compression, write::GzEncoder};
 
 use super::problem::Problem;
 
@@ -15,13 +18,43 @@ const WORTH_PACKING: usize = 1 << 10;
 /// Fast, and a list is still a tenth of itself.
 const LEVEL: i32 = 1;
 
-/// Tags what is given in JSON, and leaves it out if the client has it; packs it by zstd if the client takes that.
+/// How an answer may be packed, by RFC 9110's names; the better one first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Coding {
+    Zstd,
+    Gzip,
+}
+
+impl Coding {
+    const ALL: [Self; 2] = [Self::Zstd, Self::Gzip];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Zstd => "zstd",
+            Self::Gzip => "gzip",
+        }
+    }
+
+    fn pack(self, whole: &[u8]) -> io::Result<Vec<u8>> {
+        match self {
+            Self::Zstd => zstd::encode_all(whole, LEVEL),
+            Self::Gzip => {
+                let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+                encoder.write_all(whole)?;
+                encoder.finish()
+            }
+        }
+    }
+}
+
+/// Tags what is given in JSON, and leaves it out if the client has it; packs it as the client takes it. Pages are not
+/// packed: what others wrote stands there beside a form's token, and lengths would tell of it.
 pub(super) async fn pack(request: Request, next: Next) -> Response {
     if request.method() != Method::GET {
         return next.run(request).await;
     }
     let known = request.headers().get(header::IF_NONE_MATCH).cloned();
-    let takes_zstd = takes_zstd(request.headers());
+    let coding = taken(request.headers());
     let response = next.run(request).await;
     let is_json = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
     if response.status() != StatusCode::OK || !is_json {
@@ -45,25 +78,28 @@ pub(super) async fn pack(request: Request, next: Next) -> Response {
         parts.headers.remove(header::CONTENT_TYPE);
         return Response::from_parts(parts, Body::empty());
     }
-    if takes_zstd && bytes.len() >= WORTH_PACKING {
+    if let Some(coding) = coding.filter(|_| bytes.len() >= WORTH_PACKING) {
         let whole = bytes.clone();
-        let packed = tokio::task::spawn_blocking(move || zstd::encode_all(&whole[..], LEVEL)).await;
+        let packed = tokio::task::spawn_blocking(move || coding.pack(&whole)).await;
         if let Ok(Ok(packed)) = packed {
-            parts.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("zstd"));
+            parts.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
             return Response::from_parts(parts, Body::from(Bytes::from(packed)));
         }
     }
     Response::from_parts(parts, Body::from(bytes))
 }
 
-/// True if the client names zstd among what it takes, and not as what it does not.
-fn takes_zstd(headers: &HeaderMap) -> bool {
-    let all = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
-    all.flat_map(|value| value.split(',')).any(|coding| {
-        let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
-        let refused = weight.trim().strip_prefix("q=").is_some_and(|q| q.parse() == Ok(0.0));
-        name.trim().eq_ignore_ascii_case("zstd") && !refused
-    })
+/// The best coding that the client names among what it takes, and not as what it does not.
+fn taken(headers: &HeaderMap) -> Option<Coding> {
+    let takes = |coding: Coding| {
+        let all = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+        all.flat_map(|value| value.split(',')).any(|one| {
+            let (name, weight) = one.split_once(';').unwrap_or((one, ""));
+            let refused = weight.trim().strip_prefix("q=").is_some_and(|q| q.parse() == Ok(0.0));
+            name.trim().eq_ignore_ascii_case(coding.name()) && !refused
+        })
+    };
+    Coding::ALL.into_iter().find(|coding| takes(*coding))
 }
 
 /// True if a list of tags has this one, however strong.
@@ -77,17 +113,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_who_takes_zstd_gets_it() {
-        let takes = |value: &str| {
+    fn answers_are_packed_as_the_client_takes_them() {
+        let taken = |value: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::ACCEPT_ENCODING, value.parse().unwrap());
-            takes_zstd(&headers)
+            taken(&headers)
         };
         for value in ["zstd", "gzip, zstd", "gzip;q=1.0, ZSTD;q=0.5"] {
-            assert!(takes(value), "{value}");
+            assert_eq!(taken(value), Some(Coding::Zstd), "{value}");
         }
-        for value in ["", "gzip", "zstd;q=0", "zstd;q=0.0", "xzstd", "*"] {
-            assert!(!takes(value), "{value}");
+        for value in ["gzip", "deflate, gzip;q=1.0", "zstd;q=0, gzip", "GZIP, br"] {
+            assert_eq!(taken(value), Some(Coding::Gzip), "{value}");
+        }
+        for value in ["", "zstd;q=0", "zstd;q=0.0, gzip;q=0", "xzstd", "x-gzip-like", "*"] {
+            assert_eq!(taken(value), None, "{value}");
         }
     }
 

@@ -21,11 +21,13 @@ pub(super) struct Problem {
     status: StatusCode,
     detail: String,
     hint: Option<&'static str>,
+    /// One word, where a program can do something about it.
+    reason: Option<&'static str>,
 }
 
 impl Problem {
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), hint: None }
+        Self { status, detail: detail.into(), hint: None, reason: None }
     }
 
     /// One for which only the status is known.
@@ -35,7 +37,7 @@ impl Problem {
             match status {
                 StatusCode::METHOD_NOT_ALLOWED => "this address does not take that method",
                 StatusCode::REQUEST_TIMEOUT => "the body comes too slowly",
-                StatusCode::PAYLOAD_TOO_LARGE => "the body is above the limit of 1 MiB",
+                StatusCode::PAYLOAD_TOO_LARGE => "the body is longer than this address takes",
                 _ => status.canonical_reason().unwrap_or("the request failed"),
             },
         )
@@ -76,6 +78,9 @@ impl IntoResponse for Problem {
         });
         if let Some(hint) = self.hint {
             body["hint"] = hint.into();
+        }
+        if let Some(reason) = self.reason {
+            body["reason"] = reason.into();
         }
         let kind = (header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
         let mut response = (self.status, [kind], format!("{body}\n")).into_response();
@@ -128,6 +133,7 @@ impl From<Refusal> for Problem {
             | Refusal::NothingBlocked
             | Refusal::OtherCommit(_) => StatusCode::CONFLICT,
         };
-        Self::new(status, refusal.to_string())
+        let reason = matches!(refusal, Refusal::Suspended(_)).then_some("Suspended");
+        Self { reason, ..Self::new(status, refusal.to_string()) }
     }
 }

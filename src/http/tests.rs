@@ -3,6 +3,7 @@
 mod access;
 mod hooks;
 mod metrics;
+mod openid;
 
 use std::{
     collections::HashSet,
@@ -138,6 +139,11 @@ fn seed_spec(store: &Store, workflow: &str, spec: Value) {
 
 impl World {
     fn new() -> Self {
+        Self::configured(|_| {})
+    }
+
+    /// One that `change` makes its own.
+    fn configured(change: impl FnOnce(&mut Config)) -> Self {
         let data = tempfile::tempdir().unwrap();
         let store = Store::open(data.path()).unwrap();
         let logs = LogStore::open(&data.path().join("logs")).unwrap();
@@ -184,7 +190,7 @@ impl World {
         let (stop, stopping) = tokio_watch::channel(false);
         let files = ContentStore::open(&data.path().join("files")).unwrap();
         let audit = data.path().join("audit.jsonl");
-        let config = Config {
+        let mut config = Config {
             admin: AdminToken::new(ADMIN),
             hooks: HookSecret([7; 32]),
             hosts: vec!["xene.example".to_owned()],
@@ -197,9 +203,11 @@ impl World {
             strict: false,
             sessions: ui::session::Sessions::new(false),
             metrics_public: false,
+            openid: None,
             audit: Some(AuditLog::open(audit.clone()).unwrap()),
             stopping,
         };
+        change(&mut config);
         Self { router: router(handle, config), store, logs, files, asked, announced, trouble, stop, audit, _data: data }
     }
 

@@ -193,6 +193,7 @@ fn every_page_opens_complains_of_nothing_and_can_be_used_by_everybody() {
         if wide != serde_json::json!([]) {
             wrong.push(format!("{path} is wider than a phone: {wide}"));
         }
+        wrong.extend(faults(browser).into_iter().map(|fault| format!("{path} (phone): {fault}")));
         browser.resize(1280, 1000);
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));

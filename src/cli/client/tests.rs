@@ -1,4 +1,4 @@
-use std::net::TcpListener;
+use std::{fs, net::TcpListener};
 
 use super::*;
 use crate::cli::fake::{Fake, Reply, global};

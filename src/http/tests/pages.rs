@@ -34,7 +34,7 @@ impl World {
         self.ask("POST", path, &headers, body.join("&")).await
     }
 
-    async fn page(&self, path: &str, cookie: &str) -> (u16, String) {
+    pub(super) async fn page(&self, path: &str, cookie: &str) -> (u16, String) {
         let response = self.ask("GET", path, &[("cookie", cookie)], "").await;
         let status = response.status().as_u16();
         let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
@@ -49,7 +49,7 @@ impl World {
     }
 
     /// What the audit log holds.
-    fn audited(&self) -> String {
+    pub(super) fn audited(&self) -> String {
         std::fs::read_to_string(&self.audit).unwrap()
     }
 
@@ -314,6 +314,37 @@ async fn forms_act_only_from_pages_of_their_session() {
         world.form_from(&path, &cookie, &[("form-token", &token)], &[own, ("origin", "http://localhost:7420")]).await;
     assert_eq!(done.status(), 303);
     assert_eq!(asked(), 1);
+}
+
+#[tokio::test]
+async fn a_workflow_is_suspended_and_resumed_by_forms() {
+    let world = World::new();
+    let cookie = world.signed_in().await;
+    let token = world.form_token(&cookie).await;
+    let page = world.page("/workflows/w", &cookie).await.1;
+    assert!(page.contains("action=\"/workflows/w/suspend\""), "{page}");
+    let response = world.form("/workflows/w/suspend", &cookie, &[("form-token", "wrong")]).await;
+    assert_eq!(response.status(), 403);
+    let fields = [("form-token", token.as_str()), ("why", " disk is full ")];
+    let response = world.form("/workflows/w/suspend", &cookie, &fields).await;
+    assert_eq!((response.status().as_u16(), &response.headers()["location"]), (303, &"/workflows/w".parse().unwrap()));
+    let asked = world.asked.lock().unwrap().pop();
+    let Some(Command::Suspend { what, suspension }) = asked else { panic!("{asked:?}") };
+    assert_eq!(suspension.why.as_deref(), Some("disk is full"));
+    commit(&world.store, vec![Change::PutSuspension(SuspensionRow { what, suspension })]);
+    let page = world.page("/workflows/w", &cookie).await.1;
+    assert!(page.contains("action=\"/workflows/w/resume\"") && !page.contains("/suspend\""), "{page}");
+    assert_eq!(world.form("/workflows/w/resume", &cookie, &fields[..1]).await.status(), 303);
+    assert!(matches!(world.asked.lock().unwrap().pop(), Some(Command::Resume { .. })));
+    assert_eq!(world.form("/workflows/absent/resume", &cookie, &fields[..1]).await.status(), 404);
+
+    // Who may only look is offered neither, and no form to start something.
+    let viewer = world.token(&json!({"role": "viewer", "name": "eye"})).await;
+    let response = world.form("/sign-in", "", &[("secret", &viewer)]).await;
+    let cookie = response.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
+    let page = world.page("/workflows/w", &cookie).await.1;
+    assert!(!page.contains("/resume\"") && !page.contains("/start\""), "{page}");
+    assert_eq!(world.page("/workflows/w/build/start", &cookie).await.0, 403);
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! What people do to runs: a form comes, the API is asked in their name, the browser is led to what came of it.
+//! What people do to runs and workflows: a form comes, the API is asked in their name, the browser is led to what came of it.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use axum::{
     response::Response,
 };
 use serde_json::{Value, json};
-use xene_schemas::meta::RunName;
+use xene_schemas::meta::{Name, RunName};
 
 use super::{
     Ui,
@@ -69,6 +69,45 @@ async fn act(
             let name = name_of(&answer).unwrap_or(run);
             about(format!("run/{name}"), see_other(&format!("/runs/{name}"), None))
         }
+        Err(failure) => page::failed(Some(session), &failure),
+    }
+}
+
+pub(super) async fn suspend(
+    State(ui): State<Arc<Ui>>,
+    Extension(session): Extension<Session>,
+    Path(workflow): Path<String>,
+    Form(fields): Fields,
+) -> Response {
+    let why = field(&fields, "why").map(str::trim).filter(|why| !why.is_empty());
+    act_on_workflow(&ui, &session, &workflow, "suspend", &fields, &json!({"why": why})).await
+}
+
+pub(super) async fn resume(
+    State(ui): State<Arc<Ui>>,
+    Extension(session): Extension<Session>,
+    Path(workflow): Path<String>,
+    Form(fields): Fields,
+) -> Response {
+    act_on_workflow(&ui, &session, &workflow, "resume", &fields, &json!({})).await
+}
+
+async fn act_on_workflow(
+    ui: &Ui,
+    session: &Session,
+    workflow: &str,
+    action: &str,
+    fields: &[(String, String)],
+    body: &Value,
+) -> Response {
+    let asked = async {
+        check_form(session, fields)?;
+        let workflow: Name = workflow.parse().map_err(|_| Failure::not_found())?;
+        ui.client(session.who.clone()).post(&format!("/api/v1/workflows/{workflow}/{action}"), body).await?;
+        Ok(workflow)
+    };
+    match asked.await {
+        Ok(name) => about(format!("workflow/{name}"), see_other(&format!("/workflows/{name}"), None)),
         Err(failure) => page::failed(Some(session), &failure),
     }
 }

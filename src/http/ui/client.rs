@@ -21,11 +21,13 @@ pub(super) struct Failure {
     pub(super) status: StatusCode,
     pub(super) detail: String,
     pub(super) hint: Option<String>,
+    /// One word, where something can be done about it.
+    pub(super) reason: Option<String>,
 }
 
 impl Failure {
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), hint: None }
+        Self { status, detail: detail.into(), hint: None, reason: None }
     }
 
     pub(super) fn not_found() -> Self {
@@ -51,6 +53,7 @@ impl From<super::lines::Error> for Failure {
 struct ProblemBody {
     detail: String,
     hint: Option<String>,
+    reason: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -113,10 +116,9 @@ impl Client {
             return serde_json::from_slice(&bytes).map_err(|error| odd(&error));
         }
         let told = serde_json::from_slice::<ProblemBody>(&bytes).ok();
-        let (detail, hint) = told.map_or_else(
-            || (status.canonical_reason().unwrap_or("the request failed").to_owned(), None),
-            |problem| (problem.detail, problem.hint),
-        );
-        Err(Failure { status, detail, hint })
+        Err(match told {
+            Some(ProblemBody { detail, hint, reason }) => Failure { status, detail, hint, reason },
+            None => Failure::new(status, status.canonical_reason().unwrap_or("the request failed")),
+        })
     }
 }

@@ -20,7 +20,7 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::{
     sync::broadcast::error::{RecvError, TryRecvError},
-    time::sleep,
+    time::{Instant, sleep, sleep_until},
 };
 use xene_schemas::{meta::RunName, run::Run};
 
@@ -32,9 +32,12 @@ use super::{
     page::{self, View, digest},
     sign_in::Session,
 };
-use crate::http::{query::Query, stopped, stream::stream};
+use crate::{
+    decide::rows::Change,
+    http::{query::Query, stopped, stream::stream},
+};
 
-/// Changes that come within this are shown as one.
+/// Looks are at least so far apart: changes that come within it are shown as one.
 const GATHER: Duration = Duration::from_millis(100);
 /// Lists of a busy controller need not flicker.
 const GATHER_LIST: Duration = Duration::from_millis(500);
@@ -73,6 +76,7 @@ pub(super) async fn live(
             followed,
             sections: 0,
             more: false,
+            is_over: false,
         };
         let mut is_new = true;
         loop {
@@ -87,12 +91,13 @@ pub(super) async fn live(
             if sink.send(Bytes::from(text)).await.is_err() || !goes_on {
                 return;
             }
+            let looked = Instant::now();
             let gather = if matches!(watch.view, View::Run(..)) { GATHER } else { GATHER_LIST };
             is_new = !watch.more
                 && loop {
                     tokio::select! {
                         next = committed.recv() => match next {
-                            Ok(group) if group.changes.iter().any(|change| watch.view.is_touched(change)) => break true,
+                            Ok(group) if group.changes.iter().any(|change| watch.is_touched(change)) => break true,
                             Ok(_) => {}
                             Err(RecvError::Lagged(_)) => break true,
                             Err(RecvError::Closed) => return,
@@ -103,10 +108,11 @@ pub(super) async fn live(
                         () = stopped(ui.api.config.stopping.clone()) => return,
                     }
                 };
-            sleep(gather).await;
+            // The first change after a rest is shown at once.
+            sleep_until(looked + gather).await;
             loop {
                 match committed.try_recv() {
-                    Ok(group) => is_new |= group.changes.iter().any(|change| watch.view.is_touched(change)),
+                    Ok(group) => is_new |= group.changes.iter().any(|change| watch.is_touched(change)),
                     Err(TryRecvError::Lagged(_)) => is_new = true,
                     Err(TryRecvError::Empty | TryRecvError::Closed) => break,
                 }
@@ -136,9 +142,15 @@ struct Watch {
     sections: usize,
     /// True while there are lines that are not told yet.
     more: bool,
+    /// True if the run that is shown has ended.
+    is_over: bool,
 }
 
 impl Watch {
+    fn is_touched(&self, change: &Change) -> bool {
+        self.view.is_touched(change, self.is_over)
+    }
+
     /// Tells what changed; false if there is nothing left to tell ever.
     async fn look(&mut self, ui: &Ui, is_new: bool, text: &mut String) -> bool {
         if is_new && !self.look_at_parts(ui, text).await {
@@ -186,6 +198,7 @@ impl Watch {
 
     async fn look_at_log(&mut self, ui: &Ui, name: RunName, text: &mut String) -> Result<(), Failure> {
         let run: Run = self.client.get(&format!("/api/v1/runs/{name}")).await?;
+        self.is_over = run.status.phase.is_final();
         if self.log.is_none() {
             self.log = Some((lines::open(ui.api.handle.logs(), &ui.indexes, name).await?, 0));
         }

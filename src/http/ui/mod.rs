@@ -14,6 +14,7 @@ mod html;
 mod lines;
 mod live;
 mod log;
+mod openid;
 mod overview;
 mod page;
 mod run;
@@ -57,6 +58,8 @@ pub(super) fn router(api: Arc<Api>, routes: Router) -> Router<Arc<Api>> {
         .route("/workflows", get(page::show))
         .route("/workflows/{workflow}", get(page::show))
         .route("/workflows/{workflow}/history", get(page::show))
+        .route("/workflows/{workflow}/suspend", post(act::suspend))
+        .route("/workflows/{workflow}/resume", post(act::resume))
         .route("/workflows/{workflow}/{pipeline}/start", get(start::form).post(start::start))
         .route("/runs", get(page::show))
         .route("/runs/{run}", get(page::show))
@@ -76,6 +79,8 @@ pub(super) fn router(api: Arc<Api>, routes: Router) -> Router<Arc<Api>> {
     Router::new()
         .merge(pages)
         .route("/sign-in", get(sign_in::page).post(sign_in::sign_in))
+        .route("/sign-in/openid", get(openid::begin))
+        .route(crate::http::openid::CALLBACK, get(openid::callback))
         .route("/ui/{file}", get(assets::serve))
         .layer(middleware::from_fn_with_state(ui.clone(), guard))
         .with_state(ui)

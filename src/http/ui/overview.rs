@@ -16,6 +16,7 @@ use super::{
     page::Page,
     source::{problems, summary},
 };
+use crate::http::identity::Role;
 
 /// So many runs are looked at for those that failed lately.
 const RECENT: usize = 100;
@@ -39,7 +40,7 @@ pub(super) async fn render(client: &Client) -> Result<Page, Failure> {
         .live("active", active_part(&active))
         .live("failed", failed_part(&failed))
         .live("next", next_part(&pipelines))
-        .live("recent", recent_part(&ended, pipelines.first())))
+        .live("recent", recent_part(&ended, pipelines.first(), client.who.role >= Role::Operator)))
 }
 
 /// What a person should look at, worst first; or that there is nothing.
@@ -148,14 +149,14 @@ fn next_part(pipelines: &[PipelineObject]) -> Markup {
     }
 }
 
-fn recent_part(ended: &[Run], pipeline: Option<&PipelineObject>) -> Markup {
+fn recent_part(ended: &[Run], pipeline: Option<&PipelineObject>, may_start: bool) -> Markup {
     html! {
         section aria-labelledby="recent-title" {
             h2 #recent-title { a href="/runs" { "Ended lately" } }
             @if !ended.is_empty() { (runs_table(ended, true)) }
             @else if let Some(pipeline) = pipeline {
                 @let name = &pipeline.metadata.name;
-                (empty("No run has ended yet.", html! { "Start one: " a href={ "/workflows/" (name.workflow) "/" (name.pipeline) "/start" } { (name) } "." }))
+                (empty("No run has ended yet.", html! { @if may_start { "Start one: " a href={ "/workflows/" (name.workflow) "/" (name.pipeline) "/start" } { (name) } "." } }))
             } @else {
                 (empty("There is no workflow yet.", html! { "Commit a workflow file to the source, or save one in the folder that " code { "xene dev" } " watches." }))
             }

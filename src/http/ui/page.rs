@@ -148,7 +148,7 @@ impl View {
         match self {
             Self::Overview => overview::render(client).await,
             Self::Workflows(pairs) => workflows::render(client, pairs).await,
-            Self::Workflow(name) => workflow::render(client, name).await,
+            Self::Workflow(name) => workflow::render(client, session, name).await,
             Self::History(name) => workflow::history(client, name).await,
             Self::Runs(pairs) => runs::render(client, pairs).await,
             Self::Run(name, pairs) => run::render(ui, client, session, *name, is_first.then_some(pairs)).await,
@@ -159,8 +159,8 @@ impl View {
         }
     }
 
-    /// True if what it shows may change with this.
-    pub(super) fn is_touched(&self, change: &Change) -> bool {
+    /// True if what it shows may change with this; `is_over`: the run that it shows has ended.
+    pub(super) fn is_touched(&self, change: &Change, is_over: bool) -> bool {
         let is_owner_or_pipeline =
             matches!(change, Change::PutOwner(..) | Change::PutPipeline(_) | Change::DeletePipeline(_));
         let is_run = matches!(change, Change::PutRun(_) | Change::DeleteRun(_));
@@ -182,7 +182,8 @@ impl View {
             Self::History(_) => is_workflow,
             Self::Runs(_) => is_run,
             Self::Run(name, _) => match change {
-                Change::PutRun(row) => row.run.metadata.name == *name || !row.run.status.phase.is_final(),
+                // Those that run may be what it waits for.
+                Change::PutRun(row) => row.run.metadata.name == *name || !is_over && !row.run.status.phase.is_final(),
                 Change::DeleteRun(gone) => gone == name,
                 _ => is_owner_or_pipeline,
             },

@@ -24,9 +24,9 @@ use super::{
     lines::{self, Section},
     log,
     page::{Page, Pairs, param, token},
-    sign_in::{Session, query_value, segment},
+    sign_in::{Session, query_value},
 };
-use crate::http::identity::Role;
+use crate::{http::identity::Role, percent::encode};
 
 /// A page waits so long for a log to be looked at; the rest comes by itself.
 const LOOK: Duration = Duration::from_millis(60);
@@ -267,7 +267,7 @@ fn results(run: &Run, artifacts: &[Saved]) -> Markup {
             h2 { "Artifacts" }
             ul { @for saved in artifacts { li {
                 @if saved.pending { (plain(&saved.path)) " (on its way from the agent)" }
-                @else { a href={ "/runs/" (name) "/artifacts/" (segment(&saved.task)) "/" (query_value(&saved.path)) } download { (plain(&saved.path)) } }
+                @else { a href={ "/runs/" (name) "/artifacts/" (encode(&saved.task)) "/" (query_value(&saved.path)) } download { (plain(&saved.path)) } }
                 " " span.quiet { (size(saved.size)) " of " (plain(&saved.task)) }
             } } }
         }

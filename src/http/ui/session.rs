@@ -25,6 +25,8 @@ pub const CODE_LIFE: Duration = Duration::from_secs(10 * 60);
 const IDLE: Duration = Duration::from_secs(12 * 60 * 60);
 /// A session ends after so long whatever happens.
 const LIFE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// A session that a provider vouched for ends after this: who leaves there should not stay here.
+pub(super) const SIGNED_IN_BY_PROVIDER: Duration = Duration::from_secs(12 * 60 * 60);
 /// More are not remembered: the one that was used longest ago makes room.
 const SESSIONS: usize = 10_000;
 /// More codes are not remembered; the oldest makes room.
@@ -37,7 +39,7 @@ type Hash = [u8; 32];
 #[derive(Clone)]
 pub struct Sessions {
     state: Arc<Mutex<State>>,
-    /// True if the server speaks TLS: cookies then never travel without.
+    /// True if browsers speak TLS: cookies then never travel without.
     secure: bool,
 }
 
@@ -50,7 +52,8 @@ struct State {
 #[derive(Debug)]
 struct Session {
     who: Identity,
-    began: BootTime,
+    /// The latest that it ends.
+    until: BootTime,
     used: BootTime,
 }
 
@@ -71,7 +74,7 @@ impl Sessions {
         Self { state: Arc::default(), secure }
     }
 
-    /// True if the server speaks TLS.
+    /// True if browsers speak TLS.
     pub(super) fn is_secure(&self) -> bool {
         self.secure
     }
@@ -102,11 +105,16 @@ impl Sessions {
 
     /// Begins a session; gives what its cookie holds.
     pub(super) fn begin(&self, who: Identity, now: BootTime) -> Result<String, NoRandom> {
+        self.begin_for(who, now, LIFE)
+    }
+
+    /// Begins a session that ends after `life` whatever happens.
+    pub(super) fn begin_for(&self, who: Identity, now: BootTime, life: Duration) -> Result<String, NoRandom> {
         let cookie = random()?;
         let mut state = self.lock();
         state.sessions.retain(|_, session| session.is_good(now));
         make_room(&mut state.sessions, SESSIONS, |session| session.used);
-        state.sessions.insert(hash(&cookie), Session { who, began: now, used: now });
+        state.sessions.insert(hash(&cookie), Session { who, until: now + life, used: now });
         Ok(cookie)
     }
 
@@ -165,7 +173,7 @@ pub fn link(code: &str) -> String {
 
 impl Session {
     fn is_good(&self, now: BootTime) -> bool {
-        now.since(self.used) < IDLE && now.since(self.began) < LIFE
+        now.since(self.used) < IDLE && now < self.until
     }
 }
 
@@ -187,7 +195,7 @@ fn hash(text: &str) -> Hash {
     *blake3::hash(text.as_bytes()).as_bytes()
 }
 
-fn random() -> Result<String, NoRandom> {
+pub(super) fn random() -> Result<String, NoRandom> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).map_err(|_| NoRandom)?;
     Ok(blake3::Hash::from(bytes).to_hex().to_string())

@@ -19,10 +19,13 @@ use super::{
     page::{self, Outside},
     session::form_token,
 };
-use crate::http::{
-    audit::{self, Peer},
-    identity::{self, Identity},
-    query::Query,
+use crate::{
+    http::{
+        audit::{self, Peer},
+        identity::{self, Identity},
+        query::Query,
+    },
+    percent::encode,
 };
 
 /// The name of the field that a form proves itself by.
@@ -114,7 +117,7 @@ fn sent<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
-fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
+pub(super) fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
     let pairs = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
     pairs.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='))
 }
@@ -124,8 +127,13 @@ fn cookie_name(ui: &Ui, headers: &HeaderMap) -> String {
     if ui.api.config.sessions.is_secure() {
         return "__Host-xene-session".to_owned();
     }
+    format!("xene-session-{}", host_port(headers))
+}
+
+/// The port that the browser named.
+pub(super) fn host_port(headers: &HeaderMap) -> &str {
     let port = sent(headers, "host").and_then(|host| host.rsplit_once(':')).map_or("80", |(_, port)| port);
-    format!("xene-session-{}", port.trim_matches(|c: char| !c.is_ascii_digit()))
+    port.trim_matches(|c: char| !c.is_ascii_digit())
 }
 
 /// The page that asks who it is.
@@ -139,10 +147,10 @@ pub(super) async fn page(State(ui): State<Arc<Ui>>, headers: HeaderMap, mut quer
         // With a fragment of its own, else the browser takes the code of a link along.
         return see_other(&format!("{next}#"), None);
     }
-    ask(&next, None)
+    ask(&ui, &next, None)
 }
 
-fn ask(next: &str, refused: Option<&str>) -> Response {
+fn ask(ui: &Ui, next: &str, refused: Option<&str>) -> Response {
     let body = html! {
         form #sign-in method="post" action="/sign-in" {
             @if let Some(refused) = refused { p.problem role="alert" { (refused) } }
@@ -150,6 +158,9 @@ fn ask(next: &str, refused: Option<&str>) -> Response {
             p { input #secret name="secret" type="password" autocomplete="current-password" required autofocus; }
             input type="hidden" name="next" value=(next);
             p { button.primary type="submit" { "Sign in" } }
+        }
+        @if let Some(openid) = &ui.api.config.openid {
+            p { a.button href=(format!("/sign-in/openid?next={}", query_value(next))) { "Sign in with " (openid.name()) } }
         }
         p { "A link that signs you in comes from the command line, where the controller's token is at hand:" }
         pre { "xene ui --open" }
@@ -184,7 +195,7 @@ pub(super) async fn sign_in(
             let many = Failure::new(StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens came from your address");
             return page::failed(None, &Failure { hint: Some("Try again in a minute.".to_owned()), ..many });
         }
-        return ask(&next, Some("This token or code is not valid. A code works once, and for ten minutes."));
+        return ask(&ui, &next, Some("This token or code is not valid. A code works once, and for ten minutes."));
     };
     match sessions.begin(who.clone(), now) {
         Ok(cookie) => audit::by(who, see_other(&next, Some(&set_cookie(&ui, &headers, &cookie)))),
@@ -206,13 +217,13 @@ pub(super) async fn sign_out(
     see_other("/sign-in", Some(&forget))
 }
 
-fn set_cookie(ui: &Ui, headers: &HeaderMap, value: &str) -> String {
+pub(super) fn set_cookie(ui: &Ui, headers: &HeaderMap, value: &str) -> String {
     let secure = if ui.api.config.sessions.is_secure() { "; Secure" } else { "" };
     format!("{}={value}; Path=/; HttpOnly; SameSite=Strict{secure}", cookie_name(ui, headers))
 }
 
 /// Where to go after signing in: a page of this server, or the first one.
-fn local(next: Option<&str>) -> String {
+pub(super) fn local(next: Option<&str>) -> String {
     let is_local = |next: &&str| {
         next.starts_with('/')
             && !next.starts_with("//")
@@ -235,26 +246,7 @@ pub(super) fn see_other(to: &str, cookie: Option<&str>) -> Response {
 
 /// As one value of a query, or as several segments of a path.
 pub(super) fn query_value(text: &str) -> String {
-    escape(text, |byte| byte == b'/')
-}
-
-/// As one segment of a path.
-pub(super) fn segment(text: &str) -> String {
-    escape(text, |_| false)
-}
-
-fn escape(text: &str, is_plain: impl Fn(u8) -> bool) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.') || is_plain(byte) {
-            out.push(char::from(byte));
-        } else {
-            use std::fmt::Write as _;
-            // Writing to a String can't fail.
-            let _ = write!(out, "%{byte:02X}");
-        }
-    }
-    out
+    encode(text).replace("%2F", "/")
 }
 
 #[cfg(test)]

@@ -23,9 +23,12 @@ use super::{
     client::{Client, Failure},
     html::plain,
     page::{self, Page, token},
-    sign_in::{Fields, Session, check_form, field, see_other, segment},
+    sign_in::{Fields, Session, check_form, field, see_other},
 };
-use crate::http::query::Query;
+use crate::{
+    http::{identity::Role, query::Query},
+    percent::encode,
+};
 
 /// Params are fields of this prefix, so that no name of one means something else.
 const PREFIX: &str = "param.";
@@ -39,9 +42,13 @@ pub(super) async fn form(
     let client = ui.client(session.who.clone());
     let like = query.take("like");
     let filled = async {
+        if session.who.role < Role::Operator {
+            let detail = format!("{} may look, and not start anything", session.who.name);
+            return Err(Failure::new(StatusCode::FORBIDDEN, detail));
+        }
         let (key, params) = params(&client, &workflow, &pipeline).await?;
         let given = match like {
-            Some(run) => client.get::<Run>(&format!("/api/v1/runs/{}", segment(&run))).await?.spec.params,
+            Some(run) => client.get::<Run>(&format!("/api/v1/runs/{}", encode(&run))).await?.spec.params,
             None => indexmap::IndexMap::new(),
         };
         let value_of = |name: &str| given.get(name).cloned();
@@ -94,7 +101,7 @@ async fn params(
     workflow: &str,
     pipeline: &str,
 ) -> Result<(PipelineKey, Vec<(String, Param)>), Failure> {
-    let (workflow, pipeline) = (segment(workflow), segment(pipeline));
+    let (workflow, pipeline) = (encode(workflow), encode(pipeline));
     let of_pipeline: PipelineObject = client.get(&format!("/api/v1/pipelines/{workflow}/{pipeline}")).await?;
     let of_workflow: WorkflowObject = client.get(&format!("/api/v1/workflows/{workflow}")).await?;
     let mut params = of_workflow.spec.params.into_inner();
@@ -109,7 +116,7 @@ fn start_page(
     value_of: &dyn Fn(&str) -> Option<String>,
     failure: Option<&Failure>,
 ) -> Page {
-    let is_suspended = failure.is_some_and(|failure| failure.status == StatusCode::CONFLICT);
+    let is_suspended = failure.is_some_and(|failure| failure.reason.as_deref() == Some("Suspended"));
     let body = html! {
         form.start method="post" action={ "/workflows/" (key.workflow) "/" (key.pipeline) "/start" } {
             (token(session))

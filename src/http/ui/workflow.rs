@@ -19,19 +19,20 @@ use super::{
     client::{Client, Failure},
     dag::{self, Node},
     html::{agent_link, empty, fact, phase, plain, revision, run_link, runs_table, slug, time},
-    page::Page,
+    page::{Page, token},
+    sign_in::Session,
 };
 use crate::http::identity::Role;
 
 /// So many due times of each schedule are told.
 const DUE: usize = 3;
 
-pub(super) async fn render(client: &Client, name: &Name) -> Result<Page, Failure> {
+pub(super) async fn render(client: &Client, session: &Session, name: &Name) -> Result<Page, Failure> {
     let workflow: WorkflowObject = client.get(&format!("/api/v1/workflows/{name}")).await?;
     let pipelines: Vec<PipelineObject> = client.list(&format!("/api/v1/pipelines?workflow={name}&limit=200")).await?;
     let runs: Vec<Run> = client.list(&format!("/api/v1/runs?workflow={name}&limit=20")).await?;
     let mut page = Page::new(name.to_string())
-        .live("summary", summary(&workflow))
+        .live("summary", summary(session, &workflow))
         .live("triggers", triggers(&workflow.spec, clock::now().wall));
     for pipeline in &pipelines {
         let id = format!("pipeline-{}", pipeline.metadata.name.pipeline);
@@ -54,7 +55,7 @@ pub(super) async fn render(client: &Client, name: &Name) -> Result<Page, Failure
     Ok(page.live("runs", recent).still("past", past))
 }
 
-fn summary(workflow: &WorkflowObject) -> Markup {
+fn summary(session: &Session, workflow: &WorkflowObject) -> Markup {
     let (metadata, status) = (&workflow.metadata, &workflow.status);
     html! {
         @if let Some(description) = &metadata.description { p.lead { (plain(description)) } }
@@ -70,6 +71,18 @@ fn summary(workflow: &WorkflowObject) -> Markup {
                 (fact("Suspended", html! { (plain(&suspension.to_string())) ", since " (time(suspension.since)) }))
             }
             @if workflow.spec.suspend { (fact("Suspended", html! { "by its file" })) }
+        }
+        @if session.who.role >= Role::Operator {
+            @let path = format!("/workflows/{}", metadata.name);
+            @if status.suspension.is_some() {
+                form.actions method="post" action={ (path) "/resume" } { (token(session)) button type="submit" { "Resume" } }
+            } @else {
+                form.actions method="post" action={ (path) "/suspend" } {
+                    (token(session))
+                    label for="why" { "Why " } input #why name="why" placeholder="for those who wonder" autocomplete="off";
+                    button type="submit" { "Suspend" }
+                }
+            }
         }
     }
 }

@@ -14,6 +14,8 @@ use std::{
     thread::{self, JoinHandle},
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+
 use super::kit::git;
 
 /// Serves each connection by a program that speaks over its standard input and output, as inetd does. The port is bound
@@ -136,7 +138,7 @@ pub(super) fn redirecting(to: String) -> Listener {
 pub(super) fn smart_http(root: &Path, user_and_password: Arc<Mutex<String>>) -> Listener {
     let root = root.to_owned();
     Listener::start(move |stream| {
-        let expected = format!("Basic {}", base64(user_and_password.lock().unwrap().as_bytes()));
+        let expected = format!("Basic {}", STANDARD.encode(&*user_and_password.lock().unwrap()));
         serve_http(stream, &root, &expected);
     })
 }
@@ -197,17 +199,4 @@ fn serve_http(mut stream: TcpStream, root: &Path, expected: &str) {
     let status = head.lines().find_map(|line| line.strip_prefix("Status: ")).unwrap_or("200 OK");
     let _ = write!(stream, "HTTP/1.1 {status}\r\nConnection: close\r\n{head}\r\n\r\n");
     let _ = stream.write_all(&output[split + 4..]);
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for chunk in bytes.chunks(3) {
-        let number = (0..3).fold(0_u32, |number, at| number << 8 | u32::from(*chunk.get(at).unwrap_or(&0)));
-        for at in 0..4 {
-            let digit = DIGITS[(number >> (18 - 6 * at) & 63) as usize];
-            text.push(if at <= chunk.len() { digit.into() } else { '=' });
-        }
-    }
-    text
 }

@@ -159,14 +159,22 @@ function showSection({ id, summary, wanted, html }) {
   if (wanted) looking?.remove();
 }
 
+// A part of a page as text; null if there is none, or the session is over.
+async function fetchPart(address) {
+  const response = await fetch(address);
+  // To the page that asks who it is: it belongs in the whole window.
+  if (response.redirected) location.reload();
+  return response.ok && !response.redirected ? response.text() : null;
+}
+
 // Fetches lines of a section into its place.
 async function load(details, from) {
   const run = location.pathname;
   const query = from ? `?from=${from}` : "";
-  const response = await fetch(`${run}/log/${details.dataset.section}${query}`);
-  if (!response.ok) return;
+  const text = await fetchPart(`${run}/log/${details.dataset.section}${query}`);
+  if (text === null) return;
   const lines = $(".lines", details);
-  replace(lines, await response.text());
+  replace(lines, text);
   details.dataset.loaded = "true";
 }
 
@@ -176,9 +184,9 @@ async function loadMore(link) {
   const first = Number(ol.dataset.first);
   const isEarlier = "earlier" in link.dataset;
   const from = isEarlier ? link.dataset.earlier : link.dataset.later;
-  const response = await fetch(`${location.pathname}/log/${details.dataset.section}?from=${from}`);
-  if (!response.ok) return;
-  const more = fragment(await response.text());
+  const text = await fetchPart(`${location.pathname}/log/${details.dataset.section}?from=${from}`);
+  if (text === null) return;
+  const more = fragment(text);
   const added = $("ol", more);
   if (!added) return;
   if (isEarlier) {
@@ -313,9 +321,9 @@ document.addEventListener("change", (event) => {
 // A part that takes its time is fetched after the rest is shown.
 async function loadParts() {
   for (const place of $$("[data-load]")) {
-    const response = await fetch(place.dataset.load);
-    if (!response.ok) continue;
-    const page = fragment(await response.text());
+    const text = await fetchPart(place.dataset.load);
+    if (text === null) continue;
+    const page = fragment(text);
     const part = page.getElementById(place.dataset.part);
     if (part) {
       place.replaceChildren(...part.childNodes);
