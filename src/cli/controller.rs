@@ -79,7 +79,7 @@ pub struct Args {
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub host: Vec<String>,
 
-    /// Where agents connect (UDP).
+    /// Where agents connect: QUIC (UDP), and TCP on the same port for those that no UDP reaches.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:7421")]
     pub quic: SocketAddr,
 

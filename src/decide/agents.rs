@@ -7,7 +7,7 @@ use xene_schemas::{
     agent::{Agent, AgentMeta, AgentStatus},
     event::EventType,
     meta::{AgentName, Epoch, Labels, PipelineKey, RunName},
-    phase::{AgentPhase, Reason},
+    phase::{AgentPhase, Reason, Transport},
     pipeline::Autonomy,
     why::Verdict,
 };
@@ -61,6 +61,7 @@ pub(super) struct AgentState {
 pub(super) struct SessionState {
     pub(super) id: SessionId,
     pub(super) address: String,
+    pub(super) transport: Transport,
     /// The version of the assignments that were sent; 0: none yet.
     pub(super) set_version: u64,
     /// The version of the list of claims that is held; 0: none.
@@ -308,6 +309,7 @@ impl Controller {
             status: AgentStatus {
                 phase,
                 address: agent.session.as_ref().map(|session| session.address.clone()),
+                transport: agent.session.as_ref().map(|session| session.transport),
                 version: row.version.clone(),
                 slots: row.slots,
                 busy: agent.busy,

@@ -6,6 +6,7 @@ use indexmap::IndexMap;
 use jiff::Timestamp;
 use xene_schemas::{
     meta::{AgentName, FileHash, Labels, Name, PipelineKey, Revision, RunName, SpecHash},
+    phase::Transport,
     run::{Run, RunTrigger},
     suspension::Suspension,
     wire::control::{AgentMessage, ControllerMessage, Decision, Hello},
@@ -45,6 +46,8 @@ pub enum Event {
         fingerprint: String,
         /// Where it comes from; for people.
         address: String,
+        /// What carries the session.
+        transport: Transport,
         /// What it said.
         hello: Box<Hello>,
     },

@@ -280,8 +280,9 @@ impl Controller {
             Event::Drifted(desired, found) => self.drifted(now, *desired, *found, &mut fx),
             Event::Withheld(desired) => self.source_withheld(now, *desired, &mut fx),
             Event::Source(health) => self.source_health(now, health, &mut fx),
-            Event::SessionOpened { session, agent, fingerprint, address, hello } => {
-                self.session_opened(now, Opening { session, agent, fingerprint, address, hello: *hello }, &mut fx);
+            Event::SessionOpened { session, agent, fingerprint, address, transport, hello } => {
+                let opening = Opening { session, agent, fingerprint, address, transport, hello: *hello };
+                self.session_opened(now, opening, &mut fx);
             }
             Event::Message { session, message } => self.message(now, session, message, &mut fx),
             Event::SessionClosed(session) => self.session_closed(now, session, &mut fx),

@@ -68,7 +68,7 @@ impl Controller {
     }
 
     fn welcome(&mut self, now: Now, opening: Opening, fx: &mut Effects) {
-        let Opening { session, agent, address, hello, .. } = opening;
+        let Opening { session, agent, address, transport, hello, .. } = opening;
         let random = self.draw_token();
         let Some(row) = self.agents.get_mut(&agent).and_then(|state| state.row.as_mut()) else { return };
         if row.labels_fixed {
@@ -104,6 +104,7 @@ impl Controller {
         let opened = SessionState {
             id: session,
             address,
+            transport,
             set_version: 0,
             claims_version: 0,
             stale: std::collections::BTreeSet::new(),

@@ -19,12 +19,12 @@ use rcgen::{
 use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    server::{NoServerSessionStorage, WebPkiClientVerifier},
+    server::{NoClientAuth, NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 use xene_agent::session::tls::{self, SERVER_NAME, provider};
 use xene_schemas::{
     meta::AgentName,
-    wire::{ALPN, ALPN_JOIN},
+    wire::{ALPN, ALPN_JOIN, ALPN_TUNNEL},
 };
 
 const CA: &str = "ca.pem";
@@ -91,6 +91,16 @@ pub struct Pki {
     ca_pem: String,
     server: (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>),
     agent_life: Duration,
+}
+
+/// TLS of the controller's end.
+#[derive(Clone)]
+#[expect(missing_debug_implementations, reason = "quinn's has none")]
+pub struct ServerTls {
+    /// Of sessions and enrolments, by whatever they are carried.
+    pub quic: Arc<QuicServerConfig>,
+    /// Around them, over TCP.
+    pub tunnel: Arc<rustls::ServerConfig>,
 }
 
 /// A certificate for an agent.
@@ -165,13 +175,13 @@ impl Pki {
         Ok(Signed { chain: certificate.pem(), fingerprint: tls::fingerprint(certificate.der()) })
     }
 
-    /// TLS of the one endpoint: 1.3 alone, this CA alone, no resumption (a resumed session would skip the check of
+    /// TLS of the one port: 1.3 alone, this CA alone, no resumption (a resumed session would skip the check of
     /// certificates), no early data. An agent that enrols has no certificate yet, so the handshake does not insist on
     /// one: who takes the connection must look at its protocol (ALPN) and certificate.
     ///
     /// # Errors
     /// If the provider does not take the certificates.
-    pub fn server_config(&self) -> Result<QuicServerConfig, PkiError> {
+    pub fn server_config(&self) -> Result<ServerTls, PkiError> {
         let tls_error = |error: &dyn std::error::Error| PkiError::Tls(error.to_string());
         let mut roots = RootCertStore::empty();
         roots.add(self.ca.clone()).map_err(|error| tls_error(&error))?;
@@ -180,17 +190,22 @@ impl Pki {
             .build()
             .map_err(|error| tls_error(&error))?;
         let (chain, key) = &self.server;
-        let mut config = rustls::ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .map_err(|error| tls_error(&error))?
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(chain.clone(), key.clone_key())
-            .map_err(|error| tls_error(&error))?;
-        config.alpn_protocols = vec![ALPN.to_vec(), ALPN_JOIN.to_vec()];
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.send_tls13_tickets = 0;
-        config.max_early_data_size = 0;
-        QuicServerConfig::try_from(config).map_err(|error| tls_error(&error))
+        let config = |verifier: Arc<dyn ClientCertVerifier>, alpn| {
+            let mut config = rustls::ServerConfig::builder_with_provider(provider())
+                .with_protocol_versions(&[&rustls::version::TLS13])?
+                .with_client_cert_verifier(verifier)
+                .with_single_cert(chain.clone(), key.clone_key())?;
+            config.alpn_protocols = alpn;
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+            config.max_early_data_size = 0;
+            Ok::<_, rustls::Error>(config)
+        };
+        let session = config(verifier, vec![ALPN.to_vec(), ALPN_JOIN.to_vec()]).map_err(|error| tls_error(&error))?;
+        // Who the agent is, the session within proves.
+        let tunnel = config(Arc::new(NoClientAuth), vec![ALPN_TUNNEL.to_vec()]).map_err(|error| tls_error(&error))?;
+        let quic = QuicServerConfig::try_from(session).map_err(|error| tls_error(&error))?;
+        Ok(ServerTls { quic: Arc::new(quic), tunnel: Arc::new(tunnel) })
     }
 }
 

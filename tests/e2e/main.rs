@@ -19,4 +19,5 @@ mod operators;
 mod plan;
 mod restarts;
 mod run;
+mod tcp;
 mod workflow_tests;

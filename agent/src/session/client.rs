@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use quinn::{Connection, ConnectionError, RecvStream};
+use quinn::{ConnectionError, RecvStream};
 use tokio::{
     sync::{mpsc, watch},
     time::timeout,
@@ -14,12 +14,13 @@ use xene_schemas::wire::{
 
 use super::{
     artifacts::ArtifactUploads,
-    dial::{Dialed, Why, dial},
+    dial::{Dialed, Transports, Why, dial},
     download::Downloads,
     frames::{FrameReader, Outgoing},
     identity::{Certified, Identity},
     reconnect::Reconnect,
     transport::{Liveness, codes},
+    tunnel::Broken,
     upload::{LogSource, Uploads},
 };
 
@@ -34,6 +35,8 @@ const ENDING: &str = "this agent is ending";
 pub struct ClientConfig {
     /// `HOST:PORT`; the name is resolved at each attempt.
     pub controller: String,
+    /// By what it is reached.
+    pub transports: Transports,
     /// How long one attempt to dial may take.
     pub patience: Duration,
     /// How soon a dead controller is noticed.
@@ -43,7 +46,12 @@ pub struct ClientConfig {
 impl ClientConfig {
     /// The defaults, for a controller at `HOST:PORT`.
     pub fn new(controller: impl Into<String>) -> Self {
-        Self { controller: controller.into(), patience: Duration::from_secs(10), liveness: Liveness::default() }
+        Self {
+            controller: controller.into(),
+            transports: Transports::default(),
+            patience: Duration::from_secs(10),
+            liveness: Liveness::default(),
+        }
     }
 }
 
@@ -77,12 +85,8 @@ pub async fn run<L: LogSource>(
     loop {
         let reason = match connect(&config, &identity).await {
             Ok((dialed, why)) => {
-                let mut session = Session {
-                    connection: &dialed.connection,
-                    identity: &identity,
-                    reconnect: &mut reconnect,
-                    events: &events,
-                };
+                let mut session =
+                    Session { dialed: &dialed, identity: &identity, reconnect: &mut reconnect, events: &events };
                 let (reason, stood) = session.run(&uploads, (&downloads, &artifacts), &why).await;
                 if stood {
                     told.clear();
@@ -110,9 +114,9 @@ pub async fn run<L: LogSource>(
 
 async fn connect(config: &ClientConfig, identity: &Identity) -> Result<(Dialed, Why), String> {
     let why = Why::Session(identity.certified().borrow().facts.not_after);
-    let quic = identity.client_config(config.liveness).map_err(|error| error.to_string())?;
-    let dialed = dial(&config.controller, quic, config.patience, &why).await.map_err(|error| error.to_string())?;
-    Ok((dialed, why))
+    let configs = identity.configs(config.liveness).map_err(|error| error.to_string())?;
+    let dialed = dial(&config.controller, config.transports, &configs, config.patience, &why).await;
+    Ok((dialed.map_err(|error| error.to_string())?, why))
 }
 
 fn random() -> u64 {
@@ -121,7 +125,7 @@ fn random() -> u64 {
 }
 
 struct Session<'a> {
-    connection: &'a Connection,
+    dialed: &'a Dialed,
     identity: &'a Identity,
     reconnect: &'a mut Reconnect,
     events: &'a mpsc::Sender<ClientEvent>,
@@ -135,7 +139,7 @@ impl Session<'_> {
         (downloads, artifacts): (&Downloads, &ArtifactUploads),
         why: &Why,
     ) -> (String, bool) {
-        let connection = self.connection;
+        let connection = &self.dialed.connection;
         let (mut send, recv) = match connection.open_bi().await {
             Ok(stream) => stream,
             Err(error) => return (why.sentence(&error), false),
@@ -174,10 +178,14 @@ impl Session<'_> {
             () = writing => None,
             () = after_welcome => None,
         };
+        let broken = self.dialed.broken.as_ref().and_then(Broken::reason);
         let reason = match (connection.close_reason(), outgoing.reason()) {
             // The controller closes when all is said, whoever wanted it.
             (Some(ConnectionError::ApplicationClosed(close)), Some(reason)) if close.error_code == codes::DONE => {
                 reason
+            }
+            (Some(ConnectionError::LocallyClosed), _) if let Some(broken) = broken => {
+                format!("the connection to the controller broke: {broken}")
             }
             (Some(reason), _) => why.sentence(&reason),
             (None, reason) => read.or(reason).unwrap_or_else(|| ENDING.into()),
@@ -200,7 +208,8 @@ impl Session<'_> {
             match &message {
                 ControllerMessage::Welcome(welcome) => {
                     self.reconnect.stood(Duration::from_millis(welcome.reconnect_span_ms));
-                    tracing::info!(name = %welcome.name, software = welcome.software, "session with the controller");
+                    let transport = self.dialed.transport();
+                    tracing::info!(name = %welcome.name, software = welcome.software, %transport, "session with the controller");
                     welcomed.send_replace(true);
                 }
                 ControllerMessage::Refused(refused) => {

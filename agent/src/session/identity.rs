@@ -22,13 +22,13 @@ use tokio::sync::watch;
 use xene_schemas::{
     meta::{AgentName, Labels},
     wire::{
-        ALPN, ALPN_JOIN, MAX_JOIN_FRAME, Message,
+        ALPN, ALPN_JOIN, ALPN_TUNNEL, MAX_JOIN_FRAME, Message,
         join::{Join, JoinMessage},
     },
 };
 
 use super::{
-    dial::{DialError, Why, dial},
+    dial::{Configs, DialError, Transports, Why, dial},
     frames::{FrameError, FrameReader},
     tls::{self, Facts, provider},
     token::JoinToken,
@@ -130,12 +130,13 @@ impl Identity {
         Ok(Some(Self { folder: folder.into(), key, ca, controller, certified }))
     }
 
-    /// Spends a join token on a certificate, and keeps the identity in `folder`. `controller` is `HOST:PORT`.
+    /// Spends a join token on a certificate, and keeps the identity in `folder`. `controller` is `HOST:PORT`, and by what
+    /// it is reached.
     ///
     /// # Errors
     /// If there is an identity already that has not expired, the controller can't be reached or is not the token's, or it refuses.
     pub async fn enrol(
-        controller: &str,
+        (controller, transports): (&str, Transports),
         token: &JoinToken,
         name: AgentName,
         labels: Labels,
@@ -160,7 +161,7 @@ impl Identity {
         write(CONTROLLER, controller)?;
         let join =
             Join { id: token.id.clone(), secret: token.secret.clone(), name, labels, csr: certificate_request(&key)? };
-        let (chain, ca) = ask_to_join(controller, token, join).await?;
+        let (chain, ca) = ask_to_join((controller, transports), token, join).await?;
         certified(&chain, &key).map_err(IdentityError::Certificate)?;
         let root = tls::certificates(&ca).ok_or(IdentityError::Certificate("its CA is not a certificate"))?;
         if tls::fingerprint(&root[0]) != token.fingerprint {
@@ -210,7 +211,7 @@ impl Identity {
     }
 
     /// How to dial with this identity.
-    pub(super) fn client_config(&self, liveness: Liveness) -> Result<quinn::ClientConfig, IdentityError> {
+    pub(super) fn configs(&self, liveness: Liveness) -> Result<Configs, IdentityError> {
         let mut roots = RootCertStore::empty();
         roots.add(self.ca.clone())?;
         let chain = self.certified.borrow().chain.clone();
@@ -219,7 +220,7 @@ impl Identity {
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_root_certificates(roots)
             .with_client_auth_cert(chain, key)?;
-        quic(config, ALPN, liveness)
+        configs(config, ALPN, liveness)
     }
 }
 
@@ -249,28 +250,30 @@ fn certified(chain: &str, key: &KeyPair) -> Result<Certified, &'static str> {
     Ok(Certified { chain, name, facts })
 }
 
-fn quic(
-    mut config: rustls::ClientConfig,
-    alpn: &[u8],
-    liveness: Liveness,
-) -> Result<quinn::ClientConfig, IdentityError> {
-    config.alpn_protocols = vec![alpn.to_vec()];
+fn configs(mut config: rustls::ClientConfig, alpn: &[u8], liveness: Liveness) -> Result<Configs, IdentityError> {
     // A resumed session would skip the check of certificates.
     config.resumption = Resumption::disabled();
+    let mut tunnel = config.clone();
+    tunnel.alpn_protocols = vec![ALPN_TUNNEL.to_vec()];
+    config.alpn_protocols = vec![alpn.to_vec()];
     let crypto = QuicClientConfig::try_from(config).map_err(|_| rustls::Error::General("no initial suite".into()))?;
-    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-    config.transport_config(transport::transport(End::Agent, liveness));
-    Ok(config)
+    let mut quic = quinn::ClientConfig::new(Arc::new(crypto));
+    quic.transport_config(transport::transport(End::Agent, liveness));
+    Ok(Configs { quic, tunnel: Arc::new(tunnel) })
 }
 
-async fn ask_to_join(controller: &str, token: &JoinToken, join: Join) -> Result<(String, String), IdentityError> {
+async fn ask_to_join(
+    (controller, transports): (&str, Transports),
+    token: &JoinToken,
+    join: Join,
+) -> Result<(String, String), IdentityError> {
     let config = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(TokenVerifier { fingerprint: token.fingerprint.clone() }))
         .with_no_client_auth();
-    let config = quic(config, ALPN_JOIN, Liveness::default())?;
-    let dialed = dial(controller, config, JOIN_PATIENCE, &Why::Join).await?;
+    let configs = configs(config, ALPN_JOIN, Liveness::default())?;
+    let dialed = dial(controller, transports, &configs, JOIN_PATIENCE, &Why::Join).await?;
     let connection = &dialed.connection;
     let exchange = async {
         let (mut send, recv) = connection.open_bi().await.map_err(|error| Why::Join.sentence(&error))?;

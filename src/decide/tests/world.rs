@@ -16,6 +16,7 @@ use xene_agent::decide::{
 };
 use xene_schemas::{
     meta::{AgentName, FileHash, Name, ObjectMeta, PipelineKey, Revision, RunName, SpecHash},
+    phase::Transport,
     pipeline::{CompiledPipeline, PipelineFile, PipelineSpec},
     run::{Artifact, Run, RunTrigger, TriggerType},
     source::SourceKind,
@@ -368,7 +369,8 @@ impl World {
             tokens,
         };
         let (agent, fingerprint, address) = (name.parse().unwrap(), fingerprint.into(), "there".into());
-        self.tell(Event::SessionOpened { session, agent, fingerprint, address, hello: Box::new(hello) });
+        let (transport, hello) = (Transport::Quic, Box::new(hello));
+        self.tell(Event::SessionOpened { session, agent, fingerprint, address, transport, hello });
         session
     }
 
@@ -609,6 +611,7 @@ impl World {
                         agent: name.parse().unwrap(),
                         fingerprint: String::new(),
                         address: "here".into(),
+                        transport: Transport::Quic,
                         hello: Box::new(hello),
                     });
                 }

@@ -8,6 +8,7 @@ use xene::decide::event::{Command, Event, SessionId};
 use xene_agent::decide::event::{Event as AgentEvent, Recovered, StepExit, StepId};
 use xene_schemas::{
     meta::RunName,
+    phase::Transport,
     wire::control::{AgentMessage, ControllerMessage},
 };
 
@@ -341,6 +342,7 @@ impl World {
                             agent: name,
                             fingerprint,
                             address,
+                            transport: Transport::Quic,
                             hello,
                         })
                     }
