@@ -170,6 +170,7 @@ impl Controller {
                 self.change_agent(&agent, fx, |row| row.revoked = true)?;
                 note(fx, now, EventType::Warning, "Revoked", format!("agent/{agent}"), "is refused from now on".into());
                 self.close(&agent, "its identity was revoked", fx);
+                self.end_rotation_if_all_came(fx);
                 self.count_found(now, &agent, fx);
                 Ok(Answer::Done)
             }
@@ -212,6 +213,7 @@ impl Controller {
         fx.commit.push(Change::DeleteAgent(agent.clone()));
         note(fx, now, EventType::Warning, "Forgotten", format!("agent/{agent}"), "will not come back".into());
         self.close(agent, "it was forgotten", fx);
+        self.end_rotation_if_all_came(fx);
         for run in runs {
             self.lose_run(now, run, fx);
         }
@@ -262,6 +264,7 @@ impl Controller {
             version: String::new(),
             draining: false,
             revoked: false,
+            authority: String::new(),
             last_seen: None,
             certificates: Vec::new(),
             enrolled_at: now.wall,

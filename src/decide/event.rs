@@ -25,6 +25,15 @@ pub struct SessionId(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestId(pub u64);
 
+/// The certificate authority.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Authority {
+    /// SHA-256 of its certificate, hex.
+    pub fingerprint: String,
+    /// That of the one before, while it is trusted too, and since when both are.
+    pub before: Option<(String, Timestamp)>,
+}
+
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
@@ -44,6 +53,8 @@ pub enum Event {
         agent: AgentName,
         /// SHA-256 of its certificate, hex.
         fingerprint: String,
+        /// Of the authority that signed that.
+        authority: String,
         /// Where it comes from; for people.
         address: String,
         /// What carries the session.
@@ -66,6 +77,13 @@ pub enum Event {
         request: RequestId,
         /// For what.
         command: Command,
+    },
+    /// The certificate authority was changed.
+    Authority {
+        /// To what.
+        authority: Authority,
+        /// Who said so.
+        by: String,
     },
     /// Certificate requests that the machine let pass were signed.
     CertificateIssued {
@@ -352,6 +370,10 @@ pub enum Effect {
         /// PEM.
         csr: String,
     },
+    /// Say which authorities are trusted.
+    SendRoots(SessionId),
+    /// Trust the newest authority alone, feed `Authority` back; says why.
+    FinishRotation(&'static str),
     /// Answer a command.
     Reply {
         /// Whose.

@@ -35,6 +35,7 @@ pub(super) struct Opening {
     pub(super) session: SessionId,
     pub(super) agent: AgentName,
     pub(super) fingerprint: String,
+    pub(super) authority: String,
     pub(super) address: String,
     pub(super) transport: Transport,
     pub(super) hello: Hello,

@@ -10,7 +10,6 @@ use xene_agent::session::{
     transport::{codes, widen},
 };
 use xene_schemas::{
-    meta::AgentName,
     phase::Transport,
     wire::{
         MAX_FRAME, VERSION,
@@ -18,7 +17,11 @@ use xene_schemas::{
     },
 };
 
-use super::{Driver, LogSink, files, listener::Shared, logs};
+use super::{
+    Driver, LogSink, files,
+    listener::{Shared, ShownCertificate},
+    logs,
+};
 use crate::decide::event::Event;
 
 /// How long an agent may take to say Hello.
@@ -46,8 +49,9 @@ pub(super) async fn serve<D: Driver, L: LogSink>(
     shared: &Arc<Shared<D, L>>,
     connection: Connection,
     transport: Transport,
-    (agent, fingerprint): (AgentName, String),
+    shown: ShownCertificate,
 ) {
+    let ShownCertificate { agent, fingerprint, authority } = shown;
     widen(&connection);
     let opening = async {
         let (send, recv) = connection.accept_bi().await.map_err(|error| error.to_string())?;
@@ -80,7 +84,7 @@ pub(super) async fn serve<D: Driver, L: LogSink>(
     let address = connection.remote_address().ip().to_canonical().to_string();
     tracing::info!(?session, %agent, address, %transport, "session opened");
     let (name, hello) = (agent.clone(), Box::new(hello));
-    let opened = Event::SessionOpened { session, agent: name, fingerprint, address, transport, hello };
+    let opened = Event::SessionOpened { session, agent: name, fingerprint, authority, address, transport, hello };
     if shared.driver.tell(opened).await.is_ok() {
         let reading = async {
             loop {

@@ -17,7 +17,7 @@ use quinn::{
 use rustls::pki_types::CertificateDer;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
     task::JoinHandle,
     time::timeout,
 };
@@ -33,6 +33,7 @@ use xene_agent::{
     },
 };
 use xene_schemas::{
+    meta::AgentName,
     phase::Transport,
     wire::{ALPN, ALPN_JOIN},
 };
@@ -154,7 +155,8 @@ impl<D, L> Shared<D, L> {
 pub struct Listener {
     endpoint: Endpoint,
     sessions: Sessions,
-    accepting: [JoinHandle<()>; 2],
+    /// Takes connections, and hears of changes of the authorities.
+    tasks: [JoinHandle<()>; 3],
     /// Ends once the last connection over TCP has.
     tunnels: mpsc::Receiver<()>,
 }
@@ -174,12 +176,8 @@ impl Listener {
         files: ContentStore,
         sessions: Sessions,
     ) -> Result<Self, ListenerError> {
-        let tls = pki.server_config()?;
-        let mut server = ServerConfig::with_crypto(tls.quic);
-        server.transport_config(transport::transport(End::Controller, config.liveness)).max_incoming(WAITING);
-        // One connection over TCP carries one of QUIC, and its ends stay where they are.
-        let mut within = server.clone();
-        within.max_incoming(1).migration(false);
+        let changed = pki.changed();
+        let (server, over) = configs(&pki, config.liveness)?;
         let (udp, tcp) = sockets(config.address)?;
         let bound = Endpoint::new(EndpointConfig::default(), Some(server), udp, Arc::new(TokioRuntime));
         let endpoint = bound.map_err(bind_error("UDP", config.address))?;
@@ -195,10 +193,13 @@ impl Listener {
             refusals: Mutex::default(),
         });
         let (open, tunnels) = mpsc::channel(1);
-        let over = Over { tls: TlsAcceptor::from(tls.tunnel), within, _open: open };
-        let accepting =
-            [tokio::spawn(accept(endpoint.clone(), Arc::clone(&shared))), tokio::spawn(accept_tcp(tcp, over, shared))];
-        Ok(Self { endpoint, sessions, accepting, tunnels })
+        let over = watch::Sender::new(over);
+        let tasks = [
+            tokio::spawn(accept(endpoint.clone(), Arc::clone(&shared))),
+            tokio::spawn(accept_tcp(tcp, (over.subscribe(), open), Arc::clone(&shared))),
+            tokio::spawn(set_up_anew(endpoint.clone(), over, config.liveness, shared.pki.clone(), changed)),
+        ];
+        Ok(Self { endpoint, sessions, tasks, tunnels })
     }
 
     /// Where it listens: the port that the system chose, if 0 was asked for.
@@ -212,12 +213,12 @@ impl Listener {
     /// Ends all sessions, each once what was said is out, and stops listening; takes at most a few seconds. The port
     /// is free once the last task that used it has ended, a moment later.
     pub async fn shutdown(mut self) {
-        self.endpoint.set_server_config(None);
-        for accepting in self.accepting {
-            accepting.abort();
+        for task in self.tasks {
+            task.abort();
             // Its socket goes with it.
-            let _ = accepting.await;
+            let _ = task.await;
         }
+        self.endpoint.set_server_config(None);
         self.sessions.close_all("the controller is shutting down");
         let ended = async { tokio::join!(self.endpoint.wait_idle(), self.tunnels.recv()) };
         if timeout(SHUTDOWN, ended).await.is_err() {
@@ -267,11 +268,44 @@ struct Over {
     tls: TlsAcceptor,
     /// Of the connection within.
     within: ServerConfig,
-    /// Held by each while it goes on.
-    _open: mpsc::Sender<()>,
 }
 
-async fn accept_tcp<D: Driver, L: LogSink>(listener: TcpListener, over: Over, shared: Arc<Shared<D, L>>) {
+/// What new connections are taken with, as the authorities are now: over UDP, and over TCP.
+fn configs(pki: &Pki, liveness: Liveness) -> Result<(ServerConfig, Over), PkiError> {
+    let tls = pki.server_config()?;
+    let mut server = ServerConfig::with_crypto(tls.quic);
+    server.transport_config(transport::transport(End::Controller, liveness)).max_incoming(WAITING);
+    // One connection over TCP carries one of QUIC, and its ends stay where they are.
+    let mut within = server.clone();
+    within.max_incoming(1).migration(false);
+    Ok((server, Over { tls: TlsAcceptor::from(tls.tunnel), within }))
+}
+
+/// Takes new connections by the authorities as they are, whenever they have changed.
+async fn set_up_anew(
+    endpoint: Endpoint,
+    over: watch::Sender<Over>,
+    liveness: Liveness,
+    pki: Arc<Pki>,
+    mut changed: watch::Receiver<u64>,
+) {
+    while changed.changed().await.is_ok() {
+        match configs(&pki, liveness) {
+            Ok((server, by_tcp)) => {
+                endpoint.set_server_config(Some(server));
+                over.send_replace(by_tcp);
+            }
+            Err(error) => tracing::error!(%error, "connections are taken as before"),
+        }
+    }
+}
+
+/// `open` is held by each connection while it goes on.
+async fn accept_tcp<D: Driver, L: LogSink>(
+    listener: TcpListener,
+    (over, open): (watch::Receiver<Over>, mpsc::Sender<()>),
+    shared: Arc<Shared<D, L>>,
+) {
     // Apart from those of UDP: who opens connections and says nothing holds up nobody there.
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
     loop {
@@ -279,12 +313,13 @@ async fn accept_tcp<D: Driver, L: LogSink>(listener: TcpListener, over: Over, sh
         let Ok(permit) = handshakes.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, address)) => {
-                let (over, shared) = (over.clone(), shared.clone());
+                let (over, open, shared) = (over.borrow().clone(), open.clone(), shared.clone());
                 tokio::spawn(async move {
                     match serve_tcp(stream, permit, &over, shared).await {
                         Ok(endpoint) => drop(timeout(LAST_BYTES, endpoint.wait_idle()).await),
                         Err(error) => tracing::debug!(%address, error, "no connection over TCP"),
                     }
+                    drop(open);
                 });
             }
             // A peer that has gone already, or no more open files: not to be asked for at once.
@@ -339,10 +374,8 @@ async fn serve<D: Driver, L: LogSink>(
     }
     let alpn = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok()?.protocol);
     match alpn.as_deref() {
-        Some(ALPN) => match identity(&connection) {
-            Some((agent, fingerprint)) => {
-                Box::pin(connection::serve(&shared, connection, transport, (agent, fingerprint))).await
-            }
+        Some(ALPN) => match identity(&shared.pki, &connection) {
+            Some(shown) => Box::pin(connection::serve(&shared, connection, transport, shown)).await,
             None => connection.close(codes::CERTIFICATE, b"a session needs a certificate that names an agent"),
         },
         Some(ALPN_JOIN) => match shared.enrolments.try_acquire() {
@@ -354,10 +387,19 @@ async fn serve<D: Driver, L: LogSink>(
     }
 }
 
-/// Whom the certificate names, and its fingerprint. The handshake has checked its signature, its times, and that the
+/// What a certificate says of its holder.
+pub(super) struct ShownCertificate {
+    pub(super) agent: AgentName,
+    pub(super) fingerprint: String,
+    /// Of the authority that signed it.
+    pub(super) authority: String,
+}
+
+/// Whom the certificate names. The handshake has checked its signature, its times, and that the
 /// peer holds its key.
-fn identity(connection: &Connection) -> Option<(xene_schemas::meta::AgentName, String)> {
+fn identity(pki: &Pki, connection: &Connection) -> Option<ShownCertificate> {
     let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
     let leaf = chain.first()?;
-    Some((tls::facts(leaf)?.agent?, tls::fingerprint(leaf)))
+    let agent = tls::facts(leaf)?.agent?;
+    Some(ShownCertificate { agent, fingerprint: tls::fingerprint(leaf), authority: pki.authority_of(leaf) })
 }

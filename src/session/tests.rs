@@ -55,6 +55,7 @@ macro_rules! over_both {
     };
 }
 
+mod authority;
 mod conversation;
 mod enrolment;
 mod files;
@@ -396,7 +397,7 @@ fn rogue_config_with(
     resumption: Option<rustls::client::Resumption>,
 ) -> quinn::ClientConfig {
     let mut roots = RootCertStore::empty();
-    roots.add(tls::certificates(controller.pki.ca_pem()).unwrap().swap_remove(0)).unwrap();
+    roots.add(tls::certificates(&controller.pki.roots()).unwrap().swap_remove(0)).unwrap();
     let config = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()

@@ -102,6 +102,7 @@ fn agent(n: u8, version: u64) -> AgentRow {
         version: version.to_string(),
         draining: false,
         revoked: false,
+        authority: "cd".to_owned(),
         last_seen: Some(at(7)),
         certificates: vec!["ab".to_owned()],
         enrolled_at: at(5),

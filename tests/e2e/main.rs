@@ -4,6 +4,7 @@
 
 mod access;
 mod agents;
+mod authority;
 mod backups;
 mod bad_input;
 mod crashes;

@@ -59,7 +59,10 @@ fn a_pipeline_with_files_logs_and_artifacts_runs_over_tcp_and_revoking_ends_the_
     assert!(revoked.elapsed() < Duration::from_secs(5), "{:?}", revoked.elapsed());
     assert_eq!(status.code(), Some(5));
     let agent = cluster.json(&["get", "agents", "a"]);
-    assert_eq!((&agent["status"]["phase"], &agent["status"]["transport"]), (&"Revoked".into(), &serde_json::Value::Null));
+    assert_eq!(
+        (&agent["status"]["phase"], &agent["status"]["transport"]),
+        (&"Revoked".into(), &serde_json::Value::Null)
+    );
 }
 
 /// Passes TCP alone to `to`; gives where.

@@ -19,6 +19,7 @@ use super::{
     frames::{FrameReader, Outgoing},
     identity::{Certified, Identity},
     reconnect::Reconnect,
+    tls,
     transport::{Liveness, codes},
     tunnel::Broken,
     upload::{LogSource, Uploads},
@@ -84,9 +85,9 @@ pub async fn run<L: LogSource>(
     let mut told = String::new();
     loop {
         let reason = match connect(&config, &identity).await {
-            Ok((dialed, why)) => {
+            Ok((dialed, why, shown)) => {
                 let mut session =
-                    Session { dialed: &dialed, identity: &identity, reconnect: &mut reconnect, events: &events };
+                    Session { dialed: &dialed, identity: &identity, shown, reconnect: &mut reconnect, events: &events };
                 let (reason, stood) = session.run(&uploads, (&downloads, &artifacts), &why).await;
                 if stood {
                     told.clear();
@@ -112,11 +113,12 @@ pub async fn run<L: LogSource>(
     }
 }
 
-async fn connect(config: &ClientConfig, identity: &Identity) -> Result<(Dialed, Why), String> {
-    let why = Why::Session(identity.certified().borrow().facts.not_after);
+async fn connect(config: &ClientConfig, identity: &Identity) -> Result<(Dialed, Why, Arc<Certified>), String> {
+    let shown = identity.certified().borrow().clone();
+    let why = Why::Session(shown.facts.not_after);
     let configs = identity.configs(config.liveness).map_err(|error| error.to_string())?;
     let dialed = dial(&config.controller, config.transports, &configs, config.patience, &why).await;
-    Ok((dialed.map_err(|error| error.to_string())?, why))
+    Ok((dialed.map_err(|error| error.to_string())?, why, shown))
 }
 
 fn random() -> u64 {
@@ -127,6 +129,8 @@ fn random() -> u64 {
 struct Session<'a> {
     dialed: &'a Dialed,
     identity: &'a Identity,
+    /// What was shown when this session was opened.
+    shown: Arc<Certified>,
     reconnect: &'a mut Reconnect,
     events: &'a mpsc::Sender<ClientEvent>,
 }
@@ -150,6 +154,7 @@ impl Session<'_> {
         }
         let welcomed = watch::Sender::new(false);
         let (identity, events) = (self.identity, self.events);
+        let shown = self.shown.clone();
         let after_welcome = async {
             // The sender outlives this.
             let _ = welcomed.subscribe().wait_for(|welcomed| *welcomed).await;
@@ -157,7 +162,7 @@ impl Session<'_> {
                 uploads.run(connection),
                 downloads.run(connection, &outgoing),
                 artifacts.run(connection),
-                renew_certificate(identity, &outgoing)
+                renew_certificate(identity, &outgoing, &shown)
             );
         };
         let closing = async {
@@ -218,6 +223,11 @@ impl Session<'_> {
                         self.reconnect.refused();
                     }
                 }
+                ControllerMessage::Roots(roots) => {
+                    if let Err(error) = self.identity.install_roots(&roots.roots) {
+                        tracing::error!(%error, "can't trust the controller's new certificate authority");
+                    }
+                }
                 _ => {}
             }
             if self.events.send(ClientEvent::Message(message)).await.is_err() {
@@ -227,10 +237,16 @@ impl Session<'_> {
     }
 }
 
-/// Asks for a new certificate at two thirds of the life of the one that stands; for ever.
-async fn renew_certificate(identity: &Identity, outgoing: &Outgoing<AgentMessage>) {
+/// Asks for a new certificate at two thirds of the life of the one that stands, or at once where that is of an authority
+/// that was replaced; for ever. One of a new authority is shown at once, in a session of its own: until then the
+/// controller can't let go of the old one.
+async fn renew_certificate(identity: &Identity, outgoing: &Outgoing<AgentMessage>, shown: &Certified) {
     let mut certified = identity.certified();
     loop {
+        if certified.borrow().is_of_newest() && !is_of_same(&certified.borrow(), shown) {
+            outgoing.close("this agent comes again with a certificate of the controller's new authority");
+            return;
+        }
         let wait = until_renewal(&certified.borrow_and_update());
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
@@ -259,7 +275,18 @@ fn life(certified: &Certified) -> Duration {
     facts.not_after.duration_since(facts.not_before).unsigned_abs()
 }
 
+/// True if one authority signed both.
+fn is_of_same(certified: &Certified, other: &Certified) -> bool {
+    certified
+        .roots
+        .iter()
+        .any(|root| tls::is_issued_by(&certified.chain[0], root) && tls::is_issued_by(&other.chain[0], root))
+}
+
 fn until_renewal(certified: &Certified) -> Duration {
+    if !certified.is_of_newest() {
+        return Duration::ZERO;
+    }
     let left = certified.facts.not_after.duration_since(crate::clock::now().wall);
     let left = Duration::try_from(left).unwrap_or(Duration::ZERO);
     left.saturating_sub(life(certified) / 3)

@@ -267,7 +267,7 @@ impl Why {
                 "it is expired or not valid yet by the controller's clock; compare the clocks of both machines".into()
             }
             (AlertDescription::UnknownCA | AlertDescription::DecryptError, _) => {
-                "it comes from another controller".into()
+                "it comes from another controller, or from an authority that this one has replaced since".into()
             }
             (AlertDescription::NoApplicationProtocol, _) => {
                 return "the controller speaks no version of the conversation that this agent knows: update one of them"
@@ -294,7 +294,7 @@ impl Why {
             }
             (AlertDescription::UnknownCA | AlertDescription::DecryptError, Self::Session(_)) => {
                 "the controller that answers is not the one that this agent enrolled with: its certificate comes from \
-                 another CA"
+                 another CA. If its CA was replaced while this agent was away, move the identity away and join anew"
                     .into()
             }
             (AlertDescription::BadCertificate, _) => "what answers is not a xene controller".into(),

@@ -125,6 +125,7 @@ async fn each_role_may_what_it_may() {
         ("POST", "/api/v1/source/suspend", false, false),
         ("POST", "/api/v1/source/approve-prune", false, false),
         ("POST", "/api/v1/controller/pause", false, false),
+        ("POST", "/api/v1/controller/ca/rotate", false, false),
         ("POST", "/api/v1/agents/a/drain", false, false),
         ("POST", "/api/v1/agents/a/fence", false, false),
         ("POST", "/api/v1/agents/tokens", false, false),

@@ -24,7 +24,8 @@ async fn enrols_connects_and_talks(by: Transports) {
     assert_eq!(identity.controller(), controller.address.to_string());
     let mut agent = Agent::start(&controller, identity);
     let outgoing = agent.connected().await;
-    let Event::SessionOpened { session, agent: name, fingerprint, address, transport, hello } = controller.next().await
+    let Event::SessionOpened { session, agent: name, fingerprint, address, transport, hello, .. } =
+        controller.next().await
     else {
         panic!()
     };

@@ -91,7 +91,7 @@ async fn enrols_and_talks_by_itself_where_only_tcp_passes() {
 
 fn tunnel_config(controller: &Controller) -> rustls::ClientConfig {
     let mut roots = RootCertStore::empty();
-    roots.add(tls::certificates(controller.pki.ca_pem()).unwrap().swap_remove(0)).unwrap();
+    roots.add(tls::certificates(&controller.pki.roots()).unwrap().swap_remove(0)).unwrap();
     let mut config = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()

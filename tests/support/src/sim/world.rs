@@ -341,6 +341,7 @@ impl World {
                             session: id,
                             agent: name,
                             fingerprint,
+                            authority: String::new(),
                             address,
                             transport: Transport::Quic,
                             hello,
