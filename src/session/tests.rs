@@ -59,6 +59,7 @@ mod authority;
 mod conversation;
 mod enrolment;
 mod files;
+mod herd;
 mod logs;
 mod tcp;
 
