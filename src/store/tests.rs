@@ -26,6 +26,8 @@ use crate::decide::rows::{
     PipelineRow, RunRow, Suspendable, SuspensionRow, WorkflowRow,
 };
 
+mod golden;
+
 pub(super) fn name(text: &str) -> Name {
     text.parse().unwrap()
 }
