@@ -270,6 +270,7 @@ impl Controller {
             software: env!("CARGO_PKG_VERSION").into(),
             store_id: format!("{:016x}", random()?),
             source: origin.clone(),
+            authority: pki.authority(),
             recover: options.init == Init::Recover,
             #[cfg(feature = "mutants")]
             mutant: None,
@@ -311,7 +312,7 @@ impl Controller {
                 admin: AdminToken::new(&admin_token),
                 hooks: HookSecret(hook_secret(&options.data_dir)?),
                 hosts: options.hosts,
-                ca_fingerprint: pki.ca_fingerprint(),
+                rotate: rotate_hook(&pki, &handle),
                 files,
                 sync: Arc::new(move || {
                     let syncing = syncing.clone();
@@ -407,6 +408,28 @@ impl Controller {
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }
     }
+}
+
+/// Changes the files, then tells the machine of it.
+fn rotate_hook(pki: &Arc<Pki>, handle: &Handle) -> http::RotateHook {
+    let (pki, handle) = (Arc::clone(pki), handle.clone());
+    Arc::new(move |rotate, by| {
+        let (pki, handle) = (Arc::clone(&pki), handle.clone());
+        Box::pin(async move {
+            let now = clock::now().wall;
+            let changing = tokio::task::spawn_blocking(move || {
+                match rotate {
+                    http::Rotate::Begin => pki.rotate(now)?,
+                    http::Rotate::Finish if pki.authority().before.is_none() => return Err(PkiError::NotRotating),
+                    http::Rotate::Finish => pki.finish_rotation(now)?,
+                }
+                Ok(pki.authority())
+            });
+            let authority = changing.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+            let told = handle.tell(Event::Authority { authority, by }).await;
+            told.map_err(|closed| closed.to_string())
+        })
+    })
 }
 
 fn whole_millis(duration: Duration) -> xene_schemas::duration::Duration {

@@ -18,7 +18,7 @@ use xene_agent::{
 };
 use xene_schemas::{
     pipeline::CompiledPipeline,
-    wire::control::{Certificate, ControllerMessage, Specs},
+    wire::control::{Certificate, ControllerMessage, Roots, Specs},
 };
 
 use crate::{
@@ -338,6 +338,21 @@ impl Driver {
                     Err(error) => tracing::warn!(%agent, %error, "a certificate request was refused"),
                 }
             }
+            Effect::SendRoots(session) => {
+                let roots = Roots { roots: self.shells.pki.roots() };
+                self.shells.sessions.send(session, &ControllerMessage::Roots(roots));
+            }
+            Effect::FinishRotation(why) => {
+                // Two small files, once in a rotation.
+                match self.shells.pki.finish_rotation(clock::now().wall) {
+                    Ok(()) => {
+                        let event = Event::Authority { authority: self.shells.pki.authority(), by: why.into() };
+                        let effects = self.controller.handle(clock::now(), event);
+                        self.carry_out(effects);
+                    }
+                    Err(error) => tracing::error!(%error, "the old certificate authority stays trusted"),
+                }
+            }
             Effect::Reply { request, mut result } => {
                 // Of a run that has ended the machine knows little; the store has all of it.
                 if let Ok(Answer::Run(run)) = &mut *result
@@ -391,6 +406,7 @@ impl Handle {
                 branch: None,
                 path: None,
             },
+            authority: crate::decide::event::Authority { fingerprint: "ab".repeat(32), before: None },
             recover: false,
             #[cfg(feature = "mutants")]
             mutant: None,

@@ -14,7 +14,7 @@ use xene_schemas::meta::Labels;
 use crate::{
     driver::{self, AgentError, Ending, Options},
     exec::become_parent_if_asked,
-    session::{dial::DialError, identity::IdentityError},
+    session::{Transports, dial::DialError, identity::IdentityError},
     usage,
 };
 
@@ -25,6 +25,10 @@ pub struct Args {
     /// The controller's --quic address as seen from here.
     #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port)]
     pub controller: String,
+
+    /// What the controller is reached by: auto is QUIC (UDP), and TCP on the same port where UDP gets no answer.
+    #[arg(long, value_name = "TRANSPORT", default_value = "auto", hide_possible_values = true)]
+    pub transport: Transports,
 
     /// Join token of `xene agents token create`; needed once, afterwards the stored identity serves.
     #[arg(long, value_name = "JOIN", hide_env_values = true)]
@@ -86,6 +90,7 @@ impl Args {
         let cpus = || std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
         Ok(Options {
             controller: self.controller.clone(),
+            transports: self.transport,
             token: self.token.clone(),
             name,
             // Of a repeated key the last counts.

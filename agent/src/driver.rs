@@ -28,6 +28,7 @@ use crate::{
     memory::Trim,
     renewal::RenewalFile,
     session::{
+        Transports,
         artifacts::ArtifactUploads,
         client::{self, ClientConfig, ClientEvent},
         download::Downloads,
@@ -54,6 +55,8 @@ const SWEEP_AFTER: Duration = Duration::from_secs(10 * 60);
 pub struct Options {
     /// `HOST:PORT` of the controller.
     pub controller: String,
+    /// By what it is reached.
+    pub transports: Transports,
     /// Needed once; afterwards the stored identity serves.
     pub token: Option<String>,
     /// The name to enrol under.
@@ -147,7 +150,8 @@ pub async fn run(options: Options, ending: watch::Receiver<Ending>) -> Result<()
         None => {
             let token: JoinToken = options.token.as_deref().ok_or(AgentError::NotJoined)?.parse()?;
             let labels = labels(&options.labels);
-            Identity::enrol(&options.controller, &token, options.name.clone(), labels, &folder).await?
+            let controller = (&*options.controller, options.transports);
+            Identity::enrol(controller, &token, options.name.clone(), labels, &folder).await?
         }
     };
     Driver::new(options, Arc::new(identity))?.run(ending).await
@@ -263,7 +267,7 @@ impl Driver {
         let (sender, processes) = mpsc::channel(EVENTS);
         let exec = Exec::new(work, sender).map_err(system("steps can't be run"))?;
         let (sender, sessions) = mpsc::channel(EVENTS);
-        let client = ClientConfig::new(options.controller);
+        let client = ClientConfig { transports: options.transports, ..ClientConfig::new(options.controller) };
         let artifacts = ArtifactUploads::new(files.clone());
         let (completed, complete) = mpsc::unbounded_channel();
         let downloads = Downloads::new(files.clone(), completed);

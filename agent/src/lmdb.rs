@@ -159,6 +159,17 @@ impl Env {
         f(&txn)
     }
 
+    /// The same for who looks for tables first, whatever there is: nothing is written.
+    ///
+    /// # Errors
+    /// What `f` says, or that no snapshot could be taken.
+    pub fn look<T, E: From<heed::Error>>(
+        &self,
+        f: impl FnOnce(&heed::Env<WithoutTls>, &ReadTxn<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.read(|txn| f(&self.env, txn))
+    }
+
     /// Runs `f` in a write transaction and commits it, synced, unless `f` fails: for setting up. Once a [`Writer`]
     /// has been spawned, write through it alone. `f` runs again, on a new transaction, if the map has to grow.
     ///

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     meta::{AgentName, Labels, PipelineKey},
-    phase::{AgentPhase, Reason},
+    phase::{AgentPhase, Reason, Transport},
     run::optional_millis,
 };
 
@@ -41,6 +41,9 @@ pub struct AgentStatus {
     /// Where its session comes from; for people, never for trust.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
+    /// What carries its session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transport: Option<Transport>,
     /// Of its binary.
     pub version: String,
     /// How many tasks it runs at once.

@@ -27,9 +27,33 @@ pub struct ControllerStatus {
     /// Set while agents were told to go on alone for longer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause: Option<Pause>,
+    /// Set while two certificate authorities are trusted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_rotation: Option<CaRotation>,
     /// Agents that have not shown yet to go by the autonomy that is in effect, of all that they own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unheard: Vec<AgentName>,
+}
+
+/// The certificate authority is being replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct CaRotation {
+    /// SHA-256 of the new authority's certificate, in hex.
+    pub fingerprint: String,
+    /// Of the one before, which is trusted until the rotation ends.
+    pub previous: String,
+    /// When it began.
+    #[serde(with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::run::TimeText"))]
+    pub since: Timestamp,
+    /// When it ends, whoever has not come by then; earlier once all have.
+    #[serde(with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::run::TimeText"))]
+    pub until: Timestamp,
+    /// Agents that have not shown a certificate of the new one.
+    pub waiting: Vec<AgentName>,
 }
 
 /// Planned downtime: agents go on alone until it is over.

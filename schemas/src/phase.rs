@@ -115,6 +115,16 @@ phase! {
     }
 }
 
+phase! {
+    /// What carries an agent's session.
+    Transport {
+        /// UDP.
+        Quic,
+        /// TLS over TCP, where UDP does not pass.
+        Tcp,
+    }
+}
+
 /// Why, in one CamelCase word. Open: a newer peer may send words that this version does not know.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

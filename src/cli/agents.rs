@@ -4,14 +4,18 @@ use std::num::NonZeroU32;
 
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
-use xene_schemas::{duration::Duration, meta::AgentName};
+use xene_schemas::{
+    controller::{CaRotation, Controller},
+    duration::Duration,
+    meta::AgentName,
+};
 
 use super::{
     Error,
     client::Client,
     kind::Kind,
     output::{Format, Ui},
-    settings,
+    settings, status,
 };
 
 /// Arguments of `xene agents`.
@@ -41,6 +45,8 @@ pub enum Command {
     Forget(Name),
     /// Give an agent's pipelines to others at once, because its machine is off.
     Fence(Fence),
+    /// Replace the certificate authority; agents follow by themselves.
+    RotateCa(RotateCa),
 }
 
 /// What can be done with join tokens.
@@ -74,6 +80,19 @@ pub struct Fence {
     pub machine_is_off: bool,
 }
 
+/// Arguments of `xene agents rotate-ca`.
+#[derive(Debug, Clone, clap::Args)]
+#[command(
+    after_help = "A new authority signs from now on, and the old one is trusted, too, until every agent that is neither \
+                        revoked nor forgotten has come by a certificate of the new one, or for 48 hours. Connected agents \
+                        follow within seconds. One that is away for all of that must join anew."
+)]
+pub struct RotateCa {
+    /// Trust the old one no more, at once; agents that have not come by the new one must join anew.
+    #[arg(long)]
+    pub finish: bool,
+}
+
 /// Arguments of `xene agents token create`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Create {
@@ -102,6 +121,7 @@ pub fn run(args: &Args, client: &Client, ui: &mut Ui) -> Result<(), Error> {
     let mut body = json!({});
     let (name, verb, done) = match &args.command {
         Command::Token { command: TokenCommand::Create(create) } => return create_token(create, client, ui),
+        Command::RotateCa(rotate) => return rotate_ca(rotate, client, ui),
         Command::Drain(agent) => (&agent.name, "drain", "is draining: its pipelines move, its runs go on"),
         Command::Undrain(agent) => (&agent.name, "undrain", "takes pipelines again"),
         Command::Revoke(agent) => (&agent.name, "revoke", "is revoked: its identity is refused from now on"),
@@ -126,6 +146,30 @@ pub fn run(args: &Args, client: &Client, ui: &mut Ui) -> Result<(), Error> {
             Ok(())
         }
     }
+}
+
+fn rotate_ca(rotate: &RotateCa, client: &Client, ui: &mut Ui) -> Result<(), Error> {
+    let verb = if rotate.finish { "finish" } else { "rotate" };
+    let answer = client.post(&format!("/api/v1/controller/ca/{verb}"), &json!({}), &[])?;
+    match ui.format {
+        Format::Json | Format::Yaml => return ui.value(&answer),
+        Format::Name => return ui.out.line("controller"),
+        Format::Table | Format::Wide => {}
+    }
+    ui.note(&match status::parse::<Controller>(&answer)?.status.ca_rotation {
+        Some(rotation) => rotation_told(&rotation),
+        None => "the new authority alone is trusted".into(),
+    });
+    Ok(())
+}
+
+/// How far a rotation is, in a sentence.
+pub(super) fn rotation_told(rotation: &CaRotation) -> String {
+    let waiting = rotation.waiting.iter().map(AgentName::as_str).collect::<Vec<_>>().join(", ");
+    format!(
+        "both authorities are trusted until {:.0}, or until these agents have come by the new one: {waiting}",
+        rotation.until
+    )
 }
 
 fn create_token(create: &Create, client: &Client, ui: &mut Ui) -> Result<(), Error> {

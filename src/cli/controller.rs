@@ -85,7 +85,7 @@ pub struct Args {
     #[arg(long, value_name = "URL", value_parser = openid::public_url)]
     pub public_url: Option<String>,
 
-    /// Where agents connect (UDP).
+    /// Where agents connect: QUIC (UDP), and TCP on the same port for those that no UDP reaches.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:7421")]
     pub quic: SocketAddr,
 

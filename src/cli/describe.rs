@@ -341,6 +341,7 @@ fn agent(object: &Value, now: Timestamp, page: &mut Page) -> Result<(), Error> {
     page.field("Labels", rows::labels(&metadata.labels));
     page.phase(status.phase.as_str(), status.reason.as_ref().map(|reason| reason.as_str()), status.message.as_deref());
     page.field("Address", status.address.unwrap_or_default());
+    page.field("Transport", status.transport.map(|transport| transport.to_string()).unwrap_or_default());
     page.field("Version", &status.version);
     page.field("Slots", format!("{} of {} taken", status.busy, status.slots));
     page.field("Seen", status.last_seen.map(|at| relative(at, now)).unwrap_or_default());

@@ -17,6 +17,7 @@ use tokio::{
 use xene_agent::{
     clock, command,
     driver::{self, Ending},
+    session::Transports,
 };
 use xene_schemas::{
     meta::{AgentName, Labels},
@@ -58,7 +59,7 @@ pub struct Args {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7420")]
     pub http: SocketAddr,
 
-    /// Where more agents may connect (UDP).
+    /// Where more agents may connect (UDP and TCP).
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7421")]
     pub quic: SocketAddr,
 
@@ -134,6 +135,7 @@ async fn serve(args: Args, global: &Global) -> Result<(), Error> {
     let name: AgentName = "dev".parse().map_err(|error| Error::usage(format!("{error}")))?;
     let agent = driver::Options {
         controller: controller.quic.to_string(),
+        transports: Transports::Auto,
         token: Some(token),
         name,
         labels: Labels::new(),

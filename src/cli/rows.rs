@@ -71,9 +71,19 @@ pub fn table(kind: Kind, items: &[Value], wide: bool, now: Timestamp) -> Result<
             "MESSAGE?",
         ],
         (Kind::Agents, false) => &["NAME", "PHASE", "BUSY", "PIPELINES", "SEEN", "VERSION", "MESSAGE?"],
-        (Kind::Agents, true) => {
-            &["NAME", "PHASE", "BUSY", "PIPELINES", "SEEN", "VERSION", "ADDRESS", "LEASE", "LABELS", "MESSAGE?"]
-        }
+        (Kind::Agents, true) => &[
+            "NAME",
+            "PHASE",
+            "BUSY",
+            "PIPELINES",
+            "SEEN",
+            "VERSION",
+            "ADDRESS",
+            "TRANSPORT",
+            "LEASE",
+            "LABELS",
+            "MESSAGE?",
+        ],
         (Kind::Events, false) => &["AGE", "TYPE", "REASON", "REGARDING", "MESSAGE"],
         (Kind::Events, true) => &["AGE", "TYPE", "REASON", "REGARDING", "MESSAGE", "AT", "ID"],
     });
@@ -232,6 +242,7 @@ fn agent(item: &Value, now: Timestamp) -> Result<Row, Error> {
         narrow_only: vec![optional(status.message.clone())],
         wide: vec![
             or_dash(status.address),
+            or_dash(status.transport),
             or_dash(status.lease_until.map(|at| relative(at, now))),
             labels(&object.metadata.labels).into(),
             optional(status.message),

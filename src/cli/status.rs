@@ -103,6 +103,9 @@ fn print_controller(status: &ControllerStatus, ui: &mut Ui) -> Result<(), Error>
         let unheard = if unheard.is_empty() { unheard } else { format!("; not heard by: {unheard}") };
         print_field("paused", &format!("by {} until {until:.0} ({left}): agents go on alone{unheard}", pause.by), ui)?;
     }
+    if let Some(rotation) = &status.ca_rotation {
+        print_field("authority", &super::agents::rotation_told(rotation), ui)?;
+    }
     if let Some(breaker) = &status.breaker {
         let word = painted("takeovers held", phase_style("Warning"), ui.out.colored);
         let agents = breaker.agents.iter().map(AgentName::as_str).collect::<Vec<_>>().join(", ");

@@ -7,7 +7,7 @@ use xene_schemas::{
     agent::{Agent, AgentMeta, AgentStatus},
     event::EventType,
     meta::{AgentName, Epoch, Labels, PipelineKey, RunName},
-    phase::{AgentPhase, Reason},
+    phase::{AgentPhase, Reason, Transport},
     pipeline::Autonomy,
     why::Verdict,
 };
@@ -61,6 +61,7 @@ pub(super) struct AgentState {
 pub(super) struct SessionState {
     pub(super) id: SessionId,
     pub(super) address: String,
+    pub(super) transport: Transport,
     /// The version of the assignments that were sent; 0: none yet.
     pub(super) set_version: u64,
     /// The version of the list of claims that is held; 0: none.
@@ -169,6 +170,7 @@ impl Controller {
                 self.change_agent(&agent, fx, |row| row.revoked = true)?;
                 note(fx, now, EventType::Warning, "Revoked", format!("agent/{agent}"), "is refused from now on".into());
                 self.close(&agent, "its identity was revoked", fx);
+                self.end_rotation_if_all_came(fx);
                 self.count_found(now, &agent, fx);
                 Ok(Answer::Done)
             }
@@ -211,6 +213,7 @@ impl Controller {
         fx.commit.push(Change::DeleteAgent(agent.clone()));
         note(fx, now, EventType::Warning, "Forgotten", format!("agent/{agent}"), "will not come back".into());
         self.close(agent, "it was forgotten", fx);
+        self.end_rotation_if_all_came(fx);
         for run in runs {
             self.lose_run(now, run, fx);
         }
@@ -261,6 +264,7 @@ impl Controller {
             version: String::new(),
             draining: false,
             revoked: false,
+            authority: String::new(),
             last_seen: None,
             certificates: Vec::new(),
             enrolled_at: now.wall,
@@ -308,6 +312,7 @@ impl Controller {
             status: AgentStatus {
                 phase,
                 address: agent.session.as_ref().map(|session| session.address.clone()),
+                transport: agent.session.as_ref().map(|session| session.transport),
                 version: row.version.clone(),
                 slots: row.slots,
                 busy: agent.busy,

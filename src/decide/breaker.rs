@@ -138,6 +138,6 @@ impl Controller {
             message: self.breaker_message(),
         });
         let (version, pause) = (self.config.software.clone(), self.row.pause.clone());
-        ControllerStatus { version, breaker, pause, unheard: self.unheard() }
+        ControllerStatus { version, breaker, pause, ca_rotation: self.rotation(), unheard: self.unheard() }
     }
 }

@@ -6,6 +6,7 @@ use indexmap::IndexMap;
 use jiff::Timestamp;
 use xene_schemas::{
     meta::{AgentName, FileHash, Labels, Name, PipelineKey, Revision, RunName, SpecHash},
+    phase::Transport,
     run::{Run, RunTrigger},
     suspension::Suspension,
     wire::control::{AgentMessage, ControllerMessage, Decision, Hello},
@@ -23,6 +24,15 @@ pub struct SessionId(pub u64);
 /// Somebody waits for an answer; counted up for the life of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestId(pub u64);
+
+/// The certificate authority.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Authority {
+    /// SHA-256 of its certificate, hex.
+    pub fingerprint: String,
+    /// That of the one before, while it is trusted too, and since when both are.
+    pub before: Option<(String, Timestamp)>,
+}
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,8 +53,12 @@ pub enum Event {
         agent: AgentName,
         /// SHA-256 of its certificate, hex.
         fingerprint: String,
+        /// Of the authority that signed that.
+        authority: String,
         /// Where it comes from; for people.
         address: String,
+        /// What carries the session.
+        transport: Transport,
         /// What it said.
         hello: Box<Hello>,
     },
@@ -63,6 +77,13 @@ pub enum Event {
         request: RequestId,
         /// For what.
         command: Command,
+    },
+    /// The certificate authority was changed.
+    Authority {
+        /// To what.
+        authority: Authority,
+        /// Who said so.
+        by: String,
     },
     /// Certificate requests that the machine let pass were signed.
     CertificateIssued {
@@ -349,6 +370,10 @@ pub enum Effect {
         /// PEM.
         csr: String,
     },
+    /// Say which authorities are trusted.
+    SendRoots(SessionId),
+    /// Trust the newest authority alone, feed `Authority` back; says why.
+    FinishRotation(&'static str),
     /// Answer a command.
     Reply {
         /// Whose.

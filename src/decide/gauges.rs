@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use xene_schemas::phase::{AgentPhase, PipelinePhase};
+use xene_schemas::phase::{AgentPhase, PipelinePhase, Transport};
 
 use super::Controller;
 
@@ -11,6 +11,8 @@ use super::Controller;
 pub struct Gauges {
     /// Agents that have joined.
     pub agents: BTreeMap<AgentPhase, u64>,
+    /// Sessions that stand.
+    pub sessions: BTreeMap<Transport, u64>,
     /// Tasks that agents run at once, at most.
     pub slots: u64,
     /// Tasks that they run.
@@ -38,7 +40,8 @@ impl Controller {
         for agent in self.agents.values() {
             let Some(row) = &agent.row else { continue };
             *gauges.agents.entry(agent.phase(row)).or_default() += 1;
-            if agent.session.is_some() {
+            if let Some(session) = &agent.session {
+                *gauges.sessions.entry(session.transport).or_default() += 1;
                 gauges.slots += u64::from(row.slots);
                 gauges.busy += u64::from(agent.busy);
             }

@@ -3,6 +3,7 @@
 mod after;
 mod agents;
 mod approve;
+mod authority;
 mod breaker;
 pub mod desired;
 pub mod event;
@@ -51,7 +52,7 @@ use self::{
     agents::AgentState,
     breaker::Breaker,
     desired::{Desired, Observed, SourceOrigin},
-    event::{Effect, Effects, Event, SessionId},
+    event::{Authority, Effect, Effects, Event, SessionId},
     ownership::Owned,
     reconcile::{Pipeline, Workflow},
     rows::{
@@ -87,6 +88,8 @@ pub struct Config {
     pub store_id: String,
     /// What the source is.
     pub source: SourceOrigin,
+    /// The certificate authority.
+    pub authority: Authority,
     /// True if the store is a backup, or new where agents hold claims.
     pub recover: bool,
     /// The rule to leave out, for the simulator.
@@ -123,6 +126,8 @@ enum Timer {
     Recovered,
     /// Planned downtime is over.
     PauseEnds,
+    /// Who has not shown a certificate of the new authority by now is not waited for.
+    RotationEnds,
     /// A suspension by command ends.
     Suspension(Suspendable),
 }
@@ -256,6 +261,7 @@ impl Controller {
         }
         controller.timers.arm(Timer::Sweep, now.boot + SWEEP);
         controller.load_pause(now);
+        controller.load_rotation(now, &mut fx);
         if controller.config.recover {
             controller.begin_recovery(now, 0, "the operator said so", &mut fx);
         } else if controller.row.restored {
@@ -280,8 +286,9 @@ impl Controller {
             Event::Drifted(desired, found) => self.drifted(now, *desired, *found, &mut fx),
             Event::Withheld(desired) => self.source_withheld(now, *desired, &mut fx),
             Event::Source(health) => self.source_health(now, health, &mut fx),
-            Event::SessionOpened { session, agent, fingerprint, address, hello } => {
-                self.session_opened(now, Opening { session, agent, fingerprint, address, hello: *hello }, &mut fx);
+            Event::SessionOpened { session, agent, fingerprint, authority, address, transport, hello } => {
+                let opening = Opening { session, agent, fingerprint, authority, address, transport, hello: *hello };
+                self.session_opened(now, opening, &mut fx);
             }
             Event::Message { session, message } => self.message(now, session, message, &mut fx),
             Event::SessionClosed(session) => self.session_closed(now, session, &mut fx),
@@ -289,6 +296,7 @@ impl Controller {
                 let result = self.command(now, command, &mut fx);
                 fx.then.push(Effect::Reply { request, result: Box::new(result) });
             }
+            Event::Authority { authority, by } => self.authority_changed(now, authority, &by, &mut fx),
             Event::CertificateIssued { agent, fingerprint } => {
                 self.certificate_issued(&agent, fingerprint, &mut fx);
             }
@@ -309,6 +317,7 @@ impl Controller {
                 Timer::GiveUp(run) => self.give_up(now, run, &mut fx),
                 Timer::Recovered => self.end_recovery(now, &mut fx),
                 Timer::PauseEnds => self.end_pause(now, "its time is over", &mut fx),
+                Timer::RotationEnds => self.end_rotation(&mut fx),
                 Timer::Suspension(what) => self.suspension_ended(now, &what, &mut fx),
                 Timer::Sweep => {
                     self.timers.arm(Timer::Sweep, now.boot + SWEEP);

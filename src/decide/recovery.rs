@@ -173,6 +173,7 @@ impl Controller {
                 version: String::new(),
                 draining: false,
                 revoked: false,
+                authority: String::new(),
                 last_seen: None,
                 certificates: Vec::new(),
                 enrolled_at: now.wall,

@@ -207,6 +207,9 @@ pub struct AgentRow {
     pub last_seen: Option<Timestamp>,
     /// The fingerprints (SHA-256, hex) of its valid certificates, newest last.
     pub certificates: Vec<String>,
+    /// The fingerprint of the authority that signed the one that it showed last; empty: nobody looked.
+    #[serde(default)]
+    pub authority: String,
     /// When it enrolled.
     pub enrolled_at: Timestamp,
     /// The newest token of a Welcome. They rise, so that a store that was rolled back is told from a copied agent.

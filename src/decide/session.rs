@@ -68,7 +68,7 @@ impl Controller {
     }
 
     fn welcome(&mut self, now: Now, opening: Opening, fx: &mut Effects) {
-        let Opening { session, agent, address, hello, .. } = opening;
+        let Opening { session, agent, authority, address, transport, hello, .. } = opening;
         let random = self.draw_token();
         let Some(row) = self.agents.get_mut(&agent).and_then(|state| state.row.as_mut()) else { return };
         if row.labels_fixed {
@@ -80,6 +80,7 @@ impl Controller {
             row.labels = hello.labels;
         }
         (row.slots, row.version, row.last_seen) = (hello.slots.max(1), hello.software, Some(now.wall));
+        row.authority = authority;
         let token = twins::next_token(row.newest_token.max(hello.tokens.map_or(0, |shown| shown.session)), random);
         row.newest_token = token;
         let new_journal = hello.store.as_ref().is_none_or(|seen| seen.store_id != self.row.store_id);
@@ -104,6 +105,7 @@ impl Controller {
         let opened = SessionState {
             id: session,
             address,
+            transport,
             set_version: 0,
             claims_version: 0,
             stale: std::collections::BTreeSet::new(),
@@ -148,6 +150,8 @@ impl Controller {
             token: Some(token),
         };
         fx.then.push(Effect::Send { session, message: ControllerMessage::Welcome(welcome) });
+        fx.then.push(Effect::SendRoots(session));
+        self.end_rotation_if_all_came(fx);
         for key in owned {
             if !self.fits(&key, &labels) {
                 self.revoke(&key, format!("{agent} has not the labels any more, and gives it back"), fx);

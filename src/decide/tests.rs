@@ -2,6 +2,7 @@
 
 mod after;
 mod approvals;
+mod authority;
 mod breaker;
 mod drift;
 mod exclusive;

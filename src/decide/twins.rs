@@ -11,6 +11,7 @@ use xene_agent::decide::{mutant::Mutant, time::Now};
 use xene_schemas::{
     event::EventType,
     meta::AgentName,
+    phase::Transport,
     wire::control::{ControllerMessage, Hello, Ping, Refused},
 };
 
@@ -34,7 +35,9 @@ pub(super) struct Opening {
     pub(super) session: SessionId,
     pub(super) agent: AgentName,
     pub(super) fingerprint: String,
+    pub(super) authority: String,
     pub(super) address: String,
+    pub(super) transport: Transport,
     pub(super) hello: Hello,
 }
 

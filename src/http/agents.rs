@@ -86,7 +86,8 @@ pub(super) async fn create_token(
     let secret_hash = blake3::hash(secret.as_bytes()).to_hex().to_string();
     let command = Command::CreateJoinToken { id: id.clone(), secret_hash, expires_at, uses, labels, name };
     api.ask(&identity, command).await?;
-    let token = format!("xene-join.{}.{id}.{secret}", api.config.ca_fingerprint);
+    let authority = api.handle.view(|controller, _| controller.authority().fingerprint.clone()).await?;
+    let token = format!("xene-join.{authority}.{id}.{secret}");
     Ok(json(StatusCode::CREATED, &Object::new("JoinToken", NewToken { token, id, expires_at })))
 }
 

@@ -41,6 +41,7 @@ families! {
     MISSED = counter "xene_missed", "Due times without a run, by the reason";
     EVENTS = counter "xene_events", "Events";
     AGENTS = gauge "xene_agents", "Agents that have joined";
+    SESSIONS = gauge "xene_sessions", "Sessions of agents that stand, by what carries them";
     SLOTS = gauge "xene_agent_slots", "Tasks that the connected agents run at once, at most";
     BUSY = gauge "xene_agent_slots_busy", "Tasks that they run";
     WORKFLOWS = gauge "xene_workflows", "Workflows in effect";
@@ -122,6 +123,8 @@ pub(super) async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> 
     page.sample(&BUILD, "_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
     api.handle.counters().look(|counts| runs(&mut page, counts));
     page.each(&AGENTS, "phase", gauges.agents.iter().map(|(phase, count)| (phase.as_str(), *count)));
+    let by_transport = gauges.sessions.iter().map(|(transport, count)| (transport.as_str(), *count));
+    page.each(&SESSIONS, "transport", by_transport);
     page.one(&SLOTS, gauges.slots);
     page.one(&BUSY, gauges.busy);
     page.one(&WORKFLOWS, gauges.workflows);

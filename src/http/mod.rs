@@ -77,6 +77,19 @@ const DELIVERY_LOCKS: usize = 64;
 /// Looks at the source now; done once what it found is in effect.
 pub type SyncHook = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
 
+/// Replaces the certificate authority, in the name of somebody; done once the controller goes by what came of it.
+pub type RotateHook =
+    Arc<dyn Fn(Rotate, String) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
+
+/// What to do about the certificate authority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rotate {
+    /// Make a new one, and trust both.
+    Begin,
+    /// Trust the old one no more, whoever has not come by the new one.
+    Finish,
+}
+
 /// Looks at the source soon: a push was announced, perhaps of this commit.
 pub type AnnounceHook = Arc<dyn Fn(Option<String>) + Send + Sync>;
 
@@ -89,8 +102,8 @@ pub struct Config {
     pub hooks: HookSecret,
     /// The names that the server answers to, besides `localhost` and literal addresses.
     pub hosts: Vec<String>,
-    /// SHA-256 of the CA's certificate, hex; part of every join token.
-    pub ca_fingerprint: String,
+    /// Behind `POST /api/v1/controller/ca/…`.
+    pub rotate: RotateHook,
     /// Where the bytes of artifacts are.
     pub files: ContentStore,
     /// Behind `POST /api/v1/sync`.

@@ -18,7 +18,7 @@ use xene_schemas::{
 };
 
 use super::{
-    Api,
+    Api, Rotate,
     audit::about,
     identity::{Identity, Role},
     lists,
@@ -168,6 +168,20 @@ pub(super) async fn pause_controller(State(api): State<Arc<Api>>, identity: Iden
 
 pub(super) async fn resume_controller(State(api): State<Arc<Api>>, identity: Identity) -> Reply {
     api.handle.ask(Command::Unpause { by: identity.name.clone() }).await??;
+    lists::controller(State(api)).await
+}
+
+pub(super) async fn rotate_ca(State(api): State<Arc<Api>>, identity: Identity) -> Reply {
+    rotate(api, &identity, Rotate::Begin).await
+}
+
+pub(super) async fn finish_ca_rotation(State(api): State<Arc<Api>>, identity: Identity) -> Reply {
+    rotate(api, &identity, Rotate::Finish).await
+}
+
+async fn rotate(api: Arc<Api>, identity: &Identity, rotate: Rotate) -> Reply {
+    let rotated = (api.config.rotate)(rotate, identity.name.to_string()).await;
+    rotated.map_err(|refusal| Problem::new(StatusCode::CONFLICT, refusal))?;
     lists::controller(State(api)).await
 }
 

@@ -234,6 +234,12 @@ fn doing() -> Vec<Route> {
             .says("Lets agents go on alone for a while", One("Controller"))
             .takes("PauseRequest"),
         post("/controller/resume", Admin, operate::resume_controller).whole().says("Ends that", One("Controller")),
+        post("/controller/ca/rotate", Admin, operate::rotate_ca)
+            .whole()
+            .says("Makes a new certificate authority beside the old one", One("Controller")),
+        post("/controller/ca/finish", Admin, operate::finish_ca_rotation)
+            .whole()
+            .says("Trusts the old one no more", One("Controller")),
         post("/source/suspend", Admin, operate::suspend_source)
             .whole()
             .says("Keeps what is found at the source from taking effect", One("Source"))

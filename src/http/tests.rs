@@ -194,7 +194,7 @@ impl World {
             admin: AdminToken::new(ADMIN),
             hooks: HookSecret([7; 32]),
             hosts: vec!["xene.example".to_owned()],
-            ca_fingerprint: "ab".repeat(32),
+            rotate: Arc::new(|_, _| Box::pin(async { Err("it is being replaced already".to_owned()) })),
             files: files.clone(),
             sync: Arc::new(|| Box::pin(async { Err("the source is gone".to_owned()) })),
             announce: Arc::new(move |commit| told.lock().unwrap().push(commit)),

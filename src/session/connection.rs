@@ -7,17 +7,21 @@ use tokio::time::timeout;
 use xene_agent::session::{
     Outgoing,
     frames::{FrameReader, WriteEnd},
-    transport::{self, codes},
+    transport::{codes, widen},
 };
 use xene_schemas::{
-    meta::AgentName,
+    phase::Transport,
     wire::{
         MAX_FRAME, VERSION,
         control::{AgentMessage, ControllerMessage, Hello, Refused},
     },
 };
 
-use super::{Driver, LogSink, files, listener::Shared, logs};
+use super::{
+    Driver, LogSink, files,
+    listener::{Shared, ShownCertificate},
+    logs,
+};
 use crate::decide::event::Event;
 
 /// How long an agent may take to say Hello.
@@ -44,10 +48,11 @@ enum Ended {
 pub(super) async fn serve<D: Driver, L: LogSink>(
     shared: &Arc<Shared<D, L>>,
     connection: Connection,
-    agent: AgentName,
-    fingerprint: String,
+    transport: Transport,
+    shown: ShownCertificate,
 ) {
-    transport::widen(&connection);
+    let ShownCertificate { agent, fingerprint, authority } = shown;
+    widen(&connection);
     let opening = async {
         let (send, recv) = connection.accept_bi().await.map_err(|error| error.to_string())?;
         let mut reader = FrameReader::new(recv, MAX_FRAME);
@@ -77,8 +82,9 @@ pub(super) async fn serve<D: Driver, L: LogSink>(
     // Before the machine hears of it, which answers at once.
     let wanted = shared.sessions.insert(session, outgoing.clone());
     let address = connection.remote_address().ip().to_canonical().to_string();
-    tracing::info!(?session, %agent, address, "session opened");
-    let opened = Event::SessionOpened { session, agent: agent.clone(), fingerprint, address, hello: Box::new(hello) };
+    tracing::info!(?session, %agent, address, %transport, "session opened");
+    let (name, hello) = (agent.clone(), Box::new(hello));
+    let opened = Event::SessionOpened { session, agent: name, fingerprint, authority, address, transport, hello };
     if shared.driver.tell(opened).await.is_ok() {
         let reading = async {
             loop {

@@ -82,5 +82,5 @@ async fn admit<D: Driver, L>(shared: &Arc<Shared<D, L>>, join: Join) -> Result<J
     let signed = shared.pki.sign(&join.csr, &name, clock::now().wall).map_err(|error| error.to_string())?;
     let issued = Event::CertificateIssued { agent: name.clone(), fingerprint: signed.fingerprint };
     shared.driver.tell(issued).await.map_err(|closed| closed.to_string())?;
-    Ok(Joined { name, chain: signed.chain, ca: shared.pki.ca_pem().into() })
+    Ok(Joined { name, chain: signed.chain, ca: shared.pki.roots() })
 }

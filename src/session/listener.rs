@@ -1,9 +1,9 @@
-//! The one UDP socket: takes connections, bounds what they may cost before they have proved anything.
+//! The one port, UDP and TCP: takes connections, bounds what they may cost before they have proved anything.
 
 use std::{
     collections::HashMap,
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, UdpSocket},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -16,10 +16,12 @@ use quinn::{
 };
 use rustls::pki_types::CertificateDer;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
     task::JoinHandle,
     time::timeout,
 };
+use tokio_rustls::{TlsAcceptor, TlsStream};
 use xene_agent::{
     clock,
     content::ContentStore,
@@ -27,9 +29,14 @@ use xene_agent::{
     session::{
         tls,
         transport::{self, End, Liveness, codes},
+        tunnel::{self, Broken},
     },
 };
-use xene_schemas::wire::{ALPN, ALPN_JOIN};
+use xene_schemas::{
+    meta::AgentName,
+    phase::Transport,
+    wire::{ALPN, ALPN_JOIN},
+};
 
 use super::{Driver, LogSink, Pki, PkiError, Sessions, connection, enrol};
 use crate::decide::event::SessionId;
@@ -50,6 +57,15 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long the end of all sessions may take.
 const SHUTDOWN: Duration = Duration::from_secs(5);
 
+/// How long the last bytes over TCP may take.
+const LAST_BYTES: Duration = Duration::from_secs(3);
+
+/// How long after a connection over TCP could not be taken the next one is.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// How many ports are tried for one that is free for both protocols.
+const PORTS: u32 = 16;
+
 /// Enrolments at a time: each may wait for a commit.
 const ENROLMENTS: usize = 64;
 
@@ -64,8 +80,10 @@ const REFUSALS_KEPT: usize = 4096;
 #[derive(Debug, thiserror::Error)]
 pub enum ListenerError {
     /// The address can't be had.
-    #[error("can't listen on UDP {address}: {source}")]
+    #[error("can't listen on {protocol} {address}: {source}")]
     Bind {
+        /// UDP or TCP.
+        protocol: &'static str,
         /// As asked for.
         address: SocketAddr,
         /// What the system says.
@@ -137,7 +155,10 @@ impl<D, L> Shared<D, L> {
 pub struct Listener {
     endpoint: Endpoint,
     sessions: Sessions,
-    accepting: JoinHandle<()>,
+    /// Takes connections, and hears of changes of the authorities.
+    tasks: [JoinHandle<()>; 3],
+    /// Ends once the last connection over TCP has.
+    tunnels: mpsc::Receiver<()>,
 }
 
 impl Listener {
@@ -155,11 +176,12 @@ impl Listener {
         files: ContentStore,
         sessions: Sessions,
     ) -> Result<Self, ListenerError> {
-        let mut server = ServerConfig::with_crypto(Arc::new(pki.server_config()?));
-        server.transport_config(transport::transport(End::Controller, config.liveness)).max_incoming(WAITING);
-        let bound = transport::udp_socket(config.address)
-            .and_then(|socket| Endpoint::new(EndpointConfig::default(), Some(server), socket, Arc::new(TokioRuntime)));
-        let endpoint = bound.map_err(|source| ListenerError::Bind { address: config.address, source })?;
+        let changed = pki.changed();
+        let (server, over) = configs(&pki, config.liveness)?;
+        let (udp, tcp) = sockets(config.address)?;
+        let bound = Endpoint::new(EndpointConfig::default(), Some(server), udp, Arc::new(TokioRuntime));
+        let endpoint = bound.map_err(bind_error("UDP", config.address))?;
+        let tcp = TcpListener::from_std(tcp).map_err(bind_error("TCP", config.address))?;
         let shared = Arc::new(Shared {
             driver,
             logs,
@@ -170,8 +192,14 @@ impl Listener {
             enrolments: Semaphore::new(ENROLMENTS),
             refusals: Mutex::default(),
         });
-        let accepting = tokio::spawn(accept(endpoint.clone(), shared));
-        Ok(Self { endpoint, sessions, accepting })
+        let (open, tunnels) = mpsc::channel(1);
+        let over = watch::Sender::new(over);
+        let tasks = [
+            tokio::spawn(accept(endpoint.clone(), Arc::clone(&shared))),
+            tokio::spawn(accept_tcp(tcp, (over.subscribe(), open), Arc::clone(&shared))),
+            tokio::spawn(set_up_anew(endpoint.clone(), over, config.liveness, shared.pki.clone(), changed)),
+        ];
+        Ok(Self { endpoint, sessions, tasks, tunnels })
     }
 
     /// Where it listens: the port that the system chose, if 0 was asked for.
@@ -184,13 +212,37 @@ impl Listener {
 
     /// Ends all sessions, each once what was said is out, and stops listening; takes at most a few seconds. The port
     /// is free once the last task that used it has ended, a moment later.
-    pub async fn shutdown(self) {
+    pub async fn shutdown(mut self) {
+        for task in self.tasks {
+            task.abort();
+            // Its socket goes with it.
+            let _ = task.await;
+        }
         self.endpoint.set_server_config(None);
-        self.accepting.abort();
         self.sessions.close_all("the controller is shutting down");
-        if timeout(SHUTDOWN, self.endpoint.wait_idle()).await.is_err() {
+        let ended = async { tokio::join!(self.endpoint.wait_idle(), self.tunnels.recv()) };
+        if timeout(SHUTDOWN, ended).await.is_err() {
             self.endpoint.close(codes::DONE, b"the controller is shutting down");
             let _ = timeout(Duration::from_secs(1), self.endpoint.wait_idle()).await;
+        }
+    }
+}
+
+fn bind_error(protocol: &'static str, address: SocketAddr) -> impl Fn(io::Error) -> ListenerError {
+    move |source| ListenerError::Bind { protocol, address, source }
+}
+
+/// Both sockets, on one port; if any will do, on one that is free for both.
+fn sockets(address: SocketAddr) -> Result<(UdpSocket, std::net::TcpListener), ListenerError> {
+    let mut tries = if address.port() == 0 { PORTS } else { 1 };
+    loop {
+        tries -= 1;
+        let udp = transport::udp_socket(address).map_err(bind_error("UDP", address))?;
+        let both = udp.local_addr().map_err(bind_error("UDP", address))?;
+        match transport::tcp_listener(both) {
+            Ok(tcp) => return Ok((udp, tcp)),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries > 0 => {}
+            Err(error) => return Err(bind_error("TCP", both)(error)),
         }
     }
 }
@@ -206,11 +258,109 @@ async fn accept<D: Driver, L: LogSink>(endpoint: Endpoint, shared: Arc<Shared<D,
             let _ = incoming.retry();
             continue;
         }
-        tokio::spawn(serve(incoming, permit, shared.clone()));
+        tokio::spawn(serve(incoming, permit, shared.clone(), None));
     }
 }
 
-async fn serve<D: Driver, L: LogSink>(incoming: Incoming, permit: OwnedSemaphorePermit, shared: Arc<Shared<D, L>>) {
+/// What connections over TCP share.
+#[derive(Clone)]
+struct Over {
+    tls: TlsAcceptor,
+    /// Of the connection within.
+    within: ServerConfig,
+}
+
+/// What new connections are taken with, as the authorities are now: over UDP, and over TCP.
+fn configs(pki: &Pki, liveness: Liveness) -> Result<(ServerConfig, Over), PkiError> {
+    let tls = pki.server_config()?;
+    let mut server = ServerConfig::with_crypto(tls.quic);
+    server.transport_config(transport::transport(End::Controller, liveness)).max_incoming(WAITING);
+    // One connection over TCP carries one of QUIC, and its ends stay where they are.
+    let mut within = server.clone();
+    within.max_incoming(1).migration(false);
+    Ok((server, Over { tls: TlsAcceptor::from(tls.tunnel), within }))
+}
+
+/// Takes new connections by the authorities as they are, whenever they have changed.
+async fn set_up_anew(
+    endpoint: Endpoint,
+    over: watch::Sender<Over>,
+    liveness: Liveness,
+    pki: Arc<Pki>,
+    mut changed: watch::Receiver<u64>,
+) {
+    while changed.changed().await.is_ok() {
+        match configs(&pki, liveness) {
+            Ok((server, by_tcp)) => {
+                endpoint.set_server_config(Some(server));
+                over.send_replace(by_tcp);
+            }
+            Err(error) => tracing::error!(%error, "connections are taken as before"),
+        }
+    }
+}
+
+/// `open` is held by each connection while it goes on.
+async fn accept_tcp<D: Driver, L: LogSink>(
+    listener: TcpListener,
+    (over, open): (watch::Receiver<Over>, mpsc::Sender<()>),
+    shared: Arc<Shared<D, L>>,
+) {
+    // Apart from those of UDP: who opens connections and says nothing holds up nobody there.
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    loop {
+        // The semaphore is never closed.
+        let Ok(permit) = handshakes.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, address)) => {
+                let (over, open, shared) = (over.borrow().clone(), open.clone(), shared.clone());
+                tokio::spawn(async move {
+                    match serve_tcp(stream, permit, &over, shared).await {
+                        Ok(endpoint) => drop(timeout(LAST_BYTES, endpoint.wait_idle()).await),
+                        Err(error) => tracing::debug!(%address, error, "no connection over TCP"),
+                    }
+                    drop(open);
+                });
+            }
+            // A peer that has gone already, or no more open files: not to be asked for at once.
+            Err(error) => {
+                tracing::debug!(%error, "no connection over TCP");
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+            }
+        }
+    }
+}
+
+/// Serves the one connection within this one; gives its endpoint back once it is closed, to be waited for.
+async fn serve_tcp<D: Driver, L: LogSink>(
+    stream: TcpStream,
+    permit: OwnedSemaphorePermit,
+    over: &Over,
+    shared: Arc<Shared<D, L>>,
+) -> Result<Endpoint, String> {
+    let opening = async {
+        let stream = over.tls.accept(stream).await.map_err(|error| error.to_string())?;
+        let opened = tunnel::endpoint(TlsStream::from(stream), Some(over.within.clone()));
+        let (endpoint, mut broken) = opened.map_err(|error| error.to_string())?;
+        let incoming = tokio::select! {
+            incoming = endpoint.accept() => incoming.ok_or("the endpoint was closed")?,
+            reason = broken.wait() => return Err(reason),
+        };
+        endpoint.set_server_config(None);
+        Ok((endpoint, incoming, broken))
+    };
+    let (endpoint, incoming, broken) =
+        timeout(HANDSHAKE, opening).await.unwrap_or_else(|_| Err("the handshake took too long".into()))?;
+    serve(incoming, permit, shared, Some(broken)).await;
+    Ok(endpoint)
+}
+
+async fn serve<D: Driver, L: LogSink>(
+    incoming: Incoming,
+    permit: OwnedSemaphorePermit,
+    shared: Arc<Shared<D, L>>,
+    broken: Option<Broken>,
+) {
     let address = incoming.remote_address();
     let connection = match timeout(HANDSHAKE, incoming).await {
         Ok(Ok(connection)) => connection,
@@ -218,10 +368,14 @@ async fn serve<D: Driver, L: LogSink>(incoming: Incoming, permit: OwnedSemaphore
         Err(_) => return tracing::debug!(%address, "handshake took too long"),
     };
     drop(permit);
+    let transport = if broken.is_some() { Transport::Tcp } else { Transport::Quic };
+    if let Some(broken) = broken {
+        broken.close(&connection);
+    }
     let alpn = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok()?.protocol);
     match alpn.as_deref() {
-        Some(ALPN) => match identity(&connection) {
-            Some((agent, fingerprint)) => Box::pin(connection::serve(&shared, connection, agent, fingerprint)).await,
+        Some(ALPN) => match identity(&shared.pki, &connection) {
+            Some(shown) => Box::pin(connection::serve(&shared, connection, transport, shown)).await,
             None => connection.close(codes::CERTIFICATE, b"a session needs a certificate that names an agent"),
         },
         Some(ALPN_JOIN) => match shared.enrolments.try_acquire() {
@@ -233,10 +387,19 @@ async fn serve<D: Driver, L: LogSink>(incoming: Incoming, permit: OwnedSemaphore
     }
 }
 
-/// Whom the certificate names, and its fingerprint. The handshake has checked its signature, its times, and that the
+/// What a certificate says of its holder.
+pub(super) struct ShownCertificate {
+    pub(super) agent: AgentName,
+    pub(super) fingerprint: String,
+    /// Of the authority that signed it.
+    pub(super) authority: String,
+}
+
+/// Whom the certificate names. The handshake has checked its signature, its times, and that the
 /// peer holds its key.
-fn identity(connection: &Connection) -> Option<(xene_schemas::meta::AgentName, String)> {
+fn identity(pki: &Pki, connection: &Connection) -> Option<ShownCertificate> {
     let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
     let leaf = chain.first()?;
-    Some((tls::facts(leaf)?.agent?, tls::fingerprint(leaf)))
+    let agent = tls::facts(leaf)?.agent?;
+    Some(ShownCertificate { agent, fingerprint: tls::fingerprint(leaf), authority: pki.authority_of(leaf) })
 }

@@ -6,7 +6,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
     time::Duration,
 };
 
@@ -19,16 +19,26 @@ use rcgen::{
 use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    server::{NoServerSessionStorage, WebPkiClientVerifier},
+    server::{NoClientAuth, NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
 };
+use tokio::sync::watch;
 use xene_agent::session::tls::{self, SERVER_NAME, provider};
 use xene_schemas::{
     meta::AgentName,
-    wire::{ALPN, ALPN_JOIN},
+    wire::{ALPN, ALPN_JOIN, ALPN_TUNNEL},
 };
+
+use crate::decide::event::Authority;
 
 const CA: &str = "ca.pem";
 const CA_KEY: &str = "ca-key.pem";
+/// The authority before this one, while it is trusted, too. Its key is gone.
+const OLD_CA: &str = "old-ca.pem";
+/// The authority's certificate as the one before signed it: who trusts that one alone finds the way to this one by it.
+const CROSS_CA: &str = "cross-ca.pem";
+/// A new authority, whole: key, certificate, the one that the old authority signed, the old one. From the moment that it is
+/// there it is the authority; the other files follow.
+const NEXT: &str = "next.pem";
 /// Key and chain in one file: they change together.
 const SERVER: &str = "server.pem";
 
@@ -78,6 +88,12 @@ pub enum PkiError {
     /// The system gives no random bytes.
     #[error("no random bytes: {0}")]
     Random(#[from] getrandom::Error),
+    /// There are two authorities already.
+    #[error("the certificate authority is being replaced already: `xene status` shows who is waited for")]
+    Rotating,
+    /// There is one authority.
+    #[error("no certificate authority is being replaced")]
+    NotRotating,
     /// The TLS configuration can't be made.
     #[error("can't set up TLS: {0}")]
     Tls(String),
@@ -86,11 +102,32 @@ pub enum PkiError {
 /// The authority.
 #[derive(Debug)]
 pub struct Pki {
+    folder: PathBuf,
+    agent_life: Duration,
+    state: RwLock<State>,
+    /// Counts up when TLS must be set up anew.
+    changed: watch::Sender<u64>,
+}
+
+/// What is in the folder.
+#[derive(Debug)]
+struct State {
     issuer: Issuer<'static, KeyPair>,
     ca: CertificateDer<'static>,
     ca_pem: String,
+    /// The one before, while it is trusted, too.
+    old: Option<(CertificateDer<'static>, String)>,
     server: (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>),
-    agent_life: Duration,
+}
+
+/// TLS of the controller's end.
+#[derive(Clone)]
+#[expect(missing_debug_implementations, reason = "quinn's has none")]
+pub struct ServerTls {
+    /// Of sessions and enrolments, by whatever they are carried.
+    pub quic: Arc<QuicServerConfig>,
+    /// Around them, over TCP.
+    pub tunnel: Arc<rustls::ServerConfig>,
 }
 
 /// A certificate for an agent.
@@ -115,38 +152,13 @@ impl Pki {
     /// If a file can't be read or written, or is damaged.
     pub fn open(folder: &Path, now: Timestamp, agent_life: Duration) -> Result<Self, PkiError> {
         tls::private_folder(folder).map_err(|source| PkiError::File { path: folder.into(), source })?;
-        let damaged = |file, trouble| PkiError::Damaged { path: folder.join(file), trouble };
-        let (key, ca_pem) = match read(folder, CA)? {
-            Some(pem) => {
-                let key = read(folder, CA_KEY)?.ok_or_else(|| damaged(CA_KEY, "missing"))?;
-                (KeyPair::from_pem(&key).map_err(|_| damaged(CA_KEY, "not a private key"))?, pem)
-            }
-            None => make_ca(folder, now)?,
-        };
-        let ca = tls::certificates(&ca_pem).ok_or_else(|| damaged(CA, "not a certificate"))?.swap_remove(0);
-        if !tls::is_for_key(&ca, key.public_key_raw()) {
-            return Err(damaged(CA_KEY, "not the key of ca.pem"));
-        }
-        let issuer = Issuer::from_ca_cert_der(&ca, key)?;
-        let server = match read(folder, SERVER)?.and_then(|pem| usable_server(&pem, now)) {
-            Some(server) => server,
-            None => {
-                let pem = make_server(&issuer, &ca_pem, now)?;
-                write(folder, SERVER, &pem)?;
-                usable_server(&pem, now).ok_or_else(|| damaged(SERVER, "not usable"))?
-            }
-        };
-        Ok(Self { issuer, ca, ca_pem, server, agent_life })
+        let state = RwLock::new(State::open(folder, now)?);
+        Ok(Self { folder: folder.into(), agent_life, state, changed: watch::Sender::new(0) })
     }
 
     /// SHA-256 of the CA's certificate, in hex: what join tokens carry.
     pub fn ca_fingerprint(&self) -> String {
-        tls::fingerprint(&self.ca)
-    }
-
-    /// The CA's certificate, PEM.
-    pub fn ca_pem(&self) -> &str {
-        &self.ca_pem
+        tls::fingerprint(&self.state().ca)
     }
 
     /// Signs a certificate for this agent. Of the request (PKCS #10, PEM) only the public key counts, once its
@@ -161,37 +173,170 @@ impl Pki {
         params.subject_alt_names = vec![SanType::URI(uri)];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        let certificate = params.signed_by(&key, &self.issuer)?;
+        let certificate = params.signed_by(&key, &self.state().issuer)?;
         Ok(Signed { chain: certificate.pem(), fingerprint: tls::fingerprint(certificate.der()) })
     }
 
-    /// TLS of the one endpoint: 1.3 alone, this CA alone, no resumption (a resumed session would skip the check of
+    /// The certificates of the authorities that are trusted, PEM, newest first.
+    pub fn roots(&self) -> String {
+        let state = self.state();
+        let old = state.old.as_ref().map_or("", |(_, pem)| pem);
+        format!("{}{old}", state.ca_pem)
+    }
+
+    /// The authority, as the machine knows it.
+    pub fn authority(&self) -> Authority {
+        let state = self.state();
+        // When it was made.
+        let since = tls::facts(&state.ca).map_or(Timestamp::MAX, |facts| facts.not_before + BACKDATED);
+        Authority {
+            fingerprint: tls::fingerprint(&state.ca),
+            before: state.old.as_ref().map(|(old, _)| (tls::fingerprint(old), since)),
+        }
+    }
+
+    /// The fingerprint of the authority that signed this certificate, which the handshake has checked.
+    pub fn authority_of(&self, certificate: &CertificateDer<'_>) -> String {
+        let state = self.state();
+        let old = state.old.iter().map(|(old, _)| old);
+        let found = [&state.ca].into_iter().chain(old).find(|authority| tls::is_issued_by(certificate, authority));
+        found.map(tls::fingerprint).unwrap_or_default()
+    }
+
+    /// Makes a new authority, which signs from now on; the old one stays trusted until [`Self::finish_rotation`]. What
+    /// the controller shows leads to both. The old one's key is overwritten: it has signed its last.
+    ///
+    /// # Errors
+    /// If a rotation is under way, or files can't be written.
+    pub fn rotate(&self, now: Timestamp) -> Result<(), PkiError> {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        if state.old.is_some() {
+            return Err(PkiError::Rotating);
+        }
+        let (key, params) = (KeyPair::generate()?, ca_params(now)?);
+        let fresh = params.self_signed(&key)?.pem();
+        let cross = params.signed_by(&key, &state.issuer)?.pem();
+        let next = [key.serialize_pem(), fresh, cross, state.ca_pem.clone()].concat();
+        write(&self.folder, NEXT, &next)?;
+        *state = State::open(&self.folder, now)?;
+        drop(state);
+        self.changed.send_modify(|changes| *changes += 1);
+        Ok(())
+    }
+
+    /// Trusts the new authority alone from now on; nothing to do if no rotation is under way.
+    ///
+    /// # Errors
+    /// If files can't be written.
+    pub fn finish_rotation(&self, now: Timestamp) -> Result<(), PkiError> {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        if state.old.is_none() {
+            return Ok(());
+        }
+        remove(&self.folder, OLD_CA)?;
+        *state = State::open(&self.folder, now)?;
+        drop(state);
+        self.changed.send_modify(|changes| *changes += 1);
+        Ok(())
+    }
+
+    /// Is heard of when TLS must be set up anew.
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// TLS of the one port: 1.3 alone, this CA alone, no resumption (a resumed session would skip the check of
     /// certificates), no early data. An agent that enrols has no certificate yet, so the handshake does not insist on
     /// one: who takes the connection must look at its protocol (ALPN) and certificate.
     ///
     /// # Errors
     /// If the provider does not take the certificates.
-    pub fn server_config(&self) -> Result<QuicServerConfig, PkiError> {
+    pub fn server_config(&self) -> Result<ServerTls, PkiError> {
         let tls_error = |error: &dyn std::error::Error| PkiError::Tls(error.to_string());
+        let state = self.state();
         let mut roots = RootCertStore::empty();
-        roots.add(self.ca.clone()).map_err(|error| tls_error(&error))?;
+        for authority in [&state.ca].into_iter().chain(state.old.iter().map(|(old, _)| old)) {
+            roots.add(authority.clone()).map_err(|error| tls_error(&error))?;
+        }
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
             .allow_unauthenticated()
             .build()
             .map_err(|error| tls_error(&error))?;
-        let (chain, key) = &self.server;
-        let mut config = rustls::ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .map_err(|error| tls_error(&error))?
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(chain.clone(), key.clone_key())
-            .map_err(|error| tls_error(&error))?;
-        config.alpn_protocols = vec![ALPN.to_vec(), ALPN_JOIN.to_vec()];
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.send_tls13_tickets = 0;
-        config.max_early_data_size = 0;
-        QuicServerConfig::try_from(config).map_err(|error| tls_error(&error))
+        let (chain, key) = &state.server;
+        let config = |verifier: Arc<dyn ClientCertVerifier>, alpn| {
+            let mut config = rustls::ServerConfig::builder_with_provider(provider())
+                .with_protocol_versions(&[&rustls::version::TLS13])?
+                .with_client_cert_verifier(verifier)
+                .with_single_cert(chain.clone(), key.clone_key())?;
+            config.alpn_protocols = alpn;
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+            config.max_early_data_size = 0;
+            Ok::<_, rustls::Error>(config)
+        };
+        let session = config(verifier, vec![ALPN.to_vec(), ALPN_JOIN.to_vec()]).map_err(|error| tls_error(&error))?;
+        // Who the agent is, the session within proves.
+        let tunnel = config(Arc::new(NoClientAuth), vec![ALPN_TUNNEL.to_vec()]).map_err(|error| tls_error(&error))?;
+        let quic = QuicServerConfig::try_from(session).map_err(|error| tls_error(&error))?;
+        Ok(ServerTls { quic: Arc::new(quic), tunnel: Arc::new(tunnel) })
     }
+}
+
+impl State {
+    /// Reads the folder, finishes what was begun there, and makes what is missing.
+    fn open(folder: &Path, now: Timestamp) -> Result<Self, PkiError> {
+        let damaged = |file, trouble| PkiError::Damaged { path: folder.join(file), trouble };
+        if let Some(next) = read(folder, NEXT)? {
+            follow(folder, &next).ok_or_else(|| damaged(NEXT, "not an authority"))??;
+        }
+        let (key, ca_pem) = match read(folder, CA)? {
+            Some(pem) => {
+                let key = read(folder, CA_KEY)?.ok_or_else(|| damaged(CA_KEY, "missing"))?;
+                (KeyPair::from_pem(&key).map_err(|_| damaged(CA_KEY, "not a private key"))?, pem)
+            }
+            None => make_ca(folder, now)?,
+        };
+        let ca = tls::certificates(&ca_pem).ok_or_else(|| damaged(CA, "not a certificate"))?.swap_remove(0);
+        if !tls::is_for_key(&ca, key.public_key_raw()) {
+            return Err(damaged(CA_KEY, "not the key of ca.pem"));
+        }
+        let old = match read(folder, OLD_CA)? {
+            Some(pem) => {
+                let old = tls::certificates(&pem).ok_or_else(|| damaged(OLD_CA, "not a certificate"))?.swap_remove(0);
+                Some((old, pem))
+            }
+            None => None,
+        };
+        let issuer = Issuer::from_ca_cert_der(&ca, key)?;
+        // The authorities are part of the chain, for agents that enrol: of theirs they know only the fingerprint.
+        let cross = read(folder, CROSS_CA)?.unwrap_or_default();
+        let authorities = [&*cross, &ca_pem, old.as_ref().map_or("", |(_, pem)| pem)].concat();
+        let server = match read(folder, SERVER)?.and_then(|pem| usable_server(&pem, &authorities, now)) {
+            Some(server) => server,
+            None => {
+                let pem = make_server(&issuer, &authorities, now)?;
+                write(folder, SERVER, &pem)?;
+                usable_server(&pem, &authorities, now).ok_or_else(|| damaged(SERVER, "not usable"))?
+            }
+        };
+        Ok(Self { issuer, ca, ca_pem, old, server })
+    }
+}
+
+/// Puts a new authority in the place of the old one, file by file; done again from the start if it breaks off. `None` if
+/// that is none.
+fn follow(folder: &Path, next: &str) -> Option<Result<(), PkiError>> {
+    let blocks: Vec<&str> = next.split_inclusive("-----END CERTIFICATE-----\n").collect();
+    let (first, [cross, old]) =
+        blocks.split_first().and_then(|(first, rest)| Some((first, rest.first_chunk::<2>()?)))?;
+    let (key, fresh) = first.split_at(first.find("-----BEGIN CERTIFICATE-----")?);
+    KeyPair::from_pem(key).ok()?;
+    let files = [(OLD_CA, *old), (CROSS_CA, *cross), (CA_KEY, key), (CA, fresh)];
+    Some(files.iter().try_for_each(|(file, text)| write(folder, file, text)).and_then(|()| remove(folder, NEXT)))
 }
 
 /// The public key of a request, which its holder has signed with the private one.
@@ -223,6 +368,16 @@ fn write(folder: &Path, file: &str, contents: &str) -> Result<(), PkiError> {
     tls::write_private(folder, file, contents).map_err(|source| PkiError::File { path, source })
 }
 
+/// Removes a file durably, if it is there.
+fn remove(folder: &Path, file: &str) -> Result<(), PkiError> {
+    let path = folder.join(file);
+    let gone = match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => fs::File::open(folder).and_then(|folder| folder.sync_all()),
+    };
+    gone.map_err(|source| PkiError::File { path, source })
+}
+
 /// Parameters common to all certificates here.
 fn params(name: &str, now: Timestamp, backdated: Duration, life: Duration) -> Result<CertificateParams, PkiError> {
     let mut serial = [0; 16];
@@ -249,33 +404,44 @@ const LAST_SECOND: i64 = 67_090_000_000;
 /// Makes the CA. The key is written first: a key without a certificate has signed nothing, and is made anew.
 fn make_ca(folder: &Path, now: Timestamp) -> Result<(KeyPair, String), PkiError> {
     let key = KeyPair::generate()?;
+    let pem = ca_params(now)?.self_signed(&key)?.pem();
+    write(folder, CA_KEY, &key.serialize_pem())?;
+    write(folder, CA, &pem)?;
+    Ok((key, pem))
+}
+
+fn ca_params(now: Timestamp) -> Result<CertificateParams, PkiError> {
     // Told apart by name, so that a foreign certificate is refused as one.
     let mut id = [0; 4];
     getrandom::fill(&mut id)?;
     let mut params = params(&format!("xene CA {}", tls::hex(&id)), now, BACKDATED, CA_LIFE)?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-    let pem = params.self_signed(&key)?.pem();
-    write(folder, CA_KEY, &key.serialize_pem())?;
-    write(folder, CA, &pem)?;
-    Ok((key, pem))
+    Ok(params)
 }
 
-/// Makes the controller's key and chain. The CA's certificate is part of the chain, for agents that enrol: of it they
-/// know only the fingerprint.
-fn make_server(issuer: &Issuer<'_, KeyPair>, ca_pem: &str, now: Timestamp) -> Result<String, PkiError> {
+/// Makes the controller's key and chain.
+fn make_server(issuer: &Issuer<'_, KeyPair>, authorities: &str, now: Timestamp) -> Result<String, PkiError> {
     let key = KeyPair::generate()?;
     let mut params = params(SERVER_NAME, now, BACKDATED, SERVER_LIFE)?;
     params.subject_alt_names = vec![SanType::DnsName(SERVER_NAME.try_into()?)];
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     let certificate = params.signed_by(&key, issuer)?;
-    Ok([key.serialize_pem(), certificate.pem(), ca_pem.into()].concat())
+    Ok([key.serialize_pem(), certificate.pem(), authorities.into()].concat())
 }
 
-/// Key and chain, if they can be read and half their life is not over.
-fn usable_server(pem: &str, now: Timestamp) -> Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
+/// Key and chain, if they can be read, lead to these authorities, and half their life is not over.
+fn usable_server(
+    pem: &str,
+    authorities: &str,
+    now: Timestamp,
+) -> Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
     let chain = tls::certificates(pem)?;
+    let ends_right = chain.get(1..) == tls::certificates(authorities).as_deref();
+    if !ends_right || !tls::is_issued_by(&chain[0], &chain[1]) {
+        return None;
+    }
     let key = PrivateKeyDer::from_pem_slice(pem.as_bytes()).ok()?;
     let facts = tls::facts(&chain[0])?;
     let half = facts.not_before + facts.not_after.duration_since(facts.not_before) / 2;
@@ -305,7 +471,7 @@ mod tests {
         let first = Pki::open(&folder, now(), AGENT_LIFE).unwrap();
         let again = Pki::open(&folder, now(), AGENT_LIFE).unwrap();
         assert_eq!(first.ca_fingerprint(), again.ca_fingerprint());
-        assert_eq!(first.server.0, again.server.0);
+        assert_eq!(first.state().server.0, again.state().server.0);
         assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
         for file in [CA_KEY, SERVER] {
             assert_eq!(fs::metadata(folder.join(file)).unwrap().permissions().mode() & 0o777, 0o600, "{file}");
@@ -317,11 +483,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let first = Pki::open(folder.path(), now(), AGENT_LIFE).unwrap();
         let later = Pki::open(folder.path(), now() + 30_000.hours(), AGENT_LIFE).unwrap();
-        assert_ne!(first.server.0, later.server.0);
-        assert_eq!(first.ca, later.ca);
+        assert_ne!(first.state().server.0, later.state().server.0);
+        assert_eq!(first.state().ca, later.state().ca);
         fs::write(folder.path().join(SERVER), "half a fi").unwrap();
         let repaired = Pki::open(folder.path(), now(), AGENT_LIFE).unwrap();
-        assert_eq!(repaired.server.0.len(), 2);
+        assert_eq!(repaired.state().server.0.len(), 2);
     }
 
     #[test]
@@ -390,5 +556,82 @@ mod tests {
             assert!(matches!(pki.sign(csr, &name, now()), Err(PkiError::Request(_))), "{csr}");
         }
         pki.sign(&good.pem().unwrap(), &name, now()).unwrap();
+    }
+
+    #[test]
+    fn a_rotation_keeps_both_authorities_until_it_is_finished_over_restarts() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || Pki::open(folder.path(), now(), AGENT_LIFE).unwrap();
+        let pki = open();
+        let key = KeyPair::generate().unwrap();
+        let csr = request(&CertificateParams::default(), &key);
+        let sign = |pki: &Pki| {
+            let signed = pki.sign(&csr, &"a".parse().unwrap(), now()).unwrap();
+            tls::certificates(&signed.chain).unwrap().swap_remove(0)
+        };
+        let (first, by_first) = (pki.authority(), sign(&pki));
+        assert_eq!((&first.before, pki.authority_of(&by_first)), (&None, first.fingerprint.clone()));
+        let old_key = fs::read_to_string(folder.path().join(CA_KEY)).unwrap();
+
+        pki.rotate(now()).unwrap();
+        assert!(matches!(pki.rotate(now()), Err(PkiError::Rotating)));
+        let (second, by_second) = (pki.authority(), sign(&pki));
+        let (before, since) = second.before.clone().unwrap();
+        assert_eq!(before, first.fingerprint);
+        assert!(now().duration_since(since).as_secs().abs() < 60, "{since}");
+        assert_ne!(second.fingerprint, first.fingerprint);
+        for pki in [&pki, &open()] {
+            assert_eq!(pki.authority(), second);
+            assert_eq!(pki.authority_of(&by_first), first.fingerprint);
+            assert_eq!(pki.authority_of(&by_second), second.fingerprint);
+            assert_eq!(tls::certificates(&pki.roots()).unwrap().len(), 2);
+            // Its own, as the old one signed the new one, the new one, the old one.
+            assert_eq!(pki.state().server.0.len(), 4);
+        }
+        let all: String = fs::read_dir(folder.path())
+            .unwrap()
+            .map(|file| fs::read_to_string(file.unwrap().path()).unwrap())
+            .collect();
+        assert!(!all.contains(old_key.trim()), "nobody can sign as the old one any more");
+
+        pki.finish_rotation(now()).unwrap();
+        pki.finish_rotation(now()).unwrap();
+        for pki in [&pki, &open()] {
+            assert_eq!(pki.authority(), Authority { before: None, ..second.clone() });
+            assert_eq!(pki.authority_of(&by_first), "");
+            assert_eq!(tls::certificates(&pki.roots()).unwrap().len(), 1);
+            assert_eq!(pki.state().server.0.len(), 3);
+        }
+        pki.rotate(now()).unwrap();
+        assert_eq!(pki.authority().before.unwrap().0, second.fingerprint);
+    }
+
+    #[test]
+    fn a_rotation_that_broke_off_anywhere_goes_on() {
+        let made = tempfile::tempdir().unwrap();
+        let pki = Pki::open(made.path(), now(), AGENT_LIFE).unwrap();
+        let text = |folder: &Path, file| fs::read_to_string(folder.join(file)).unwrap_or_default();
+        let before = [CA, CA_KEY, SERVER].map(|file| (file, text(made.path(), file)));
+        pki.rotate(now()).unwrap();
+        let second = pki.authority();
+        let after = [OLD_CA, CROSS_CA, CA_KEY, CA].map(|file| (file, text(made.path(), file)));
+        let part = |n: usize| after[n].1.as_str();
+        let next = [part(2), part(3), part(1), part(0)].concat();
+        // So many files were written when it broke off.
+        for done in 0..=after.len() {
+            let folder = tempfile::tempdir().unwrap();
+            for (file, text) in before.iter().chain(&after[..done]).chain([&(NEXT, next.clone())]) {
+                fs::write(folder.path().join(file), text).unwrap();
+            }
+            let pki = Pki::open(folder.path(), now(), AGENT_LIFE).unwrap();
+            assert_eq!(pki.authority(), second, "{done}");
+            assert_eq!(pki.state().server.0.len(), 4, "{done}");
+            assert!(!folder.path().join(NEXT).exists());
+        }
+        // Before: as if nothing had been.
+        let folder = tempfile::tempdir().unwrap();
+        before.iter().for_each(|(file, text)| fs::write(folder.path().join(file), text).unwrap());
+        fs::write(folder.path().join("next.pem.new"), "half").unwrap();
+        assert_eq!(Pki::open(folder.path(), now(), AGENT_LIFE).unwrap().authority().before, None);
     }
 }

@@ -20,8 +20,8 @@ use xene_agent::{
     clock,
     content::ContentStore,
     session::{
-        ArtifactUploads, ClientConfig, ClientEvent, Downloads, Identity, IdentityError, JoinToken, LogSource, Uploads,
-        run,
+        ArtifactUploads, ClientConfig, ClientEvent, Downloads, Identity, IdentityError, JoinToken, LogSource,
+        Transports, Uploads, run,
         tls::{self, SERVER_NAME, provider},
         transport::Liveness,
     },
@@ -36,10 +36,32 @@ use xene_schemas::{
 
 use super::*;
 
+/// The same over each transport.
+macro_rules! over_both {
+    ($($name:ident),+ $(,)?) => {
+        mod over_udp {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(super::Transports::Quic).await;
+            })+
+        }
+
+        mod over_tcp {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(super::Transports::Tcp).await;
+            })+
+        }
+    };
+}
+
+mod authority;
 mod conversation;
 mod enrolment;
 mod files;
+mod herd;
 mod logs;
+mod tcp;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -160,6 +182,8 @@ struct Controller {
     listener: Option<Listener>,
     liveness: Liveness,
     address: SocketAddr,
+    /// By what its agents come.
+    by: Transports,
 }
 
 impl Controller {
@@ -182,9 +206,15 @@ impl Controller {
             listener: None,
             liveness: Liveness::default(),
             address: "127.0.0.1:0".parse().unwrap(),
+            by: Transports::Quic,
         };
         controller.listen();
         controller
+    }
+
+    fn over(mut self, by: Transports) -> Self {
+        self.by = by;
+        self
     }
 
     fn listen(&mut self) {
@@ -221,7 +251,8 @@ impl Controller {
 
     async fn enrol(&self, token: &JoinToken, name: &str) -> Result<Identity, IdentityError> {
         let folder = self.folder.join(name);
-        soon(Identity::enrol(&self.address.to_string(), token, name.parse().unwrap(), Labels::new(), &folder)).await
+        let to = self.address.to_string();
+        soon(Identity::enrol((&to, self.by), token, name.parse().unwrap(), Labels::new(), &folder)).await
     }
 
     async fn next(&mut self) -> Event {
@@ -288,10 +319,14 @@ struct Agent {
 }
 
 impl Agent {
-    fn start(controller: SocketAddr, identity: Arc<Identity>) -> Self {
+    fn start(controller: &Controller, identity: Arc<Identity>) -> Self {
+        Self::start_at((controller.address, controller.by), identity)
+    }
+
+    fn start_at((controller, transports): (SocketAddr, Transports), identity: Arc<Identity>) -> Self {
         let (events_in, events) = mpsc::channel(64);
         let uploads = Uploads::default();
-        let config = ClientConfig::new(controller.to_string());
+        let config = ClientConfig { transports, ..ClientConfig::new(controller.to_string()) };
         let folder = tempfile::tempdir().unwrap();
         let files = ContentStore::open(folder.path()).unwrap();
         let (completed, complete) = mpsc::unbounded_channel();
@@ -363,7 +398,7 @@ fn rogue_config_with(
     resumption: Option<rustls::client::Resumption>,
 ) -> quinn::ClientConfig {
     let mut roots = RootCertStore::empty();
-    roots.add(tls::certificates(controller.pki.ca_pem()).unwrap().swap_remove(0)).unwrap();
+    roots.add(tls::certificates(&controller.pki.roots()).unwrap().swap_remove(0)).unwrap();
     let config = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()

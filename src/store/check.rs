@@ -8,7 +8,6 @@ use std::{
     process::{Command, Stdio},
 };
 
-use heed::{BytesDecode, Database, RoTxn, WithoutTls, types::DecodeIgnore};
 use rustix::process::Signal;
 use xene_agent::lmdb::Env;
 
@@ -70,43 +69,14 @@ impl Store {
     /// Reads every row of the store in this data folder. A damaged page may end the process.
     ///
     /// # Errors
-    /// What can't be read. A store of another version than this code's is not looked into.
+    /// What can't be read. A store of another version than this code's is not looked into, and a table that is missing is
+    /// made by who opens the store.
     pub fn read_all(data: &Path) -> Result<(), StoreError> {
         let dir = data.join("store");
         let env = Env::open(&dir, tables::COUNT)?;
-        let tables = env.write(Tables::create)?;
-        env.read(|txn| {
-            if tables.schema_version(txn)? != Some(1 + upgrade::STEPS.len() as u64) {
-                return Ok(());
-            }
-            tables.controller(txn)?;
-            tables.source(txn)?;
-            read(tables.workflows, txn)?;
-            read(tables.pipelines, txn)?;
-            read(tables.specs, txn)?;
-            read(tables.owners, txn)?;
-            read(tables.agents, txn)?;
-            read(tables.runs, txn)?;
-            read(tables.runs_by_pipeline, txn)?;
-            read(tables.active_runs, txn)?;
-            read(tables.events, txn)?;
-            read(tables.files.remap_key_type::<DecodeIgnore>(), txn)?;
-            read(tables.join_tokens.remap_key_type::<DecodeIgnore>(), txn)?;
-            read(tables.api_tokens.remap_key_type::<DecodeIgnore>(), txn)?;
-            read(tables.ledger.remap_key_type::<DecodeIgnore>(), txn)?;
-            read(tables.deliveries.remap_key_type::<DecodeIgnore>(), txn)?;
-            read(tables.after, txn)?;
-            read(tables.suspensions.remap_key_type::<DecodeIgnore>(), txn)?;
-            Ok(())
-        })
+        // Not a byte is written: a full disk would look like damage.
+        Ok(env.look(|env, txn| Tables::read_all(env, txn, upgrade::KNOWN))?)
     }
-}
-
-fn read<'t, K: BytesDecode<'t>, V: BytesDecode<'t>>(
-    table: Database<K, V>,
-    txn: &'t RoTxn<'_, WithoutTls>,
-) -> Result<(), heed::Error> {
-    table.iter(txn)?.try_for_each(|entry| entry.map(drop))
 }
 
 #[cfg(test)]
@@ -129,5 +99,24 @@ mod tests {
         }
         let absent = check(Path::new("/no/such/program"), &[], Path::new("/data")).unwrap_err();
         assert!(matches!(absent, CheckError::Run(_)), "{absent}");
+    }
+
+    #[test]
+    fn whoever_only_looks_writes_nothing_also_where_a_table_is_missing() {
+        let data = tempfile::tempdir().unwrap();
+        let dir = data.path().join("store");
+        std::fs::create_dir(&dir).unwrap();
+        let env = Env::open(&dir, tables::COUNT).unwrap();
+        env.write(|env, txn| {
+            let meta: heed::Database<heed::types::Str, heed::types::U64<heed::byteorder::BE>> =
+                env.create_database(txn, Some("meta"))?;
+            meta.put(txn, "schema", &upgrade::KNOWN)
+        })
+        .unwrap();
+        drop(env);
+        let before = std::fs::read(dir.join("data.mdb")).unwrap();
+        Store::read_all(data.path()).unwrap();
+        assert!(std::fs::read(dir.join("data.mdb")).unwrap() == before, "a full disk would look like damage");
+        Store::open(data.path()).unwrap();
     }
 }

@@ -78,6 +78,14 @@ pub enum StoreError {
         /// The newest that this code knows.
         known: u64,
     },
+    /// There is no room to bring it up to date.
+    #[error("the store {} can't be opened, as its disk is full: make room and start again; it is as it was ({source})", dir.display())]
+    Full {
+        /// Its folder.
+        dir: PathBuf,
+        /// What was in the way.
+        source: Box<StoreError>,
+    },
     /// A backup can't be written; the store is as it was.
     #[error("can't write the backup {}: {source}", path.display())]
     Backup {
@@ -143,7 +151,11 @@ impl Store {
         let dir = data.join("store");
         create_dir_all(&dir).map_err(|source| StoreError::Folder { path: dir.clone(), source })?;
         let env = Env::open(&dir, tables::COUNT)?;
-        let tables = upgrade::upgrade(&env, &dir, upgrade::STEPS)?;
+        let tables = upgrade::upgrade(&env, &dir, upgrade::STEPS).map_err(|error| match error {
+            StoreError::Newer { .. } => error,
+            error if has_room(&dir) => error,
+            error => StoreError::Full { dir: dir.clone(), source: Box::new(error) },
+        })?;
         let writing = tables.clone();
         let writer = Writer::spawn(env.clone(), move |txn, job: &Job| job.apply(&writing, txn));
         Ok(Self {

@@ -1,9 +1,9 @@
 //! The tables: what is kept under which key, and how one change alters them.
 
 use heed::{
-    BytesEncode, Database, RwTxn, WithoutTls,
+    BytesDecode, BytesEncode, Database, RoTxn, RwTxn, WithoutTls,
     byteorder::BE,
-    types::{Bytes, Str, U64, Unit},
+    types::{Bytes, DecodeIgnore, Str, U64, Unit},
 };
 use serde::{Deserialize, Serialize};
 use xene_schemas::{
@@ -128,6 +128,36 @@ impl Tables {
         })
     }
 
+    /// Reads every row of the tables that are there, if they are of this version.
+    pub(super) fn read_all(
+        env: &heed::Env<WithoutTls>,
+        txn: &RoTxn<'_, WithoutTls>,
+        version: u64,
+    ) -> Result<(), heed::Error> {
+        let Some(meta) = env.open_database::<Str, Bytes>(txn, Some(table_name::META))? else { return Ok(()) };
+        if meta.remap_data_type::<U64<BE>>().get(txn, meta_key::SCHEMA)? != Some(version) {
+            return Ok(());
+        }
+        meta.remap_data_type::<Row<ControllerRow>>().get(txn, meta_key::CONTROLLER)?;
+        meta.remap_data_type::<Row<SourceStatus>>().get(txn, meta_key::SOURCE)?;
+        read::<NameKey, Row<WorkflowRow>>(env, txn, table_name::WORKFLOWS)?;
+        read::<ByPipeline, Row<PipelineRow>>(env, txn, table_name::PIPELINES)?;
+        read::<ByHash, Bytes>(env, txn, table_name::SPECS)?;
+        read::<ByPipeline, Row<OwnerRow>>(env, txn, table_name::OWNERS)?;
+        read::<NameKey, Row<AgentRow>>(env, txn, table_name::AGENTS)?;
+        read::<ByRun, Row<RunRow>>(env, txn, table_name::RUNS)?;
+        read::<ByPipelineRun, Unit>(env, txn, table_name::RUNS_BY_PIPELINE)?;
+        read::<ByRun, Unit>(env, txn, table_name::ACTIVE_RUNS)?;
+        read::<U64<BE>, Row<Event>>(env, txn, table_name::EVENTS)?;
+        read::<DecodeIgnore, Row<FileRecord>>(env, txn, table_name::FILES)?;
+        read::<DecodeIgnore, Row<JoinTokenRow>>(env, txn, table_name::JOIN_TOKENS)?;
+        read::<DecodeIgnore, Row<ApiTokenRow>>(env, txn, table_name::API_TOKENS)?;
+        read::<DecodeIgnore, Row<LedgerRow>>(env, txn, table_name::LEDGER)?;
+        read::<DecodeIgnore, ByRun>(env, txn, table_name::DELIVERIES)?;
+        read::<ByPipeline, Row<AfterRow>>(env, txn, table_name::AFTER)?;
+        read::<DecodeIgnore, Row<SuspensionRow>>(env, txn, table_name::SUSPENSIONS)
+    }
+
     /// The version that the tables are written in; absent in a new environment.
     pub(super) fn schema(&self) -> Database<Str, U64<BE>> {
         self.meta.remap_data_type()
@@ -146,7 +176,7 @@ impl Tables {
     }
 
     /// The version that the tables are written in.
-    pub(super) fn schema_version(&self, txn: &heed::RoTxn<'_>) -> Result<Option<u64>, heed::Error> {
+    pub(super) fn schema_version(&self, txn: &RoTxn<'_>) -> Result<Option<u64>, heed::Error> {
         self.schema().get(txn, meta_key::SCHEMA)
     }
 
@@ -156,7 +186,7 @@ impl Tables {
     }
 
     /// How many batches have been committed.
-    pub(super) fn revision(&self, txn: &heed::RoTxn<'_>) -> Result<u64, heed::Error> {
+    pub(super) fn revision(&self, txn: &RoTxn<'_>) -> Result<u64, heed::Error> {
         Ok(self.revisions().get(txn, meta_key::REVISION)?.unwrap_or(0))
     }
 
@@ -168,7 +198,7 @@ impl Tables {
     }
 
     /// The controller's counters.
-    pub(super) fn controller(&self, txn: &heed::RoTxn<'_>) -> Result<Option<ControllerRow>, heed::Error> {
+    pub(super) fn controller(&self, txn: &RoTxn<'_>) -> Result<Option<ControllerRow>, heed::Error> {
         self.controllers().get(txn, meta_key::CONTROLLER)
     }
 
@@ -178,13 +208,13 @@ impl Tables {
     }
 
     /// How the source goes.
-    pub(super) fn source(&self, txn: &heed::RoTxn<'_>) -> Result<Option<SourceStatus>, heed::Error> {
+    pub(super) fn source(&self, txn: &RoTxn<'_>) -> Result<Option<SourceStatus>, heed::Error> {
         self.sources().get(txn, meta_key::SOURCE)
     }
 
     /// The number of the next event.
-    pub(super) fn next_event(&self, txn: &heed::RoTxn<'_>) -> Result<u64, heed::Error> {
-        Ok(self.events.remap_data_type::<heed::types::DecodeIgnore>().last(txn)?.map_or(1, |(id, ())| id + 1))
+    pub(super) fn next_event(&self, txn: &RoTxn<'_>) -> Result<u64, heed::Error> {
+        Ok(self.events.remap_data_type::<DecodeIgnore>().last(txn)?.map_or(1, |(id, ())| id + 1))
     }
 
     /// Carries out one change.
@@ -260,13 +290,13 @@ impl Tables {
     }
 
     /// The digest as it was carried on.
-    pub(super) fn digest(&self, txn: &heed::RoTxn<'_>) -> Result<Digest, heed::Error> {
+    pub(super) fn digest(&self, txn: &RoTxn<'_>) -> Result<Digest, heed::Error> {
         let kept = self.meta.get(txn, meta_key::DIGEST)?.and_then(|bytes| bytes.try_into().ok());
         Ok(Digest(kept.unwrap_or_default()))
     }
 
     /// The digest as the rows are. Reads all of them.
-    pub(super) fn digest_of_rows(&self, txn: &heed::RoTxn<'_>) -> Result<Digest, heed::Error> {
+    pub(super) fn digest_of_rows(&self, txn: &RoTxn<'_>) -> Result<Digest, heed::Error> {
         let tables = [
             (table_name::WORKFLOWS, self.workflows.remap_types::<Bytes, Bytes>()),
             (table_name::PIPELINES, self.pipelines.remap_types()),
@@ -287,6 +317,12 @@ impl Tables {
     pub(super) fn add_digest(&self, txn: &mut RwTxn<'_>) -> Result<(), heed::Error> {
         let digest = self.digest_of_rows(txn)?;
         self.meta.put(txn, meta_key::DIGEST, &digest.0)
+    }
+
+    /// What version 1 had not.
+    #[cfg(test)]
+    pub(super) fn remove_digest(&self, txn: &mut RwTxn<'_>) -> Result<(), heed::Error> {
+        self.meta.delete(txn, meta_key::DIGEST).map(drop)
     }
 
     fn put_ledger(&self, txn: &mut RwTxn<'_>, row: &LedgerRow) -> Result<(), heed::Error> {
@@ -324,4 +360,14 @@ impl Tables {
         }
         Ok(())
     }
+}
+
+/// Reads every row of a table, if it is there.
+fn read<K, V>(env: &heed::Env<WithoutTls>, txn: &RoTxn<'_, WithoutTls>, name: &str) -> Result<(), heed::Error>
+where
+    K: for<'t> BytesDecode<'t> + 'static,
+    V: for<'t> BytesDecode<'t> + 'static,
+{
+    let Some(table) = env.open_database::<K, V>(txn, Some(name))? else { return Ok(()) };
+    table.iter(txn)?.try_for_each(|entry| entry.map(drop))
 }

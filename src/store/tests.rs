@@ -26,6 +26,8 @@ use crate::decide::rows::{
     PipelineRow, RunRow, Suspendable, SuspensionRow, WorkflowRow,
 };
 
+mod golden;
+
 pub(super) fn name(text: &str) -> Name {
     text.parse().unwrap()
 }
@@ -102,6 +104,7 @@ fn agent(n: u8, version: u64) -> AgentRow {
         version: version.to_string(),
         draining: false,
         revoked: false,
+        authority: "cd".to_owned(),
         last_seen: Some(at(7)),
         certificates: vec!["ab".to_owned()],
         enrolled_at: at(5),

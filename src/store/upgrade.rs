@@ -16,6 +16,9 @@ pub(super) type Step = fn(&Tables, &mut RwTxn<'_>) -> Result<(), heed::Error>;
 /// From version 1 on: the first step leads from 1 to 2. Whoever changes the tables adds a step, and with it a version.
 pub(super) const STEPS: &[Step] = &[Tables::add_digest];
 
+/// The version that this code writes.
+pub(super) const KNOWN: u64 = 1 + STEPS.len() as u64;
+
 /// Makes the tables be of the version that `steps` lead to, in one transaction.
 pub(super) fn upgrade(env: &Env, dir: &Path, steps: &[Step]) -> Result<Tables, StoreError> {
     let known = 1 + steps.len() as u64;

@@ -4,6 +4,7 @@
 
 mod access;
 mod agents;
+mod authority;
 mod backups;
 mod bad_input;
 mod crashes;
@@ -19,4 +20,5 @@ mod operators;
 mod plan;
 mod restarts;
 mod run;
+mod tcp;
 mod workflow_tests;

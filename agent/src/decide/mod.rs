@@ -396,6 +396,8 @@ impl Agent {
             ControllerMessage::Certificate(certificate) => {
                 fx.now.push(Effect::InstallCertificate(certificate.chain));
             }
+            // The session has installed them.
+            ControllerMessage::Roots(_) => {}
         }
     }
 

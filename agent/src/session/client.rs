@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use quinn::{Connection, ConnectionError, RecvStream};
+use quinn::{ConnectionError, RecvStream};
 use tokio::{
     sync::{mpsc, watch},
     time::timeout,
@@ -14,12 +14,14 @@ use xene_schemas::wire::{
 
 use super::{
     artifacts::ArtifactUploads,
-    dial::{Dialed, Why, dial},
+    dial::{Dialed, Transports, Why, dial},
     download::Downloads,
     frames::{FrameReader, Outgoing},
     identity::{Certified, Identity},
     reconnect::Reconnect,
+    tls,
     transport::{Liveness, codes},
+    tunnel::Broken,
     upload::{LogSource, Uploads},
 };
 
@@ -34,6 +36,8 @@ const ENDING: &str = "this agent is ending";
 pub struct ClientConfig {
     /// `HOST:PORT`; the name is resolved at each attempt.
     pub controller: String,
+    /// By what it is reached.
+    pub transports: Transports,
     /// How long one attempt to dial may take.
     pub patience: Duration,
     /// How soon a dead controller is noticed.
@@ -43,7 +47,12 @@ pub struct ClientConfig {
 impl ClientConfig {
     /// The defaults, for a controller at `HOST:PORT`.
     pub fn new(controller: impl Into<String>) -> Self {
-        Self { controller: controller.into(), patience: Duration::from_secs(10), liveness: Liveness::default() }
+        Self {
+            controller: controller.into(),
+            transports: Transports::default(),
+            patience: Duration::from_secs(10),
+            liveness: Liveness::default(),
+        }
     }
 }
 
@@ -76,13 +85,9 @@ pub async fn run<L: LogSource>(
     let mut told = String::new();
     loop {
         let reason = match connect(&config, &identity).await {
-            Ok((dialed, why)) => {
-                let mut session = Session {
-                    connection: &dialed.connection,
-                    identity: &identity,
-                    reconnect: &mut reconnect,
-                    events: &events,
-                };
+            Ok((dialed, why, shown)) => {
+                let mut session =
+                    Session { dialed: &dialed, identity: &identity, shown, reconnect: &mut reconnect, events: &events };
                 let (reason, stood) = session.run(&uploads, (&downloads, &artifacts), &why).await;
                 if stood {
                     told.clear();
@@ -108,11 +113,12 @@ pub async fn run<L: LogSource>(
     }
 }
 
-async fn connect(config: &ClientConfig, identity: &Identity) -> Result<(Dialed, Why), String> {
-    let why = Why::Session(identity.certified().borrow().facts.not_after);
-    let quic = identity.client_config(config.liveness).map_err(|error| error.to_string())?;
-    let dialed = dial(&config.controller, quic, config.patience, &why).await.map_err(|error| error.to_string())?;
-    Ok((dialed, why))
+async fn connect(config: &ClientConfig, identity: &Identity) -> Result<(Dialed, Why, Arc<Certified>), String> {
+    let shown = identity.certified().borrow().clone();
+    let why = Why::Session(shown.facts.not_after);
+    let configs = identity.configs(config.liveness).map_err(|error| error.to_string())?;
+    let dialed = dial(&config.controller, config.transports, &configs, config.patience, &why).await;
+    Ok((dialed.map_err(|error| error.to_string())?, why, shown))
 }
 
 fn random() -> u64 {
@@ -121,8 +127,10 @@ fn random() -> u64 {
 }
 
 struct Session<'a> {
-    connection: &'a Connection,
+    dialed: &'a Dialed,
     identity: &'a Identity,
+    /// What was shown when this session was opened.
+    shown: Arc<Certified>,
     reconnect: &'a mut Reconnect,
     events: &'a mpsc::Sender<ClientEvent>,
 }
@@ -135,7 +143,7 @@ impl Session<'_> {
         (downloads, artifacts): (&Downloads, &ArtifactUploads),
         why: &Why,
     ) -> (String, bool) {
-        let connection = self.connection;
+        let connection = &self.dialed.connection;
         let (mut send, recv) = match connection.open_bi().await {
             Ok(stream) => stream,
             Err(error) => return (why.sentence(&error), false),
@@ -146,6 +154,7 @@ impl Session<'_> {
         }
         let welcomed = watch::Sender::new(false);
         let (identity, events) = (self.identity, self.events);
+        let shown = self.shown.clone();
         let after_welcome = async {
             // The sender outlives this.
             let _ = welcomed.subscribe().wait_for(|welcomed| *welcomed).await;
@@ -153,7 +162,7 @@ impl Session<'_> {
                 uploads.run(connection),
                 downloads.run(connection, &outgoing),
                 artifacts.run(connection),
-                renew_certificate(identity, &outgoing)
+                renew_certificate(identity, &outgoing, &shown)
             );
         };
         let closing = async {
@@ -174,10 +183,14 @@ impl Session<'_> {
             () = writing => None,
             () = after_welcome => None,
         };
+        let broken = self.dialed.broken.as_ref().and_then(Broken::reason);
         let reason = match (connection.close_reason(), outgoing.reason()) {
             // The controller closes when all is said, whoever wanted it.
             (Some(ConnectionError::ApplicationClosed(close)), Some(reason)) if close.error_code == codes::DONE => {
                 reason
+            }
+            (Some(ConnectionError::LocallyClosed), _) if let Some(broken) = broken => {
+                format!("the connection to the controller broke: {broken}")
             }
             (Some(reason), _) => why.sentence(&reason),
             (None, reason) => read.or(reason).unwrap_or_else(|| ENDING.into()),
@@ -200,13 +213,19 @@ impl Session<'_> {
             match &message {
                 ControllerMessage::Welcome(welcome) => {
                     self.reconnect.stood(Duration::from_millis(welcome.reconnect_span_ms));
-                    tracing::info!(name = %welcome.name, software = welcome.software, "session with the controller");
+                    let transport = self.dialed.transport();
+                    tracing::info!(name = %welcome.name, software = welcome.software, %transport, "session with the controller");
                     welcomed.send_replace(true);
                 }
                 ControllerMessage::Refused(refused) => {
                     reason = format!("the controller refused this agent: {}", refused.message);
                     if !refused.retry {
                         self.reconnect.refused();
+                    }
+                }
+                ControllerMessage::Roots(roots) => {
+                    if let Err(error) = self.identity.install_roots(&roots.roots) {
+                        tracing::error!(%error, "can't trust the controller's new certificate authority");
                     }
                 }
                 _ => {}
@@ -218,10 +237,16 @@ impl Session<'_> {
     }
 }
 
-/// Asks for a new certificate at two thirds of the life of the one that stands; for ever.
-async fn renew_certificate(identity: &Identity, outgoing: &Outgoing<AgentMessage>) {
+/// Asks for a new certificate at two thirds of the life of the one that stands, or at once where that is of an authority
+/// that was replaced; for ever. One of a new authority is shown at once, in a session of its own: until then the
+/// controller can't let go of the old one.
+async fn renew_certificate(identity: &Identity, outgoing: &Outgoing<AgentMessage>, shown: &Certified) {
     let mut certified = identity.certified();
     loop {
+        if certified.borrow().is_of_newest() && !is_of_same(&certified.borrow(), shown) {
+            outgoing.close("this agent comes again with a certificate of the controller's new authority");
+            return;
+        }
         let wait = until_renewal(&certified.borrow_and_update());
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
@@ -250,7 +275,18 @@ fn life(certified: &Certified) -> Duration {
     facts.not_after.duration_since(facts.not_before).unsigned_abs()
 }
 
+/// True if one authority signed both.
+fn is_of_same(certified: &Certified, other: &Certified) -> bool {
+    certified
+        .roots
+        .iter()
+        .any(|root| tls::is_issued_by(&certified.chain[0], root) && tls::is_issued_by(&other.chain[0], root))
+}
+
 fn until_renewal(certified: &Certified) -> Duration {
+    if !certified.is_of_newest() {
+        return Duration::ZERO;
+    }
     let left = certified.facts.not_after.duration_since(crate::clock::now().wall);
     let left = Duration::try_from(left).unwrap_or(Duration::ZERO);
     left.saturating_sub(life(certified) / 3)

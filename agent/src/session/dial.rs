@@ -9,13 +9,43 @@ use std::{
 
 use jiff::Timestamp;
 use quinn::{ConnectError, Connection, ConnectionError, Endpoint, EndpointConfig, TokioRuntime};
-use rustls::AlertDescription;
-use tokio::task::JoinSet;
+use rustls::{AlertDescription, pki_types::ServerName};
+use tokio::{net::TcpStream, task::JoinSet};
+use tokio_rustls::{TlsConnector, TlsStream};
+use xene_schemas::phase::Transport;
 
-use super::{tls::SERVER_NAME, transport};
+use super::{
+    tls::SERVER_NAME,
+    transport,
+    tunnel::{self, Broken},
+};
 
 /// How much later the next address is tried, if the one before has not answered.
 const HEAD_START: Duration = Duration::from_millis(250);
+
+/// How long UDP may go unanswered until TCP is tried, too.
+const UDP_ALONE: Duration = Duration::from_secs(3);
+
+/// What a session may be carried by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Transports {
+    /// QUIC over UDP, and TCP where that gets no answer.
+    #[default]
+    Auto,
+    /// QUIC over UDP alone.
+    Quic,
+    /// TLS over TCP alone.
+    Tcp,
+}
+
+/// TLS of both ways to a controller.
+#[derive(Debug, Clone)]
+pub(super) struct Configs {
+    /// Of the session, by whatever it is carried.
+    pub(super) quic: quinn::ClientConfig,
+    /// Around it, over TCP.
+    pub(super) tunnel: Arc<rustls::ClientConfig>,
+}
 
 /// Why a controller can't be reached.
 #[derive(Debug, thiserror::Error)]
@@ -36,8 +66,13 @@ pub enum DialError {
     #[error("can't dial: {0}")]
     Connect(#[from] ConnectError),
     /// Nobody answers.
-    #[error("{0} does not answer: is the controller running there, and does UDP pass?")]
-    Silent(String),
+    #[error("{controller} does not answer: is the controller running there, and does {protocols} pass?")]
+    Silent {
+        /// As given.
+        controller: String,
+        /// What was tried.
+        protocols: &'static str,
+    },
     /// The handshake failed; a sentence says why.
     #[error("{0}")]
     Refused(String),
@@ -50,57 +85,131 @@ pub(super) struct Dialed {
     pub(super) endpoint: Endpoint,
     /// Stands, as far as this end can tell: a controller that refuses this end's certificate closes it now.
     pub(super) connection: Connection,
+    /// Of a connection over TCP: how that ended.
+    pub(super) broken: Option<Broken>,
+}
+
+impl Dialed {
+    /// What it is carried by.
+    pub(super) fn transport(&self) -> Transport {
+        if self.broken.is_some() { Transport::Tcp } else { Transport::Quic }
+    }
+}
+
+/// What came of one attempt.
+enum Failed {
+    /// Nothing came.
+    Silent,
+    /// There is no socket, or the like.
+    Here(DialError),
+    /// Somebody answers, and no connection stands; a sentence says why.
+    Refused(String),
+}
+
+impl<E: Into<DialError>> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self::Here(error.into())
+    }
 }
 
 /// Resolves `controller` (`HOST:PORT`) and dials each of its addresses, the later ones with a delay; the first that
-/// answers is taken. The name is resolved anew at each call.
+/// answers is taken. The name is resolved anew at each call. TCP comes later than UDP, if both may be, and not at all
+/// once something was answered there.
 pub(super) async fn dial(
     controller: &str,
-    config: quinn::ClientConfig,
+    transports: Transports,
+    configs: &Configs,
     patience: Duration,
     why: &Why,
 ) -> Result<Dialed, DialError> {
     let addresses = tokio::net::lookup_host(controller)
         .await
         .map_err(|source| DialError::Resolve { controller: controller.into(), source })?;
-    let mut attempts = JoinSet::new();
+    let (mut by_udp, mut by_tcp) = (JoinSet::new(), JoinSet::new());
     let mut delay = Duration::ZERO;
     for address in addresses {
-        let config = config.clone();
-        attempts.spawn(async move {
-            tokio::time::sleep(delay).await;
-            dial_address(address, config).await
-        });
+        if transports != Transports::Tcp {
+            let (config, why) = (configs.quic.clone(), why.clone());
+            by_udp.spawn(async move {
+                tokio::time::sleep(delay).await;
+                dial_udp(address, config, &why).await
+            });
+        }
+        if transports != Transports::Quic {
+            let (configs, why) = (configs.clone(), why.clone());
+            let alone = if transports == Transports::Auto { UDP_ALONE } else { Duration::ZERO };
+            by_tcp.spawn(async move {
+                tokio::time::sleep(alone + delay).await;
+                dial_tcp(address, configs, &why).await
+            });
+        }
         delay += HEAD_START;
     }
-    let mut failure = DialError::Silent(controller.into());
+    let protocols = match transports {
+        Transports::Auto => "UDP or TCP",
+        Transports::Quic => "UDP",
+        Transports::Tcp => "TCP",
+    };
+    let mut failure = DialError::Silent { controller: controller.into(), protocols };
     let dialing = async {
-        while let Some(attempt) = attempts.join_next().await {
+        loop {
+            let (attempt, udp) = tokio::select! {
+                Some(attempt) = by_udp.join_next() => (attempt, true),
+                Some(attempt) = by_tcp.join_next() => (attempt, false),
+                else => return None,
+            };
             match attempt {
-                Ok(Ok(Ok(dialed))) => return Some(dialed),
-                Ok(Ok(Err(ConnectionError::TimedOut))) | Err(_) => {}
-                Ok(Ok(Err(error))) => failure = DialError::Refused(why.sentence(&error)),
-                Ok(Err(error)) => failure = error,
+                Ok(Ok(dialed)) => return Some(dialed),
+                Ok(Err(Failed::Silent)) | Err(_) => {}
+                Ok(Err(Failed::Here(error))) => failure = error,
+                Ok(Err(Failed::Refused(sentence))) => {
+                    failure = DialError::Refused(sentence);
+                    if udp {
+                        by_tcp = JoinSet::new();
+                    }
+                }
             }
         }
-        None
     };
     let dialed = tokio::time::timeout(patience, dialing).await.ok().flatten();
     dialed.ok_or(failure)
 }
 
-async fn dial_address(
-    address: SocketAddr,
-    config: quinn::ClientConfig,
-) -> Result<Result<Dialed, ConnectionError>, DialError> {
+async fn dial_udp(address: SocketAddr, config: quinn::ClientConfig, why: &Why) -> Result<Dialed, Failed> {
     let any: SocketAddr = match address {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
     let socket = transport::udp_socket(any)?;
     let endpoint = Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime))?;
-    let connecting = endpoint.connect_with(config, address, SERVER_NAME)?;
-    Ok(connecting.await.map(|connection| Dialed { endpoint, connection }))
+    match endpoint.connect_with(config, address, SERVER_NAME)?.await {
+        Ok(connection) => Ok(Dialed { endpoint, connection, broken: None }),
+        Err(ConnectionError::TimedOut) => Err(Failed::Silent),
+        Err(error) => Err(Failed::Refused(why.sentence(&error))),
+    }
+}
+
+async fn dial_tcp(address: SocketAddr, configs: Configs, why: &Why) -> Result<Dialed, Failed> {
+    let tcp = match TcpStream::connect(address).await {
+        Ok(tcp) => tcp,
+        Err(error) => {
+            tracing::debug!(%address, %error, "no TCP connection");
+            return Err(Failed::Silent);
+        }
+    };
+    let name = ServerName::try_from(SERVER_NAME).map_err(|error| Failed::Refused(error.to_string()))?;
+    let stream = match TlsConnector::from(configs.tunnel).connect(name, tcp).await {
+        Ok(stream) => TlsStream::from(stream),
+        Err(error) => return Err(Failed::Refused(why.tls_sentence(&error))),
+    };
+    let (endpoint, mut broken) = tunnel::endpoint(stream, None)?;
+    let connecting = endpoint.connect_with(configs.quic, address, SERVER_NAME)?;
+    let connection = tokio::select! {
+        connected = connecting => connected.map_err(|error| Failed::Refused(why.sentence(&error)))?,
+        reason = broken.wait() => return Err(Failed::Refused(format!("the connection failed: {reason}"))),
+    };
+    broken.clone().close(&connection);
+    Ok(Dialed { endpoint, connection, broken: Some(broken) })
 }
 
 /// Who asks why a connection ended.
@@ -137,6 +246,18 @@ impl Why {
         }
     }
 
+    /// The same of the TLS around a connection over TCP.
+    fn tls_sentence(&self, error: &io::Error) -> String {
+        match error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()) {
+            Some(rustls::Error::InvalidCertificate(reason)) => {
+                self.refused_here(AlertDescription::from(reason.clone()), &reason.to_string())
+            }
+            Some(rustls::Error::AlertReceived(alert)) => self.refused_by_controller(*alert),
+            Some(_) => "what answers by TCP is not a xene controller".into(),
+            None => format!("the connection failed: {error}"),
+        }
+    }
+
     fn refused_by_controller(&self, alert: AlertDescription) -> String {
         let reason = match (alert, self) {
             (AlertDescription::CertificateExpired, Self::Session(until)) if *until < crate::clock::now().wall => {
@@ -146,7 +267,7 @@ impl Why {
                 "it is expired or not valid yet by the controller's clock; compare the clocks of both machines".into()
             }
             (AlertDescription::UnknownCA | AlertDescription::DecryptError, _) => {
-                "it comes from another controller".into()
+                "it comes from another controller, or from an authority that this one has replaced since".into()
             }
             (AlertDescription::NoApplicationProtocol, _) => {
                 return "the controller speaks no version of the conversation that this agent knows: update one of them"
@@ -173,7 +294,7 @@ impl Why {
             }
             (AlertDescription::UnknownCA | AlertDescription::DecryptError, Self::Session(_)) => {
                 "the controller that answers is not the one that this agent enrolled with: its certificate comes from \
-                 another CA"
+                 another CA. If its CA was replaced while this agent was away, move the identity away and join anew"
                     .into()
             }
             (AlertDescription::BadCertificate, _) => "what answers is not a xene controller".into(),
@@ -196,25 +317,31 @@ mod tests {
     use super::*;
     use crate::session::tls::provider;
 
-    async fn failure(controller: &str) -> String {
+    async fn failure(controller: &str, transports: Transports) -> String {
         let config = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()
             .with_root_certificates(RootCertStore::empty())
             .with_no_client_auth();
-        let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).unwrap()));
-        dial(controller, config, Duration::from_millis(100), &Why::Join).await.unwrap_err().to_string()
+        let quic = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(config.clone()).unwrap()));
+        let configs = Configs { quic, tunnel: Arc::new(config) };
+        let failure = dial(controller, transports, &configs, Duration::from_millis(100), &Why::Join).await;
+        failure.unwrap_err().to_string()
     }
 
     #[tokio::test]
     async fn silence_is_told_from_a_wrong_name() {
-        let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = silent.local_addr().unwrap().to_string();
-        assert_eq!(
-            failure(&address).await,
-            format!("{address} does not answer: is the controller running there, and does UDP pass?")
-        );
-        let unknown = failure("host.invalid:1").await;
+        for (transports, protocols) in
+            [(Transports::Quic, "UDP"), (Transports::Tcp, "TCP"), (Transports::Auto, "UDP or TCP")]
+        {
+            assert_eq!(
+                failure(&address, transports).await,
+                format!("{address} does not answer: is the controller running there, and does {protocols} pass?")
+            );
+        }
+        let unknown = failure("host.invalid:1", Transports::Auto).await;
         assert!(unknown.starts_with("host.invalid:1 has no address"), "{unknown}");
     }
 }

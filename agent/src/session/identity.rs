@@ -22,13 +22,13 @@ use tokio::sync::watch;
 use xene_schemas::{
     meta::{AgentName, Labels},
     wire::{
-        ALPN, ALPN_JOIN, MAX_JOIN_FRAME, Message,
+        ALPN, ALPN_JOIN, ALPN_TUNNEL, MAX_JOIN_FRAME, Message,
         join::{Join, JoinMessage},
     },
 };
 
 use super::{
-    dial::{DialError, Why, dial},
+    dial::{Configs, DialError, Transports, Why, dial},
     frames::{FrameError, FrameReader},
     tls::{self, Facts, provider},
     token::JoinToken,
@@ -100,6 +100,15 @@ pub struct Certified {
     pub name: AgentName,
     /// What it says of its holder.
     pub facts: Facts,
+    /// The controller's authorities, newest first; at least one.
+    pub roots: Vec<CertificateDer<'static>>,
+}
+
+impl Certified {
+    /// False once the controller has a newer authority than the one that signed it.
+    pub fn is_of_newest(&self) -> bool {
+        self.roots.first().is_some_and(|newest| tls::is_issued_by(&self.chain[0], newest))
+    }
 }
 
 /// Who this agent is.
@@ -107,7 +116,6 @@ pub struct Certified {
 pub struct Identity {
     folder: PathBuf,
     key: KeyPair,
-    ca: CertificateDer<'static>,
     controller: String,
     certified: watch::Sender<Arc<Certified>>,
 }
@@ -123,19 +131,20 @@ impl Identity {
         let damaged = |file, trouble| IdentityError::Damaged { path: folder.join(file), trouble };
         let text = |file| read(folder, file)?.ok_or_else(|| damaged(file, "missing"));
         let key = KeyPair::from_pem(&text(KEY)?).map_err(|_| damaged(KEY, "not a private key"))?;
-        let ca = tls::certificates(&text(CA)?).ok_or_else(|| damaged(CA, "not a certificate"))?.swap_remove(0);
+        let roots = tls::certificates(&text(CA)?).ok_or_else(|| damaged(CA, "not a certificate"))?;
         let controller = text(CONTROLLER)?.trim().to_owned();
-        let certified = certified(&chain, &key).map_err(|trouble| damaged(CERTIFICATE, trouble))?;
+        let certified = certified(&chain, &key, roots).map_err(|trouble| damaged(CERTIFICATE, trouble))?;
         let certified = watch::Sender::new(Arc::new(certified));
-        Ok(Some(Self { folder: folder.into(), key, ca, controller, certified }))
+        Ok(Some(Self { folder: folder.into(), key, controller, certified }))
     }
 
-    /// Spends a join token on a certificate, and keeps the identity in `folder`. `controller` is `HOST:PORT`.
+    /// Spends a join token on a certificate, and keeps the identity in `folder`. `controller` is `HOST:PORT`, and by what
+    /// it is reached.
     ///
     /// # Errors
     /// If there is an identity already that has not expired, the controller can't be reached or is not the token's, or it refuses.
     pub async fn enrol(
-        controller: &str,
+        (controller, transports): (&str, Transports),
         token: &JoinToken,
         name: AgentName,
         labels: Labels,
@@ -160,10 +169,11 @@ impl Identity {
         write(CONTROLLER, controller)?;
         let join =
             Join { id: token.id.clone(), secret: token.secret.clone(), name, labels, csr: certificate_request(&key)? };
-        let (chain, ca) = ask_to_join(controller, token, join).await?;
-        certified(&chain, &key).map_err(IdentityError::Certificate)?;
-        let root = tls::certificates(&ca).ok_or(IdentityError::Certificate("its CA is not a certificate"))?;
-        if tls::fingerprint(&root[0]) != token.fingerprint {
+        let (chain, ca) = ask_to_join((controller, transports), token, join).await?;
+        let roots = tls::certificates(&ca).ok_or(IdentityError::Certificate("its CA is not a certificate"))?;
+        let known = roots.iter().any(|root| tls::fingerprint(root) == token.fingerprint);
+        certified(&chain, &key, roots).map_err(IdentityError::Certificate)?;
+        if !known {
             return Err(IdentityError::Certificate("its CA is not the token's"));
         }
         write(CA, &ca)?;
@@ -199,7 +209,8 @@ impl Identity {
     /// # Errors
     /// If it is not for this agent's key and name, or can't be written; the old one then stays.
     pub fn install(&self, chain: &str) -> Result<(), IdentityError> {
-        let fresh = certified(chain, &self.key).map_err(IdentityError::Certificate)?;
+        let roots = self.certified.borrow().roots.clone();
+        let fresh = certified(chain, &self.key, roots).map_err(IdentityError::Certificate)?;
         if fresh.name != self.name() {
             return Err(IdentityError::Certificate("it names another agent"));
         }
@@ -209,17 +220,35 @@ impl Identity {
         Ok(())
     }
 
+    /// Trusts these authorities (PEM, newest first) and no others from now on, durably.
+    ///
+    /// # Errors
+    /// If they are none, or can't be written; what was trusted then stays so.
+    pub fn install_roots(&self, pem: &str) -> Result<(), IdentityError> {
+        let trouble = IdentityError::Certificate("the authorities are not certificates");
+        let Some(roots) = tls::certificates(pem) else { return Err(trouble) };
+        trusting(&roots).map_err(|_| trouble)?;
+        if self.certified.borrow().roots == roots {
+            return Ok(());
+        }
+        let path = self.folder.join(CA);
+        tls::write_private(&self.folder, CA, pem).map_err(|source| IdentityError::File { path, source })?;
+        tracing::info!(authorities = roots.len(), "the controller's certificate authorities changed");
+        self.certified
+            .send_modify(|certified| *certified = Arc::new(Certified { roots, ..Certified::clone(certified) }));
+        Ok(())
+    }
+
     /// How to dial with this identity.
-    pub(super) fn client_config(&self, liveness: Liveness) -> Result<quinn::ClientConfig, IdentityError> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.ca.clone())?;
-        let chain = self.certified.borrow().chain.clone();
+    pub(super) fn configs(&self, liveness: Liveness) -> Result<Configs, IdentityError> {
+        let certified = self.certified.borrow().clone();
+        let (roots, chain) = (trusting(&certified.roots)?, certified.chain.clone());
         let key = PrivateKeyDer::Pkcs8(self.key.serialize_der().into());
         let config = rustls::ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_root_certificates(roots)
             .with_client_auth_cert(chain, key)?;
-        quic(config, ALPN, liveness)
+        configs(config, ALPN, liveness)
     }
 }
 
@@ -239,38 +268,46 @@ fn certificate_request(key: &KeyPair) -> Result<String, rcgen::Error> {
     params.serialize_request(key)?.pem()
 }
 
-fn certified(chain: &str, key: &KeyPair) -> Result<Certified, &'static str> {
+fn trusting(authorities: &[CertificateDer<'static>]) -> Result<RootCertStore, rustls::Error> {
+    let mut roots = RootCertStore::empty();
+    authorities.iter().try_for_each(|authority| roots.add(authority.clone()))?;
+    Ok(roots)
+}
+
+fn certified(chain: &str, key: &KeyPair, roots: Vec<CertificateDer<'static>>) -> Result<Certified, &'static str> {
     let chain = tls::certificates(chain).ok_or("not a chain of certificates")?;
     let facts = tls::facts(&chain[0]).ok_or("not a certificate")?;
     let name = facts.agent.clone().ok_or("a certificate that names no agent")?;
     if !tls::is_for_key(&chain[0], key.public_key_raw()) {
         return Err("a certificate for another key");
     }
-    Ok(Certified { chain, name, facts })
+    Ok(Certified { chain, name, facts, roots })
 }
 
-fn quic(
-    mut config: rustls::ClientConfig,
-    alpn: &[u8],
-    liveness: Liveness,
-) -> Result<quinn::ClientConfig, IdentityError> {
-    config.alpn_protocols = vec![alpn.to_vec()];
+fn configs(mut config: rustls::ClientConfig, alpn: &[u8], liveness: Liveness) -> Result<Configs, IdentityError> {
     // A resumed session would skip the check of certificates.
     config.resumption = Resumption::disabled();
+    let mut tunnel = config.clone();
+    tunnel.alpn_protocols = vec![ALPN_TUNNEL.to_vec()];
+    config.alpn_protocols = vec![alpn.to_vec()];
     let crypto = QuicClientConfig::try_from(config).map_err(|_| rustls::Error::General("no initial suite".into()))?;
-    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-    config.transport_config(transport::transport(End::Agent, liveness));
-    Ok(config)
+    let mut quic = quinn::ClientConfig::new(Arc::new(crypto));
+    quic.transport_config(transport::transport(End::Agent, liveness));
+    Ok(Configs { quic, tunnel: Arc::new(tunnel) })
 }
 
-async fn ask_to_join(controller: &str, token: &JoinToken, join: Join) -> Result<(String, String), IdentityError> {
+async fn ask_to_join(
+    (controller, transports): (&str, Transports),
+    token: &JoinToken,
+    join: Join,
+) -> Result<(String, String), IdentityError> {
     let config = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(TokenVerifier { fingerprint: token.fingerprint.clone() }))
         .with_no_client_auth();
-    let config = quic(config, ALPN_JOIN, Liveness::default())?;
-    let dialed = dial(controller, config, JOIN_PATIENCE, &Why::Join).await?;
+    let configs = configs(config, ALPN_JOIN, Liveness::default())?;
+    let dialed = dial(controller, transports, &configs, JOIN_PATIENCE, &Why::Join).await?;
     let connection = &dialed.connection;
     let exchange = async {
         let (mut send, recv) = connection.open_bi().await.map_err(|error| Why::Join.sentence(&error))?;

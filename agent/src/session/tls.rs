@@ -86,6 +86,12 @@ pub fn is_for_key(certificate: &CertificateDer<'_>, public_key: &[u8]) -> bool {
     parsed.is_ok_and(|(_, parsed)| *parsed.public_key().subject_public_key.data == *public_key)
 }
 
+/// True if `issuer` may have signed the certificate, by its name: whoever trusts it has checked the signature.
+pub fn is_issued_by(certificate: &CertificateDer<'_>, issuer: &CertificateDer<'_>) -> bool {
+    let parsed = (x509_parser::parse_x509_certificate(certificate), x509_parser::parse_x509_certificate(issuer));
+    matches!(parsed, (Ok((_, certificate)), Ok((_, issuer))) if certificate.issuer() == issuer.subject())
+}
+
 /// The certificates of a PEM text, in order; `None` if there are none, or one can't be read.
 pub fn certificates(pem: &str) -> Option<Vec<CertificateDer<'static>>> {
     let chain: Vec<_> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().ok()?;

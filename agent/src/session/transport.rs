@@ -1,4 +1,4 @@
-//! QUIC settings of both ends, and the UDP socket.
+//! QUIC settings of both ends, and the sockets.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -22,6 +22,9 @@ const SEND_WINDOW: u64 = 2 << 20;
 
 /// What is asked of the kernel for bursts: its default of about 208 KiB loses datagrams when many agents speak at once.
 const SOCKET_BUFFER: usize = 8 << 20;
+
+/// Connections over TCP that wait to be taken.
+const BACKLOG: i32 = 1024;
 
 /// Application error codes of closed connections and stopped streams.
 pub mod codes {
@@ -97,6 +100,23 @@ pub fn transport(end: End, liveness: Liveness) -> Arc<TransportConfig> {
 pub fn widen(connection: &Connection) {
     connection.set_receive_window(VarInt::from_u32((LOG_STREAMS + FILE_STREAMS + 1) * STREAM_WINDOW));
     connection.set_max_concurrent_uni_streams(VarInt::from_u32(LOG_STREAMS + FILE_STREAMS));
+}
+
+/// A TCP socket that listens, for both families as far as the address is of both.
+///
+/// # Errors
+/// If the address can't be bound.
+pub fn tcp_listener(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        let _ = socket.set_only_v6(false);
+    }
+    // Connections of an earlier process that the system has not forgotten yet do not hold the port.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
 }
 
 /// A UDP socket with large buffers, as far as the kernel grants them.

@@ -68,6 +68,9 @@ messages! {
         115 = SkippedAcknowledged(SkippedAcknowledged),
         /// Asks whether this session's agent is still there. An agent that does not know it does not answer.
         116 = Ping(Ping),
+        /// Whom to trust as the controller. An agent that does not know it goes by what it has: the certificates that the
+        /// controller shows lead there, too.
+        117 = Roots(Roots),
     }
 }
 
@@ -453,6 +456,14 @@ pub struct ArtifactStored {
 pub struct Certificate {
     /// The chain, PEM, leaf first.
     pub chain: String,
+}
+
+/// The certificate authorities of the controller.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Roots {
+    /// Their certificates, PEM, newest first: these, and no others. A certificate that is not of the newest is to be
+    /// renewed at once.
+    pub roots: String,
 }
 
 #[cfg(test)]

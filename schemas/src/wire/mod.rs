@@ -3,6 +3,7 @@
 //! The agent dials. On ALPN [`ALPN`] both sides show certificates of the controller's CA; on [`ALPN_JOIN`] the
 //! agent has none yet and enrols ([`join`]). The agent opens one bidirectional stream for [`control`]; one
 //! unidirectional stream carries the log of each run ([`logs`]), and one each file, in either direction ([`files`]).
+//! Where UDP does not pass, TLS over TCP carries the datagrams of the same connection ([`ALPN_TUNNEL`]).
 //!
 //! A frame is `length: u32 LE` (of tag and body), `tag: u16 LE`, then the body in MessagePack with field names,
 //! so that neighbouring versions read each other: a field may be added with a default, a tag is never reused, an
@@ -19,6 +20,8 @@ use serde::{Serialize, de::DeserializeOwned};
 pub const ALPN: &[u8] = b"xene/1";
 /// ALPN of enrolment.
 pub const ALPN_JOIN: &[u8] = b"xene-join/1";
+/// ALPN of the TLS that carries either over TCP: `length: u16 LE` and a datagram of QUIC, again and again.
+pub const ALPN_TUNNEL: &[u8] = b"xene-tunnel/1";
 /// The newest version of this conversation that this code speaks.
 pub const VERSION: u16 = 1;
 /// The longest frame, in bytes: a whole assignment set of 100,000 pipelines fits.

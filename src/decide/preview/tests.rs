@@ -11,7 +11,7 @@ use super::*;
 use crate::decide::{
     Config, Controller,
     desired::{DesiredWorkflow, SourceOrigin, WorkflowBody},
-    event::{Effects, Event},
+    event::{Authority, Effects, Event},
     plan::tests::any_desired,
     rows::{Change, Loaded},
 };
@@ -37,6 +37,7 @@ fn controller() -> Controller {
         software: String::new(),
         store_id: "store".into(),
         source: SourceOrigin { kind: SourceKind::Git, url: String::new(), branch: None, path: None },
+        authority: Authority::default(),
         recover: false,
         #[cfg(feature = "mutants")]
         mutant: None,

@@ -16,6 +16,7 @@ use xene_agent::decide::{
 };
 use xene_schemas::{
     meta::{AgentName, FileHash, Name, ObjectMeta, PipelineKey, Revision, RunName, SpecHash},
+    phase::Transport,
     pipeline::{CompiledPipeline, PipelineFile, PipelineSpec},
     run::{Artifact, Run, RunTrigger, TriggerType},
     source::SourceKind,
@@ -28,7 +29,7 @@ use xene_schemas::{
 use crate::decide::{
     Config, Controller,
     desired::{Desired, DesiredWorkflow, SourceHealth, SourceOrigin, WorkflowBody},
-    event::{Again, Answer, Command, Effect, Effects, Event, Refusal, RequestId, SessionId},
+    event::{Again, Answer, Authority, Command, Effect, Effects, Event, Refusal, RequestId, SessionId},
     rows::{AgentRow, Batch, Change, LedgerRow, Loaded, NewEvent, OwnerRow, RunRow, Suspendable},
 };
 
@@ -101,6 +102,9 @@ pub(super) struct World {
     /// Artifacts that agents send.
     pub(super) uploads: Vec<(String, RunName, FileHash)>,
     pub(super) alerts: Vec<String>,
+    pub(super) authority: Authority,
+    /// Agents whose certificate is of an authority that was replaced.
+    pub(super) outdated: BTreeSet<String>,
     /// Runs of which an agent's log says that all facts are at the controller.
     pub(super) settled: Vec<RunName>,
     pub(super) replies: BTreeMap<RequestId, Result<Answer, Refusal>>,
@@ -145,6 +149,8 @@ impl World {
             held_files: Vec::new(),
             uploads: Vec::new(),
             alerts: Vec::new(),
+            authority: Authority::default(),
+            outdated: BTreeSet::new(),
             settled: Vec::new(),
             replies: BTreeMap::new(),
             answers: BTreeMap::new(),
@@ -183,6 +189,7 @@ impl World {
             software: "test".into(),
             store_id: format!("store-{}", self.seconds),
             source: SourceOrigin { kind: SourceKind::Git, url: "here".into(), branch: None, path: None },
+            authority: self.authority.clone(),
             #[cfg(feature = "mutants")]
             mutant: self.mutant,
         };
@@ -368,7 +375,8 @@ impl World {
             tokens,
         };
         let (agent, fingerprint, address) = (name.parse().unwrap(), fingerprint.into(), "there".into());
-        self.tell(Event::SessionOpened { session, agent, fingerprint, address, hello: Box::new(hello) });
+        let (authority, transport, hello) = (String::new(), Transport::Quic, Box::new(hello));
+        self.tell(Event::SessionOpened { session, agent, fingerprint, authority, address, transport, hello });
         session
     }
 
@@ -397,6 +405,11 @@ impl World {
             let fx = machine.handle(now, event);
             self.carry_out_at(name, fx);
         }
+    }
+
+    pub(super) fn set_authority(&mut self, authority: Authority, by: &str) {
+        self.authority = authority.clone();
+        self.tell(Event::Authority { authority, by: by.into() });
     }
 
     pub(super) fn ask(&mut self, command: Command) -> Result<Answer, Refusal> {
@@ -608,7 +621,13 @@ impl World {
                         session,
                         agent: name.parse().unwrap(),
                         fingerprint: String::new(),
+                        authority: if self.outdated.contains(&name) {
+                            "old".into()
+                        } else {
+                            self.authority.fingerprint.clone()
+                        },
                         address: "here".into(),
+                        transport: Transport::Quic,
                         hello: Box::new(hello),
                     });
                 }
@@ -653,7 +672,13 @@ impl World {
             }
             Effect::Reply { request, result } => _ = self.replies.insert(request, *result),
             Effect::Alert(alert) => self.alerts.push(alert),
-            Effect::SendFiles { .. } | Effect::DeleteLogs(_) | Effect::SignCertificate { .. } => {}
+            Effect::SendFiles { .. }
+            | Effect::DeleteLogs(_)
+            | Effect::SignCertificate { .. }
+            | Effect::SendRoots(_) => {}
+            Effect::FinishRotation(why) => {
+                self.set_authority(Authority { before: None, ..self.authority.clone() }, why)
+            }
         }
     }
 

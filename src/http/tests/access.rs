@@ -150,6 +150,7 @@ async fn each_role_may_what_it_may() {
         ("post", "/runs", Role::Operator),
         ("post", "/sync", Role::Operator),
         ("post", "/source/suspend", Role::Admin),
+        ("post", "/controller/ca/rotate", Role::Admin),
         ("post", "/agents/tokens", Role::Admin),
         ("get", "/tokens", Role::Admin),
         ("get", "/backup", Role::Admin),

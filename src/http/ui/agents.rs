@@ -43,6 +43,7 @@ pub(super) async fn one(client: &Client, name: &Name) -> Result<Page, Failure> {
             (fact("Slots", slots(&agent)))
             (fact("Version", html! { (plain(&status.version)) }))
             @if let Some(address) = &status.address { (fact("Address", html! { code { (plain(address)) } })) }
+            @if let Some(transport) = status.transport { (fact("Transport", html! { (transport.as_str()) })) }
             @if let Some(at) = status.last_seen { (fact("Last seen", time(at))) }
             @if let Some(at) = status.lease_until { (fact("May start runs alone until", time(at))) }
             (fact("Labels", labels(&agent)))

@@ -1,11 +1,20 @@
 //! What is said in sessions, how they end, and how agents come back.
 
+use xene_schemas::phase::Transport;
+
 use super::*;
 
-#[tokio::test]
-async fn enrols_connects_and_talks() {
+over_both!(
+    enrols_connects_and_talks,
+    a_session_that_is_closed_ends_within_five_seconds_even_if_its_agent_does_not_read,
+    an_agent_without_a_common_version_is_refused,
+    comes_back_after_the_controller_was_restarted,
+    a_burst_before_the_end_arrives_whole_in_both_directions,
+);
+
+async fn enrols_connects_and_talks(by: Transports) {
     let folder = tempfile::tempdir().unwrap();
-    let mut controller = Controller::start(folder.path());
+    let mut controller = Controller::start(folder.path()).over(by);
     let identity = controller.enrol(&controller.token(), "alpha").await.unwrap();
     let Event::CertificateIssued { agent, fingerprint: issued } = controller.next().await else { panic!() };
     assert_eq!((agent, identity.name()), ("alpha".parse().unwrap(), "alpha".parse().unwrap()));
@@ -13,12 +22,15 @@ async fn enrols_connects_and_talks() {
     // As a new process finds it.
     let identity = Arc::new(Identity::load(&folder.path().join("alpha")).unwrap().unwrap());
     assert_eq!(identity.controller(), controller.address.to_string());
-    let mut agent = Agent::start(controller.address, identity);
+    let mut agent = Agent::start(&controller, identity);
     let outgoing = agent.connected().await;
-    let Event::SessionOpened { session, agent: name, fingerprint, address, hello } = controller.next().await else {
+    let Event::SessionOpened { session, agent: name, fingerprint, address, transport, hello, .. } =
+        controller.next().await
+    else {
         panic!()
     };
     assert_eq!((name.as_str(), &fingerprint, &*address, hello.slots), ("alpha", &issued, "127.0.0.1", 1));
+    assert_eq!(transport, if by == Transports::Tcp { Transport::Tcp } else { Transport::Quic });
     let welcome = ControllerMessage::Welcome(welcome(&name));
     controller.sessions.send(session, &welcome);
     assert_eq!(agent.message().await, welcome);
@@ -55,14 +67,13 @@ async fn what_is_no_conversation_ends_the_session() {
     soon(connection.closed()).await;
 }
 
-#[tokio::test]
-async fn a_session_that_is_closed_ends_within_five_seconds_even_if_its_agent_does_not_read() {
+async fn a_session_that_is_closed_ends_within_five_seconds_even_if_its_agent_does_not_read(by: Transports) {
     let folder = tempfile::tempdir().unwrap();
-    let mut controller = Controller::start(folder.path());
+    let mut controller = Controller::start(folder.path()).over(by);
     let identity = controller.enrolled("alpha").await;
     // An agent that is stuck: its session's events are never taken.
     let (events_in, mut events) = mpsc::channel(1);
-    let config = ClientConfig::new(controller.address.to_string());
+    let config = ClientConfig { transports: by, ..ClientConfig::new(controller.address.to_string()) };
     let files = ContentStore::open(&folder.path().join("files")).unwrap();
     let downloads = Downloads::new(files.clone(), mpsc::unbounded_channel().0);
     let all = (Uploads::<FakeSource>::default(), downloads, ArtifactUploads::new(files));
@@ -104,10 +115,12 @@ async fn a_herd_gets_in() {
 }
 
 /// Forwards datagrams between one agent and the controller, until it is told to lose them.
-async fn relay(controller: SocketAddr, lossy: watch::Receiver<bool>) -> (SocketAddr, JoinHandle<()>) {
-    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let address = socket.local_addr().unwrap();
-    let task = tokio::spawn(async move {
+pub(super) fn forward(
+    socket: tokio::net::UdpSocket,
+    controller: SocketAddr,
+    lossy: watch::Receiver<bool>,
+) -> JoinHandle<()> {
+    tokio::spawn(async move {
         let (mut agent, mut buffer) = (None, [0; 2048]);
         loop {
             let Ok((length, from)) = socket.recv_from(&mut buffer).await else { continue };
@@ -120,8 +133,7 @@ async fn relay(controller: SocketAddr, lossy: watch::Receiver<bool>) -> (SocketA
                 socket.send_to(&buffer[..length], to).await.unwrap();
             }
         }
-    });
-    (address, task)
+    })
 }
 
 #[tokio::test]
@@ -133,8 +145,10 @@ async fn a_cut_is_noticed_by_both_ends_and_healed() {
     controller.liveness = Liveness { keep_alive: Duration::from_millis(300), idle_timeout: Duration::from_secs(2) };
     controller.restart().await;
     let lossy = watch::Sender::new(false);
-    let (address, relay) = relay(controller.address, lossy.subscribe()).await;
-    let mut agent = Agent::start(address, identity);
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    let relay = forward(socket, controller.address, lossy.subscribe());
+    let mut agent = Agent::start_at((address, Transports::Quic), identity);
     agent.connected().await;
     let session = controller.opened().await;
     lossy.send_replace(true);
@@ -147,12 +161,11 @@ async fn a_cut_is_noticed_by_both_ends_and_healed() {
     relay.abort();
 }
 
-#[tokio::test]
-async fn an_agent_without_a_common_version_is_refused() {
+async fn an_agent_without_a_common_version_is_refused(by: Transports) {
     let folder = tempfile::tempdir().unwrap();
-    let mut controller = Controller::start(folder.path());
+    let mut controller = Controller::start(folder.path()).over(by);
     let identity = controller.enrolled("alpha").await;
-    let mut agent = Agent::start(controller.address, identity);
+    let mut agent = Agent::start(&controller, identity);
     let ClientEvent::Connected(outgoing) = agent.next().await else { panic!() };
     outgoing.send(&hello(0)).unwrap();
     let ControllerMessage::Refused(Refused { reason, retry, .. }) = agent.message().await else { panic!() };
@@ -163,12 +176,11 @@ async fn an_agent_without_a_common_version_is_refused() {
     agent.stop().await;
 }
 
-#[tokio::test]
-async fn comes_back_after_the_controller_was_restarted() {
+async fn comes_back_after_the_controller_was_restarted(by: Transports) {
     let folder = tempfile::tempdir().unwrap();
-    let mut controller = Controller::start(folder.path());
+    let mut controller = Controller::start(folder.path()).over(by);
     let identity = controller.enrolled("alpha").await;
-    let mut agent = Agent::start(controller.address, identity);
+    let mut agent = Agent::start(&controller, identity);
     let stale = agent.connected().await;
     controller.opened().await;
     agent.message().await;
@@ -189,13 +201,12 @@ async fn a_port_in_use_is_named() {
     assert!(error.contains(&format!("can't listen on UDP {}", controller.address)), "{error}");
 }
 
-#[tokio::test]
-async fn a_burst_before_the_end_arrives_whole_in_both_directions() {
+async fn a_burst_before_the_end_arrives_whole_in_both_directions(by: Transports) {
     const BURST: u64 = 20_000;
     let folder = tempfile::tempdir().unwrap();
-    let mut controller = Controller::start(folder.path());
+    let mut controller = Controller::start(folder.path()).over(by);
     let identity = controller.enrolled("alpha").await;
-    let mut agent = Agent::start(controller.address, identity);
+    let mut agent = Agent::start(&controller, identity);
     let outgoing = agent.connected().await;
     controller.opened().await;
     agent.message().await;
@@ -233,7 +244,7 @@ async fn a_burst_before_the_end_arrives_whole_in_both_directions() {
 
 /// A client's memory of tickets that counts what it is given.
 #[derive(Debug, Default)]
-struct Tickets(std::sync::atomic::AtomicU32);
+pub(super) struct Tickets(pub(super) std::sync::atomic::AtomicU32);
 
 impl rustls::client::ClientSessionStore for Tickets {
     fn set_kx_hint(&self, _: rustls::pki_types::ServerName<'static>, _: rustls::NamedGroup) {}

@@ -2,10 +2,19 @@
 
 use super::*;
 
-#[tokio::test]
-async fn a_token_buys_one_identity_and_only_the_right_secret_does() {
+over_both!(
+    a_token_buys_one_identity_and_only_the_right_secret_does,
+    an_agent_enrols_with_no_other_controller_than_its_tokens,
+    refused_enrolments_from_one_address_are_bounded,
+    an_expired_certificate_is_refused_in_a_sentence,
+    a_certificate_of_another_controller_is_refused_by_both_ends,
+    a_clock_that_is_behind_gets_a_sentence,
+    certificates_are_renewed_over_the_session_and_used_in_the_next,
+);
+
+async fn a_token_buys_one_identity_and_only_the_right_secret_does(by: Transports) {
     let folder = tempfile::tempdir().unwrap();
-    let controller = Controller::start(folder.path());
+    let controller = Controller::start(folder.path()).over(by);
     let token = controller.token();
     let wrong = JoinToken { secret: "0".repeat(64), ..token.clone() };
     let error = controller.enrol(&wrong, "alpha").await.unwrap_err().to_string();
@@ -18,20 +27,18 @@ async fn a_token_buys_one_identity_and_only_the_right_secret_does() {
     assert!(Identity::load(&folder.path().join("beta")).unwrap().is_none());
 }
 
-#[tokio::test]
-async fn an_agent_enrols_with_no_other_controller_than_its_tokens() {
+async fn an_agent_enrols_with_no_other_controller_than_its_tokens(by: Transports) {
     let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let (controller, other) = (Controller::start(folder.path()), Controller::start(other.path()));
+    let (controller, other) = (Controller::start(folder.path()).over(by), Controller::start(other.path()).over(by));
     let token = other.token();
     let error = controller.enrol(&token, "alpha").await.unwrap_err().to_string();
     assert!(error.contains("made by another controller"), "{error}");
     assert_eq!(other.driver.tokens.lock().unwrap().len(), 1);
 }
 
-#[tokio::test]
-async fn refused_enrolments_from_one_address_are_bounded() {
+async fn refused_enrolments_from_one_address_are_bounded(by: Transports) {
     let folder = tempfile::tempdir().unwrap();
-    let controller = Controller::start(folder.path());
+    let controller = Controller::start(folder.path()).over(by);
     let wrong = JoinToken { secret: "0".repeat(64), ..controller.token() };
     let mut errors = Vec::new();
     for _ in 0..12 {
@@ -42,15 +49,14 @@ async fn refused_enrolments_from_one_address_are_bounded() {
     assert!(controller.enrol(&controller.token(), "alpha").await.is_err(), "the right token must wait, too");
 }
 
-#[tokio::test]
-async fn an_expired_certificate_is_refused_in_a_sentence() {
+async fn an_expired_certificate_is_refused_in_a_sentence(by: Transports) {
     let folder = tempfile::tempdir().unwrap();
-    let mut controller = Controller::start(folder.path());
+    let mut controller = Controller::start(folder.path()).over(by);
     let identity = controller.enrolled("alpha").await;
     let csr = identity.certificate_request().unwrap();
     let old = controller.pki.sign(&csr, &identity.name(), now() - 25.hours()).unwrap();
     identity.install(&old.chain).unwrap();
-    let mut agent = Agent::start(controller.address, identity.clone());
+    let mut agent = Agent::start(&controller, identity.clone());
     let reason = agent.disconnected().await;
     let until = identity.certified().borrow().facts.not_after;
     assert!(reason.contains(&format!("refused this agent's certificate: it expired at {until}")), "{reason}");
@@ -59,13 +65,12 @@ async fn an_expired_certificate_is_refused_in_a_sentence() {
     agent.stop().await;
 }
 
-#[tokio::test]
-async fn a_certificate_of_another_controller_is_refused_by_both_ends() {
+async fn a_certificate_of_another_controller_is_refused_by_both_ends(by: Transports) {
     let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let mut controller = Controller::start(folder.path());
-    let mut other = Controller::start(other.path());
+    let mut controller = Controller::start(folder.path()).over(by);
+    let mut other = Controller::start(other.path()).over(by);
     let foreign = other.enrolled("alpha").await;
-    let mut agent = Agent::start(controller.address, foreign.clone());
+    let mut agent = Agent::start(&controller, foreign.clone());
     let reason = agent.disconnected().await;
     assert!(reason.contains("not the one that this agent enrolled with"), "{reason}");
     agent.stop().await;
@@ -100,22 +105,20 @@ async fn an_expired_identity_is_enrolled_anew_in_its_place() {
     assert_ne!(fresh.certified().borrow().chain, identity.certified().borrow().chain);
 }
 
-#[tokio::test]
-async fn a_clock_that_is_behind_gets_a_sentence() {
+async fn a_clock_that_is_behind_gets_a_sentence(by: Transports) {
     let folder = tempfile::tempdir().unwrap();
     // The controller's clock is days ahead of this machine's.
-    let controller = Controller::start_at(folder.path(), now() + 72.hours(), pki::AGENT_LIFE);
+    let controller = Controller::start_at(folder.path(), now() + 72.hours(), pki::AGENT_LIFE).over(by);
     let error = controller.enrol(&controller.token(), "alpha").await.unwrap_err().to_string();
     assert!(error.contains("check the clocks of both"), "{error}");
 }
 
-#[tokio::test]
-async fn certificates_are_renewed_over_the_session_and_used_in_the_next() {
+async fn certificates_are_renewed_over_the_session_and_used_in_the_next(by: Transports) {
     let folder = tempfile::tempdir().unwrap();
     // Certificates begin an hour back, so with 30 s to go it is long past two thirds of its life.
-    let mut controller = Controller::start_at(folder.path(), now(), Duration::from_secs(30));
+    let mut controller = Controller::start_at(folder.path(), now(), Duration::from_secs(30)).over(by);
     let identity = controller.enrolled("alpha").await;
-    let mut agent = Agent::start(controller.address, identity.clone());
+    let mut agent = Agent::start(&controller, identity.clone());
     agent.connected().await;
     let session = controller.opened().await;
     agent.message().await;

@@ -8,6 +8,12 @@ use xene_schemas::{
 
 use super::*;
 
+over_both!(
+    missing_files_are_asked_for_once_come_whole_and_complete_their_spec,
+    a_file_that_is_not_what_it_says_or_was_not_asked_for_is_not_kept,
+    artifacts_arrive_are_acknowledged_once_durable_and_survive_a_restart_of_the_controller,
+);
+
 fn noise(length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     blake3::Hasher::new().finalize_xof().fill(&mut bytes);
@@ -29,12 +35,11 @@ async fn wanted(controller: &mut Controller) -> FilesWanted {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn missing_files_are_asked_for_once_come_whole_and_complete_their_spec() {
+async fn missing_files_are_asked_for_once_come_whole_and_complete_their_spec(by: Transports) {
     let folder = tempfile::tempdir().unwrap();
-    let mut controller = Controller::start(folder.path());
+    let mut controller = Controller::start(folder.path()).over(by);
     let identity = controller.enrolled("alpha").await;
-    let mut agent = Agent::start(controller.address, identity);
+    let mut agent = Agent::start(&controller, identity);
     let (big, small) = (noise(10 << 20), b"small".to_vec());
     let files = [file("big", &big), file("small", &small), file("again", &small)];
     agent.files.keep(&small).unwrap();
@@ -57,12 +62,11 @@ async fn missing_files_are_asked_for_once_come_whole_and_complete_their_spec() {
     agent.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_that_is_not_what_it_says_or_was_not_asked_for_is_not_kept() {
+async fn a_file_that_is_not_what_it_says_or_was_not_asked_for_is_not_kept(by: Transports) {
     let folder = tempfile::tempdir().unwrap();
-    let mut controller = Controller::start(folder.path());
+    let mut controller = Controller::start(folder.path()).over(by);
     let identity = controller.enrolled("alpha").await;
-    let mut agent = Agent::start(controller.address, identity);
+    let mut agent = Agent::start(&controller, identity);
     let good = file("good", b"good");
     agent.downloads.want(SpecHash::of(b"spec"), std::slice::from_ref(&good));
     agent.connected().await;
@@ -92,12 +96,11 @@ async fn a_file_that_is_not_what_it_says_or_was_not_asked_for_is_not_kept() {
     agent.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn artifacts_arrive_are_acknowledged_once_durable_and_survive_a_restart_of_the_controller() {
+async fn artifacts_arrive_are_acknowledged_once_durable_and_survive_a_restart_of_the_controller(by: Transports) {
     let folder = tempfile::tempdir().unwrap();
-    let mut controller = Controller::start(folder.path());
+    let mut controller = Controller::start(folder.path()).over(by);
     let identity = controller.enrolled("alpha").await;
-    let mut agent = Agent::start(controller.address, identity);
+    let mut agent = Agent::start(&controller, identity);
     let run = RunName::new(Timestamp::UNIX_EPOCH, 5);
     let artifact = |bytes: &[u8]| Artifact {
         path: "x".into(),

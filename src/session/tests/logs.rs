@@ -2,6 +2,13 @@
 
 use super::*;
 
+over_both!(
+    a_log_arrives_whole_and_is_acknowledged,
+    a_log_goes_on_in_the_next_session_where_it_was_acknowledged,
+    more_logs_than_streams_all_arrive_and_a_foreign_one_holds_up_none,
+    a_log_of_a_run_without_a_record_is_not_wanted_once_its_facts_are_settled,
+);
+
 fn log_header(run: RunName, offset: u64) -> LogHeader {
     LogHeader { run, pipeline: "w/p".parse().unwrap(), epoch: Epoch(7), offset, settled: false }
 }
@@ -26,13 +33,12 @@ async fn until_acknowledged(agent: &mut Agent, run: RunName, length: u64) -> u32
     unreachable!()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_log_arrives_whole_and_is_acknowledged() {
+async fn a_log_arrives_whole_and_is_acknowledged(by: Transports) {
     let folder = tempfile::tempdir().unwrap();
-    let mut controller = Controller::start(folder.path());
+    let mut controller = Controller::start(folder.path()).over(by);
     let identity = controller.enrolled("alpha").await;
     *controller.logs.refusals.lock().unwrap() = 2;
-    let mut agent = Agent::start(controller.address, identity);
+    let mut agent = Agent::start(&controller, identity);
     let (run, source, bytes) = (RunName::new(Timestamp::UNIX_EPOCH, 5), FakeSource::new(), noise(10 << 20));
     agent.uploads.add(log_header(run, 0), source.clone());
     agent.connected().await;
@@ -49,12 +55,11 @@ async fn a_log_arrives_whole_and_is_acknowledged() {
     agent.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_log_goes_on_in_the_next_session_where_it_was_acknowledged() {
+async fn a_log_goes_on_in_the_next_session_where_it_was_acknowledged(by: Transports) {
     let folder = tempfile::tempdir().unwrap();
-    let mut controller = Controller::start(folder.path());
+    let mut controller = Controller::start(folder.path()).over(by);
     let identity = controller.enrolled("alpha").await;
-    let mut agent = Agent::start(controller.address, identity);
+    let mut agent = Agent::start(&controller, identity);
     let (run, source) = (RunName::new(Timestamp::UNIX_EPOCH, 5), FakeSource::new());
     source.write(b"first ");
     agent.connected().await;
@@ -74,12 +79,11 @@ async fn a_log_goes_on_in_the_next_session_where_it_was_acknowledged() {
     agent.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn more_logs_than_streams_all_arrive_and_a_foreign_one_holds_up_none() {
+async fn more_logs_than_streams_all_arrive_and_a_foreign_one_holds_up_none(by: Transports) {
     let folder = tempfile::tempdir().unwrap();
-    let mut controller = Controller::start(folder.path());
+    let mut controller = Controller::start(folder.path()).over(by);
     let identity = controller.enrolled("alpha").await;
-    let mut agent = Agent::start(controller.address, identity);
+    let mut agent = Agent::start(&controller, identity);
     agent.connected().await;
     controller.opened().await;
     agent.message().await;
@@ -108,12 +112,11 @@ async fn more_logs_than_streams_all_arrive_and_a_foreign_one_holds_up_none() {
     }));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_log_of_a_run_without_a_record_is_not_wanted_once_its_facts_are_settled() {
+async fn a_log_of_a_run_without_a_record_is_not_wanted_once_its_facts_are_settled(by: Transports) {
     let folder = tempfile::tempdir().unwrap();
-    let mut controller = Controller::start(folder.path());
+    let mut controller = Controller::start(folder.path()).over(by);
     let identity = controller.enrolled("alpha").await;
-    let mut agent = Agent::start(controller.address, identity);
+    let mut agent = Agent::start(&controller, identity);
     agent.connected().await;
     controller.opened().await;
     agent.message().await;

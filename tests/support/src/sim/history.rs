@@ -164,6 +164,7 @@ pub(super) fn controller_says(message: &ControllerMessage) -> String {
         ControllerMessage::Specs(specs) => format!("Specs {}", specs.specs.len()),
         ControllerMessage::Certificate(_) => "Certificate".into(),
         ControllerMessage::Ping(_) => "Ping".into(),
+        ControllerMessage::Roots(_) => "Roots".into(),
     }
 }
 
@@ -186,6 +187,7 @@ pub(super) fn controller_hears(event: &Event, agents: &[AgentNode], sessions: &B
             other => format!("asked {other:?}"),
         },
         Event::CertificateIssued { .. } => "certificate".into(),
+        Event::Authority { .. } => "authority".into(),
     }
 }
 

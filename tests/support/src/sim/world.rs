@@ -8,6 +8,7 @@ use xene::decide::event::{Command, Event, SessionId};
 use xene_agent::decide::event::{Event as AgentEvent, Recovered, StepExit, StepId};
 use xene_schemas::{
     meta::RunName,
+    phase::Transport,
     wire::control::{AgentMessage, ControllerMessage},
 };
 
@@ -340,7 +341,9 @@ impl World {
                             session: id,
                             agent: name,
                             fingerprint,
+                            authority: String::new(),
                             address,
+                            transport: Transport::Quic,
                             hello,
                         })
                     }
