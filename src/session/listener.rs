@@ -11,9 +11,7 @@ use std::{
     time::Duration,
 };
 
-use quinn::{
-    Connection, Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime, crypto::rustls::HandshakeData,
-};
+use quinn::{Connection, Endpoint, Incoming, ServerConfig, TokioRuntime, crypto::rustls::HandshakeData};
 use rustls::pki_types::CertificateDer;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -157,8 +155,9 @@ impl Listener {
     ) -> Result<Self, ListenerError> {
         let mut server = ServerConfig::with_crypto(Arc::new(pki.server_config()?));
         server.transport_config(transport::transport(End::Controller, config.liveness)).max_incoming(WAITING);
+        let own = pki.endpoint_config()?;
         let bound = transport::udp_socket(config.address)
-            .and_then(|socket| Endpoint::new(EndpointConfig::default(), Some(server), socket, Arc::new(TokioRuntime)));
+            .and_then(|socket| Endpoint::new(own, Some(server), socket, Arc::new(TokioRuntime)));
         let endpoint = bound.map_err(|source| ListenerError::Bind { address: config.address, source })?;
         let shared = Arc::new(Shared {
             driver,

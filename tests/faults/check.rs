@@ -164,9 +164,10 @@ fn every_due_time_is_told(cron: &Cron, rows: &[Value], seen: &Seen, broken: &mut
     let mut untold = Vec::new();
     for slot in &mut slots {
         let at = Timestamp::from_second(slot).unwrap();
-        let row = by_time.get(&at).copied().or_else(|| {
-            ranges.iter().find(|(from, until, _)| *from <= at && at <= *until).map(|(.., row)| *row)
-        });
+        let row = by_time
+            .get(&at)
+            .copied()
+            .or_else(|| ranges.iter().find(|(from, until, _)| *from <= at && at <= *until).map(|(.., row)| *row));
         let Some(row) = row else {
             untold.push(at.to_string());
             continue;

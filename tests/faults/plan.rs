@@ -3,6 +3,8 @@
 use std::{
     collections::BTreeMap,
     fmt,
+    fs::OpenOptions,
+    io::Write,
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::Command,
@@ -29,10 +31,8 @@ use crate::{
 /// How long agents may take to be connected again, and runs to end, once everything is healed.
 const QUIET: Duration = Duration::from_secs(120);
 /// Where libfaketime is, on machines that have it.
-const FAKE_TIME: [&str; 2] = [
-    "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
-    "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
-];
+const FAKE_TIME: [&str; 2] =
+    ["/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1", "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1"];
 
 /// Who a fault happens to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -133,7 +133,7 @@ impl Chaos {
             acknowledged: Acknowledged::default(),
         };
         chaos.write_workflow(false);
-        chaos.cluster.repository.write("xene.d/extra.yaml", EXTRA);
+        chaos.write_others();
         chaos.cluster.commit("begin");
         for pipeline in CRON.iter().map(|cron| cron.name).chain(["hand", "hook"]) {
             chaos.cluster.scheduled(&format!("chaos/{pipeline}"));
@@ -178,7 +178,7 @@ impl Chaos {
         self.tell("all agents are connected");
         // Whatever the source was left with, it heals by a commit.
         self.write_workflow(false);
-        self.cluster.repository.write("xene.d/extra.yaml", EXTRA);
+        self.write_others();
         self.cluster.commit("heal");
         for cron in &CRON {
             let name = format!("/api/v1/pipelines/chaos/{}", cron.name);
@@ -208,7 +208,7 @@ impl Chaos {
             self.cluster.launch_agent("a", &AGENT, &environment);
         } else {
             self.cluster.kill_controller();
-            self.cluster.start_controller_with(&environment);
+            self.cluster.launch_controller(&environment);
         }
         // Cron, hooks and people bring what the rest needs: this brings an edit, and a pipeline that has no agent yet.
         self.write_workflow(false);
@@ -233,7 +233,7 @@ impl Chaos {
         }
         within(QUIET, "all agents are connected again", || {
             if drains {
-                api.post("/api/v1/agents/a/undrain", ("accept", "*/*"), &serde_json::json!({})).map(drop)?;
+                drop(api.post("/api/v1/agents/a/undrain", ("accept", "*/*"), &serde_json::json!({})));
             }
             let agents = api.all("/api/v1/agents?")?;
             let well = agents.iter().filter(|a| a["status"]["phase"] == "Connected").count();
@@ -246,25 +246,16 @@ impl Chaos {
         let api = Api::of(&self.cluster);
         self.seen.folder = self.cluster.folder().to_owned();
         self.tell("checking");
-        let mut last = Vec::new();
+        let deadline = Instant::now() + Duration::from_secs(40);
         // What agents tell last may be on its way.
-        let found = within(Duration::from_secs(40), "the checker could look", || {
-            last = check::check(&api, &self.seen, &self.acknowledged)?;
-            let waited = self.seen.until + jiff::SignedDuration::from_secs(60) < Timestamp::now();
-            if last.is_empty() || waited { Ok(std::mem::take(&mut last)) } else { Err(last.join("\n")) }
+        let found = within(Duration::from_secs(60), "the checker could look", || {
+            let found = check::check(&api, &self.seen, &self.acknowledged)?;
+            if found.is_empty() || Instant::now() > deadline { Ok(found) } else { Err(found.join("\n")) }
         });
         if !found.is_empty() {
-            self.keep();
             panic!("{} promises were broken:\n{}", found.len(), found.join("\n"));
         }
         self.tell("done");
-    }
-
-    /// Keeps what the folder holds, if a person said where, for a look at it afterwards.
-    fn keep(&self) {
-        if let Ok(to) = std::env::var("XENE_KEEP") {
-            drop(Command::new("cp").arg("-a").arg(self.cluster.folder()).arg(to).status());
-        }
     }
 
     fn tell(&self, what: &str) {
@@ -275,6 +266,16 @@ impl Chaos {
         self.edition += 1;
         let text = workflow(self.cluster.folder(), self.edition, suspend);
         self.cluster.repository.write("xene.d/chaos.yaml", &text);
+    }
+
+    /// Three others are so many that nothing goes when the tree is empty.
+    fn write_others(&self) {
+        self.cluster.repository.write("xene.d/extra.yaml", EXTRA);
+        for name in ["one", "two", "three"] {
+            self.cluster
+                .repository
+                .write(&format!("xene.d/{name}.yaml"), &EXTRA.replace("extra", name).replace("*/2", "0"));
+        }
     }
 
     fn is_busy(&self, who: &Who) -> bool {
@@ -305,6 +306,7 @@ impl Chaos {
         match self.random.between(0, 6) {
             0..=2 => {
                 self.tell("kill -9 controller");
+                self.note_words("controller", &self.cluster.controller.as_ref().unwrap().output());
                 self.cluster.kill_controller();
                 self.later(0, 5_000, who, Cure::Start);
             }
@@ -338,14 +340,12 @@ impl Chaos {
         match self.random.between(0, 11) {
             0..=3 => {
                 self.tell(&format!("kill -9 agent {name}"));
-                self.seen.killed(name);
-                self.cluster.kill_agent(name);
+                self.kill_agent(name);
                 self.later(0, 9_000, who, Cure::Start);
             }
             4 => {
                 self.tell(&format!("kill -9 agent {name} and what is above its steps"));
-                self.seen.killed(name);
-                self.cluster.kill_agent(name);
+                self.kill_agent(name);
                 for shim in shims_below(&self.cluster.folder().join(format!("agent-{name}"))) {
                     let _ = kill_process(Pid::from_raw(shim.cast_signed()).unwrap(), Signal::KILL);
                 }
@@ -441,7 +441,7 @@ impl Chaos {
         }
         self.tell("push: an edit");
         self.write_workflow(false);
-        self.cluster.repository.write("xene.d/extra.yaml", EXTRA);
+        self.write_others();
         self.cluster.repository.commit("edit");
     }
 
@@ -468,6 +468,9 @@ impl Chaos {
     }
 
     fn start_agent(&mut self, name: &'static str) {
+        if let Some(before) = self.cluster.agents.get(name) {
+            self.note_words(name, &before.output());
+        }
         let file = self.clock_file(name);
         let library = self.fake_time.as_ref().map(|library| library.display().to_string());
         let file = file.display().to_string();
@@ -482,6 +485,19 @@ impl Chaos {
             ]);
         }
         self.cluster.launch_agent(name, &AGENT, &environment);
+    }
+
+    fn kill_agent(&mut self, name: &'static str) {
+        self.seen.killed(name);
+        self.note_words(name, &self.cluster.agents[name].output());
+        self.cluster.kill_agent(name);
+    }
+
+    /// What a process said that is not there any more, for `XENE_KEEP`.
+    fn note_words(&self, name: &str, words: &str) {
+        let file =
+            OpenOptions::new().append(true).create(true).open(self.cluster.folder().join(format!("words-{name}")));
+        let _ = file.and_then(|mut file| writeln!(file, "{words}"));
     }
 
     fn clock_file(&self, name: &str) -> PathBuf {
@@ -539,8 +555,7 @@ impl Chaos {
                     // It can't say all it has to while it is cut off.
                     None => {
                         self.tell(&format!("agent {name} does not end: kill -9"));
-                        self.seen.killed(name);
-                        self.cluster.kill_agent(name);
+                        self.kill_agent(name);
                     }
                 }
                 self.tell(&format!("start agent {name}"));
@@ -565,6 +580,11 @@ impl Chaos {
 
 impl Drop for Chaos {
     fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Ok(to) = std::env::var("XENE_KEEP")
+        {
+            drop(Command::new("cp").arg("-a").arg(self.cluster.folder()).arg(to).status());
+        }
         // Before the disks go: whoever runs writes to them.
         self.cluster.agents.clear();
         self.cluster.controller = None;

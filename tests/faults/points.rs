@@ -8,7 +8,10 @@ use crate::plan::Chaos;
 
 #[test]
 fn what_was_promised_holds_after_a_death_before_and_after_each_commit() {
-    // Release builds have no such places.
+    if !cfg!(debug_assertions) {
+        println!("a release build has no such places");
+        return;
+    }
     let mut chaos = Chaos::begin(1, Duration::ZERO, env!("CARGO_BIN_EXE_xene").into());
     for (places, agent) in [(crash::OF_CONTROLLERS, false), (crash::OF_AGENTS, true)] {
         for place in places {

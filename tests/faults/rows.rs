@@ -94,7 +94,8 @@ fn a_step_that_forks_ignores_sigterm_and_leaves_its_session_is_ended_whole() {
     let mut cluster = Cluster::start(&[]);
     cluster.start_agent("a", &[]);
     // Root has no limit of processes, so the bomb has one of its own.
-    let bomb = "trap '' TERM; f() { [ $1 -eq 0 ] || { f $(($1 - 1)) & f $(($1 - 1)) & }; setsid sleep 1000; }; f 7; wait";
+    let bomb =
+        "trap '' TERM; f() { [ $1 -eq 0 ] || { f $(($1 - 1)) & f $(($1 - 1)) & }; setsid sleep 1000; }; f 7; wait";
     let pipelines = format!(
         "    bomb: {{timeout: 2s, gracePeriod: 1s, tasks: {{t: {{steps: [\"{bomb}\"]}}}}}}\n    \
          left: {{tasks: {{t: {{steps: [\"for i in 1 2 3 4 5 6 7 8 9; do (setsid sleep 1000 > /dev/null 2>&1 &) ; done\"]}}}}}}\n"
@@ -159,6 +160,20 @@ fn an_agent_that_stood_still_for_longer_than_its_lease_starts_nothing_when_it_go
     let mut slots: Vec<_> = starts.iter().map(|start| start.slot).collect();
     slots.dedup();
     assert_eq!(slots.len(), starts.len(), "{starts:?}");
+}
+
+#[test]
+fn agents_of_a_controller_that_was_killed_are_told_so_by_the_next() {
+    let mut cluster = Cluster::start(&[]);
+    cluster.start_agent("a", &[]);
+    cluster.kill_controller();
+    cluster.start_controller();
+    // It keeps the session alive by a word every 5 s; without an answer it would wait for 20.
+    within(Duration::from_secs(12), "the agent is connected again", || {
+        let agent = cluster.json(&["get", "agents", "a"]);
+        if agent["status"]["phase"] == "Connected" { Ok(()) } else { Err(format!("{agent:#}")) }
+    });
+    cluster.agents.get_mut("a").unwrap().line_after("the controller was restarted");
 }
 
 /// Has the next sync of a process fail, once. `None` where there is no strace, or it may not look at processes.

@@ -102,21 +102,20 @@ impl Cluster {
     /// Starts the controller; a second time on the same ports and data.
     #[track_caller]
     pub fn start_controller(&mut self) {
-        self.start_controller_with(&[]);
+        self.launch_controller(&[]);
+        let controller = self.controller.as_mut().expect("it was just launched");
+        self.http = controller.line_after("http://").split_whitespace().next().unwrap_or_default().to_owned();
+        self.quic = controller.line_after("agents dial ").split_whitespace().next().unwrap_or_default().to_owned();
     }
 
-    /// [`Self::start_controller`] with these variables in its environment.
-    #[track_caller]
-    pub fn start_controller_with(&mut self, environment: &[(&str, &str)]) {
+    /// [`Self::start_controller`] with these variables in its environment; waits for nothing.
+    pub fn launch_controller(&mut self, environment: &[(&str, &str)]) {
         let mut command = self.program();
         command.envs(environment.iter().copied());
         command.arg("controller").arg("--source").arg(self.repository.folder());
         command.arg("--data-dir").arg(self.data()).args(["--http", &self.http, "--quic", &self.quic]);
         command.args(&self.flags);
-        let mut controller = Process::spawn("controller", command);
-        self.http = controller.line_after("http://").split_whitespace().next().unwrap_or_default().to_owned();
-        self.quic = controller.line_after("agents dial ").split_whitespace().next().unwrap_or_default().to_owned();
-        self.controller = Some(controller);
+        self.controller = Some(Process::spawn("controller", command));
     }
 
     /// SIGKILL to the controller.
