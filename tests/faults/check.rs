@@ -174,6 +174,10 @@ fn every_due_time_is_told(cron: &Cron, rows: &[Value], seen: &Seen, broken: &mut
         };
         let outcome = row["outcome"].as_str().unwrap_or_default();
         *told.entry(format!("{outcome} {}", row["reason"].as_str().unwrap_or_default())).or_default() += 1;
+        // Fewer than a hundred pass while anybody is away.
+        if outcome == "Missed" {
+            broken.push(format!("{} has a due time that nobody looked at: {row:#}", cron.name));
+        }
         // Its due times are caught up, and its owner keeps it: a start may come late, but none is left out.
         if cron.name == "forever" && outcome != "Fired" {
             broken.push(format!("forever left out a due time: {row:#}"));
