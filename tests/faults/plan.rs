@@ -13,6 +13,7 @@ use std::{
 
 use jiff::Timestamp;
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
 use xene_test_support::{
     cluster::Cluster,
     disk::SmallDisk,
@@ -41,6 +42,8 @@ enum Who {
     Agent(&'static str),
     /// The network of an agent.
     Link(&'static str),
+    /// Whether an agent may own anything.
+    Place(&'static str),
 }
 
 impl fmt::Display for Who {
@@ -49,6 +52,7 @@ impl fmt::Display for Who {
             Self::Controller => f.write_str("controller"),
             Self::Agent(name) => write!(f, "agent {name}"),
             Self::Link(name) => write!(f, "link of {name}"),
+            Self::Place(name) => write!(f, "place of {name}"),
         }
     }
 }
@@ -65,6 +69,7 @@ enum Cure {
     Mend,
     FreeDisk,
     SetClockRight,
+    Undrain,
 }
 
 /// A cluster, and what is done to it.
@@ -176,6 +181,10 @@ impl Chaos {
             if well == AGENTS.len() { Ok(()) } else { Err(format!("{agents:#?}")) }
         });
         self.tell("all agents are connected");
+        // One may have been drained by a call that had no answer.
+        for name in AGENTS {
+            let _ = self.ask_of_agent(name, "undrain");
+        }
         // Whatever the source was left with, it heals by a commit.
         self.write_workflow(false);
         self.write_others();
@@ -221,7 +230,7 @@ impl Chaos {
         let process = process.unwrap();
         let status = within(QUIET, &format!("it dies at {place}"), || {
             if drains {
-                drop(api.post("/api/v1/agents/a/drain", ("accept", "*/*"), &serde_json::json!({})));
+                drop(api.post("/api/v1/agents/a/drain", ("accept", "*/*"), &json!({})));
             }
             process.ended().ok_or_else(|| process.output())
         });
@@ -233,7 +242,7 @@ impl Chaos {
         }
         within(QUIET, "all agents are connected again", || {
             if drains {
-                drop(api.post("/api/v1/agents/a/undrain", ("accept", "*/*"), &serde_json::json!({})));
+                drop(api.post("/api/v1/agents/a/undrain", ("accept", "*/*"), &json!({})));
             }
             let agents = api.all("/api/v1/agents?")?;
             let well = agents.iter().filter(|a| a["status"]["phase"] == "Connected").count();
@@ -290,12 +299,27 @@ impl Chaos {
     /// One fault.
     fn disturb(&mut self) {
         let name = self.random.pick(&AGENTS);
-        match self.random.between(0, 19) {
+        match self.random.between(0, 20) {
             0..=2 => self.disturb_controller(),
             3..=10 => self.disturb_agent(name),
             11..=16 => self.disturb_link(name),
-            _ => self.push(),
+            17..=19 => self.push(),
+            _ => self.drain(name),
         }
+    }
+
+    /// A planned move of all that an agent has.
+    fn drain(&mut self, name: &'static str) {
+        let who = Who::Place(name);
+        if !self.is_busy(&who) && self.ask_of_agent(name, "drain") {
+            self.tell(&format!("drain agent {name}"));
+            self.later(500, 9_000, who, Cure::Undrain);
+        }
+    }
+
+    fn ask_of_agent(&self, name: &str, action: &str) -> bool {
+        let api = Api::of(&self.cluster);
+        api.post(&format!("/api/v1/agents/{name}/{action}"), ("accept", "*/*"), &json!({})).is_ok()
     }
 
     fn disturb_controller(&mut self) {
@@ -572,6 +596,12 @@ impl Chaos {
             (Who::Agent(name), Cure::SetClockRight) => {
                 self.tell(&format!("the clock of agent {name} is right"));
                 self.set_clock(name, "+0");
+            }
+            (Who::Place(name), _) => {
+                if !self.ask_of_agent(name, "undrain") {
+                    return self.later(200, 400, who, cure);
+                }
+                self.tell(&format!("undrain agent {name}"));
             }
             (_, cure) => unreachable!("{who} is not cured by {cure:?}"),
         }
