@@ -257,6 +257,11 @@ impl Store {
         self.writer.submit(Job::Commit(mine), done);
     }
 
+    /// The process is about to end: a full file system is not waited for any more, what can't be committed fails.
+    pub fn wait_no_more(&self) {
+        self.writer.wait_no_more();
+    }
+
     /// What is committed from now on, batch by batch: subscribe to it. A watcher that falls behind gets `Lagged`, and
     /// must read the store anew.
     pub fn committed(&self) -> &broadcast::Sender<Arc<Committed>> {

@@ -10,6 +10,7 @@ use std::{
 use rustix::process::Signal;
 use xene_test_support::{
     cluster::Cluster,
+    disk::SmallDisk,
     eventually,
     process::{Process, processes_with, search_path},
     within,
@@ -174,6 +175,36 @@ fn agents_of_a_controller_that_was_killed_are_told_so_by_the_next() {
         if agent["status"]["phase"] == "Connected" { Ok(()) } else { Err(format!("{agent:#}")) }
     });
     cluster.agents.get_mut("a").unwrap().line_after("the controller was restarted");
+}
+
+#[test]
+fn a_controller_whose_disk_is_full_can_be_ended_and_started() {
+    let mut cluster = Cluster::start(&SHORT);
+    cluster.controller.take().unwrap().terminate();
+    fs::remove_dir_all(cluster.data()).unwrap();
+    let Some(disk) = SmallDisk::mount(&cluster.data(), "24m") else {
+        println!("no file system can be mounted here: no disk becomes full");
+        return;
+    };
+    cluster.start_controller();
+    cluster.start_agent("a", &[]);
+    let pipelines = "    tick: {trigger: second, tasks: {t: {steps: [\"true\"]}}}\n";
+    cluster.repository.write("xene.d/w.yaml", &workflow(pipelines));
+    cluster.commit("tick");
+    cluster.scheduled("w/tick");
+    disk.fill();
+    let mut controller = cluster.controller.take().unwrap();
+    controller.line_after("nothing is committed until there is room");
+    // Commits wait for room, and it does not.
+    let status = controller.terminate();
+    assert_eq!(status.code(), Some(1), "{}", controller.output());
+    assert!(controller.output().contains("is full"), "it says what it did not keep: {}", controller.output());
+    cluster.start_controller();
+    disk.free();
+    let last = cluster.json(&["get", "runs"])["items"][0]["metadata"]["name"].clone();
+    cluster.until("runs come in again", &["get", "runs"], |runs| runs["items"][0]["metadata"]["name"] != last);
+    cluster.agents.clear();
+    cluster.controller.take().unwrap().terminate();
 }
 
 /// Has the next sync of a process fail, once. `None` where there is no strace, or it may not look at processes.
