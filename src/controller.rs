@@ -384,6 +384,8 @@ impl Controller {
             () = stop => None,
             ended = &mut self.driver => Some(ended),
         };
+        // On a full disk the end would wait for room: what was not acknowledged by now will not be.
+        self.handle.store().wait_no_more();
         self.sweeper.abort();
         self.checker.abort();
         self.stop_http.send_replace(true);

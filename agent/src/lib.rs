@@ -9,6 +9,7 @@ pub mod clock;
 pub mod command;
 pub mod commits;
 pub mod content;
+pub mod crash;
 pub mod decide;
 pub mod driver;
 pub mod exec;

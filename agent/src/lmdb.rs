@@ -333,13 +333,20 @@ impl<T: Send + 'static> Writer<T> {
     }
 }
 
-impl<T> Drop for Writer<T> {
-    fn drop(&mut self) {
-        self.queue = None;
+impl<T> Writer<T> {
+    /// From now on a full file system is not waited for: what can't be committed fails at once, and ends the writer.
+    pub fn wait_no_more(&self) {
         self.ending.store(true, Ordering::Relaxed);
         if let Some(thread) = &self.thread {
             thread.thread().unpark();
         }
+    }
+}
+
+impl<T> Drop for Writer<T> {
+    fn drop(&mut self) {
+        self.queue = None;
+        self.wait_no_more();
         // A `done` that drops the last handle runs on the thread itself, which can't wait for itself.
         if let Some(thread) = self.thread.take().filter(|thread| thread.thread().id() != std::thread::current().id()) {
             let _ = thread.join();

@@ -11,9 +11,7 @@ use std::{
     time::Duration,
 };
 
-use quinn::{
-    Connection, Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime, crypto::rustls::HandshakeData,
-};
+use quinn::{Connection, Endpoint, Incoming, ServerConfig, TokioRuntime, crypto::rustls::HandshakeData};
 use rustls::pki_types::CertificateDer;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -179,7 +177,7 @@ impl Listener {
         let changed = pki.changed();
         let (server, over) = configs(&pki, config.liveness)?;
         let (udp, tcp) = sockets(config.address)?;
-        let bound = Endpoint::new(EndpointConfig::default(), Some(server), udp, Arc::new(TokioRuntime));
+        let bound = Endpoint::new(pki.endpoint_config()?, Some(server), udp, Arc::new(TokioRuntime));
         let endpoint = bound.map_err(bind_error("UDP", config.address))?;
         let tcp = TcpListener::from_std(tcp).map_err(bind_error("TCP", config.address))?;
         let shared = Arc::new(Shared {

@@ -11,11 +11,12 @@ use std::{
 };
 
 use jiff::Timestamp;
-use quinn::crypto::rustls::QuicServerConfig;
+use quinn::{ConnectionId, ConnectionIdGenerator, EndpointConfig, crypto::rustls::QuicServerConfig};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKey, PublicKeyData, SanType, SerialNumber,
 };
+use ring::hmac;
 use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
@@ -55,6 +56,11 @@ const BACKDATED: Duration = DAY;
 /// Of agents' certificates, which only the clock that signs them checks: a controller whose clock is set back a
 /// little still lets in what it signed.
 const AGENT_BACKDATED: Duration = Duration::from_secs(60 * 60);
+
+/// The least time between two answers to sessions that are none any more: ten thousand agents are told within seconds.
+const RESETS: Duration = Duration::from_millis(1);
+/// How many bytes a connection's id has.
+const CONNECTION_ID: usize = 8;
 
 /// Why the authority can't do it.
 #[derive(Debug, thiserror::Error)]
@@ -283,6 +289,45 @@ impl Pki {
         let tunnel = config(Arc::new(NoClientAuth), vec![ALPN_TUNNEL.to_vec()]).map_err(|error| tls_error(&error))?;
         let quic = QuicServerConfig::try_from(session).map_err(|error| tls_error(&error))?;
         Ok(ServerTls { quic: Arc::new(quic), tunnel: Arc::new(tunnel) })
+    }
+
+    /// What the endpoint goes by beside TLS: a key for stateless resets that is the same after a restart. An agent whose
+    /// session went with a controller that was killed is told so as soon as it sends anything, and need not wait in
+    /// vain for answers.
+    ///
+    /// # Errors
+    /// If the system gives no random bytes.
+    pub fn endpoint_config(&self) -> Result<EndpointConfig, PkiError> {
+        let resets = blake3::derive_key("xene 2026-11-27 stateless resets of QUIC", self.state().server.1.secret_der());
+        let mut config = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &resets)));
+        let mut key = [0; 32];
+        getrandom::fill(&mut key)?;
+        config.cid_generator(move || Box::new(ConnectionIds { key, given: 0 }));
+        config.min_reset_interval(RESETS);
+        Ok(config)
+    }
+}
+
+/// Ids without a mark of the process that gave them: quinn's own are answered by nobody after a restart.
+#[derive(Debug)]
+struct ConnectionIds {
+    key: [u8; 32],
+    given: u64,
+}
+
+impl ConnectionIdGenerator for ConnectionIds {
+    fn generate_cid(&mut self) -> ConnectionId {
+        self.given += 1;
+        let hash = blake3::keyed_hash(&self.key, &self.given.to_le_bytes());
+        ConnectionId::new(&hash.as_bytes()[..CONNECTION_ID])
+    }
+
+    fn cid_len(&self) -> usize {
+        CONNECTION_ID
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
     }
 }
 

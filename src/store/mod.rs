@@ -27,7 +27,10 @@ use std::{
 
 use heed::RwTxn;
 use tokio::sync::broadcast;
-use xene_agent::lmdb::{CommitError, Env, MapFull, OpenError, Writer, has_room};
+use xene_agent::{
+    crash::Places,
+    lmdb::{CommitError, Env, MapFull, OpenError, Writer, has_room},
+};
 use xene_schemas::{
     meta::{PipelineKey, RunName, SpecHash},
     phase::RunPhase,
@@ -252,15 +255,23 @@ impl Store {
     /// Queues a batch; `done` is called from the writer once it and all before it are synced, or with the error that
     /// ends the store. Batches are applied in the order of the calls, whole or not at all.
     pub fn commit(&self, batch: Batch, done: impl FnOnce(Result<(), StoreError>) + Send + 'static) {
+        let places = Places::of(&batch, place);
         let commit = Arc::new(Commit { changes: batch.into_iter().map(Arc::new).collect(), ..Commit::default() });
         let (mine, committed) = (commit.clone(), self.committed.clone());
+        places.before();
         let done = Box::new(move |result: Result<(), CommitError>| {
             if result.is_ok() {
+                places.after();
                 commit.announce(&committed);
             }
             done(result.map_err(StoreError::from));
         });
         self.writer.submit(Job::Commit(mine), done);
+    }
+
+    /// The process is about to end: a full file system is not waited for any more, what can't be committed fails.
+    pub fn wait_no_more(&self) {
+        self.writer.wait_no_more();
     }
 
     /// What is committed from now on, batch by batch: subscribe to it. A watcher that falls behind gets `Lagged`, and
@@ -286,6 +297,18 @@ impl Store {
     /// If the store can't be read.
     pub fn revision(&self) -> Result<u64, StoreError> {
         self.env.read(|txn| Ok(self.tables.revision(txn)?))
+    }
+}
+
+/// Where a test may have the controller die beside the commit of this change.
+fn place(change: &Change) -> Option<&'static str> {
+    match change {
+        Change::PutWorkflow(_) => Some("applied"),
+        Change::PutOwner(_, row) if row.owner.is_some() => Some("grant"),
+        Change::PutDelivery(..) => Some("delivery"),
+        Change::PutRun(row) if row.run.status.started_at.is_some() => Some("recorded"),
+        Change::PutRun(row) if !row.run.spec.trigger.is_slot() => Some("requested"),
+        _ => None,
     }
 }
 

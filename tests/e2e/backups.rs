@@ -6,11 +6,11 @@ use std::{
     io::{Seek, SeekFrom, Write},
     os::unix::fs::PermissionsExt,
     path::Path,
-    process::{Command, Stdio},
 };
 
 use xene_test_support::{
     cluster::Cluster,
+    disk::SmallDisk,
     eventually,
     process::{Ended, run, xene},
 };
@@ -151,33 +151,13 @@ fn a_damaged_store_is_told_and_never_begun_afresh() {
     assert_eq!(cluster.json(&["get", "workflows"])["items"].as_array().unwrap().len(), 40);
 }
 
-/// A file system of its own for the data folder; gone with the value.
-struct SmallDisk<'a>(&'a Path);
-
-impl<'a> SmallDisk<'a> {
-    /// `None` where this machine lets nobody mount one.
-    fn mount(at: &'a Path) -> Option<Self> {
-        fs::create_dir_all(at).unwrap();
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"]).arg(at).stderr(Stdio::null());
-        mount.status().is_ok_and(|status| status.success()).then_some(Self(at))
-    }
-}
-
-impl Drop for SmallDisk<'_> {
-    fn drop(&mut self) {
-        // Whoever still has a file of it open ends with the test.
-        let _ = Command::new("umount").arg("--lazy").arg(self.0).status();
-    }
-}
-
 #[test]
 fn a_full_disk_refuses_what_is_new_keeps_leases_and_heals() {
     let mut cluster = Cluster::start(&[]);
     cluster.controller.take().unwrap().terminate();
     let data = cluster.data();
     fs::remove_dir_all(&data).unwrap();
-    let Some(disk) = SmallDisk::mount(&data) else {
+    let Some(disk) = SmallDisk::mount(&data, "24m") else {
         eprintln!("skipped: no file system can be mounted here");
         return;
     };
@@ -189,8 +169,7 @@ fn a_full_disk_refuses_what_is_new_keeps_leases_and_heals() {
     cluster.scheduled("w/tick");
     let lines = || fs::read_to_string(&starts).unwrap_or_default().lines().count();
 
-    let ballast = data.join("ballast");
-    fs::write(&ballast, vec![1; 64 << 20]).unwrap_err();
+    disk.fill();
     let refused = eventually("new work is refused", || {
         let ended = cluster.run(&["trigger", "w/hand"]);
         if ended.code == 0 { Err(format!("{ended:#?}")) } else { Ok(ended) }
@@ -207,7 +186,7 @@ fn a_full_disk_refuses_what_is_new_keeps_leases_and_heals() {
     });
     assert_eq!(cluster.json(&["get", "agents", "a"])["status"]["phase"], "Connected");
 
-    fs::remove_file(&ballast).unwrap();
+    disk.free();
     eventually("it heals by itself", || {
         let ended = cluster.run(&["trigger", "w/hand", "--wait"]);
         if ended.code == 0 { Ok(()) } else { Err(format!("{ended:#?}")) }

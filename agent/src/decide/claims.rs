@@ -41,7 +41,7 @@ pub(super) struct Claim {
     pub(super) hosted: Vec<Hosted>,
     /// Ticks and runs that wait for their turn, oldest first.
     pub(super) waiting: VecDeque<Waiting>,
-    /// It is to be given back once its exclusive runs have ended; nothing of it starts any more.
+    /// It is to be given back once its exclusive runs have ended and starts in hand are finished; no other starts.
     pub(super) releasing: bool,
     /// Its entry among the due pipelines.
     scheduled: Option<Timestamp>,
@@ -455,7 +455,7 @@ impl Agent {
 
     /// Rule 5: gives a pipeline back and says how far it came. Runs that have not begun go back with it.
     pub(super) fn release(&mut self, key: &PipelineKey, fx: &mut Effects) {
-        let waits = self.has_exclusive_run(key);
+        let waits = self.is_held(key);
         if let Some(claim) = self.claims.get_mut(key).filter(|claim| claim.row.claimed && waits) {
             // Its leases go on meanwhile, and so do its runs.
             claim.releasing = true;

@@ -18,6 +18,7 @@ use super::{
     lease::guard,
     mutant::Mutant,
     run::Input,
+    runs::RunEntry,
     time::{BootTime, Now},
 };
 
@@ -130,14 +131,19 @@ impl Agent {
         }
     }
 
-    /// True if a pipeline has to be kept until a run of it has ended.
-    pub(super) fn has_exclusive_run(&self, key: &PipelineKey) -> bool {
-        self.runs.values().any(|run| run.key == *key && run.is_running() && run.bound.is_some())
+    /// True if a pipeline has to be kept until an exclusive run of it has ended, or the start of a due time that is in
+    /// hand is finished: nobody else would start that one.
+    pub(super) fn is_held(&self, key: &PipelineKey) -> bool {
+        let holds = |run: &RunEntry| match run.is_intent() {
+            true => run.slot.is_some() && self.is_claimed(key, run.row.epoch),
+            false => run.is_running() && run.bound.is_some(),
+        };
+        self.runs.values().any(|run| run.key == *key && holds(run))
     }
 
-    /// A run has ended: perhaps its pipeline may be given back now.
+    /// A run has ended, or started: perhaps its pipeline may be given back now.
     pub(super) fn release_if_due(&mut self, key: &PipelineKey, fx: &mut Effects) {
-        if self.claims.get(key).is_some_and(|claim| claim.releasing) && !self.has_exclusive_run(key) {
+        if self.claims.get(key).is_some_and(|claim| claim.releasing) && !self.is_held(key) {
             self.release(key, fx);
         }
     }

@@ -127,7 +127,7 @@ pub(super) struct RunEntry {
     given: Given,
     pub(super) machine: Option<RunMachine>,
     /// The slot that it starts for.
-    slot: Option<Slot>,
+    pub(super) slot: Option<Slot>,
     pub(super) cancelled_by: Option<String>,
     log_delivered: bool,
     pub(super) artifacts: RunArtifacts,
@@ -399,8 +399,11 @@ impl Agent {
             self.end_unstarted(now, run, Reason::CANCELLED, &by, fx);
             return;
         }
-        if !claimed || !self.may_start(now, &key) {
+        // Also while the pipeline is being given back: this is the start in hand, and the next owner's slots are later.
+        let live = self.claims.get(&key).is_some_and(|claim| self.is_live(now, claim));
+        if !claimed || !live {
             self.abandon(now, run, Reason::LEASE_EXPIRED, fx);
+            self.release_if_due(&key, fx);
             return;
         }
         let Some(entry) = self.runs.get_mut(&run) else { return };
@@ -418,6 +421,7 @@ impl Agent {
             self.push_fact(run, RunEvent::Created { spec: row.spec, at: row.created_at }, fx);
         }
         self.drive(now, run, Input::Start, fx);
+        self.release_if_due(&key, fx);
     }
 
     /// The start was not to be: a slot leaves its reason, the controller's own run goes back to it.

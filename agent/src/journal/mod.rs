@@ -4,9 +4,12 @@ mod rows;
 
 use std::{io, path::Path};
 
+use xene_schemas::run::RunEvent;
+
 use self::rows::Tables;
 use crate::{
-    decide::event::{JournalChange, Recovered},
+    crash::Places,
+    decide::event::{JournalChange, Recovered, RunState},
     lmdb::{CommitError, Env, MapFull, OpenError, Writer},
     memory,
 };
@@ -89,7 +92,26 @@ impl Journal {
     /// Queues one atomic batch, never waits. `done` is called on the writer's thread once it and all before it are
     /// synced; after the first failure the journal takes nothing more.
     pub fn commit(&self, changes: Vec<JournalChange>, done: impl FnOnce(Result<(), CommitError>) + Send + 'static) {
+        let places = Places::of(&changes, place);
+        places.before();
+        let done = move |result: Result<(), CommitError>| {
+            if result.is_ok() {
+                places.after();
+            }
+            done(result);
+        };
         self.writer.submit(changes, Box::new(done));
+    }
+}
+
+/// Where a test may have the agent die beside the commit of this change.
+fn place(change: &JournalChange) -> Option<&'static str> {
+    match change {
+        JournalChange::PutClaim(_, row) => Some(if row.claimed { "claim" } else { "released" }),
+        JournalChange::PutRun(_, row) if row.state == RunState::Intent => Some("intent"),
+        JournalChange::PutFact(_, _, RunEvent::Started { .. }) => Some("started"),
+        JournalChange::PutFact(_, _, RunEvent::Ended { .. }) => Some("ended"),
+        _ => None,
     }
 }
 

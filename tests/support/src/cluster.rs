@@ -2,9 +2,9 @@
 
 use std::{
     collections::BTreeMap,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
 };
 
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::{
     eventually,
-    process::{Ended, Process, end_steps_below, run, xene},
+    process::{Ended, Process, binary, end_steps_below, run, xene},
     repository::Repository,
 };
 
@@ -31,6 +31,10 @@ pub struct Cluster {
     quic: String,
     /// What the controller is started with beside the usual flags, from its next start on.
     pub flags: Vec<String>,
+    /// Where an agent dials that does not dial the controller itself, by name.
+    pub dials: BTreeMap<String, SocketAddr>,
+    /// The program that controller and agents are, from their next start on.
+    pub program: PathBuf,
 }
 
 /// A loopback address for one cluster. Ports of other tests are free on it, so that a controller gets its ports again
@@ -60,6 +64,8 @@ impl Cluster {
             http: format!("{address}:0"),
             quic: format!("{address}:0"),
             flags: flags.iter().map(ToString::to_string).collect(),
+            dials: BTreeMap::new(),
+            program: binary(),
         };
         cluster.start_controller();
         cluster
@@ -96,14 +102,20 @@ impl Cluster {
     /// Starts the controller; a second time on the same ports and data.
     #[track_caller]
     pub fn start_controller(&mut self) {
-        let mut command = xene(self.folder());
+        self.launch_controller(&[]);
+        let controller = self.controller.as_mut().expect("it was just launched");
+        self.http = controller.line_after("http://").split_whitespace().next().unwrap_or_default().to_owned();
+        self.quic = controller.line_after("agents dial ").split_whitespace().next().unwrap_or_default().to_owned();
+    }
+
+    /// [`Self::start_controller`] with these variables in its environment; waits for nothing.
+    pub fn launch_controller(&mut self, environment: &[(&str, &str)]) {
+        let mut command = self.program();
+        command.envs(environment.iter().copied());
         command.arg("controller").arg("--source").arg(self.repository.folder());
         command.arg("--data-dir").arg(self.data()).args(["--http", &self.http, "--quic", &self.quic]);
         command.args(&self.flags);
-        let mut controller = Process::spawn("controller", command);
-        self.http = controller.line_after("http://").split_whitespace().next().unwrap_or_default().to_owned();
-        self.quic = controller.line_after("agents dial ").split_whitespace().next().unwrap_or_default().to_owned();
-        self.controller = Some(controller);
+        self.controller = Some(Process::spawn("controller", command));
     }
 
     /// SIGKILL to the controller.
@@ -143,9 +155,25 @@ impl Cluster {
 
     /// The command that starts an agent.
     pub fn agent_command(&self, name: &str, flags: &[&str]) -> Command {
-        let mut command = xene(self.folder());
-        command.args(["agent", "--controller", &self.quic, "--name", name]).args(flags);
+        let mut command = self.program();
+        let dials = self.dials.get(name).map_or_else(|| self.quic.clone(), ToString::to_string);
+        command.args(["agent", "--controller", &dials, "--name", name]).args(flags);
         command.arg("--data-dir").arg(self.folder().join(format!("agent-{name}")));
+        command
+    }
+
+    /// Starts an agent with what it has in its data folder, and these variables in its environment; waits for nothing.
+    pub fn launch_agent(&mut self, name: &str, flags: &[&str], environment: &[(&str, &str)]) {
+        let mut command = self.agent_command(name, flags);
+        command.envs(environment.iter().copied());
+        self.agents.insert(name.into(), Process::spawn(name, command));
+    }
+
+    fn program(&self) -> Command {
+        let clean = xene(self.folder());
+        let mut command = Command::new(&self.program);
+        command.env_clear().envs(clean.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.current_dir(self.folder()).stdin(Stdio::null());
         command
     }
 

@@ -1,7 +1,9 @@
 //! What xene's tests share: real processes, real repositories, and conditions that are awaited with a deadline.
 
 pub mod cluster;
+pub mod disk;
 pub mod process;
+pub mod relay;
 pub mod repository;
 pub mod sim;
 

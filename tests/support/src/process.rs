@@ -113,6 +113,11 @@ impl Process {
         let _ = self.child.wait();
     }
 
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
     /// SIGTERM, and waits for its end.
     #[track_caller]
     pub fn terminate(&mut self) -> ExitStatus {
@@ -223,17 +228,21 @@ pub fn shims_below(folder: &Path) -> BTreeSet<u32> {
     pids.filter(|pid| is_shim(&String::from_utf8_lossy(&line(*pid)))).collect()
 }
 
+/// The processes of steps whose workspace is below `folder`.
+pub fn steps_below(folder: &Path) -> BTreeSet<u32> {
+    let below = format!("XENE_WORKSPACE={}", folder.display());
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let works_below = |entry: &std::fs::DirEntry| {
+        let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
+        environment.split(|b| *b == 0).any(|variable| variable.starts_with(below.as_bytes()))
+    };
+    entries.filter(works_below).filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
 /// Kills whatever steps of agents that are gone have left below `folder`.
 pub fn end_steps_below(folder: &Path) {
-    let below = format!("XENE_WORKSPACE={}", folder.display());
     loop {
-        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-        let works_below = |entry: &std::fs::DirEntry| {
-            let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
-            environment.split(|b| *b == 0).any(|variable| variable.starts_with(below.as_bytes()))
-        };
-        let left = entries.filter(works_below).filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        let left: BTreeSet<u32> = left.chain(shims_below(folder)).collect();
+        let left: BTreeSet<u32> = steps_below(folder).into_iter().chain(shims_below(folder)).collect();
         if left.is_empty() {
             return;
         }
