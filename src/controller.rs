@@ -45,6 +45,7 @@ use crate::{
         auth::{AdminToken, HookSecret},
     },
     metrics::Counters,
+    notify,
     session::{
         Append, Listener, ListenerConfig, ListenerError, LogSink, MayStore, Sessions,
         pki::{AGENT_LIFE, Pki, PkiError},
@@ -107,6 +108,8 @@ pub struct Options {
     pub audit_log: Option<PathBuf>,
     /// Names that HTTP answers to, beside `localhost` and literal addresses.
     pub hosts: Vec<String>,
+    /// How messages of notifiers are delivered.
+    pub notify: notify::Config,
 }
 
 /// Why a controller can't start.
@@ -239,8 +242,14 @@ impl Controller {
         let limits = Limits { min_autonomy: whole_millis(options.min_autonomy) };
         let (catalog, resume) = resume(&loaded, &origin, limits, &files);
         let sessions = Sessions::default();
-        let shells =
-            Shells { store: store.clone(), logs: logs.clone(), sessions: sessions.clone(), pki: Arc::clone(&pki) };
+        let outgoing = notify::Outgoing::new(options.notify);
+        let shells = Shells {
+            store: store.clone(),
+            logs: logs.clone(),
+            sessions: sessions.clone(),
+            pki: Arc::clone(&pki),
+            outgoing: outgoing.clone(),
+        };
         let config = Config {
             pause_margin: options.pause_margin,
             min_autonomy: options.min_autonomy,
@@ -295,6 +304,7 @@ impl Controller {
                 sessions: sessions_of_ui.clone(),
                 audit,
                 metrics_public: options.metrics_public,
+                outgoing,
                 stopping: stopping.clone(),
             },
         );
@@ -381,7 +391,7 @@ fn whole_millis(duration: Duration) -> xene_schemas::duration::Duration {
 /// What the source need not read again, and the compiler's memory of it. What was applied of another source or branch
 /// is no history that this one could rewrite.
 fn resume(loaded: &Loaded, origin: &SourceOrigin, limits: Limits, files: &ContentStore) -> (Catalog, Resume) {
-    let catalog = Catalog::recover(loaded.files.clone(), &loaded.workflows, limits);
+    let catalog = Catalog::recover(loaded.files.clone(), &loaded.workflows, limits).with_notifiers(&loaded.notifiers);
     // Which folder is read does not matter to the history of a branch.
     let same =
         loaded.source.as_ref().filter(|s| s.url == origin.url && s.kind == origin.kind && s.branch == origin.branch);
@@ -438,8 +448,8 @@ fn watch_source(
                 if now.as_ref() == Some(&revision) {
                     catalog.applied(&revision);
                 } else if now != base {
-                    let (workflows, _, files) = handle.store().in_effect()?;
-                    catalog = Catalog::recover(files, &workflows, limits);
+                    let found = handle.store().in_effect()?;
+                    catalog = Catalog::recover(found.files, &found.workflows, limits).with_notifiers(&found.notifiers);
                     return Err("meanwhile another was resumed".into());
                 }
                 // Else it is withheld, or waits while the source is suspended: the next snapshot must bring all of it again.

@@ -4,7 +4,7 @@
 //! - [`source`] finds out what the files are, [`store`] keeps what is known, [`session`] speaks to agents,
 //!   [`http`] to people and programs: shells.
 //! - [`driver`] is the loop between them: it feeds events to the machine, commits, then carries out effects.
-//! - [`metrics`] counts what happens.
+//! - [`notify`] delivers what people are told; [`metrics`] counts what happens.
 //! - [`local`] runs pipelines in this process, without a controller; [`trial`] tries workflow tests on a virtual clock:
 //!   both drive the agent's own machine.
 //! - [`cli`] is everything that a person types.
@@ -18,6 +18,7 @@ pub mod history;
 pub mod http;
 pub mod local;
 pub mod metrics;
+pub mod notify;
 pub mod planning;
 pub mod session;
 pub mod source;

@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     controller::{self, Controller, Options},
+    notify,
     source::{self, SourceConfig},
 };
 
@@ -103,6 +104,14 @@ pub struct Args {
     #[arg(long, value_parser = BoolishValueParser::new())]
     pub metrics_public: bool,
 
+    /// Folder of credentials that notifiers name: NAME.yaml, mode 0600, read anew for each message.
+    #[arg(long, value_name = "DIR")]
+    pub notify_secrets: Option<PathBuf>,
+
+    /// Where people find the web UI, for links in messages [default: no links].
+    #[arg(long, value_name = "URL", value_parser = web_url)]
+    pub public_url: Option<String>,
+
     /// A file with values for flags that are not given.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -177,6 +186,18 @@ fn at_least_one_second(text: &str) -> Result<Duration, String> {
     if duration < Duration::from_secs(1) { Err("at least 1s".into()) } else { Ok(duration) }
 }
 
+/// A URL of http or https, without a slash at its end.
+fn web_url(text: &str) -> Result<String, String> {
+    let uri: Option<ureq::http::Uri> = text.parse().ok();
+    let good = uri.is_some_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() && uri.query().is_none()
+    });
+    if !good || text.contains(['<', '>', '|']) {
+        return Err("expected something like https://xene.example".into());
+    }
+    Ok(text.trim_end_matches('/').to_owned())
+}
+
 impl Args {
     /// Where state is kept.
     pub fn data_dir(&self) -> PathBuf {
@@ -245,6 +266,11 @@ impl Args {
             metrics_public: self.metrics_public,
             audit_log: self.audit_log.clone(),
             hosts: self.host.clone(),
+            notify: notify::Config {
+                secrets: self.notify_secrets.clone(),
+                public_url: self.public_url.clone(),
+                certificates: dirs::system_certificates(),
+            },
         }
     }
 }

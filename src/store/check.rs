@@ -97,6 +97,9 @@ impl Store {
             read(tables.deliveries.remap_key_type::<DecodeIgnore>(), txn)?;
             read(tables.after, txn)?;
             read(tables.suspensions.remap_key_type::<DecodeIgnore>(), txn)?;
+            read(tables.notifiers, txn)?;
+            read(tables.outbox.remap_key_type::<DecodeIgnore>(), txn)?;
+            read(tables.notifier_health, txn)?;
             Ok(())
         })
     }

@@ -14,7 +14,7 @@ use super::{StoreError, tables::Tables};
 pub(super) type Step = fn(&Tables, &mut RwTxn<'_>) -> Result<(), heed::Error>;
 
 /// From version 1 on: the first step leads from 1 to 2. Whoever changes the tables adds a step, and with it a version.
-pub(super) const STEPS: &[Step] = &[Tables::add_digest];
+pub(super) const STEPS: &[Step] = &[Tables::add_digest, Tables::add_notifiers];
 
 /// Makes the tables be of the version that `steps` lead to, in one transaction.
 pub(super) fn upgrade(env: &Env, dir: &Path, steps: &[Step]) -> Result<Tables, StoreError> {

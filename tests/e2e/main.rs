@@ -15,6 +15,7 @@ mod hostile;
 mod limits;
 mod logs;
 mod main_job;
+mod notify;
 mod operators;
 mod plan;
 mod restarts;

@@ -21,6 +21,7 @@ fn page(kind: Kind, name: &str) -> String {
             "/api/v1/pipelines/site/hooked" => Reply::Json(200, hooked()),
             "/api/v1/runs/01m8991xq0000000000000000a" => Reply::Json(200, fixtures::runs()[0].clone()),
             "/api/v1/agents/agent-1" => Reply::Json(200, fixtures::agents()[0].clone()),
+            "/api/v1/notifiers/team" => Reply::Json(200, fixtures::notifiers()[1].clone()),
             "/api/v1/pipelines" => list(&fixtures::pipelines()),
             "/api/v1/pipelines/site/build/firings" => list(&fixtures::firings()),
             "/api/v1/runs" => list(&fixtures::runs()),
@@ -49,6 +50,11 @@ fn a_pipeline_shows_where_its_webhooks_are_and_not_their_secrets() {
     let page = page(Kind::Pipelines, "site/hooked");
     assert!(page.contains("  push: webhook, suspended, github at /hooks/site/triggers/push\n"), "{page}");
     assert!(!page.contains("s3cret"), "{page}");
+}
+
+#[test]
+fn a_notifier_shows_how_it_goes() {
+    check(Kind::Notifiers, "notifier/team", &expect![[r#""#]]);
 }
 
 #[test]

@@ -23,6 +23,7 @@ fn items(kind: Kind) -> Vec<Value> {
         Kind::Pipelines => fixtures::pipelines(),
         Kind::Runs => fixtures::runs(),
         Kind::Agents => fixtures::agents(),
+        Kind::Notifiers => fixtures::notifiers(),
         Kind::Events => fixtures::events(),
     }
 }
@@ -73,6 +74,7 @@ fn tables_show_what_matters() {
         agent-2   Disconnected   0/2    0           3h ago   0.1.0     its clock is 61 s late
     "#]],
     );
+    check("notifiers", Format::Table, &expect![[r#""#]]);
     check(
         "events",
         Format::Table,
@@ -86,6 +88,7 @@ fn tables_show_what_matters() {
 
 #[test]
 fn wide_tables_show_more() {
+    check("notifiers", Format::Wide, &expect![[r#""#]]);
     check(
         "wf",
         Format::Wide,

@@ -218,9 +218,11 @@ impl World {
                 Ok(Answer::Run(run)) => self.kept(run.metadata.name, 0),
                 _ => Ok(()),
             },
-            Effect::SendFiles { .. } | Effect::SignCertificate { .. } | Effect::DeleteLogs(_) | Effect::Alert(_) => {
-                Ok(())
-            }
+            Effect::SendFiles { .. }
+            | Effect::SignCertificate { .. }
+            | Effect::Deliver(_)
+            | Effect::DeleteLogs(_)
+            | Effect::Alert(_) => Ok(()),
         }
     }
 

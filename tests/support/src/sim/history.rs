@@ -186,6 +186,7 @@ pub(super) fn controller_hears(event: &Event, agents: &[AgentNode], sessions: &B
             other => format!("asked {other:?}"),
         },
         Event::CertificateIssued { .. } => "certificate".into(),
+        Event::Delivered { .. } => "delivered".into(),
     }
 }
 
