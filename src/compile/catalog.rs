@@ -102,8 +102,10 @@ impl Catalog {
                 // What its last good form said cannot be had again, unless the store has it.
                 row.workflows.retain(in_store);
             }
-            // A kind that an earlier version did not know may be one by now.
-            let unknown = row.problems.iter().any(|problem| problem.code == file::UNKNOWN_KIND.code);
+            // To an earlier version this was no kind.
+            let is_notifier = |problem: &Diagnostic| problem.message.contains("`Notifier`");
+            let unknown =
+                row.problems.iter().any(|problem| problem.code == file::UNKNOWN_KIND.code && is_notifier(problem));
             if row.workflows.iter().all(in_store) && !unknown {
                 catalog.known.insert(path.clone(), row.content.clone());
             }

@@ -197,7 +197,7 @@ impl World {
             strict: false,
             sessions: ui::session::Sessions::new(false),
             metrics_public: false,
-            outgoing: crate::notify::Outgoing::new(crate::notify::Config::default()),
+            outgoing: Outgoing::new(crate::notify::Config::default()),
             audit: Some(AuditLog::open(audit.clone()).unwrap()),
             stopping,
         };

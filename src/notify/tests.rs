@@ -78,7 +78,8 @@ fn request(stream: &mut TcpStream) -> String {
     let mut body = vec![0; length];
     reader.read_exact(&mut body).unwrap();
     let value: Value = serde_json::from_slice(&body).unwrap();
-    text + &format!("\n{value:#}\n")
+    // What hides is spelled out.
+    text + &format!("\n{value:#}\n").replace('\u{202e}', "[U+202E]").replace('\u{200b}', "[U+200B]")
 }
 
 fn credential(folder: &Path, name: &str, text: &str) {
@@ -107,23 +108,150 @@ fn check(spec: Value, text: &str, expected: &Expect) {
 fn a_cloud_event_is_structured_or_binary() {
     let text = "cloudEvents: {url: URL/events, token: s3cret-token, hmac: s3cret-key}";
     let structured = json!({"on": ["Broken"], "cloudEvents": {"credential": "c"}});
-    check(structured, text, &expect![[r#""#]]);
+    check(
+        structured,
+        text,
+        &expect![[r#"
+        POST /events HTTP/1.1
+        content-type: application/cloudevents+json; charset=utf-8
+        authorization: Bearer s3cret-token
+        x-delivery-id: run/01m8991xq0000000000000000a/Broken/7
+
+        {
+          "specversion": "1.0",
+          "id": "run/01m8991xq0000000000000000a/Broken/7",
+          "source": "urn:xene:0123456789abcdef",
+          "type": "xene.pipeline.broken",
+          "subject": "run/01m8991xq0000000000000000a",
+          "time": "2026-11-27T10:00:00.000Z",
+          "datacontenttype": "application/json",
+          "data": {
+            "id": "run/01m8991xq0000000000000000a/Broken/7",
+            "at": "2026-11-27T10:00:00.000Z",
+            "transition": "Broken",
+            "regarding": "run/01m8991xq0000000000000000a",
+            "run": "01m8991xq0000000000000000a",
+            "workflow": "site",
+            "pipeline": "build",
+            "revision": "1a2b3c4d5e6f1a2b3c4d5e6f1a2b3c4d5e6f1a2b",
+            "trigger": "cron nightly",
+            "phase": "Error",
+            "reason": "TaskFailed",
+            "message": "<!channel> @here [x](https://evil.example)\r\nBcc: all@example.org[U+202E] & <https://evil.example|ok> *b*",
+            "agent": "one",
+            "notifier": "team",
+            "url": "https://xene.example/runs/01m8991xq0000000000000000a"
+          }
+        }
+    "#]],
+    );
     let binary = json!({"on": ["Broken"], "cloudEvents": {"credential": "c", "mode": "Binary"}});
-    check(binary, text, &expect![[r#""#]]);
+    check(
+        binary,
+        text,
+        &expect![[r#"
+        POST /events HTTP/1.1
+        content-type: application/json
+        ce-specversion: 1.0
+        ce-id: run/01m8991xq0000000000000000a/Broken/7
+        ce-source: urn:xene:0123456789abcdef
+        ce-type: xene.pipeline.broken
+        ce-subject: run/01m8991xq0000000000000000a
+        ce-time: 2026-11-27T10:00:00.000Z
+        authorization: Bearer s3cret-token
+        x-delivery-id: run/01m8991xq0000000000000000a/Broken/7
+
+        {
+          "id": "run/01m8991xq0000000000000000a/Broken/7",
+          "at": "2026-11-27T10:00:00.000Z",
+          "transition": "Broken",
+          "regarding": "run/01m8991xq0000000000000000a",
+          "run": "01m8991xq0000000000000000a",
+          "workflow": "site",
+          "pipeline": "build",
+          "revision": "1a2b3c4d5e6f1a2b3c4d5e6f1a2b3c4d5e6f1a2b",
+          "trigger": "cron nightly",
+          "phase": "Error",
+          "reason": "TaskFailed",
+          "message": "<!channel> @here [x](https://evil.example)\r\nBcc: all@example.org[U+202E] & <https://evil.example|ok> *b*",
+          "agent": "one",
+          "notifier": "team",
+          "url": "https://xene.example/runs/01m8991xq0000000000000000a"
+        }
+    "#]],
+    );
 }
 
 #[test]
 fn a_message_of_slack_calls_nobody_and_links_nowhere() {
     let spec = json!({"on": ["Broken"], "slack": {"credential": "c"}});
-    check(spec, "slack: {url: URL/services/T0/B0/s3cret}", &expect![[r#""#]]);
+    check(
+        spec,
+        "slack: {url: URL/services/T0/B0/s3cret}",
+        &expect![[r#"
+        POST /services/T0/B0/s3cret HTTP/1.1
+        content-type: application/json
+
+        {
+          "text": "*Broken: site/build*\n&lt;!channel&gt; @[U+200B]here [x][U+200B](https://evil.example) Bcc: all@[U+200B]example.org &amp; &lt;https://evil.example|ok&gt; [U+200B]*b[U+200B]*\nrun 01m8991xq0000000000000000a · reason TaskFailed · trigger cron nightly · commit 1a2b3c4d5e6f1a2b3c4d5e6f1a2b3c4d5e6f1a2b · agent one\n<https://xene.example/runs/01m8991xq0000000000000000a|open>"
+        }
+    "#]],
+    );
 }
 
 #[test]
 fn each_git_server_hears_in_its_words() {
     for (provider, repository, expected) in [
-        ("github", "acme/shop", expect![[r#""#]]),
-        ("gitlab", "acme/web/shop", expect![[r#""#]]),
-        ("gitea", "acme/shop", expect![[r#""#]]),
+        (
+            "github",
+            "acme/shop",
+            expect![[r#"
+            POST /api/v4/repos/acme/shop/statuses/1a2b3c4d5e6f1a2b3c4d5e6f1a2b3c4d5e6f1a2b HTTP/1.1
+            content-type: application/json
+            authorization: Bearer s3cret
+            accept: application/vnd.github+json
+            x-github-api-version: 2022-11-28
+
+            {
+              "state": "failure",
+              "context": "xene/site/build",
+              "description": "Error: <!channel> @here [x](https://evil.example) Bcc: all@example.org & <https://evil.example|ok> *b*",
+              "target_url": "https://xene.example/runs/01m8991xq0000000000000000a"
+            }
+        "#]],
+        ),
+        (
+            "gitlab",
+            "acme/web/shop",
+            expect![[r#"
+            POST /api/v4/projects/acme%2Fweb%2Fshop/statuses/1a2b3c4d5e6f1a2b3c4d5e6f1a2b3c4d5e6f1a2b HTTP/1.1
+            content-type: application/json
+            private-token: s3cret
+
+            {
+              "state": "failed",
+              "context": "xene/site/build",
+              "description": "Error: <!channel> @here [x](https://evil.example) Bcc: all@example.org & <https://evil.example|ok> *b*",
+              "target_url": "https://xene.example/runs/01m8991xq0000000000000000a"
+            }
+        "#]],
+        ),
+        (
+            "gitea",
+            "acme/shop",
+            expect![[r#"
+            POST /api/v4/repos/acme/shop/statuses/1a2b3c4d5e6f1a2b3c4d5e6f1a2b3c4d5e6f1a2b HTTP/1.1
+            content-type: application/json
+            authorization: token s3cret
+
+            {
+              "state": "failure",
+              "context": "xene/site/build",
+              "description": "Error: <!channel> @here [x](https://evil.example) Bcc: all@example.org & <https://evil.example|ok> *b*",
+              "target_url": "https://xene.example/runs/01m8991xq0000000000000000a"
+            }
+        "#]],
+        ),
     ] {
         let spec = json!({"commitStatus": {"provider": provider, "credential": "c", "repository": repository}});
         check(spec, "commitStatus: {api: URL/api/v4/, token: s3cret, repositories: [acme/**]}", &expected);
@@ -141,7 +269,34 @@ fn mail_has_the_headers_that_it_should_have_and_no_others() {
     assert_eq!(text, mail::formatted(&delivery, &to, "xene <xene@example.org>", Some("https://xene.example")));
     let (head, _) = text.split_once("\r\n\r\n").unwrap();
     assert!(head.lines().all(|line| !line.to_lowercase().starts_with("bcc")), "{head}");
-    expect![[r#""#]].assert_eq(&text.replace("\r\n", "\n"));
+    expect![[r#"
+        From: xene <xene@example.org>
+        Message-ID: <c73ec29eb9ef3ce97964cf4b8c7a1f6d@xene.invalid>
+        Date: Fri, 27 Nov 2026 10:00:00 +0000
+        Subject: [xene] WaitingForApproval: site/build, task <!channel> @here
+         [x](https://evil.example) Bcc: all@example.org & <https://evil.example|ok>
+         *b*
+        To: ops@example.org, dev@example.org
+        Auto-Submitted: auto-generated
+        Content-Type: text/plain; charset=utf-8
+        Content-Transfer-Encoding: quoted-printable
+
+        WaitingForApproval: site/build, task <!channel> @here [x](https://evil.exam=
+        ple) Bcc: all@example.org & <https://evil.example|ok> *b*
+
+        <!channel> @here [x](https://evil.example) Bcc: all@example.org & <https://=
+        evil.example|ok> *b*
+
+        run: 01m8991xq0000000000000000a
+        reason: TaskFailed
+        trigger: cron nightly
+        commit: 1a2b3c4d5e6f1a2b3c4d5e6f1a2b3c4d5e6f1a2b
+        agent: one
+        at: 2026-11-27T10:00:00Z
+
+        https://xene.example/runs/01m8991xq0000000000000000a
+    "#]]
+    .assert_eq(&text.replace("\r\n", "\n"));
 }
 
 #[test]

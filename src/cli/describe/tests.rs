@@ -54,7 +54,28 @@ fn a_pipeline_shows_where_its_webhooks_are_and_not_their_secrets() {
 
 #[test]
 fn a_notifier_shows_how_it_goes() {
-    check(Kind::Notifiers, "notifier/team", &expect![[r#""#]]);
+    check(
+        Kind::Notifiers,
+        "notifier/team",
+        &expect![[r#"
+        Name:         team
+        Description:  the team's channel
+        Labels:       team=web
+        Phase:        Failing
+        File:         xene.d/notify.yaml:1
+        Revision:     1a2b3c4d5e6f
+        Generation:   1
+        To:           slack chat
+        On:           Broken, Recovered
+        Select:       {"workflows":["site*"]}
+        Waiting:      3
+        Next try:     in 1m (2026-11-25T12:01:00.000Z)
+        Delivered:    0
+        Lost:         1
+        Failed:       1m ago (2026-11-25T11:59:00.000Z)
+        Error:        404 was answered: no_service\x1b[2J
+    "#]],
+    );
 }
 
 #[test]

@@ -74,7 +74,15 @@ fn tables_show_what_matters() {
         agent-2   Disconnected   0/2    0           3h ago   0.1.0     its clock is 61 s late
     "#]],
     );
-    check("notifiers", Format::Table, &expect![[r#""#]]);
+    check(
+        "notifiers",
+        Format::Table,
+        &expect![[r#"
+        NAME      PHASE     TO                              WAITING   DELIVERED   LAST     ERROR
+        commits   Ready     commitStatus github acme/site   0         12          1m ago
+        team      Failing   slack chat                      3         0           -        404 was answered: no_service\x1b[2J
+    "#]],
+    );
     check(
         "events",
         Format::Table,
@@ -88,7 +96,15 @@ fn tables_show_what_matters() {
 
 #[test]
 fn wide_tables_show_more() {
-    check("notifiers", Format::Wide, &expect![[r#""#]]);
+    check(
+        "notifiers",
+        Format::Wide,
+        &expect![[r#"
+        NAME      PHASE     TO                              WAITING   DELIVERED   LAST     LOST   ON                 FILE                   LABELS     ERROR
+        commits   Ready     commitStatus github acme/site   0         12          1m ago   0                         xene.d/notify.yaml:1
+        team      Failing   slack chat                      3         0           -        1      Broken,Recovered   xene.d/notify.yaml:1   team=web   404 was answered: no_service\x1b[2J
+    "#]],
+    );
     check(
         "wf",
         Format::Wide,

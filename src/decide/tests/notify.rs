@@ -93,9 +93,8 @@ fn a_run_is_told_by_its_phases_each_once() {
     assert_eq!(first, ["StartingUp", "Running"]);
     assert_eq!(notices[0].regarding, format!("run/{name}"));
     restart(&mut world);
-    world.crash("a");
-    world.start_agent("a");
-    assert!(!words(&mut world).contains(&"StartingUp"), "what was told stays told");
+    world.heal("a");
+    assert!(told(&mut world).is_empty(), "what was told stays told");
     world.slow = false;
     world.end_steps("a");
     world.settle();
