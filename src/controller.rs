@@ -45,6 +45,7 @@ use crate::{
         auth::{AdminToken, HookSecret},
     },
     metrics::Counters,
+    notify,
     outgoing::TrustError,
     session::{
         Append, Listener, ListenerConfig, ListenerError, LogSink, MayStore, Sessions,
@@ -109,12 +110,12 @@ pub struct Options {
     pub audit_log: Option<PathBuf>,
     /// Names that HTTP answers to, beside `localhost` and literal addresses.
     pub hosts: Vec<String>,
-    /// Where browsers find this controller, without a path.
-    pub public_url: Option<String>,
     /// Who else says who somebody is.
     pub openid: Option<http::openid::Settings>,
     /// Where traces go.
     pub traces: Option<traces::export::Settings>,
+    /// How messages of notifiers are delivered.
+    pub notify: notify::Config,
 }
 
 /// Why a controller can't start.
@@ -260,8 +261,16 @@ impl Controller {
         let limits = Limits { min_autonomy: whole_millis(options.min_autonomy) };
         let (catalog, resume) = resume(&loaded, &origin, limits, &files);
         let sessions = Sessions::default();
-        let shells =
-            Shells { store: store.clone(), logs: logs.clone(), sessions: sessions.clone(), pki: Arc::clone(&pki) };
+        let has_tls =
+            tls.is_some() || options.notify.public_url.as_ref().is_some_and(|url| url.starts_with("https://"));
+        let outgoing = notify::Outgoing::new(options.notify);
+        let shells = Shells {
+            store: store.clone(),
+            logs: logs.clone(),
+            sessions: sessions.clone(),
+            pki: Arc::clone(&pki),
+            outgoing: outgoing.clone(),
+        };
         let config = Config {
             pause_margin: options.pause_margin,
             min_autonomy: options.min_autonomy,
@@ -303,9 +312,7 @@ impl Controller {
         let http = socket.local_addr().map_err(|source| StartError::Http { address: options.http, source })?;
         let (syncing, announcing) = (worker.clone(), worker.clone());
         let (stop_http, stopping) = watch::channel(false);
-        let sessions_of_ui = http::ui::session::Sessions::new(
-            tls.is_some() || options.public_url.is_some_and(|url| url.starts_with("https://")),
-        );
+        let sessions_of_ui = http::ui::session::Sessions::new(has_tls);
         let router = http::router(
             handle.clone(),
             http::Config {
@@ -326,6 +333,7 @@ impl Controller {
                 audit,
                 openid,
                 metrics_public: options.metrics_public,
+                outgoing,
                 stopping: stopping.clone(),
             },
         );
@@ -441,7 +449,7 @@ fn whole_millis(duration: Duration) -> xene_schemas::duration::Duration {
 /// What the source need not read again, and the compiler's memory of it. What was applied of another source or branch
 /// is no history that this one could rewrite.
 fn resume(loaded: &Loaded, origin: &SourceOrigin, limits: Limits, files: &ContentStore) -> (Catalog, Resume) {
-    let catalog = Catalog::recover(loaded.files.clone(), &loaded.workflows, limits);
+    let catalog = Catalog::recover(loaded.files.clone(), &loaded.workflows, limits).with_notifiers(&loaded.notifiers);
     // Which folder is read does not matter to the history of a branch.
     let same =
         loaded.source.as_ref().filter(|s| s.url == origin.url && s.kind == origin.kind && s.branch == origin.branch);
@@ -498,8 +506,8 @@ fn watch_source(
                 if now.as_ref() == Some(&revision) {
                     catalog.applied(&revision);
                 } else if now != base {
-                    let (workflows, _, files) = handle.store().in_effect()?;
-                    catalog = Catalog::recover(files, &workflows, limits);
+                    let found = handle.store().in_effect()?;
+                    catalog = Catalog::recover(found.files, &found.workflows, limits).with_notifiers(&found.notifiers);
                     return Err("meanwhile another was resumed".into());
                 }
                 // Else it is withheld, or waits while the source is suspended: the next snapshot must bring all of it again.

@@ -28,6 +28,7 @@ use crate::{
         rows::Loaded,
     },
     metrics::Counters,
+    notify::Outgoing,
     session::{Sessions, pki::Pki},
     store::{Committed, Store, StoreError, logs::LogStore},
 };
@@ -141,6 +142,8 @@ pub struct Shells {
     pub sessions: Sessions,
     /// The certificate authority.
     pub pki: Arc<Pki>,
+    /// Where messages of notifiers go.
+    pub outgoing: Outgoing,
 }
 
 /// Why the controller can't go on.
@@ -165,6 +168,8 @@ pub struct Driver {
     commits: Commits<Then>,
     /// From the store's writer; as many as there are commits, which are bounded.
     committed: (mpsc::UnboundedSender<Committing>, mpsc::UnboundedReceiver<Committing>),
+    /// What came of messages; as many as there are notifiers.
+    delivered: (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
     alarm: Alarm,
     trim: Trim,
 }
@@ -204,6 +209,7 @@ impl Driver {
             replies: HashMap::new(),
             commits: Commits::default(),
             committed: mpsc::unbounded_channel(),
+            delivered: mpsc::unbounded_channel(),
             alarm: Alarm::new().map_err(DriverError::Timer)?,
             trim: Trim::default(),
         };
@@ -228,6 +234,10 @@ impl Driver {
                     self.commits.durable(number);
                 }
                 _ = stop.changed() => break,
+                Some(event) = self.delivered.1.recv() => {
+                    let effects = self.controller.handle(clock::now(), event);
+                    self.carry_out(effects);
+                }
                 input = self.inputs.recv(), if self.commits.len() < COMMITS => match input {
                     Some(input) => self.take(input),
                     None => break,
@@ -368,6 +378,13 @@ impl Driver {
                     // Who asked may have gone away.
                     drop(reply.send(*result));
                 }
+            }
+            Effect::Deliver(delivery) => {
+                let (notifier, number, done) = (delivery.notifier.clone(), delivery.number, self.delivered.0.clone());
+                // The loop may be gone by then: the next one sends it again.
+                self.shells.outgoing.start(delivery, move |outcome| {
+                    drop(done.send(Event::Delivered { notifier, number, outcome }));
+                });
             }
             Effect::DeleteLogs(runs) => {
                 let logs = self.shells.logs.clone();

@@ -218,7 +218,7 @@ fn tell(found: &Found, before: &State) -> PastChange {
                 told.change = "Moved";
             }
             let (old, new) = (&old_body, &body);
-            told.fields = fields::of_workflow((&old.metadata, &old.spec), (&new.metadata, &new.spec));
+            told.fields = fields::between((&old.metadata, &old.spec), (&new.metadata, &new.spec));
         }
     }
     told

@@ -4,7 +4,7 @@
 //! - [`source`] finds out what the files are, [`store`] keeps what is known, [`session`] speaks to agents,
 //!   [`http`] to people and programs: shells.
 //! - [`driver`] is the loop between them: it feeds events to the machine, commits, then carries out effects.
-//! - [`metrics`] counts what happens, [`traces`] tells how long it took.
+//! - [`notify`] delivers what people are told; [`metrics`] counts what happens, [`traces`] tells how long it took.
 //! - [`local`] runs pipelines in this process, without a controller; [`trial`] tries workflow tests on a virtual clock:
 //!   both drive the agent's own machine.
 //! - [`outgoing`] asks other servers by HTTP; [`percent`] writes their addresses.
@@ -19,6 +19,7 @@ pub mod history;
 pub mod http;
 pub mod local;
 pub mod metrics;
+pub mod notify;
 pub mod outgoing;
 pub mod percent;
 pub mod planning;

@@ -15,7 +15,7 @@ use xene_schemas::{
     run::Run,
 };
 
-use crate::decide::rows::{Change, RunRow};
+use crate::decide::rows::{Change, Fate, RunRow};
 
 /// Upper bounds of the durations of runs, in seconds.
 pub const DURATIONS: [u32; 9] = [1, 5, 15, 60, 300, 900, 3_600, 21_600, 86_400];
@@ -46,6 +46,8 @@ pub struct Counts {
     pub seconds: f64,
     /// Due times without a run.
     pub missed: BTreeMap<String, u64>,
+    /// Messages of notifiers that wait no more.
+    pub messages: BTreeMap<Fate, u64>,
     /// Events.
     pub events: BTreeMap<&'static str, u64>,
     /// Requests that were answered, by method and status.
@@ -92,6 +94,7 @@ impl Counters {
                     };
                     *counts.events.entry(kind).or_default() += 1;
                 }
+                Change::DeleteMessage(_, _, fate) => *counts.messages.entry(*fate).or_default() += 1,
                 _ => {}
             }
         }

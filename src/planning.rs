@@ -17,7 +17,7 @@ use crate::{
         preview::{InEffect, preview},
     },
     source::{Failure, FileEntry, Known, Snapshot, snapshot::Travelling},
-    store::{Store, StoreError},
+    store::{self, Store, StoreError},
 };
 
 /// Why there is no plan.
@@ -42,9 +42,9 @@ pub fn against_store(
     what: (String, String),
     snapshot: impl FnOnce(&Known) -> Result<Snapshot, Failure>,
 ) -> Result<(PlanReport, Desired), PlanError> {
-    let (workflows, pipelines, files) = store.in_effect()?;
+    let store::InEffect { workflows, pipelines, notifiers, files } = store.in_effect()?;
     let source = store.source()?;
-    let mut catalog = Catalog::recover(files, &workflows, limits);
+    let mut catalog = Catalog::recover(files, &workflows, limits).with_notifiers(&notifiers);
     let snapshot = snapshot(catalog.known())?;
     let (from, to) = what;
     let from = PlanSide {
@@ -55,7 +55,7 @@ pub fn against_store(
     };
     let to = side(to, &snapshot);
     let desired = catalog.apply(from.revision.clone(), snapshot);
-    let before = InEffect::of_rows(workflows, &pipelines);
+    let before = InEffect::of_rows(workflows, &pipelines, notifiers);
     Ok((preview(&before, &desired, from, to, now), desired))
 }
 

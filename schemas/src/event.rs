@@ -23,7 +23,7 @@ pub struct Event {
     pub reason: String,
     /// What, in a sentence.
     pub message: String,
-    /// About what: `workflow/NAME`, `pipeline/WORKFLOW/PIPELINE`, `run/NAME`, `agent/NAME`, `source`.
+    /// About what: `workflow/NAME`, `pipeline/WORKFLOW/PIPELINE`, `run/NAME`, `agent/NAME`, `notifier/NAME`, `source`.
     pub regarding: String,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Three families, which share names but no module, since each grows by its own rule:
 //!
-//! - the YAML objects of `xene/v1` ([`workflow`], [`trigger`], [`pipeline`], [`task`], [`step`], …, [`workflow_test`]): a new
+//! - the YAML objects of `xene/v1` ([`workflow`], [`trigger`], [`pipeline`], [`task`], [`step`], …, [`workflow_test`], [`notifier`]): a new
 //!   field is a new feature of the language, an unknown field is an error;
 //! - the records that the API shows ([`run`], [`access`], [`agent`], [`controller`], [`source`], [`event`], [`firing`],
 //!   [`object`], [`plan`], [`suspension`], [`why`]): fields are only added, absent means absent;
@@ -22,6 +22,7 @@ pub mod executor;
 pub mod firing;
 pub mod map;
 pub mod meta;
+pub mod notifier;
 pub mod object;
 pub mod param;
 pub mod phase;

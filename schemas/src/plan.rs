@@ -58,19 +58,19 @@ pub struct PlanSide {
 pub struct PlannedChange {
     /// What happens to it.
     pub action: Action,
-    /// `Workflow` or `Pipeline`.
+    /// `Workflow`, `Pipeline` or `Notifier`.
     pub kind: String,
     /// Its name.
     pub name: String,
     /// The reason of the event that tells of it.
     pub reason: String,
-    /// Of a workflow: its file.
+    /// Of a workflow or a notifier: its file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// Where in the file its document begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<u32>,
-    /// Of a workflow that changes: field by field, pipelines included.
+    /// Of a workflow that changes: field by field, pipelines included; of a notifier likewise.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<FieldChange>,
     /// Of a pipeline: its next due times, if they change.

@@ -8,7 +8,7 @@ mod example;
 use std::{fs, path::Path};
 
 use serde_json::{Map, Value, json};
-use xene_schemas::{workflow::Workflow, workflow_test::WorkflowTest};
+use xene_schemas::{notifier::Notifier, workflow::Workflow, workflow_test::WorkflowTest};
 
 const COMMITTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/xene-v1.schema.json");
 
@@ -22,13 +22,15 @@ fn blesses() -> bool {
 fn generate() -> Value {
     let mut generator = schemars::SchemaGenerator::default();
     let (workflow, test) = (generator.subschema_for::<Workflow>(), generator.subschema_for::<WorkflowTest>());
+    let notifier = generator.subschema_for::<Notifier>();
+    let is = |kind: &str| json!({"properties": {"kind": {"const": kind}}, "required": ["kind"]});
     // Serialising puts the keywords in an order for readers.
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "xene workflow",
-        "if": {"properties": {"kind": {"const": "WorkflowTest"}}, "required": ["kind"]},
+        "if": is("WorkflowTest"),
         "then": test,
-        "else": workflow,
+        "else": {"if": is("Notifier"), "then": notifier, "else": workflow},
         "$defs": generator.take_definitions(true),
     })
 }
@@ -165,6 +167,29 @@ fn every_field_of_a_test_is_in_the_schema() {
         value.pointer_mut(path).unwrap().as_object_mut().unwrap().insert("surprise".into(), 1.into());
         assert!(check(&schema, &schema, &value, "").is_err(), "{path}");
         value = before;
+    }
+}
+
+/// Uses every field that a notifier has.
+const WHOLE_NOTIFIERS: &str = include_str!("every-notifier-field.yaml");
+
+#[test]
+fn every_field_of_a_notifier_is_in_the_schema() {
+    let schema = generate();
+    for text in WHOLE_NOTIFIERS.split("---\n") {
+        let mut value: Value = serde_yaml::from_str(text).unwrap();
+        let notifier = serde_yaml::from_str::<Notifier>(text).unwrap();
+        assert_eq!(check(&schema, &schema, &value, ""), Ok(()));
+        let written = serde_json::to_value(&notifier).unwrap();
+        assert_eq!(check(&schema, &schema, &written, ""), Ok(()));
+        assert_eq!(serde_json::from_value::<Notifier>(written).unwrap(), notifier);
+        let destination = format!("/spec/{}", notifier.spec.destinations()[0]);
+        for path in ["", "/spec", &*destination] {
+            let before = value.clone();
+            value.pointer_mut(path).unwrap().as_object_mut().unwrap().insert("surprise".into(), 1.into());
+            assert!(check(&schema, &schema, &value, "").is_err(), "{path}");
+            value = before;
+        }
     }
 }
 

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     controller::{self, Controller, Options},
+    notify,
     source::{self, SourceConfig},
     traces::export as traces,
 };
@@ -81,7 +82,7 @@ pub struct Args {
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub host: Vec<String>,
 
-    /// Where browsers find this controller, if it is not --http, such as behind a proxy; its name is a --host, too.
+    /// Where browsers find this controller: for links in messages and sign-in by a provider; its name is a --host, too.
     #[arg(long, value_name = "URL", value_parser = openid::public_url)]
     pub public_url: Option<String>,
 
@@ -116,6 +117,10 @@ pub struct Args {
     /// A file with headers for the collector, `Name: value` line by line.
     #[arg(long, value_name = "FILE", requires = "otlp_endpoint")]
     pub otlp_headers_file: Option<PathBuf>,
+
+    /// Folder of credentials that notifiers name: NAME.yaml, mode 0600, read anew for each message.
+    #[arg(long, value_name = "DIR")]
+    pub notify_secrets: Option<PathBuf>,
 
     /// A file with values for flags that are not given.
     #[arg(long, value_name = "FILE")]
@@ -264,13 +269,17 @@ impl Args {
             metrics_public: self.metrics_public,
             audit_log: self.audit_log.clone(),
             hosts: self.host.iter().cloned().chain(self.public_url.as_deref().and_then(openid::host_of)).collect(),
-            public_url: self.public_url.clone(),
             openid: self.openid.settings(self.public_url.as_deref()),
             traces: self.otlp_endpoint.clone().map(|endpoint| traces::Settings {
                 endpoint,
                 headers: self.otlp_headers_file.clone(),
                 ca: dirs::system_certificates(),
             }),
+            notify: notify::Config {
+                secrets: self.notify_secrets.clone(),
+                public_url: self.public_url.clone(),
+                certificates: dirs::system_certificates(),
+            },
         }
     }
 }

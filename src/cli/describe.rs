@@ -7,6 +7,7 @@ use xene_agent::decide::cron::Schedule;
 use xene_schemas::{
     agent::AgentStatus,
     event::Event,
+    notifier::NotifierStatus,
     object,
     run::Run,
     suspension::Suspension,
@@ -30,7 +31,7 @@ use super::{
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// The kind.
-    #[arg(hide_possible_values = true, value_name = "workflow|pipeline|run|agent")]
+    #[arg(hide_possible_values = true, value_name = "workflow|pipeline|run|agent|notifier")]
     pub kind: Kind,
 
     /// The object; a pipeline is WORKFLOW/PIPELINE.
@@ -97,7 +98,7 @@ fn tell(kind: Kind, name: &str, object: Value, client: &Client) -> Result<Story,
                 firings => firings?,
             };
         }
-        Kind::Runs | Kind::Agents | Kind::Events => {}
+        Kind::Runs | Kind::Agents | Kind::Notifiers | Kind::Events => {}
     }
     let events = client.page(Kind::Events.path(), &[("regarding", &regarding), ("limit", RECENT)])?;
     // A controller that does not know the filter gives all of them.
@@ -177,6 +178,7 @@ fn render(kind: Kind, story: &Story, now: Timestamp, next: NextFire, colored: bo
         Kind::Pipelines => pipeline(story, now, &mut page)?,
         Kind::Runs => run_page(&story.object, now, &mut page)?,
         Kind::Agents => agent(&story.object, now, &mut page)?,
+        Kind::Notifiers => notifier(&story.object, now, &mut page)?,
         Kind::Events => {}
     }
     page.table("Pipelines", Kind::Pipelines, &story.pipelines, now)?;
@@ -350,6 +352,31 @@ fn agent(object: &Value, now: Timestamp, page: &mut Page) -> Result<(), Error> {
         page.section("Owns");
         status.pipelines.iter().for_each(|pipeline| page.row(&pipeline.to_string()));
     }
+    Ok(())
+}
+
+fn notifier(object: &Value, now: Timestamp, page: &mut Page) -> Result<(), Error> {
+    let Object::<NotifierStatus> { metadata, status } = parse(object)?;
+    let time =
+        |at: Option<Timestamp>| at.map(|at| format!("{} ({})", relative(at, now), exact(at))).unwrap_or_default();
+    page.field("Name", &metadata.name);
+    page.field("Description", metadata.description.unwrap_or_default());
+    page.field("Labels", rows::labels(&metadata.labels));
+    page.phase(status.phase.as_str(), None, None);
+    page.field("File", format!("{}:{}", status.path, status.line));
+    page.field("Revision", &status.revision.0);
+    page.field("Generation", status.generation.0.to_string());
+    page.field("To", rows::destination(object));
+    let on = names(object.pointer("/spec/on"));
+    page.field("On", on.join(", "));
+    page.field("Select", object.pointer("/spec/select").map(ToString::to_string).unwrap_or_default());
+    page.field("Waiting", status.pending.to_string());
+    page.field("Next try", time(status.next_attempt));
+    page.field("Delivered", status.delivered.to_string());
+    page.field("Last", time(status.delivered_at));
+    page.field("Lost", if status.lost > 0 { status.lost.to_string() } else { String::new() });
+    page.field("Failed", time(status.failed_at));
+    page.field("Error", status.error.unwrap_or_default());
     Ok(())
 }
 

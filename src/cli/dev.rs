@@ -35,6 +35,7 @@ use crate::{
     decide::rows::{Change, WorkflowRow},
     driver::Handle,
     http::ui::session::link,
+    notify,
     source::{self, SourceConfig, SourceError},
 };
 
@@ -66,6 +67,10 @@ pub struct Args {
     /// Allow --http beyond loopback: tokens then travel in the clear.
     #[arg(long, value_parser = BoolishValueParser::new())]
     pub insecure_http: bool,
+
+    /// Folder of credentials that notifiers name: NAME.yaml, mode 0600, read anew for each message.
+    #[arg(long, value_name = "DIR")]
+    pub notify_secrets: Option<PathBuf>,
 
     /// A file with values for flags that are not given.
     #[arg(long, value_name = "FILE")]
@@ -125,9 +130,13 @@ async fn serve(args: Args, global: &Global) -> Result<(), Error> {
         metrics_public: false,
         audit_log: None,
         hosts: Vec::new(),
-        public_url: None,
         openid: None,
         traces: None,
+        notify: notify::Config {
+            secrets: args.notify_secrets.clone(),
+            public_url: None,
+            certificates: dirs::system_certificates(),
+        },
     };
     let controller = Controller::start(options).await.map_err(|error| Error::start(&error))?;
     let token = controller.local_join_token(clock::now()).await.map_err(|error| Error::start(&error))?;

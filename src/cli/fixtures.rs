@@ -98,6 +98,26 @@ pub(super) fn agents() -> Vec<Value> {
     ]
 }
 
+pub(super) fn notifiers() -> Vec<Value> {
+    let status = |phase: &str, rest: Value| {
+        let mut status = json!({"phase": phase, "revision": "1a2b3c4d5e6f", "path": "xene.d/notify.yaml", "line": 1,
+                                "generation": 1, "specHash": "ab".repeat(32)});
+        status.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+        status
+    };
+    vec![
+        json!({"metadata": {"name": "commits"},
+               "spec": {"commitStatus": {"provider": "github", "credential": "github", "repository": "acme/site"}},
+               "status": status("Ready", json!({"pending": 0, "delivered": 12, "deliveredAt": "2026-11-25T11:59:00.000Z"}))}),
+        json!({"metadata": {"name": "team", "description": "the team's channel", "labels": {"team": "web"}},
+        "spec": {"on": ["Broken", "Recovered"], "select": {"workflows": ["site*"]}, "slack": {"credential": "chat"}},
+        "status": status("Failing", json!({
+            "pending": 3, "delivered": 0, "lost": 1, "failedAt": "2026-11-25T11:59:00.000Z",
+            "error": "404 was answered: no_service\u{1b}[2J", "nextAttempt": "2026-11-25T12:01:00.000Z",
+        }))}),
+    ]
+}
+
 pub(super) fn events() -> Vec<Value> {
     vec![
         json!({"id": 42, "at": "2026-11-25T11:58:06.500Z", "type": "Warning", "reason": "RunFailed",

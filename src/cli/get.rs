@@ -22,7 +22,7 @@ use super::{
                         commands take.")]
 pub struct Args {
     /// What to list.
-    #[arg(hide_possible_values = true, value_name = "workflows|pipelines|runs|agents|events")]
+    #[arg(hide_possible_values = true, value_name = "workflows|pipelines|runs|agents|notifiers|events")]
     pub kind: Kind,
 
     /// Only this one; a pipeline is WORKFLOW/PIPELINE.
@@ -123,7 +123,9 @@ impl<'a> Filter<'a> {
         let (workflow, pipeline) = match kind {
             Kind::Pipelines => name.split_once('/').map_or((None, None), |(w, p)| (Some(w), Some(p))),
             Kind::Workflows => (Some(name), None),
-            Kind::Runs | Kind::Agents | Kind::Events => (text("/spec/workflow"), text("/spec/pipeline")),
+            Kind::Runs | Kind::Agents | Kind::Notifiers | Kind::Events => {
+                (text("/spec/workflow"), text("/spec/pipeline"))
+            }
         };
         let is = |wanted: Option<&str>, found: Option<&str>| wanted.is_none_or(|wanted| found == Some(wanted));
         is(self.args.name.as_deref().map(|name| kind.bare(name)), Some(name))
@@ -142,7 +144,7 @@ impl<'a> Filter<'a> {
         let of = match self.args.kind {
             Kind::Pipelines => text("/metadata/name").and_then(|name| name.split_once('/')),
             Kind::Runs => text("/spec/workflow").zip(text("/spec/pipeline")),
-            Kind::Workflows | Kind::Agents | Kind::Events => {
+            Kind::Workflows | Kind::Agents | Kind::Notifiers | Kind::Events => {
                 let labels = item.pointer("/metadata/labels");
                 let has = |(key, value): &(String, String)| labels.and_then(|l| l.get(key)?.as_str()) == Some(value);
                 return Ok(self.args.labels.iter().all(has));

@@ -20,6 +20,9 @@ pub enum Kind {
     /// Where it happens.
     #[value(alias = "agent")]
     Agents,
+    /// Who is told of what.
+    #[value(alias = "notifier")]
+    Notifiers,
     /// What changed, and why.
     #[value(alias = "event", alias = "ev")]
     Events,
@@ -33,6 +36,7 @@ impl Kind {
             Self::Pipelines => "pipeline",
             Self::Runs => "run",
             Self::Agents => "agent",
+            Self::Notifiers => "notifier",
             Self::Events => "event",
         }
     }
@@ -44,6 +48,7 @@ impl Kind {
             Self::Pipelines => "/api/v1/pipelines",
             Self::Runs => "/api/v1/runs",
             Self::Agents => "/api/v1/agents",
+            Self::Notifiers => "/api/v1/notifiers",
             Self::Events => "/api/v1/events",
         }
     }

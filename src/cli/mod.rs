@@ -29,6 +29,7 @@ pub mod interrupt;
 pub mod kind;
 pub mod logs;
 pub mod man;
+pub mod notifiers;
 pub mod openid;
 pub mod output;
 pub mod pause;
@@ -184,6 +185,8 @@ pub enum Command {
     ApprovePrune(prune::Args),
     /// Manage agents and the tokens by which they join.
     Agents(agents::Args),
+    /// Try whether what is to be told gets there.
+    Notifiers(notifiers::Args),
     /// Manage API tokens.
     Token(token::Args),
     /// Save the controller's store in a file, while it runs.
@@ -270,6 +273,7 @@ fn dispatch(cli: Cli, ui: &mut Ui) -> Result<(), Error> {
         Command::PauseController(args) => pause::run(&args, &client()?, ui),
         Command::ApprovePrune(args) => prune::run(&args, &client()?, ui),
         Command::Agents(args) => agents::run(&args, &client()?, ui),
+        Command::Notifiers(args) => notifiers::run(&args, &client()?, ui),
         Command::Token(args) => token::run(&args, &client()?, ui),
         Command::Backup(args) => backup::backup(&args, &client()?, ui),
         Command::Restore(args) => backup::run_restore(&args, ui),

@@ -238,7 +238,7 @@ pub fn painted(text: &str, style: Style, colored: bool) -> String {
 pub fn phase_style(phase: &str) -> Style {
     match phase {
         "Success" | "Scheduled" | "Ready" | "Connected" | "True" => AnsiColor::Green.on_default(),
-        "Error" | "Invalid" | "Revoked" | "False" => AnsiColor::Red.on_default(),
+        "Error" | "Invalid" | "Failing" | "Revoked" | "False" => AnsiColor::Red.on_default(),
         "Running" | "ShuttingDown" => AnsiColor::Cyan.on_default(),
         "StartingUp" | "NotScheduled" | "Disconnected" | "Draining" | "Suspended" | "Warning" => {
             AnsiColor::Yellow.on_default()

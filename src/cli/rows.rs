@@ -4,7 +4,7 @@ use anstyle::Style;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
-use xene_schemas::{agent::AgentStatus, event::Event, meta::Labels, object, run::Run};
+use xene_schemas::{agent::AgentStatus, event::Event, meta::Labels, notifier::NotifierStatus, object, run::Run};
 
 use super::{
     Error,
@@ -84,6 +84,10 @@ pub fn table(kind: Kind, items: &[Value], wide: bool, now: Timestamp) -> Result<
             "LABELS",
             "MESSAGE?",
         ],
+        (Kind::Notifiers, false) => &["NAME", "PHASE", "TO", "WAITING", "DELIVERED", "LAST", "ERROR?"],
+        (Kind::Notifiers, true) => {
+            &["NAME", "PHASE", "TO", "WAITING", "DELIVERED", "LAST", "LOST", "ON", "FILE", "LABELS?", "ERROR?"]
+        }
         (Kind::Events, false) => &["AGE", "TYPE", "REASON", "REGARDING", "MESSAGE"],
         (Kind::Events, true) => &["AGE", "TYPE", "REASON", "REGARDING", "MESSAGE", "AT", "ID"],
     });
@@ -93,6 +97,7 @@ pub fn table(kind: Kind, items: &[Value], wide: bool, now: Timestamp) -> Result<
             Kind::Pipelines => pipeline(item, now)?,
             Kind::Runs => run(item, now)?,
             Kind::Agents => agent(item, now)?,
+            Kind::Notifiers => notifier(item, now)?,
             Kind::Events => event(item, now)?,
         };
         if !wide {
@@ -246,6 +251,42 @@ fn agent(item: &Value, now: Timestamp) -> Result<Row, Error> {
             or_dash(status.lease_until.map(|at| relative(at, now))),
             labels(&object.metadata.labels).into(),
             optional(status.message),
+        ],
+    })
+}
+
+/// `slack team-chat`.
+pub(super) fn destination(item: &Value) -> String {
+    let fields = ["cloudEvents", "slack", "email", "commitStatus"];
+    let given = fields.iter().find_map(|field| Some((*field, item.pointer("/spec")?.get(field)?)));
+    given.map_or_else(String::new, |(field, to)| {
+        let credential = to.get("credential").and_then(Value::as_str).unwrap_or_default();
+        let repository = to.get("repository").and_then(Value::as_str).map(|of| format!(" {of}")).unwrap_or_default();
+        format!("{field} {credential}{repository}")
+    })
+}
+
+fn notifier(item: &Value, now: Timestamp) -> Result<Row, Error> {
+    let object: Object<NotifierStatus> = parse(item)?;
+    let status = object.status;
+    let on = item.pointer("/spec/on").and_then(Value::as_array);
+    let on: Vec<&str> = on.into_iter().flatten().filter_map(Value::as_str).collect();
+    Ok(Row {
+        narrow: vec![
+            object.metadata.name.into(),
+            phase(status.phase.as_str()),
+            destination(item).into(),
+            u64::from(status.pending).into(),
+            status.delivered.into(),
+            or_dash(status.delivered_at.map(|at| relative(at, now))),
+        ],
+        narrow_only: vec![optional(status.error.clone())],
+        wide: vec![
+            status.lost.into(),
+            on.join(",").into(),
+            format!("{}:{}", status.path, status.line).into(),
+            labels(&object.metadata.labels).into(),
+            optional(status.error),
         ],
     })
 }

@@ -30,6 +30,7 @@ fn run(line: &str, fake: &Fake) -> (Result<(), Error>, String, String) {
         Command::Rerun(args) => rerun::run(&args, &client, ui_ref),
         Command::Suspend(args) => suspend::suspend(&args, &client, ui_ref),
         Command::Resume(args) => suspend::resume(&args, &client, ui_ref),
+        Command::Notifiers(args) => notifiers::run(&args, &client, ui_ref),
         Command::Token(args) => token::run(&args, &client, ui_ref),
         Command::ApprovePrune(args) => prune::run(&args, &client, ui_ref),
         other => panic!("{other:?}"),
@@ -74,6 +75,7 @@ fn each_command_has_its_help() {
         "agents",
         "agents token create",
         "agents drain",
+        "notifiers test",
         "top",
         "token",
         "token create",
@@ -349,4 +351,18 @@ fn completion_and_man_pages_name_every_command() {
     for page in ["xene.1", "xene-trigger.1", "xene-agents-token-create.1"] {
         assert!(folder.path().join("man1").join(page).is_file(), "{page}");
     }
+}
+
+#[test]
+fn a_notifier_that_does_not_deliver_is_an_error() {
+    let fake = Fake::start(|request, _| {
+        let delivered = request.path() == "/api/v1/notifiers/good/test";
+        Reply::Json(200, json!({"delivered": delivered, "message": "204 was answered"}))
+    });
+    let (result, out, err) = run("xene notifiers test notifier/good", &fake);
+    result.unwrap();
+    assert_eq!((out.as_str(), err.as_str()), ("", "notifier good delivers: 204 was answered\n"));
+    let (result, ..) = run("xene notifiers test bad", &fake);
+    let error = result.unwrap_err();
+    assert_eq!((error.to_string().as_str(), error.status()), ("notifier bad does not deliver: 204 was answered", 1));
 }

@@ -58,7 +58,7 @@ mod tests {
               `xene --help` shows what it takes
             $ xene triger w/p
             `xene` has no command "triger"
-              did you mean trigger?
+              did you mean notifiers, trigger?
             $ xene trigger
             `xene trigger` needs <PIPELINE>
               `xene trigger --help` shows what it takes
@@ -72,7 +72,7 @@ mod tests {
             `xene trigger` has no flag --flow
               did you mean --follow?
             $ xene get pipelin
-            "pipelin" is no value of <workflows|pipelines|runs|agents|events>
+            "pipelin" is no value of <workflows|pipelines|runs|agents|notifiers|events>
               did you mean pipelines?
             $ xene status -o xml
             "xml" is no value of --output <FORMAT>

@@ -6,6 +6,7 @@ use xene_agent::glob::Globs;
 use xene_schemas::{
     diagnostic::{Diagnostic, Severity},
     meta::{Name, PipelineKey, SpecHash},
+    notifier::Notifier,
     pipeline::{CompiledPipeline, PipelineFile},
     trigger::Trigger,
     workflow::{Workflow, WorkflowSpec},
@@ -13,7 +14,7 @@ use xene_schemas::{
 
 use super::{Limits, cases::TestDocument, params::overlay, parse::parse, rules::file::NEEDS_CONTAINER};
 use crate::{
-    decide::desired::WorkflowBody,
+    decide::{desired::WorkflowBody, rows::NotifierClaim},
     source::snapshot::{Travelling, What},
 };
 
@@ -24,6 +25,8 @@ pub(super) struct CompiledFile {
     pub(super) workflows: Vec<CompiledWorkflow>,
     /// Workflows that are refused by themselves: they keep what they last gave.
     pub(super) refused: Vec<Name>,
+    /// Its notifiers; likewise.
+    pub(super) notifiers: Vec<NotifierClaim>,
     /// Its workflow tests; likewise.
     pub(super) tests: Vec<TestDocument>,
     /// How many of its documents are not ours.
@@ -45,14 +48,21 @@ pub(super) struct CompiledWorkflow {
 /// all: with an error anywhere in it, none of its workflows do.
 pub(super) fn compile_file(path: &str, bytes: &[u8], found: Option<&[Travelling]>, limits: Limits) -> CompiledFile {
     let parsed = parse(path, bytes, found, limits);
-    let (workflows, tests) = if is_broken(&parsed.problems) {
-        (Vec::new(), Vec::new())
+    let (workflows, notifiers, tests) = if is_broken(&parsed.problems) {
+        (Vec::new(), Vec::new(), Vec::new())
     } else {
         let found = found.unwrap_or_default();
         let compile = |(workflow, line)| compile_workflow(workflow, line, found);
-        (parsed.workflows.into_iter().map(compile).collect(), parsed.tests)
+        let claim = |(notifier, line): (Notifier, u32)| NotifierClaim {
+            line,
+            metadata: notifier.metadata,
+            spec: notifier.spec,
+        };
+        let notifiers = parsed.notifiers.into_iter().map(claim).collect();
+        (parsed.workflows.into_iter().map(compile).collect(), notifiers, parsed.tests)
     };
-    CompiledFile { workflows, tests, refused: parsed.refused, ignored: parsed.ignored, problems: parsed.problems }
+    let (refused, ignored) = (parsed.refused, parsed.ignored);
+    CompiledFile { workflows, notifiers, tests, refused, ignored, problems: parsed.problems }
 }
 
 /// True if these problems keep a file from counting.

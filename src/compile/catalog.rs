@@ -3,6 +3,8 @@
 //! Who has a name depends on the files and on what is in effect, never on the order of files: the path whose workflow
 //! is in effect keeps the name; without one, a single claim takes it, and of several none does.
 
+mod notifiers;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -13,6 +15,7 @@ use xene_schemas::{
     meta::{FileHash, Name, Revision, SpecHash},
 };
 
+use self::notifiers::Notifiers;
 use super::{
     Limits,
     build::{CompiledFile, compile_file, is_broken},
@@ -23,7 +26,7 @@ use super::{
 use crate::{
     decide::{
         desired::{Desired, DesiredWorkflow, WorkflowBody},
-        rows::{FileRow, WorkflowRow},
+        rows::{FileRow, NotifierRow, WorkflowRow},
     },
     source::snapshot::{FileEntry, Snapshot, What},
 };
@@ -48,6 +51,7 @@ pub struct Catalog {
     /// Files with problems, so that a pass need not visit all.
     troubled: BTreeSet<String>,
     ignored: u32,
+    notifiers: Notifiers,
     /// Rows and names that changed since what was last applied.
     unapplied: Unapplied,
     /// True if the store may not hold what is in effect: then bodies are given of that, too.
@@ -98,7 +102,11 @@ impl Catalog {
                 // What its last good form said cannot be had again, unless the store has it.
                 row.workflows.retain(in_store);
             }
-            if row.workflows.iter().all(in_store) {
+            // To an earlier version this was no kind.
+            let is_notifier = |problem: &Diagnostic| problem.message.contains("`Notifier`");
+            let unknown =
+                row.problems.iter().any(|problem| problem.code == file::UNKNOWN_KIND.code && is_notifier(problem));
+            if row.workflows.iter().all(in_store) && !unknown {
                 catalog.known.insert(path.clone(), row.content.clone());
             }
             for claim in row.workflows.iter().filter(|claim| in_store(claim)) {
@@ -111,6 +119,13 @@ impl Catalog {
         let names: Vec<Name> = catalog.claims.keys().cloned().collect();
         names.iter().for_each(|name| catalog.settle(name));
         catalog
+    }
+
+    /// The same, with the notifiers in effect.
+    #[must_use]
+    pub fn with_notifiers(mut self, in_effect: &[NotifierRow]) -> Self {
+        self.notifiers.recover(in_effect);
+        self
     }
 
     /// What is in effect was changed by somebody else: until the next result is durable, bodies are given of everything.
@@ -178,7 +193,14 @@ impl Catalog {
         self.unapplied.names.append(&mut touched);
         self.unapplied.revision = Some(revision.clone());
 
-        let mut whole = complete && self.unread.is_empty() && self.contested.values().all(|contest| contest.settled);
+        let files = &self.files;
+        let unread = |path: &str| self.unread.contains_key(path);
+        let (notifiers, contested, settled) = self
+            .notifiers
+            .desired(|path| unread(path) || files.get(path).is_some_and(|file| is_broken(&file.row.problems)));
+        let mut whole =
+            complete && settled && self.unread.is_empty() && self.contested.values().all(|contest| contest.settled);
+        problems.extend(contested);
         for file in self.troubled.iter().filter_map(|path| self.files.get(path)) {
             whole &= !is_broken(&file.row.problems);
             problems.extend(file.row.problems.iter().cloned());
@@ -196,6 +218,7 @@ impl Catalog {
             subject,
             folder,
             workflows: self.desired.clone(),
+            notifiers,
             complete: whole,
             files: self.unapplied.files.iter().map(row).collect(),
             problems,
@@ -210,6 +233,7 @@ impl Catalog {
             return;
         }
         self.distrusts = false;
+        self.notifiers.applied();
         let Unapplied { names, .. } = std::mem::take(&mut self.unapplied);
         for name in names {
             let Some(desired) = self.desired.get_mut(&name) else {
@@ -255,15 +279,16 @@ impl Catalog {
         touched: &mut BTreeSet<Name>,
     ) {
         // What tests expect is nothing that could take effect.
-        let CompiledFile { workflows, tests: _, refused, ignored, problems } = compiled;
+        let CompiledFile { workflows, notifiers, tests: _, refused, ignored, problems } = compiled;
         self.remove(&path, touched);
+        let notifiers = if is_broken(&problems) { self.notifiers.in_effect(&path) } else { notifiers };
         let file = if is_broken(&problems) {
             // It goes on with what is in effect; a claim that never was is no last good form.
             let of_path = self.in_effect.iter().filter(|(_, stored)| stored.path == path);
             let workflows: Vec<_> = of_path.map(|(name, stored)| (name.clone(), stored.hash, stored.line)).collect();
             let bodies = vec![None; workflows.len()];
             let refused = Vec::new();
-            File { row: FileRow { content, workflows, refused, ignored, problems, travelling }, bodies }
+            File { row: FileRow { content, workflows, notifiers, refused, ignored, problems, travelling }, bodies }
         } else {
             let (mut claims, mut bodies): (Vec<_>, Vec<_>) =
                 workflows.into_iter().map(|w| ((w.name.clone(), w.hash, w.line), Some(w.body))).unzip();
@@ -273,7 +298,8 @@ impl Catalog {
                     bodies.push(None);
                 }
             }
-            File { row: FileRow { content, workflows: claims, refused, ignored, problems, travelling }, bodies }
+            let workflows = claims;
+            File { row: FileRow { content, workflows, notifiers, refused, ignored, problems, travelling }, bodies }
         };
         touched.extend(file.row.workflows.iter().map(|(name, ..)| name.clone()));
         self.known.insert(path.clone(), file.row.content.clone());
@@ -285,6 +311,7 @@ impl Catalog {
         for (name, ..) in &file.row.workflows {
             self.claims.entry(name.clone()).or_default().insert(path.clone());
         }
+        self.notifiers.put(&path, &file.row.notifiers);
         if !file.row.problems.is_empty() {
             self.troubled.insert(path.clone());
         }
@@ -303,6 +330,7 @@ impl Catalog {
                 }
             }
         }
+        self.notifiers.remove(path);
         self.troubled.remove(path);
         self.ignored -= file.row.ignored;
     }
@@ -318,7 +346,7 @@ impl Catalog {
         if paths.len() > 1 {
             let places: Vec<(&str, u32)> =
                 paths.iter().filter_map(|path| Some((path.as_str(), claim(&self.files, path, name)?.1))).collect();
-            let problems = duplicates(name, &places, winner.map(String::as_str));
+            let problems = duplicates("workflow", name, &places, winner.map(String::as_str));
             self.contested.insert(name.clone(), Contest { problems, settled: winner.is_some() });
         }
         let found = winner.and_then(|path| Some((path, claim(&self.files, path, name)?)));
@@ -347,14 +375,14 @@ fn claim<'f>(
 }
 
 /// The problems of a name that several places claim: one for each place that does not get it.
-pub(super) fn duplicates(name: &Name, places: &[(&str, u32)], winner: Option<&str>) -> Vec<Diagnostic> {
+pub(super) fn duplicates(kind: &str, name: &Name, places: &[(&str, u32)], winner: Option<&str>) -> Vec<Diagnostic> {
     if places.len() < 2 {
         return Vec::new();
     }
     let all = places.iter().map(|(path, line)| format!("{path}:{line}")).collect::<Vec<_>>().join(", ");
     let outcome =
         winner.map_or_else(|| "none of them is taken".into(), |path| format!("{path} had it first and keeps it"));
-    let message = format!("workflow `{name}` is declared more than once: {all}; {outcome}");
+    let message = format!("{kind} `{name}` is declared more than once: {all}; {outcome}");
     let losers = places.iter().filter(|(path, _)| Some(*path) != winner);
     losers
         .map(|(path, line)| {

@@ -33,7 +33,7 @@ use xene_schemas::{
 use self::cases::TestDocument;
 pub use self::{parse::MAX_FILE_BYTES, path::Segment};
 use crate::{
-    decide::desired::WorkflowBody,
+    decide::{desired::WorkflowBody, rows::NotifierClaim},
     source::{
         snapshot::{Snapshot, Travelling},
         travel::Wanted,
@@ -114,6 +114,8 @@ pub fn workflow_of(
 pub struct Compiled {
     /// The workflows that are good, in the order of files.
     pub workflows: Vec<LocatedWorkflow>,
+    /// The notifiers that are good, likewise.
+    pub notifiers: Vec<(String, NotifierClaim)>,
     /// The tests that can be tried, likewise.
     pub tests: Vec<TestDocument>,
     /// All that is wrong, sorted.
@@ -144,6 +146,7 @@ pub fn compile_travelling<'f>(files: impl Iterator<Item = (&'f str, &'f [u8], Op
         let file = build::compile_file(path, bytes, found, Limits::default());
         compiled.problems.extend(file.problems);
         compiled.tests.extend(file.tests);
+        compiled.notifiers.extend(file.notifiers.into_iter().map(|notifier| (path.to_owned(), notifier)));
         let located =
             |w: build::CompiledWorkflow| LocatedWorkflow { path: path.to_owned(), line: w.line, body: w.body };
         compiled.workflows.extend(file.workflows.into_iter().map(located));
@@ -152,7 +155,14 @@ pub fn compile_travelling<'f>(files: impl Iterator<Item = (&'f str, &'f [u8], Op
     for workflow in &compiled.workflows {
         claims.entry(&workflow.body.metadata.name).or_default().push((&workflow.path, workflow.line));
     }
-    let twice = claims.iter().flat_map(|(name, places)| catalog::duplicates(name, places, None)).collect::<Vec<_>>();
+    let twice = claims.iter().flat_map(|(name, places)| catalog::duplicates("workflow", name, places, None));
+    let twice = twice.collect::<Vec<_>>();
+    let mut claims: BTreeMap<&Name, Vec<(&str, u32)>> = BTreeMap::new();
+    for (path, notifier) in &compiled.notifiers {
+        claims.entry(&notifier.metadata.name).or_default().push((path, notifier.line));
+    }
+    let notifiers = claims.iter().flat_map(|(name, places)| catalog::duplicates("notifier", name, places, None));
+    let twice = twice.into_iter().chain(notifiers).collect::<Vec<_>>();
     // A workflow that is not among the good ones may be among the broken ones.
     let complete = !build::is_broken(&compiled.problems);
     let of_tests = compiled.tests.iter().flat_map(|test| {

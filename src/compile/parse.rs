@@ -6,6 +6,7 @@ use xene_schemas::{
     diagnostic::Diagnostic,
     executor::Executor,
     meta::{API_VERSION, Name},
+    notifier::Notifier,
     v1alpha1,
     workflow::Workflow,
     workflow_test::WorkflowTest,
@@ -31,6 +32,8 @@ pub(super) struct Parsed {
     pub(super) workflows: Vec<(Workflow, u32)>,
     /// Workflows of documents that are refused by themselves, while the file counts.
     pub(super) refused: Vec<Name>,
+    /// Its notifiers, likewise.
+    pub(super) notifiers: Vec<(Notifier, u32)>,
     /// Its workflow tests.
     pub(super) tests: Vec<TestDocument>,
     /// How many of its documents are not ours.
@@ -69,14 +72,15 @@ pub(super) fn parse(path: &str, bytes: &[u8], found: Option<&[Travelling]>, limi
             document(path, format, &chunk, line, (found, limits), &mut parsed);
         }
     }
-    let mut names: Vec<(&Name, u32)> = Vec::new();
-    for (workflow, line) in &parsed.workflows {
-        let name = &workflow.metadata.name;
-        if let Some((_, first)) = names.iter().find(|(other, _)| *other == name) {
-            let message = format!("workflow `{name}` stands twice in this file, first in line {first}");
-            parsed.problems.push(whole(&file::DUPLICATE_NAME, *line, message, None));
+    let workflows = parsed.workflows.iter().map(|(workflow, line)| ("workflow", &workflow.metadata.name, *line));
+    let notifiers = parsed.notifiers.iter().map(|(notifier, line)| ("notifier", &notifier.metadata.name, *line));
+    let mut names: Vec<(&str, &Name, u32)> = Vec::new();
+    for (kind, name, line) in workflows.chain(notifiers) {
+        if let Some((.., first)) = names.iter().find(|(of, other, _)| *of == kind && *other == name) {
+            let message = format!("{kind} `{name}` stands twice in this file, first in line {first}");
+            parsed.problems.push(whole(&file::DUPLICATE_NAME, line, message, None));
         }
-        names.push((name, *line));
+        names.push((kind, name, line));
     }
     parsed
 }
@@ -241,6 +245,18 @@ fn document(
                         return;
                     }
                 },
+                Kind::Notifier => match read::<Notifier>(format, chunk.text) {
+                    Ok(notifier) => {
+                        let problems = rules::notifier::check(&notifier);
+                        parsed.notifiers.push((notifier, line));
+                        problems
+                    }
+                    Err(error) => {
+                        let place = (line, outline.as_ref());
+                        parsed.problems.extend(explain::<Notifier>(path, chunk, place, &error));
+                        return;
+                    }
+                },
                 Kind::NotOurs(None) => {
                     parsed.ignored += 1;
                     return;
@@ -364,6 +380,8 @@ enum Kind {
     Workflow,
     /// Tests of a workflow.
     Test,
+    /// Who is told of what.
+    Notifier,
     /// Of the first format.
     Legacy,
     /// Passed over, perhaps with a remark.
@@ -410,6 +428,7 @@ fn classify(outline: Option<&Outline>) -> Kind {
         }
         (Some(API_VERSION), Some("Workflow") | None) | (None, Some("Workflow")) => Kind::Workflow,
         (Some(API_VERSION), Some("WorkflowTest")) => Kind::Test,
+        (Some(API_VERSION), Some("Notifier")) => Kind::Notifier,
         (Some(API_VERSION), Some(kind)) => {
             let message = format!("there is no kind `{kind}`");
             refuse(&file::UNKNOWN_KIND, "kind", message, smallest)

@@ -270,6 +270,7 @@ impl Controller {
             enrolled_at: now.wall,
             newest_token: 0,
             tokens: Vec::new(),
+            lost: false,
             twin: None,
         };
         fx.commit.push(Change::PutAgent(Box::new(row.clone())));

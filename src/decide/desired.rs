@@ -11,7 +11,7 @@ use xene_schemas::{
     workflow::WorkflowSpec,
 };
 
-use super::rows::{FileRow, PipelineRow, WorkflowRow};
+use super::rows::{FileRow, NotifierClaim, NotifierRow, PipelineRow, WorkflowRow};
 
 /// What one revision asks for. Unchanged parts are named by hash only, so a change costs what changed.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +28,8 @@ pub struct Desired {
     pub folder: String,
     /// Every workflow that is to be in effect, last-good ones of broken files included.
     pub workflows: BTreeMap<Name, DesiredWorkflow>,
+    /// Every notifier that is to be in effect, likewise.
+    pub notifiers: BTreeMap<Name, DesiredNotifier>,
     /// False while something of the scope could not be read or parsed: then a workflow that vanished may have moved
     /// into what was not read, and nothing is pruned.
     pub complete: bool,
@@ -59,6 +61,19 @@ pub struct DesiredWorkflow {
     pub body: Option<Arc<WorkflowBody>>,
 }
 
+/// One notifier that is to be in effect.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DesiredNotifier {
+    /// Of metadata and spec.
+    pub hash: SpecHash,
+    /// Its file.
+    pub path: String,
+    /// False if its file is broken and this is what it last gave.
+    pub valid: bool,
+    /// What it says, and where.
+    pub claim: NotifierClaim,
+}
+
 /// What a workflow says, compiled.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WorkflowBody {
@@ -75,6 +90,8 @@ pub struct WorkflowBody {
 pub struct Observed {
     /// The workflows.
     pub workflows: BTreeMap<Name, ObservedWorkflow>,
+    /// The notifiers.
+    pub notifiers: BTreeMap<Name, NotifierRow>,
 }
 
 /// One workflow in effect.
@@ -101,6 +118,8 @@ pub struct ObservedWorkflow {
 pub struct Found {
     /// The workflows.
     pub workflows: BTreeMap<Name, WorkflowRow>,
+    /// The notifiers.
+    pub notifiers: BTreeMap<Name, NotifierRow>,
     /// The pipelines; `None` for a row that can't be read or whose compiled spec is not there.
     pub pipelines: BTreeMap<PipelineKey, Option<PipelineRow>>,
 }

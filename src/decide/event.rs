@@ -6,6 +6,7 @@ use indexmap::IndexMap;
 use jiff::Timestamp;
 use xene_schemas::{
     meta::{AgentName, FileHash, Labels, Name, PipelineKey, Revision, RunName, SpecHash},
+    notifier::{Notice, NotifierSpec},
     phase::Transport,
     run::{Run, RunTrigger},
     suspension::Suspension,
@@ -92,6 +93,48 @@ pub enum Event {
         /// Its SHA-256, hex.
         fingerprint: String,
     },
+    /// A message of a notifier was on its way.
+    Delivered {
+        /// Whose.
+        notifier: Name,
+        /// Which.
+        number: u64,
+        /// What came of it.
+        outcome: Outcome,
+    },
+}
+
+/// What came of a message on its way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Its destination took it.
+    Delivered,
+    /// Its destination will never take it; a sentence says why.
+    Refused(String),
+    /// It may be taken later.
+    Failed {
+        /// Why, in a sentence.
+        why: String,
+        /// How long the destination asks to wait.
+        retry_after: Option<Duration>,
+    },
+}
+
+/// A message that sets out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Delivery {
+    /// Whose.
+    pub notifier: Name,
+    /// Which.
+    pub number: u64,
+    /// Where it goes, and how.
+    pub spec: NotifierSpec,
+    /// What is told.
+    pub notice: Notice,
+    /// Who tells it: the same for the life of the store.
+    pub source: String,
+    /// True if nothing happened, and somebody only tries the notifier.
+    pub trial: bool,
 }
 
 /// What people and programs ask for.
@@ -381,6 +424,8 @@ pub enum Effect {
         /// What.
         result: Box<Result<Answer, Refusal>>,
     },
+    /// Deliver a message, feed `Delivered` back.
+    Deliver(Box<Delivery>),
     /// Remove the logs of runs past retention.
     DeleteLogs(Vec<RunName>),
     /// Tell the operator.

@@ -25,6 +25,8 @@ pub struct Gauges {
     pub leases: u64,
     /// What is suspended by command.
     pub suspended: u64,
+    /// Messages of notifiers that wait.
+    pub messages: u64,
 }
 
 impl Controller {
@@ -34,6 +36,7 @@ impl Controller {
         let mut gauges = Gauges {
             workflows: count(self.workflows.len()),
             suspended: count(self.suspensions.len()),
+            messages: self.messages_waiting(),
             leases: count(self.owners.values().filter(|owned| owned.claimed && owned.row.owner.is_some()).count()),
             ..Gauges::default()
         };

@@ -12,6 +12,8 @@ pub mod gauges;
 mod group;
 mod ledger;
 mod lost;
+mod notices;
+mod notify;
 mod ownership;
 mod pause;
 pub mod plan;
@@ -53,6 +55,8 @@ use self::{
     breaker::Breaker,
     desired::{Desired, Observed, SourceOrigin},
     event::{Authority, Effect, Effects, Event, SessionId},
+    notices::Told,
+    notify::Outbox,
     ownership::Owned,
     reconcile::{Pipeline, Workflow},
     rows::{
@@ -130,6 +134,8 @@ enum Timer {
     RotationEnds,
     /// A suspension by command ends.
     Suspension(Suspendable),
+    /// The next message of this notifier is to be delivered.
+    Deliver(Name),
 }
 
 /// The controller's machine.
@@ -177,6 +183,12 @@ pub struct Controller {
     drift_told: bool,
     /// The newest that was found while the source is suspended.
     pending: Option<Box<Desired>>,
+    /// What was told of runs that are not final.
+    told: BTreeMap<RunName, Told>,
+    /// What notifiers have to deliver.
+    outboxes: BTreeMap<Name, Outbox>,
+    /// The number of the newest message.
+    messages: u64,
     tokens: BTreeMap<String, JoinTokenRow>,
     api_tokens: BTreeMap<Name, ApiTokenRow>,
     source: SourceState,
@@ -236,6 +248,9 @@ impl Controller {
             suspensions: BTreeMap::new(),
             drift_told: false,
             pending: None,
+            told: BTreeMap::new(),
+            outboxes: BTreeMap::new(),
+            messages: 0,
             tokens: loaded.join_tokens.into_iter().map(|token| (token.id.clone(), token)).collect(),
             api_tokens: loaded.api_tokens.into_iter().map(|token| (token.name.clone(), token)).collect(),
             source: SourceState::new(&config.source, loaded.source),
@@ -256,7 +271,9 @@ impl Controller {
         for (key, owner) in loaded.owners {
             controller.load_owner(now, key, owner);
         }
+        controller.load_notifiers(now, loaded.notifiers, loaded.messages, loaded.notifier_health);
         for run in loaded.active_runs {
+            controller.load_told(&run.run);
             controller.load_run(now, run);
         }
         controller.timers.arm(Timer::Sweep, now.boot + SWEEP);
@@ -269,6 +286,7 @@ impl Controller {
         } else if controller.row.recovering {
             controller.resume_recovery(now);
         }
+        controller.tell_runs(now, &mut fx);
         (controller, fx)
     }
 
@@ -300,7 +318,11 @@ impl Controller {
             Event::CertificateIssued { agent, fingerprint } => {
                 self.certificate_issued(&agent, fingerprint, &mut fx);
             }
+            Event::Delivered { notifier, number, outcome } => {
+                self.delivered(now, &notifier, number, outcome, &mut fx);
+            }
         }
+        self.tell_runs(now, &mut fx);
         self.flush(&mut fx);
         fx
     }
@@ -318,6 +340,7 @@ impl Controller {
                 Timer::Recovered => self.end_recovery(now, &mut fx),
                 Timer::PauseEnds => self.end_pause(now, "its time is over", &mut fx),
                 Timer::RotationEnds => self.end_rotation(&mut fx),
+                Timer::Deliver(notifier) => self.deliver(&notifier, &mut fx),
                 Timer::Suspension(what) => self.suspension_ended(now, &what, &mut fx),
                 Timer::Sweep => {
                     self.timers.arm(Timer::Sweep, now.boot + SWEEP);
@@ -325,6 +348,7 @@ impl Controller {
                 }
             }
         }
+        self.tell_runs(now, &mut fx);
         self.flush(&mut fx);
         fx
     }

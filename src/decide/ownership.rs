@@ -182,6 +182,7 @@ impl Controller {
         if let Some(owner) = &owner {
             // Also of a pipeline that was removed: silence is silence.
             self.count_lost(now, owner, wait.unwrap_or_default(), fx);
+            self.agent_lost(now, owner, fx);
         }
         if !self.pipelines.contains_key(key) {
             self.waiting.remove(key);

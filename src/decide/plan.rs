@@ -23,6 +23,14 @@ pub enum PlanChange {
     RemovePipeline(PipelineKey),
     /// It is asked for no more.
     RemoveWorkflow(Name),
+    /// A notifier that was not there.
+    CreateNotifier(Name),
+    /// Its spec or metadata changed.
+    UpdateNotifier(Name),
+    /// Only its file, line or validity changed.
+    MoveNotifier(Name),
+    /// It is asked for no more.
+    RemoveNotifier(Name),
 }
 
 impl fmt::Display for PlanChange {
@@ -35,6 +43,10 @@ impl fmt::Display for PlanChange {
             Self::CreatePipeline(key) => write!(f, "create pipeline {key}"),
             Self::UpdatePipeline(key) => write!(f, "update pipeline {key}"),
             Self::RemovePipeline(key) => write!(f, "remove pipeline {key}"),
+            Self::CreateNotifier(name) => write!(f, "create notifier {name}"),
+            Self::UpdateNotifier(name) => write!(f, "update notifier {name}"),
+            Self::MoveNotifier(name) => write!(f, "move notifier {name}"),
+            Self::RemoveNotifier(name) => write!(f, "remove notifier {name}"),
         }
     }
 }
@@ -50,6 +62,10 @@ impl PlanChange {
             Self::CreatePipeline(_) => "PipelineCreated",
             Self::UpdatePipeline(_) => "PipelineUpdated",
             Self::RemovePipeline(_) => "PipelineRemoved",
+            Self::CreateNotifier(_) => "NotifierCreated",
+            Self::UpdateNotifier(_) => "NotifierUpdated",
+            Self::MoveNotifier(_) => "NotifierMoved",
+            Self::RemoveNotifier(_) => "NotifierRemoved",
         }
     }
 
@@ -63,6 +79,10 @@ impl PlanChange {
             Self::CreatePipeline(key) | Self::UpdatePipeline(key) | Self::RemovePipeline(key) => {
                 format!("pipeline/{key}")
             }
+            Self::CreateNotifier(name)
+            | Self::UpdateNotifier(name)
+            | Self::MoveNotifier(name)
+            | Self::RemoveNotifier(name) => format!("notifier/{name}"),
         }
     }
 }
@@ -159,6 +179,7 @@ impl Plan {
             }
         }
         plan.prune(desired, observed);
+        plan.compare_notifiers(desired, observed);
         plan.changes.sort();
         plan.held.sort();
         plan
@@ -181,6 +202,29 @@ impl Plan {
         }
         let gone = found.pipelines.keys().filter(|name| !body.pipelines.contains_key(*name));
         self.changes.extend(gone.map(|name| PlanChange::RemovePipeline(key(workflow, name))));
+    }
+
+    fn compare_notifiers(&mut self, desired: &Desired, observed: &Observed) {
+        for (name, wanted) in &desired.notifiers {
+            match observed.notifiers.get(name) {
+                None => self.changes.push(PlanChange::CreateNotifier(name.clone())),
+                Some(found) if found.hash != wanted.hash => {
+                    self.changes.push(PlanChange::UpdateNotifier(name.clone()));
+                }
+                Some(found)
+                    if (&found.path, found.line, found.valid) != (&wanted.path, wanted.claim.line, wanted.valid) =>
+                {
+                    self.changes.push(PlanChange::MoveNotifier(name.clone()));
+                }
+                Some(_) => {}
+            }
+        }
+        // While something can't be read, one that vanished may have moved there.
+        let vanished = observed.notifiers.iter().filter(|(name, row)| {
+            let keep = row.metadata.annotations.get("xene/prune").is_some_and(|prune| prune == "disabled");
+            desired.complete && !keep && !desired.notifiers.contains_key(*name)
+        });
+        self.changes.extend(vanished.map(|(name, _)| PlanChange::RemoveNotifier(name.clone())));
     }
 
     /// What is in effect and asked for no more: removed, if nothing speaks for it.

@@ -17,7 +17,7 @@ use xene_schemas::{
 use super::{
     desired::{Desired, Observed, ObservedWorkflow},
     plan::{Plan, PlanChange},
-    rows::{PipelineRow, WorkflowRow},
+    rows::{NotifierRow, PipelineRow, WorkflowRow},
 };
 
 /// So many due times are told of each pipeline.
@@ -32,8 +32,9 @@ pub struct InEffect {
 
 impl InEffect {
     /// What a store holds.
-    pub fn of_rows(workflows: Vec<WorkflowRow>, pipelines: &[PipelineRow]) -> Self {
-        let observed = Observed::of_rows(&workflows, pipelines);
+    pub fn of_rows(workflows: Vec<WorkflowRow>, pipelines: &[PipelineRow], notifiers: Vec<NotifierRow>) -> Self {
+        let mut observed = Observed::of_rows(&workflows, pipelines);
+        observed.notifiers = notifiers.into_iter().map(|row| (row.metadata.name.clone(), row)).collect();
         let said = workflows.into_iter().map(|row| (row.metadata.name.clone(), (row.metadata, row.spec)));
         Self { observed, said: said.collect() }
     }
@@ -55,6 +56,9 @@ impl InEffect {
             };
             in_effect.observed.workflows.insert(name.clone(), observed);
             in_effect.said.insert(name.clone(), (body.metadata.clone(), body.spec.clone()));
+        }
+        for (name, wanted) in &desired.notifiers {
+            in_effect.observed.notifiers.insert(name.clone(), NotifierRow::new(wanted, &desired.revision, None));
         }
         in_effect
     }
@@ -107,6 +111,10 @@ fn planned(change: &PlanChange, before: &InEffect, desired: &Desired, now: Times
         PlanChange::CreatePipeline(key) => (Action::Create, "Pipeline", key.to_string()),
         PlanChange::UpdatePipeline(key) => (Action::Update, "Pipeline", key.to_string()),
         PlanChange::RemovePipeline(key) => (Action::Remove, "Pipeline", key.to_string()),
+        PlanChange::CreateNotifier(name) => (Action::Create, "Notifier", name.to_string()),
+        PlanChange::UpdateNotifier(name) => (Action::Update, "Notifier", name.to_string()),
+        PlanChange::MoveNotifier(name) => (Action::Move, "Notifier", name.to_string()),
+        PlanChange::RemoveNotifier(name) => (Action::Remove, "Notifier", name.to_string()),
     };
     let mut planned = PlannedChange {
         action,
@@ -142,6 +150,23 @@ fn planned(change: &PlanChange, before: &InEffect, desired: &Desired, now: Times
             };
             planned.fires = (fires.before != fires.after).then_some(fires);
         }
+        PlanChange::CreateNotifier(name)
+        | PlanChange::UpdateNotifier(name)
+        | PlanChange::MoveNotifier(name)
+        | PlanChange::RemoveNotifier(name) => {
+            let (found, wanted) = (before.observed.notifiers.get(name), desired.notifiers.get(name));
+            let place = wanted.map(|wanted| (&wanted.path, wanted.claim.line));
+            if let Some((path, line)) = place.or_else(|| found.map(|found| (&found.path, found.line))) {
+                (planned.path, planned.line) = (Some(path.clone()), Some(line));
+            }
+            if let (Some(found), Some(wanted)) = (found, wanted) {
+                let new = NotifierRow::new(wanted, &desired.revision, Some(found));
+                planned.fields = match action {
+                    Action::Move => moved((&found.path, found.line, found.valid), (&new.path, new.line, new.valid)),
+                    _ => fields::between((&found.metadata, &found.spec), (&new.metadata, &new.spec)),
+                };
+            }
+        }
     }
     planned
 }
@@ -153,23 +178,27 @@ fn fields_of(change: &PlanChange, name: &Name, before: &InEffect, desired: &Desi
     match change {
         PlanChange::UpdateWorkflow(_) => {
             let (Some((metadata, spec)), Some(body)) = (before.said.get(name), &wanted.body) else { return Vec::new() };
-            fields::of_workflow((metadata, spec), (&body.metadata, &body.spec))
+            fields::between((metadata, spec), (&body.metadata, &body.spec))
         }
         PlanChange::MoveWorkflow(_) => {
-            let place = |path: &str, line: u32| serde_json::Value::from(format!("{path}:{line}"));
-            let mut changes = Vec::new();
-            let (old, new) = (place(&found.path, found.line), place(&wanted.path, wanted.line));
-            if old != new {
-                changes.push(FieldChange { path: "file".into(), old: Some(old), new: Some(new) });
-            }
-            if found.valid != wanted.valid {
-                let (old, new) = (Some(found.valid.into()), Some(wanted.valid.into()));
-                changes.push(FieldChange { path: "valid".into(), old, new });
-            }
-            changes
+            moved((&found.path, found.line, found.valid), (&wanted.path, wanted.line, wanted.valid))
         }
         _ => Vec::new(),
     }
+}
+
+/// Where an object was, and where it is, as fields: file, line, whether its file is good.
+fn moved(old: (&str, u32, bool), new: (&str, u32, bool)) -> Vec<FieldChange> {
+    let place = |path: &str, line: u32| serde_json::Value::from(format!("{path}:{line}"));
+    let mut changes = Vec::new();
+    let (was, is) = (place(old.0, old.1), place(new.0, new.1));
+    if was != is {
+        changes.push(FieldChange { path: "file".into(), old: Some(was), new: Some(is) });
+    }
+    if old.2 != new.2 {
+        changes.push(FieldChange { path: "valid".into(), old: Some(old.2.into()), new: Some(new.2.into()) });
+    }
+    changes
 }
 
 /// The next due times of a pipeline; none if it is suspended, or has no cron trigger.

@@ -17,7 +17,7 @@ use super::{
     event::{Answer, Effect, Effects, Refusal},
     note,
     plan::{BLOCKED, Hold, Plan, PlanChange},
-    rows::{Change, PipelineRow, Suspendable, WorkflowRow},
+    rows::{Change, NotifierRow, PipelineRow, Suspendable, WorkflowRow},
 };
 
 /// Of no content.
@@ -180,6 +180,10 @@ impl Controller {
                     touched.insert(key);
                 }
                 PlanChange::RemovePipeline(key) => regrouped.extend(self.remove_pipeline(now, &key, fx)),
+                PlanChange::CreateNotifier(_)
+                | PlanChange::UpdateNotifier(_)
+                | PlanChange::MoveNotifier(_)
+                | PlanChange::RemoveNotifier(_) => self.change_notifier(now, &desired, &change, fx),
             }
         }
         self.hold(&desired, &plan.held, plan.prune_blocked, fx);
@@ -245,6 +249,17 @@ impl Controller {
                 observed.pipelines.insert(key.pipeline.clone(), NO_HASH);
                 observed.hash = NO_HASH;
             }
+        }
+        for (name, row) in &found.notifiers {
+            if self.observed.notifiers.get(name) != Some(row) {
+                drifted.insert(format!("notifier/{name}"));
+                let row = NotifierRow { hash: NO_HASH, ..row.clone() };
+                self.observed.notifiers.entry(name.clone()).and_modify(|row| row.hash = NO_HASH).or_insert(row);
+            }
+        }
+        for (name, row) in self.observed.notifiers.iter_mut().filter(|(name, _)| !found.notifiers.contains_key(*name)) {
+            drifted.insert(format!("notifier/{name}"));
+            row.hash = NO_HASH;
         }
         let shown: Vec<&str> = drifted.iter().take(NAMED).map(String::as_str).collect();
         let more = if drifted.len() > NAMED { format!(" and {} more", drifted.len() - NAMED) } else { String::new() };
@@ -352,6 +367,11 @@ impl Controller {
                 })));
             }
             PlanChange::RemovePipeline(_) => tell(format!("{} asks for it no more", desired.revision)),
+            // Written where they are kept.
+            PlanChange::CreateNotifier(_)
+            | PlanChange::UpdateNotifier(_)
+            | PlanChange::MoveNotifier(_)
+            | PlanChange::RemoveNotifier(_) => {}
         }
     }
 
@@ -467,8 +487,10 @@ fn compiled<'a>(desired: &'a Desired, key: &PipelineKey) -> Option<&'a CompiledP
 impl Observed {
     /// What the rows of a store say is in effect.
     pub fn of_rows(workflows: &[WorkflowRow], pipelines: &[PipelineRow]) -> Self {
-        let mut observed =
-            Self { workflows: workflows.iter().map(|row| (row.metadata.name.clone(), observe(row))).collect() };
+        let mut observed = Self {
+            workflows: workflows.iter().map(|row| (row.metadata.name.clone(), observe(row))).collect(),
+            ..Self::default()
+        };
         for row in pipelines {
             if let Some(workflow) = observed.workflows.get_mut(&row.key.workflow) {
                 workflow.pipelines.insert(row.key.pipeline.clone(), row.spec_hash);

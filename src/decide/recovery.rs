@@ -178,6 +178,7 @@ impl Controller {
                 certificates: Vec::new(),
                 enrolled_at: now.wall,
                 tokens: Vec::new(),
+                lost: false,
                 twin: None,
                 newest_token: 0,
             });

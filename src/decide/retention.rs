@@ -3,7 +3,6 @@
 use xene_agent::decide::time::Now;
 use xene_schemas::{
     meta::{PipelineKey, RunName},
-    phase::RunPhase,
     pipeline::History,
 };
 
@@ -52,16 +51,10 @@ impl Controller {
             None => _ = self.unaddressed.remove(&(key.clone(), run)),
         }
         self.timers.disarm(&Timer::GiveUp(run));
-        let finished_at = row.run.status.finished_at.unwrap_or(now.wall).as_second();
-        let success = row.run.status.phase == RunPhase::Success;
-        self.ended.entry(key.clone()).or_default().push(EndedRun {
-            name: run,
-            finished_at,
-            success,
-            scheduled: row.run.spec.trigger.is_slot(),
-        });
+        let ended = EndedRun::new(&row.run, now.wall);
+        self.ended.entry(key.clone()).or_default().push(ended);
         self.retain(now, &key, fx);
-        if success {
+        if ended.success {
             self.succeeded(now, &row, fx);
         }
         self.place_group(now, &key, fx);
@@ -106,6 +99,7 @@ mod tests {
             finished_at: at,
             success,
             scheduled: false,
+            cancelled: false,
         };
         let runs = [run(1, true), run(2, true), run(3, false), run(4, false), run(5, false)];
         let at = |runs: &[EndedRun]| runs.iter().map(|run| run.finished_at).collect::<Vec<_>>();

@@ -18,7 +18,8 @@ use xene_schemas::{
     meta::{
         AgentName, Epoch, FileHash, Generation, Labels, Name, ObjectMeta, PipelineKey, Revision, RunName, SpecHash,
     },
-    phase::Reason,
+    notifier::{Notice, NotifierSpec},
+    phase::{Reason, RunPhase},
     pipeline::{Autonomy, PipelineSpec},
     run::Run,
     source::SourceStatus,
@@ -79,6 +80,16 @@ pub enum Change {
     PutSuspension(SuspensionRow),
     /// It is not any more.
     DeleteSuspension(Suspendable),
+    /// A notifier, new or changed.
+    PutNotifier(Box<NotifierRow>),
+    /// A notifier is gone, and with it how it went; what it had to deliver goes by itself.
+    DeleteNotifier(Name),
+    /// A message waits to be delivered.
+    PutMessage(Box<MessageRow>),
+    /// It waits no more.
+    DeleteMessage(Name, u64, Fate),
+    /// How a notifier goes.
+    PutNotifierHealth(Name, NotifierHealth),
     /// What the rows say is desired is what was written: their digest begins anew.
     Redigest,
 }
@@ -218,6 +229,9 @@ pub struct AgentRow {
     /// What Welcome gave it for its next Hello, oldest first: the newest that it has shown to have, and those since.
     #[serde(default)]
     pub tokens: Vec<u64>,
+    /// True since a lease of it ran out in silence, until it is heard again.
+    #[serde(default)]
+    pub lost: bool,
     /// Why two agents are thought to have this identity, in a sentence: then none is let in.
     #[serde(default)]
     pub twin: Option<String>,
@@ -333,6 +347,23 @@ pub struct EndedRun {
     pub success: bool,
     /// True if it was started for a due time.
     pub scheduled: bool,
+    /// True if somebody or something ended it: that says nothing of its pipeline.
+    pub cancelled: bool,
+}
+
+impl EndedRun {
+    /// What retention needs of a run that has ended, now or when it says.
+    pub fn new(run: &Run, now: Timestamp) -> Self {
+        let status = &run.status;
+        let ended_for = |reasons: &[Reason]| status.reason.as_ref().is_some_and(|reason| reasons.contains(reason));
+        Self {
+            name: run.metadata.name,
+            finished_at: status.finished_at.unwrap_or(now).as_second(),
+            success: status.phase == RunPhase::Success,
+            scheduled: run.spec.trigger.is_slot(),
+            cancelled: ended_for(&[Reason::CANCELLED, Reason::COALESCED, Reason::OVERLAP, Reason::PIPELINE_REMOVED]),
+        }
+    }
 }
 
 /// What a file last gave.
@@ -342,6 +373,9 @@ pub struct FileRow {
     pub content: String,
     /// The workflows that its last good form gave: name, hash, line.
     pub workflows: Vec<(Name, SpecHash, u32)>,
+    /// The notifiers that its last good form gave.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notifiers: Vec<NotifierClaim>,
     /// Workflows whose document is refused by itself now; those of them that were in effect stay so.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<Name>,
@@ -352,6 +386,77 @@ pub struct FileRow {
     /// Files that travel with its workflows: they must stay in the store.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub travelling: Vec<FileHash>,
+}
+
+/// A notifier as a file declares it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NotifierClaim {
+    /// Where its document begins.
+    pub line: u32,
+    /// As committed.
+    pub metadata: ObjectMeta,
+    /// As committed.
+    pub spec: NotifierSpec,
+}
+
+/// A notifier in effect.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NotifierRow {
+    /// As committed.
+    pub metadata: ObjectMeta,
+    /// As committed.
+    pub spec: NotifierSpec,
+    /// The revision that this spec was first read from.
+    pub revision: Revision,
+    /// Its file.
+    pub path: String,
+    /// Where its document begins.
+    pub line: u32,
+    /// How often its spec has changed.
+    pub generation: Generation,
+    /// Of metadata and spec.
+    pub hash: SpecHash,
+    /// False if its file is broken and this is what it last gave.
+    pub valid: bool,
+}
+
+/// A message that waits to be delivered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MessageRow {
+    /// Whose.
+    pub notifier: Name,
+    /// Its place among those of all notifiers.
+    pub number: u64,
+    /// What is told.
+    pub notice: Notice,
+}
+
+/// How a notifier goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotifierHealth {
+    /// How many messages were delivered.
+    pub delivered: u64,
+    /// How many were given up or dropped.
+    pub lost: u64,
+    /// When one was last delivered.
+    pub delivered_at: Option<Timestamp>,
+    /// When one last failed.
+    pub failed_at: Option<Timestamp>,
+    /// Why the last one failed; absent if it did not.
+    pub error: Option<String>,
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Fate {
+    /// Its destination took it.
+    Delivered,
+    /// Its destination refused it, or took nothing for too long.
+    GivenUp,
+    /// Too many waited.
+    Dropped,
+    /// A newer one says all that it said, or nobody wants it any more.
+    Superseded,
 }
 
 /// A join token: what is kept of it.
@@ -473,6 +578,12 @@ pub struct Loaded {
     pub after: Vec<(PipelineKey, AfterRow)>,
     /// What is suspended by command.
     pub suspensions: Vec<SuspensionRow>,
+    /// All notifiers.
+    pub notifiers: Vec<NotifierRow>,
+    /// What they have to deliver, in its order.
+    pub messages: Vec<MessageRow>,
+    /// How they go.
+    pub notifier_health: Vec<(Name, NotifierHealth)>,
     /// How the source went.
     pub source: Option<SourceStatus>,
     /// What each file last gave.

@@ -135,6 +135,7 @@ impl Controller {
         if hello.store.is_some_and(|seen| seen.generation < self.row.generation) {
             self.learn_past(&hello.claims, fx);
         }
+        self.agent_heard(now, &agent, fx);
         self.adopt(now, &agent, hello.claims, fx);
         let owned = self.agents.get(&agent).map(|state| state.owned.clone()).unwrap_or_default();
         self.slot_now(now, fx);
@@ -266,6 +267,7 @@ impl Controller {
             state.renewed_at = Some(now.boot);
             self.heard_again(agent, fx);
             self.count_found(now, agent, fx);
+            self.agent_heard(now, agent, fx);
             if goes_by_all {
                 self.heard_shorter(agent, fx);
             }

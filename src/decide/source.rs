@@ -3,8 +3,10 @@
 use jiff::Timestamp;
 use xene_agent::decide::time::Now;
 use xene_schemas::{
+    diagnostic::Severity,
     event::EventType,
     meta::{Name, Revision},
+    notifier::Transition,
     source::{Condition, ConditionStatus, SourceStatus},
 };
 
@@ -18,6 +20,9 @@ use super::{
 
 /// Failures that no retry mends: a person has to.
 const STALLS: [&str; 5] = ["RefMissing", "PathMissing", "Empty", "AuthFailed", "UnsupportedFormat"];
+
+/// Why the source is known, or not yet: nothing keeps it from being read.
+const LOOKED: &str = "Looked";
 
 /// Why nothing of a revision is in effect that has errors.
 const WITHHELD: &str = "Withheld";
@@ -63,7 +68,11 @@ impl SourceState {
         if let Some(path) = &origin.path {
             status.path.clone_from(path);
         }
-        Self { status, failure: None, limit: None, held: Vec::new(), blocked: Vec::new() }
+        // What was told before the restart is not told again.
+        let fetched = status.conditions.iter().find(|condition| condition.kind == "Fetched");
+        let failed = fetched.filter(|found| found.status == ConditionStatus::False && found.reason != LOOKED);
+        let failure = failed.map(|found| (found.reason.clone(), found.message.clone()));
+        Self { status, failure, limit: None, held: Vec::new(), blocked: Vec::new() }
     }
 
     /// What is in effect.
@@ -122,7 +131,7 @@ impl SourceState {
         let fetched = if failed {
             (False, reason, message)
         } else {
-            (is(status.seen.is_some()), "Looked".into(), format!("{seen} is the newest"))
+            (is(status.seen.is_some()), LOOKED.into(), format!("{seen} is the newest"))
         };
         let reconciling = match (behind, status.suspension.is_some()) {
             (true, true) => (False, "Suspended".into(), format!("{applied} is in effect")),
@@ -157,6 +166,7 @@ impl Controller {
             SourceHealth::Observed { seen, at, dirty } => {
                 if self.source.failure.take().is_some() {
                     note(fx, now, EventType::Normal, "SourceFound", regarding(), "the source can be read again".into());
+                    self.tell_source(now, Transition::SourceRecovered, "it can be read again", fx);
                 }
                 self.source.status.seen = seen;
                 (self.source.status.observed_at, self.source.status.dirty) = (Some(at), dirty);
@@ -165,7 +175,9 @@ impl Controller {
                 if self.source.failure.as_ref().is_none_or(|(known, _)| *known != reason) {
                     note(fx, now, EventType::Warning, &reason, regarding(), message.clone());
                 }
-                self.source.failure = Some((reason, message));
+                if self.source.failure.replace((reason, message.clone())).is_none() {
+                    self.tell_source(now, Transition::SourceFailing, &message, fx);
+                }
             }
             SourceHealth::Rewritten { from, to } => {
                 let message = format!("history was rewritten: {to} does not descend from {from}");
@@ -200,7 +212,9 @@ impl Controller {
             status.synced_at = Some(now.wall);
         }
         status.ignored = desired.ignored;
+        let errors_before = errors(&status.problems);
         status.problems.clone_from(&desired.problems);
+        self.tell_files(now, &desired.revision, errors_before, fx);
         let before = self.source.condition("Degraded");
         self.put_source(now, fx);
         let degraded = self.source.condition("Degraded") == Some(ConditionStatus::True);
@@ -219,8 +233,28 @@ impl Controller {
         }
         let status = &mut self.source.status;
         (status.seen, status.attempted) = (Some(desired.revision.clone()), Some(desired.revision));
+        let errors_before = errors(&status.problems);
         status.problems = desired.problems;
+        let revision = status.seen.clone().unwrap_or_else(|| Revision(String::new()));
+        self.tell_files(now, &revision, errors_before, fx);
         self.put_source(now, fx);
+    }
+
+    /// Files have errors, or have none any more.
+    fn tell_files(&mut self, now: Now, revision: &Revision, before: usize, fx: &mut Effects) {
+        let problems = &self.source.status.problems;
+        let (found, first) = (errors(problems), problems.iter().find(|problem| problem.severity == Severity::Error));
+        match (before, found) {
+            (0, 1..) => {
+                let first = first.map(|problem| format!(": {}:{}: {}", problem.path, problem.line, problem.message));
+                let message = format!("{revision} has {}{}", count(found), first.unwrap_or_default());
+                self.tell_source(now, Transition::FilesBroken, &message, fx);
+            }
+            (1.., 0) => {
+                self.tell_source(now, Transition::FilesMended, &format!("{revision} has no error"), fx);
+            }
+            _ => {}
+        }
     }
 
     pub(super) fn put_source(&mut self, now: Now, fx: &mut Effects) {

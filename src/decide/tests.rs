@@ -10,6 +10,7 @@ mod files;
 mod groups;
 mod ledger;
 mod lost;
+mod notify;
 mod operators;
 mod pause;
 mod recovery;

@@ -11,7 +11,10 @@ use rustix::time::{ClockId, clock_gettime};
 use xene_schemas::{phase::RunPhase, source::ConditionStatus};
 
 use super::{Api, identity::identify, problem::Problem};
-use crate::metrics::{Counts, DURATIONS};
+use crate::{
+    decide::rows::Fate,
+    metrics::{Counts, DURATIONS},
+};
 
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -40,6 +43,8 @@ families! {
     RUN_DURATION = histogram "xene_run_duration_seconds", "From the start of a run to its end";
     MISSED = counter "xene_missed", "Due times without a run, by the reason";
     EVENTS = counter "xene_events", "Events";
+    MESSAGES = counter "xene_notifications", "Messages of notifiers that wait no more, by what became of them";
+    MESSAGES_WAITING = gauge "xene_notifications_waiting", "Messages of notifiers that wait to be delivered";
     AGENTS = gauge "xene_agents", "Agents that have joined";
     SESSIONS = gauge "xene_sessions", "Sessions of agents that stand, by what carries them";
     SLOTS = gauge "xene_agent_slots", "Tasks that the connected agents run at once, at most";
@@ -122,6 +127,16 @@ pub(super) async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> 
     page.family(&BUILD);
     page.sample(&BUILD, "_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
     api.handle.counters().look(|counts| runs(&mut page, counts));
+    api.handle.counters().look(|counts| {
+        let fate = |fate: &Fate| match fate {
+            Fate::Delivered => "Delivered",
+            Fate::GivenUp => "GivenUp",
+            Fate::Dropped => "Dropped",
+            Fate::Superseded => "Superseded",
+        };
+        page.each(&MESSAGES, "fate", counts.messages.iter().map(|(of, count)| (fate(of), *count)));
+    });
+    page.one(&MESSAGES_WAITING, gauges.messages);
     page.each(&AGENTS, "phase", gauges.agents.iter().map(|(phase, count)| (phase.as_str(), *count)));
     let by_transport = gauges.sessions.iter().map(|(transport, count)| (transport.as_str(), *count));
     page.each(&SESSIONS, "transport", by_transport);

@@ -16,6 +16,7 @@ mod identity;
 mod lists;
 mod logs;
 mod metrics;
+mod notifiers;
 mod objects;
 mod openapi;
 pub mod openid;
@@ -64,6 +65,7 @@ use crate::{
     compile::Limits,
     decide::event::{Answer, Command, Refusal},
     driver::Handle,
+    notify::Outgoing,
     source::Browser,
 };
 
@@ -124,6 +126,8 @@ pub struct Config {
     pub audit: Option<AuditLog>,
     /// True if `/metrics` asks nobody who they are.
     pub metrics_public: bool,
+    /// How messages of notifiers are delivered.
+    pub outgoing: Outgoing,
     /// True once the process stops: streams without end then end.
     pub stopping: tokio_watch::Receiver<bool>,
 }

@@ -25,6 +25,7 @@ mod tests {
         event::Event,
         firing::Firing,
         meta::API_VERSION,
+        notifier::{NotifierObject, NotifierTest},
         object::{PipelineObject, WorkflowObject},
         plan::{PlanReport, WorkflowChange},
         run::Run,
@@ -48,6 +49,7 @@ mod tests {
         "Controller",
         "Event",
         "Firing",
+        "Notifier",
         "Pipeline",
         "Plan",
         "Run",
@@ -160,6 +162,8 @@ mod tests {
         all.object::<RunWhy>("RunWhy");
         all.object::<artifacts::Listed<'_>>("Artifact");
         all.object::<Agent>("Agent");
+        all.object::<NotifierObject>("Notifier");
+        all.out::<NotifierTest>("NotifierTest");
         // Its own `kind` is the object's: it goes by `type`.
         all.object::<Event>("Event");
         all.object::<ApiToken>("Token");

@@ -17,7 +17,7 @@ use super::{
         Role::{self, Admin, Operator, Viewer},
         authorize,
     },
-    lists, logs, metrics, openapi, operate, plan, ready, runs, sync, tokens,
+    lists, logs, metrics, notifiers, openapi, operate, plan, ready, runs, sync, tokens,
     ui::session::create_code,
     watch, why,
 };
@@ -212,16 +212,25 @@ fn reading() -> Vec<Route> {
         get("/runs/{name}/why", Viewer, why::run).says("What started it, and what it waits for", One("RunWhy")),
         get("/agents", Viewer, lists::agents).says("All agents", List("Agent")).query(&[LIMIT, AFTER, LABELS, PHASE]),
         get("/agents/{name}", Viewer, lists::agent).says("One agent", One("Agent")),
+        get("/notifiers", Viewer, notifiers::notifiers)
+            .whole()
+            .says("All notifiers, and how they go", List("Notifier"))
+            .query(&[LIMIT, AFTER, LABELS, PHASE]),
+        get("/notifiers/{name}", Viewer, notifiers::notifier).whole().says("One notifier", One("Notifier")),
         get("/events", Viewer, lists::events).says("Events, newest first", List("Event")).query(&[
             LIMIT,
             AFTER,
             SINCE,
-            ("regarding", "string", "only about this: workflow/NAME, pipeline/W/P, run/NAME, agent/NAME, source"),
+            (
+                "regarding",
+                "string",
+                "only about this: workflow/NAME, pipeline/W/P, run/NAME, agent/NAME, notifier/NAME, source",
+            ),
         ]),
         get("/events/{id}", Viewer, lists::event).says("One event", One("Event")),
         get("/watch", Viewer, watch::watch)
             .says("Changes as they are committed, as server-sent events", Bytes("text/event-stream"))
-            .query(&[("kinds", "string", "workflow,pipeline,run,agent,source,event: only these")]),
+            .query(&[("kinds", "string", "workflow,pipeline,run,agent,notifier,source,event: only these")]),
         get("/tokens", Admin, tokens::tokens).whole().says("All API tokens", List("Token")).query(&[LIMIT, AFTER]),
         get("/backup", Admin, backup::backup).whole().says("The store as it is now", Bytes("application/zstd")),
     ]
@@ -273,6 +282,9 @@ fn doing() -> Vec<Route> {
             .says("Starts a run that has ended again", One("Run"))
             .may_take("RerunRequest")
             .status(201),
+        post("/notifiers/{name}/test", Operator, notifiers::test)
+            .whole()
+            .says("Sends a message now that says that it is a test, and waits for the answer", Plain("NotifierTest")),
         post("/agents/tokens", Admin, agents::create_token)
             .whole()
             .says("Makes a join token", One("JoinToken"))

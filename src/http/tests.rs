@@ -204,6 +204,7 @@ impl World {
             sessions: ui::session::Sessions::new(false),
             metrics_public: false,
             openid: None,
+            outgoing: Outgoing::new(crate::notify::Config::default()),
             audit: Some(AuditLog::open(audit.clone()).unwrap()),
             stopping,
         };

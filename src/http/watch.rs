@@ -34,7 +34,7 @@ use crate::{
 /// A client hears at least a comment this often, so that it can tell a quiet controller from a dead connection.
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
-const KINDS: &[&str] = &["workflow", "pipeline", "run", "agent", "source", "event"];
+const KINDS: &[&str] = &["workflow", "pipeline", "run", "agent", "notifier", "source", "event"];
 
 pub(super) async fn watch(
     State(api): State<Arc<Api>>,
@@ -107,6 +107,8 @@ async fn write_group(
     let start = text.len();
     let (mut pipelines, mut agents) = (BTreeSet::<&PipelineKey>::new(), BTreeSet::<&AgentName>::new());
     let (mut workflows, mut suspended) = (BTreeSet::<&Name>::new(), BTreeSet::<PipelineKey>::new());
+    let mut notifiers = BTreeSet::<&Name>::new();
+    let sees_notifiers = kinds.contains("notifier") && identity.scope.is_all();
     let mut event_id = group.first_event;
     for change in &group.changes {
         let takes = |kind| kinds.contains(kind);
@@ -125,6 +127,12 @@ async fn write_group(
             Change::DeleteRun(name) if takes("run") && identity.scope.is_all() => write_deleted(text, "run", name),
             Change::PutAgent(row) if takes("agent") => drop(agents.insert(&row.name)),
             Change::DeleteAgent(name) if takes("agent") => write_deleted(text, "agent", name),
+            Change::DeleteNotifier(name) if sees_notifiers => write_deleted(text, "notifier", name),
+            Change::PutNotifier(row) if sees_notifiers => drop(notifiers.insert(&row.metadata.name)),
+            Change::PutMessage(row) if sees_notifiers => drop(notifiers.insert(&row.notifier)),
+            Change::DeleteMessage(name, ..) | Change::PutNotifierHealth(name, _) if sees_notifiers => {
+                notifiers.insert(name);
+            }
             Change::PutSource(status) if takes("source") => {
                 if let Ok(status) = visible_source(api, &identity.scope, (**status).clone()) {
                     write_event(text, "source", &Object::new("Source", Source { status }));
@@ -168,6 +176,12 @@ async fn write_group(
         let name = name.clone();
         if let Ok(Some(agent)) = api.handle.view(move |controller, now| controller.agent(now, &name)).await {
             write_event(text, "agent", &Object::new("Agent", visible_agent(&identity.scope, agent)));
+        }
+    }
+    for name in notifiers {
+        let name = name.clone();
+        if let Ok(Some(notifier)) = api.handle.view(move |controller, _| controller.notifier(&name)).await {
+            write_event(text, "notifier", &Object::new("Notifier", notifier));
         }
     }
     if text.len() > start {

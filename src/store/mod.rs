@@ -31,12 +31,12 @@ use xene_agent::{
     crash::Places,
     lmdb::{CommitError, Env, MapFull, OpenError, Writer, has_room},
 };
-use xene_schemas::{
-    meta::{PipelineKey, RunName, SpecHash},
-    phase::RunPhase,
-};
+use xene_schemas::meta::{PipelineKey, RunName, SpecHash};
 
-pub use self::{query::RunFilter, sweep::Swept};
+pub use self::{
+    query::{InEffect, RunFilter},
+    sweep::Swept,
+};
 use self::{sweep::Sweep, tables::Tables};
 use crate::decide::{
     desired::Found,
@@ -194,6 +194,9 @@ impl Store {
                 api_tokens: values(tables.api_tokens.remap_key_type::<heed::types::DecodeIgnore>().iter(txn)?)?,
                 after: tables.after.iter(txn)?.collect::<Result<_, _>>()?,
                 suspensions: values(tables.suspensions.remap_key_type::<heed::types::DecodeIgnore>().iter(txn)?)?,
+                notifiers: values(tables.notifiers.iter(txn)?)?,
+                messages: values(tables.outbox.remap_key_type::<heed::types::DecodeIgnore>().iter(txn)?)?,
+                notifier_health: tables.notifier_health.iter(txn)?.collect::<Result<_, _>>()?,
                 source: tables.source(txn)?,
                 files: values(tables.files.remap_key_type::<heed::types::DecodeIgnore>().iter(txn)?)?
                     .into_iter()
@@ -239,6 +242,13 @@ impl Store {
                     row.key == key && spec.is_some_and(|bytes| SpecHash::of(bytes) == row.spec_hash)
                 });
                 found.pipelines.insert(key, row);
+            }
+            for row in self.tables.notifiers.lazily_decode_data().iter(txn)? {
+                if let Ok((_, row)) = row
+                    && let Ok(row) = row.decode()
+                {
+                    found.notifiers.insert(row.metadata.name.clone(), row);
+                }
             }
             self.release_map();
             Ok(found)
@@ -318,12 +328,9 @@ fn ended_runs(
 ) -> Result<BTreeMap<PipelineKey, Vec<EndedRun>>, heed::Error> {
     let mut ended: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for entry in runs {
-        let (name, RunRow { run, .. }) = entry?;
+        let (_, RunRow { run, .. }) = entry?;
         if let Some(finished_at) = run.status.finished_at.filter(|_| run.status.phase.is_final()) {
-            let success = run.status.phase == RunPhase::Success;
-            let scheduled = run.spec.trigger.is_slot();
-            let row = EndedRun { name, finished_at: finished_at.as_second(), success, scheduled };
-            ended.entry(run.spec.key()).or_default().push(row);
+            ended.entry(run.spec.key()).or_default().push(EndedRun::new(&run, finished_at));
         }
     }
     Ok(ended)

@@ -18,8 +18,21 @@ use super::{
     values,
 };
 use crate::decide::rows::{
-    AgentRow, ApiTokenRow, FileRow, LedgerRow, OwnerRow, PipelineRow, RunRow, SuspensionRow, WorkflowRow,
+    AgentRow, ApiTokenRow, FileRow, LedgerRow, NotifierRow, OwnerRow, PipelineRow, RunRow, SuspensionRow, WorkflowRow,
 };
+
+/// What is in effect, as of one look.
+#[derive(Debug, Default)]
+pub struct InEffect {
+    /// The workflows.
+    pub workflows: Vec<WorkflowRow>,
+    /// The pipelines.
+    pub pipelines: Vec<PipelineRow>,
+    /// The notifiers.
+    pub notifiers: Vec<NotifierRow>,
+    /// What each file last gave.
+    pub files: Vec<(String, FileRow)>,
+}
 
 /// Which runs are asked for; all conditions must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -205,14 +218,17 @@ impl Store {
     ///
     /// # Errors
     /// If the store can't be read.
-    #[expect(clippy::type_complexity, reason = "three tables, read at once")]
-    pub fn in_effect(&self) -> Result<(Vec<WorkflowRow>, Vec<PipelineRow>, Vec<(String, FileRow)>), StoreError> {
+    pub fn in_effect(&self) -> Result<InEffect, StoreError> {
         self.env.read(|txn| {
             let files = values(self.tables.files.remap_key_type::<DecodeIgnore>().iter(txn)?)?
                 .into_iter()
                 .map(|record| (record.path, record.row));
-            let (workflows, pipelines) = (self.tables.workflows.iter(txn)?, self.tables.pipelines.iter(txn)?);
-            Ok((values(workflows)?, values(pipelines)?, files.collect()))
+            Ok(InEffect {
+                workflows: values(self.tables.workflows.iter(txn)?)?,
+                pipelines: values(self.tables.pipelines.iter(txn)?)?,
+                notifiers: values(self.tables.notifiers.iter(txn)?)?,
+                files: files.collect(),
+            })
         })
     }
 

@@ -8,18 +8,18 @@ use heed::{
 use serde::{Deserialize, Serialize};
 use xene_schemas::{
     event::Event,
-    meta::{RunName, SpecHash},
+    meta::{Name, RunName, SpecHash},
     source::SourceStatus,
 };
 
 use super::keys::{ByDelivery, ByHash, ByPipeline, ByPipelineRun, ByRun, BySlot, ByText, NameKey, Row};
 use crate::decide::rows::{
-    AfterRow, AgentRow, ApiTokenRow, Change, ControllerRow, FileRow, JoinTokenRow, LedgerRow, NewEvent, OwnerRow,
-    PipelineRow, RunRow, SuspensionRow, WorkflowRow,
+    AfterRow, AgentRow, ApiTokenRow, Change, ControllerRow, FileRow, JoinTokenRow, LedgerRow, MessageRow, NewEvent,
+    NotifierHealth, NotifierRow, OwnerRow, PipelineRow, RunRow, SuspensionRow, WorkflowRow,
 };
 
 /// How many tables there are.
-pub(super) const COUNT: u32 = 17;
+pub(super) const COUNT: u32 = 20;
 
 /// Events beyond the newest so many are dropped, so many at a time.
 const EVENTS_KEPT: u64 = 100_000;
@@ -43,6 +43,9 @@ mod table_name {
     pub(super) const DELIVERIES: &str = "deliveries";
     pub(super) const AFTER: &str = "after";
     pub(super) const SUSPENSIONS: &str = "suspensions";
+    pub(super) const NOTIFIERS: &str = "notifiers";
+    pub(super) const OUTBOX: &str = "outbox";
+    pub(super) const NOTIFIER_HEALTH: &str = "notifier-health";
 }
 
 mod meta_key {
@@ -95,6 +98,10 @@ pub(super) struct Tables {
     pub(super) after: Database<ByPipeline, Row<AfterRow>>,
     /// Under what is suspended, as an event's `regarding` names it.
     pub(super) suspensions: Database<ByText, Row<SuspensionRow>>,
+    pub(super) notifiers: Database<NameKey, Row<NotifierRow>>,
+    /// Under the notifier and the message's number, so that each notifier's are in their order.
+    pub(super) outbox: Database<ByText, Row<MessageRow>>,
+    pub(super) notifier_health: Database<NameKey, Row<NotifierHealth>>,
 }
 
 /// A file's row beside its path, which a key can't always hold.
@@ -102,6 +109,11 @@ pub(super) struct Tables {
 pub(super) struct FileRecord {
     pub(super) path: String,
     pub(super) row: FileRow,
+}
+
+/// Where a message lies.
+fn message_key(notifier: &Name, number: u64) -> String {
+    format!("{notifier}/{number:020}")
 }
 
 impl Tables {
@@ -125,6 +137,9 @@ impl Tables {
             deliveries: env.create_database(txn, Some(table_name::DELIVERIES))?,
             after: env.create_database(txn, Some(table_name::AFTER))?,
             suspensions: env.create_database(txn, Some(table_name::SUSPENSIONS))?,
+            notifiers: env.create_database(txn, Some(table_name::NOTIFIERS))?,
+            outbox: env.create_database(txn, Some(table_name::OUTBOX))?,
+            notifier_health: env.create_database(txn, Some(table_name::NOTIFIER_HEALTH))?,
         })
     }
 
@@ -155,7 +170,10 @@ impl Tables {
         read::<DecodeIgnore, Row<LedgerRow>>(env, txn, table_name::LEDGER)?;
         read::<DecodeIgnore, ByRun>(env, txn, table_name::DELIVERIES)?;
         read::<ByPipeline, Row<AfterRow>>(env, txn, table_name::AFTER)?;
-        read::<DecodeIgnore, Row<SuspensionRow>>(env, txn, table_name::SUSPENSIONS)
+        read::<DecodeIgnore, Row<SuspensionRow>>(env, txn, table_name::SUSPENSIONS)?;
+        read::<NameKey, Row<NotifierRow>>(env, txn, table_name::NOTIFIERS)?;
+        read::<DecodeIgnore, Row<MessageRow>>(env, txn, table_name::OUTBOX)?;
+        read::<NameKey, Row<NotifierHealth>>(env, txn, table_name::NOTIFIER_HEALTH)
     }
 
     /// The version that the tables are written in; absent in a new environment.
@@ -251,6 +269,16 @@ impl Tables {
             Change::PutAfter(key, None) => self.after.delete(txn, key).map(drop),
             Change::PutSuspension(row) => self.suspensions.put(txn, &row.what.to_string(), row),
             Change::DeleteSuspension(what) => self.suspensions.delete(txn, &what.to_string()).map(drop),
+            Change::PutNotifier(row) => {
+                self.put_desired(txn, table_name::NOTIFIERS, self.notifiers, &row.metadata.name, Some(row))
+            }
+            Change::DeleteNotifier(name) => {
+                self.notifier_health.delete(txn, name)?;
+                self.put_desired(txn, table_name::NOTIFIERS, self.notifiers, name, None)
+            }
+            Change::PutMessage(row) => self.outbox.put(txn, &message_key(&row.notifier, row.number), row),
+            Change::DeleteMessage(name, number, _) => self.outbox.delete(txn, &message_key(name, *number)).map(drop),
+            Change::PutNotifierHealth(name, row) => self.notifier_health.put(txn, name, row),
             Change::Redigest => self.add_digest(txn),
             Change::PutController(row) => self.controllers().put(txn, meta_key::CONTROLLER, row),
         }
@@ -302,6 +330,7 @@ impl Tables {
             (table_name::PIPELINES, self.pipelines.remap_types()),
             (table_name::SPECS, self.specs.remap_types()),
             (table_name::FILES, self.files.remap_types()),
+            (table_name::NOTIFIERS, self.notifiers.remap_types()),
         ];
         let mut digest = Digest::default();
         for (name, table) in tables {
@@ -319,10 +348,9 @@ impl Tables {
         self.meta.put(txn, meta_key::DIGEST, &digest.0)
     }
 
-    /// What version 1 had not.
-    #[cfg(test)]
-    pub(super) fn remove_digest(&self, txn: &mut RwTxn<'_>) -> Result<(), heed::Error> {
-        self.meta.delete(txn, meta_key::DIGEST).map(drop)
+    /// Leads from version 2, which had no notifiers, to version 3: its tables are there, and empty.
+    pub(super) fn add_notifiers(&self, _: &mut RwTxn<'_>) -> Result<(), heed::Error> {
+        Ok(())
     }
 
     fn put_ledger(&self, txn: &mut RwTxn<'_>, row: &LedgerRow) -> Result<(), heed::Error> {

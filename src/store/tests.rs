@@ -13,6 +13,7 @@ use xene_schemas::{
     event::{Event, EventType},
     map::UniqueMap,
     meta::{Epoch, FileHash, Generation, Labels, Name, ObjectMeta, PipelineKey, Revision, RunName, SpecHash},
+    notifier::{Notice, Transition},
     phase::{Reason, RunPhase},
     pipeline::Autonomy,
     run::{Run, RunSpec, RunTrigger, TriggerType},
@@ -22,8 +23,8 @@ use xene_schemas::{
 
 use super::*;
 use crate::decide::rows::{
-    AfterRow, AgentRow, ApiTokenRow, Arrived, ControllerRow, FileRow, JoinTokenRow, LedgerRow, NewEvent, OwnerRow,
-    PipelineRow, RunRow, Suspendable, SuspensionRow, WorkflowRow,
+    AfterRow, AgentRow, ApiTokenRow, Arrived, ControllerRow, Fate, FileRow, JoinTokenRow, LedgerRow, MessageRow,
+    NewEvent, NotifierHealth, NotifierRow, OwnerRow, PipelineRow, RunRow, Suspendable, SuspensionRow, WorkflowRow,
 };
 
 mod golden;
@@ -110,6 +111,7 @@ fn agent(n: u8, version: u64) -> AgentRow {
         enrolled_at: at(5),
         newest_token: 0,
         tokens: vec![1, u64::MAX],
+        lost: false,
         twin: None,
     }
 }
@@ -142,9 +144,24 @@ fn suspendable(n: u8) -> Suspendable {
     }
 }
 
+fn notifier(n: u8, version: u64) -> NotifierRow {
+    let spec = json!({"on": ["Error"], "slack": {"credential": "c"}});
+    let name = ["one", "one-more"][usize::from(n % 2)];
+    NotifierRow {
+        metadata: serde_json::from_value(json!({"name": name})).unwrap(),
+        spec: serde_json::from_value(spec).unwrap(),
+        revision: Revision("r".to_owned()),
+        path: "notify.yaml".to_owned(),
+        line: 1,
+        generation: Generation(version),
+        hash: SpecHash::of(&[n]),
+        valid: true,
+    }
+}
+
 fn changes() -> impl Strategy<Value = Change> {
     let phases = prop::sample::select(RunPhase::ALL);
-    (0..24u8, 0..12u8, 1..9u64, phases).prop_map(|(kind, n, version, phase)| match kind {
+    (0..28u8, 0..12u8, 1..9u64, phases).prop_map(|(kind, n, version, phase)| match kind {
         0 => Change::PutWorkflow(Box::new(workflow(n, version))),
         1 => Change::DeleteWorkflow(key(n).workflow),
         2 => Change::PutPipeline(Box::new(pipeline(n, version))),
@@ -168,6 +185,7 @@ fn changes() -> impl Strategy<Value = Change> {
             Some(Box::new(FileRow {
                 content: version.to_string(),
                 workflows: vec![],
+                notifiers: vec![],
                 refused: vec![],
                 ignored: 1,
                 problems: vec![],
@@ -220,6 +238,18 @@ fn changes() -> impl Strategy<Value = Change> {
             expires_at: version.is_multiple_of(2).then(|| at(4)),
         }),
         22 => Change::DeleteApiToken(n.to_string()),
+        23 => Change::PutNotifier(Box::new(notifier(n, version))),
+        24 => Change::DeleteNotifier(notifier(n, 0).metadata.name),
+        25 => Change::PutMessage(Box::new(MessageRow {
+            notifier: notifier(n, 0).metadata.name,
+            number: version,
+            notice: Notice::new(Transition::Error, "source".into(), version.to_string(), at(6)),
+        })),
+        26 if n < 6 => Change::DeleteMessage(notifier(n, 0).metadata.name, version, Fate::Delivered),
+        26 => Change::PutNotifierHealth(
+            notifier(n, 0).metadata.name,
+            NotifierHealth { delivered: version, ..NotifierHealth::default() },
+        ),
         _ if n.is_multiple_of(2) => Change::PutDelivery(key(n), version.to_string(), run_name(n)),
         _ => Change::PutController(ControllerRow {
             restored: false,
@@ -251,6 +281,9 @@ struct Model {
     deliveries: HashMap<(PipelineKey, String), RunName>,
     after: BTreeMap<PipelineKey, AfterRow>,
     suspensions: BTreeMap<String, SuspensionRow>,
+    notifiers: BTreeMap<Name, NotifierRow>,
+    messages: BTreeMap<(String, u64), MessageRow>,
+    health: BTreeMap<Name, NotifierHealth>,
 }
 
 impl Model {
@@ -290,6 +323,14 @@ impl Model {
             Change::Redigest => {}
             Change::DeleteSuspension(what) => drop(self.suspensions.remove(&what.to_string())),
             Change::PutController(row) => self.controller = Some(row),
+            Change::PutNotifier(row) => drop(self.notifiers.insert(row.metadata.name.clone(), *row)),
+            Change::DeleteNotifier(name) => {
+                self.notifiers.remove(&name);
+                self.health.remove(&name);
+            }
+            Change::PutMessage(row) => drop(self.messages.insert((format!("{}/", row.notifier), row.number), *row)),
+            Change::DeleteMessage(name, number, _) => drop(self.messages.remove(&(format!("{name}/"), number))),
+            Change::PutNotifierHealth(name, row) => drop(self.health.insert(name, row)),
         }
     }
 
@@ -311,6 +352,9 @@ impl Model {
         for (id, row) in &self.api_tokens {
             assert_eq!(store.api_token(id).unwrap().as_ref(), Some(row));
         }
+        assert_eq!(loaded.notifiers, self.notifiers.values().cloned().collect::<Vec<_>>());
+        assert_eq!(loaded.messages, self.messages.values().cloned().collect::<Vec<_>>());
+        assert_eq!(loaded.notifier_health, self.health.clone().into_iter().collect::<Vec<_>>());
         assert_eq!(loaded.after, self.after.clone().into_iter().collect::<Vec<_>>());
         assert_eq!(loaded.suspensions, self.suspensions.values().cloned().collect::<Vec<_>>());
         assert_eq!(store.suspensions().unwrap(), loaded.suspensions);
@@ -448,6 +492,7 @@ fn rows_that_somebody_else_changed_are_noticed() {
     let expected = Found {
         workflows: BTreeMap::from([(row.metadata.name.clone(), row.clone())]),
         pipelines: BTreeMap::from([(key(0), Some(of_spec.clone())), (key(1), None)]),
+        notifiers: BTreeMap::new(),
     };
     assert_eq!(store.found().unwrap(), expected, "the second has no spec");
 
@@ -521,6 +566,7 @@ fn files_of_specs_runs_and_workflow_files_are_in_use() {
     let row = FileRow {
         content: "x".into(),
         workflows: vec![],
+        notifiers: vec![],
         refused: vec![],
         ignored: 0,
         problems: vec![],
@@ -587,6 +633,7 @@ fn loading_does_not_keep_the_map_in_memory() {
         let row = FileRow {
             content: "x".repeat(2_000),
             workflows: vec![],
+            notifiers: vec![],
             refused: vec![],
             ignored: 0,
             problems: vec![],

@@ -16,6 +16,7 @@ mod hostile;
 mod limits;
 mod logs;
 mod main_job;
+mod notify;
 mod operators;
 mod plan;
 mod restarts;

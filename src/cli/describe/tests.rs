@@ -21,6 +21,7 @@ fn page(kind: Kind, name: &str) -> String {
             "/api/v1/pipelines/site/hooked" => Reply::Json(200, hooked()),
             "/api/v1/runs/01m8991xq0000000000000000a" => Reply::Json(200, fixtures::runs()[0].clone()),
             "/api/v1/agents/agent-1" => Reply::Json(200, fixtures::agents()[0].clone()),
+            "/api/v1/notifiers/team" => Reply::Json(200, fixtures::notifiers()[1].clone()),
             "/api/v1/pipelines" => list(&fixtures::pipelines()),
             "/api/v1/pipelines/site/build/firings" => list(&fixtures::firings()),
             "/api/v1/runs" => list(&fixtures::runs()),
@@ -49,6 +50,32 @@ fn a_pipeline_shows_where_its_webhooks_are_and_not_their_secrets() {
     let page = page(Kind::Pipelines, "site/hooked");
     assert!(page.contains("  push: webhook, suspended, github at /hooks/site/triggers/push\n"), "{page}");
     assert!(!page.contains("s3cret"), "{page}");
+}
+
+#[test]
+fn a_notifier_shows_how_it_goes() {
+    check(
+        Kind::Notifiers,
+        "notifier/team",
+        &expect![[r#"
+        Name:         team
+        Description:  the team's channel
+        Labels:       team=web
+        Phase:        Failing
+        File:         xene.d/notify.yaml:1
+        Revision:     1a2b3c4d5e6f
+        Generation:   1
+        To:           slack chat
+        On:           Broken, Recovered
+        Select:       {"workflows":["site*"]}
+        Waiting:      3
+        Next try:     in 1m (2026-11-25T12:01:00.000Z)
+        Delivered:    0
+        Lost:         1
+        Failed:       1m ago (2026-11-25T11:59:00.000Z)
+        Error:        404 was answered: no_service\x1b[2J
+    "#]],
+    );
 }
 
 #[test]

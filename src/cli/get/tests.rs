@@ -23,6 +23,7 @@ fn items(kind: Kind) -> Vec<Value> {
         Kind::Pipelines => fixtures::pipelines(),
         Kind::Runs => fixtures::runs(),
         Kind::Agents => fixtures::agents(),
+        Kind::Notifiers => fixtures::notifiers(),
         Kind::Events => fixtures::events(),
     }
 }
@@ -74,6 +75,15 @@ fn tables_show_what_matters() {
     "#]],
     );
     check(
+        "notifiers",
+        Format::Table,
+        &expect![[r#"
+        NAME      PHASE     TO                              WAITING   DELIVERED   LAST     ERROR
+        commits   Ready     commitStatus github acme/site   0         12          1m ago
+        team      Failing   slack chat                      3         0           -        404 was answered: no_service\x1b[2J
+    "#]],
+    );
+    check(
         "events",
         Format::Table,
         &expect![[r#"
@@ -86,6 +96,15 @@ fn tables_show_what_matters() {
 
 #[test]
 fn wide_tables_show_more() {
+    check(
+        "notifiers",
+        Format::Wide,
+        &expect![[r#"
+        NAME      PHASE     TO                              WAITING   DELIVERED   LAST     LOST   ON                 FILE                   LABELS     ERROR
+        commits   Ready     commitStatus github acme/site   0         12          1m ago   0                         xene.d/notify.yaml:1
+        team      Failing   slack chat                      3         0           -        1      Broken,Recovered   xene.d/notify.yaml:1   team=web   404 was answered: no_service\x1b[2J
+    "#]],
+    );
     check(
         "wf",
         Format::Wide,

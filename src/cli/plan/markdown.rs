@@ -26,7 +26,7 @@ pub(super) fn render(report: &PlanReport) -> String {
                 Action::Move => "↪️",
                 Action::Remove => "➖",
             };
-            let kind = if change.kind == "Workflow" { "workflow" } else { "pipeline" };
+            let kind = change.kind.to_lowercase();
             let _ = writeln!(text, "| {sign} | {kind} {} | {} |", code(&change.name), consequences(change));
         }
         more(report.changes.len(), &mut text);

@@ -126,7 +126,7 @@ impl Page {
         for field in &change.fields {
             self.field(field);
         }
-        if change.action == Action::Update && change.kind == "Workflow" && change.fields.is_empty() {
+        if change.action == Action::Update && change.kind != "Pipeline" && change.fields.is_empty() {
             self.line("    only the order of its entries");
         }
         if let Some(fires) = &change.fires {

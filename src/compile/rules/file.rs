@@ -18,6 +18,6 @@ pub(in crate::compile) const WRONG_VALUE: Rule = rule!(Error "XE0013", "wrong ty
 pub(in crate::compile) const BAD_NAME: Rule = rule!(Error "XE0014", "bad name");
 pub(in crate::compile) const UNKNOWN_KIND: Rule = rule!(Error "XE0015", "unknown kind of object");
 pub(in crate::compile) const LATER_KIND: Rule = rule!(Error "XE0016", "kind of object not taken yet");
-pub(in crate::compile) const DUPLICATE_NAME: Rule = rule!(Error "XE0017", "workflow name taken");
+pub(in crate::compile) const DUPLICATE_NAME: Rule = rule!(Error "XE0017", "name taken");
 pub(in crate::compile) const NEARLY_OURS: Rule = rule!(Warning "XE0132", "document that looks like a workflow");
 pub(in crate::compile) const NEEDS_CONTAINER: Rule = rule!(Error "XE0133", "needs a container");

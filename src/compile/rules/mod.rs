@@ -41,6 +41,7 @@ mod graph;
 mod group;
 mod labels;
 mod matrix;
+pub(super) mod notifier;
 mod params;
 mod range;
 mod schedule;
@@ -175,6 +176,13 @@ pub const ALL: &[&Rule] = &[
     &cases::TEST_PARAM,
     &cases::TEST_TIME,
     &cases::EXPECTS_NOTHING,
+    // Notifiers.
+    &notifier::DESTINATION,
+    &notifier::NOTHING_TOLD,
+    &notifier::NOT_OF_COMMITS,
+    &notifier::BAD_SELECT,
+    &notifier::BAD_RECIPIENT,
+    &notifier::TOLD_TWICE,
     // Sources.
     &source::TOO_LARGE,
     &source::LINK,

@@ -9,7 +9,7 @@ use xene_schemas::{
 };
 
 use super::*;
-use crate::decide::desired::DesiredWorkflow;
+use crate::decide::{desired::DesiredWorkflow, rows::NotifierRow};
 
 /// A workflow with pipelines that echo a word each.
 fn body(name: &str, pipelines: &[(&str, &str)], keep: bool) -> WorkflowBody {
@@ -49,6 +49,7 @@ fn desire(workflows: impl IntoIterator<Item = (Name, DesiredWorkflow)>) -> Desir
         subject: None,
         folder: String::new(),
         workflows: workflows.into_iter().collect(),
+        notifiers: BTreeMap::new(),
         complete: true,
         files: BTreeMap::new(),
         problems: Vec::new(),
@@ -95,6 +96,11 @@ fn carry_out(plan: &Plan, desired: &Desired, observed: &Observed) -> Observed {
             PlanChange::RemoveWorkflow(name) => {
                 assert!(after.workflows.remove(name).unwrap().pipelines.is_empty(), "pipelines go first");
             }
+            PlanChange::CreateNotifier(name) | PlanChange::UpdateNotifier(name) | PlanChange::MoveNotifier(name) => {
+                let row = NotifierRow::new(&desired.notifiers[name], &desired.revision, after.notifiers.get(name));
+                after.notifiers.insert(name.clone(), row);
+            }
+            PlanChange::RemoveNotifier(name) => assert!(after.notifiers.remove(name).is_some()),
         }
     }
     for (name, workflow) in &mut after.workflows {

@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 use serde_json::Value;
-use xene_schemas::{meta::ObjectMeta, plan::FieldChange, workflow::WorkflowSpec};
+use xene_schemas::{meta::ObjectMeta, plan::FieldChange};
 
-/// What differs between two versions of a workflow, in the order of its fields.
-pub fn of_workflow(old: (&ObjectMeta, &WorkflowSpec), new: (&ObjectMeta, &WorkflowSpec)) -> Vec<FieldChange> {
+/// What differs between two versions of an object, in the order of its fields: metadata, then spec.
+pub fn between<S: Serialize>(old: (&ObjectMeta, &S), new: (&ObjectMeta, &S)) -> Vec<FieldChange> {
     let mut changes = Vec::new();
     compare("metadata", &json(old.0), &json(new.0), &mut changes);
     compare("spec", &json(old.1), &json(new.1), &mut changes);

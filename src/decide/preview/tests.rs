@@ -74,7 +74,7 @@ impl Rows {
 
     fn in_effect(&self) -> InEffect {
         let pipelines: Vec<PipelineRow> = self.pipelines.values().cloned().collect();
-        InEffect::of_rows(self.workflows.values().cloned().collect(), &pipelines)
+        InEffect::of_rows(self.workflows.values().cloned().collect(), &pipelines, Vec::new())
     }
 }
 
@@ -135,6 +135,7 @@ fn desired(spec: &str) -> Desired {
         subject: None,
         folder: String::new(),
         workflows: [("site".parse().unwrap(), wanted)].into(),
+        notifiers: BTreeMap::new(),
         complete: true,
         files: BTreeMap::new(),
         problems: Vec::new(),

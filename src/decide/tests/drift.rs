@@ -3,13 +3,15 @@
 use super::world::{World, key};
 use crate::decide::{desired::Found, event::Event};
 
-fn found(world: &World) -> Found {
+pub(super) fn found(world: &World) -> Found {
     let pipelines = world.store.pipelines.iter().map(|(key, row)| (key.clone(), Some(row.clone())));
-    Found { workflows: world.store.workflows.clone().into_iter().collect(), pipelines: pipelines.collect() }
+    let workflows = world.store.workflows.clone().into_iter().collect();
+    let notifiers = world.store.notifiers.clone().into_iter().collect();
+    Found { workflows, pipelines: pipelines.collect(), notifiers }
 }
 
 /// The source says what it said, all of it; the store is what it is.
-fn repair(world: &mut World, found: Found) {
+pub(super) fn repair(world: &mut World, found: Found) {
     let mut desired = world.compile();
     desired.revision = world.store.loaded.source.as_ref().unwrap().revision.clone().unwrap();
     world.tell(Event::Drifted(Box::new(desired), Box::new(found)));

@@ -28,9 +28,12 @@ use xene_schemas::{
 
 use crate::decide::{
     Config, Controller,
-    desired::{Desired, DesiredWorkflow, SourceHealth, SourceOrigin, WorkflowBody},
-    event::{Again, Answer, Authority, Command, Effect, Effects, Event, Refusal, RequestId, SessionId},
-    rows::{AgentRow, Batch, Change, LedgerRow, Loaded, NewEvent, OwnerRow, RunRow, Suspendable},
+    desired::{Desired, DesiredNotifier, DesiredWorkflow, SourceHealth, SourceOrigin, WorkflowBody},
+    event::{Again, Answer, Authority, Command, Delivery, Effect, Effects, Event, Refusal, RequestId, SessionId},
+    rows::{
+        AgentRow, Batch, Change, Fate, LedgerRow, Loaded, MessageRow, NewEvent, NotifierHealth, NotifierRow, OwnerRow,
+        RunRow, Suspendable,
+    },
 };
 
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
@@ -54,6 +57,10 @@ pub(super) struct Store {
     pub(super) events: Vec<NewEvent>,
     pub(super) workflows: BTreeMap<Name, crate::decide::rows::WorkflowRow>,
     pub(super) pipelines: BTreeMap<PipelineKey, crate::decide::rows::PipelineRow>,
+    pub(super) notifiers: BTreeMap<Name, NotifierRow>,
+    pub(super) messages: BTreeMap<u64, MessageRow>,
+    pub(super) notifier_health: BTreeMap<Name, NotifierHealth>,
+    pub(super) fates: Vec<Fate>,
 }
 
 #[derive(Debug)]
@@ -96,6 +103,8 @@ pub(super) struct World {
     pub(super) withhold_logs: bool,
     /// Steps do not end by themselves.
     pub(super) slow: bool,
+    /// Steps fail.
+    pub(super) fails: bool,
     /// Files do not come by themselves.
     pub(super) hold_files: bool,
     held_files: Vec<(String, SpecHash)>,
@@ -105,6 +114,8 @@ pub(super) struct World {
     pub(super) authority: Authority,
     /// Agents whose certificate is of an authority that was replaced.
     pub(super) outdated: BTreeSet<String>,
+    /// Messages of notifiers that set out.
+    pub(super) deliveries: Vec<Delivery>,
     /// Runs of which an agent's log says that all facts are at the controller.
     pub(super) settled: Vec<RunName>,
     pub(super) replies: BTreeMap<RequestId, Result<Answer, Refusal>>,
@@ -116,6 +127,7 @@ pub(super) struct World {
     sessions: u64,
     requests: u64,
     workflows: BTreeMap<Name, Arc<WorkflowBody>>,
+    pub(super) notifiers: BTreeMap<Name, DesiredNotifier>,
     revision: u64,
     #[cfg(feature = "mutants")]
     pub(super) mutant: Option<agent::mutant::Mutant>,
@@ -145,12 +157,14 @@ impl World {
             recover: false,
             withhold_logs: false,
             slow: false,
+            fails: false,
             hold_files: false,
             held_files: Vec::new(),
             uploads: Vec::new(),
             alerts: Vec::new(),
             authority: Authority::default(),
             outdated: BTreeSet::new(),
+            deliveries: Vec::new(),
             settled: Vec::new(),
             replies: BTreeMap::new(),
             answers: BTreeMap::new(),
@@ -159,6 +173,7 @@ impl World {
             sessions: 0,
             requests: 0,
             workflows: BTreeMap::new(),
+            notifiers: BTreeMap::new(),
             revision: 0,
             #[cfg(feature = "mutants")]
             mutant: None,
@@ -198,15 +213,17 @@ impl World {
         loaded.agents = self.store.agents.values().cloned().collect();
         loaded.workflows = self.store.workflows.values().cloned().collect();
         loaded.pipelines = self.store.pipelines.values().cloned().collect();
+        loaded.notifiers = self.store.notifiers.values().cloned().collect();
+        loaded.messages = self.store.messages.values().cloned().collect();
+        loaded.notifier_health = self.store.notifier_health.clone().into_iter().collect();
         let active = self.store.runs.values().filter(|row| !row.run.status.phase.is_final());
         loaded.active_runs = active.cloned().collect();
         for row in self.store.runs.values().filter(|row| row.run.status.phase.is_final()) {
-            loaded.ended_runs.entry(row.run.spec.key()).or_default().push(crate::decide::rows::EndedRun {
-                name: row.run.metadata.name,
-                finished_at: row.run.status.finished_at.unwrap().as_second(),
-                success: row.run.status.phase == xene_schemas::phase::RunPhase::Success,
-                scheduled: row.run.spec.trigger.is_slot(),
-            });
+            loaded
+                .ended_runs
+                .entry(row.run.spec.key())
+                .or_default()
+                .push(crate::decide::rows::EndedRun::new(&row.run, Timestamp::UNIX_EPOCH));
         }
         let (controller, fx) = Controller::new(self.now(), config, loaded);
         self.controller = Some(controller);
@@ -564,6 +581,7 @@ impl World {
             subject: None,
             folder: String::new(),
             workflows: workflows.collect(),
+            notifiers: self.notifiers.clone(),
             complete: true,
             files: BTreeMap::new(),
             problems: Vec::new(),
@@ -645,7 +663,7 @@ impl World {
         self.nodes.iter().find(|(_, node)| node.session == Some(session)).map(|(name, _)| name.clone())
     }
 
-    fn carry_out(&mut self, fx: Effects) {
+    pub(super) fn carry_out(&mut self, fx: Effects) {
         fx.now.into_iter().for_each(|effect| self.effect(effect));
         self.store.apply(fx.commit);
         fx.then.into_iter().for_each(|effect| self.effect(effect));
@@ -679,6 +697,7 @@ impl World {
             Effect::FinishRotation(why) => {
                 self.set_authority(Authority { before: None, ..self.authority.clone() }, why)
             }
+            Effect::Deliver(delivery) => self.deliveries.push(*delivery),
         }
     }
 
@@ -753,8 +772,9 @@ impl World {
     }
 
     pub(super) fn end_steps(&mut self, name: &str) {
+        let code = i32::from(self.fails);
         for id in std::mem::take(&mut self.nodes.get_mut(name).unwrap().running) {
-            let exit = StepExit { status: ExitStatus::Code(0), outputs: Ok(vec![]), leftovers: vec![] };
+            let exit = StepExit { status: ExitStatus::Code(code), outputs: Ok(vec![]), leftovers: vec![] };
             self.local.push_back((name.to_owned(), agent::event::Event::StepExited { id, exit }));
         }
     }
@@ -830,6 +850,17 @@ impl Store {
                 Change::Redigest => {}
                 Change::DeleteSuspension(what) => self.loaded.suspensions.retain(|row| row.what != what),
                 Change::AddEvent(event) => self.events.push(event),
+                Change::PutNotifier(row) => _ = self.notifiers.insert(row.metadata.name.clone(), *row),
+                Change::DeleteNotifier(name) => {
+                    self.notifiers.remove(&name);
+                    self.notifier_health.remove(&name);
+                }
+                Change::PutMessage(row) => _ = self.messages.insert(row.number, *row),
+                Change::DeleteMessage(_, number, fate) => {
+                    self.messages.remove(&number);
+                    self.fates.push(fate);
+                }
+                Change::PutNotifierHealth(name, row) => _ = self.notifier_health.insert(name, row),
                 Change::PutFile(..)
                 | Change::PutJoinToken(_)
                 | Change::DeleteJoinToken(_)

@@ -223,6 +223,7 @@ impl World {
             | Effect::SignCertificate { .. }
             | Effect::SendRoots(_)
             | Effect::FinishRotation(_)
+            | Effect::Deliver(_)
             | Effect::DeleteLogs(_)
             | Effect::Alert(_) => Ok(()),
         }

@@ -115,6 +115,7 @@ impl Source {
             subject: None,
             folder: String::new(),
             workflows: tree.into_iter().flatten().map(|(at, text)| workflow(*at, text)).collect(),
+            notifiers: BTreeMap::new(),
             complete: true,
             files: BTreeMap::new(),
             problems: Vec::new(),

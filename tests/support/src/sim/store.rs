@@ -12,7 +12,6 @@ use xene::decide::rows::{
 use xene_agent::decide::event::{JournalChange, Recovered};
 use xene_schemas::{
     meta::{AgentName, Name, PipelineKey, RunName, SpecHash},
-    phase::RunPhase,
     source::SourceStatus,
 };
 
@@ -76,6 +75,11 @@ impl Store {
             Change::Redigest => {}
             Change::DeleteSuspension(what) => _ = self.suspensions.remove(&what),
             Change::PutApiToken(_) | Change::DeleteApiToken(_) => {}
+            Change::PutNotifier(_)
+            | Change::DeleteNotifier(_)
+            | Change::PutMessage(_)
+            | Change::DeleteMessage(..)
+            | Change::PutNotifierHealth(..) => {}
             Change::AddEvent(_) | Change::PutFile(..) | Change::PutLedger(_) | Change::PutDelivery(..) => {}
         }
         Ok(())
@@ -87,12 +91,10 @@ impl Store {
         for row in self.runs.values() {
             let status = &row.run.status;
             if status.phase.is_final() {
-                ended_runs.entry(row.run.spec.key()).or_default().push(EndedRun {
-                    name: row.run.metadata.name,
-                    finished_at: status.finished_at.unwrap_or_default().as_second(),
-                    success: status.phase == RunPhase::Success,
-                    scheduled: row.run.spec.trigger.is_slot(),
-                });
+                ended_runs
+                    .entry(row.run.spec.key())
+                    .or_default()
+                    .push(EndedRun::new(&row.run, jiff::Timestamp::UNIX_EPOCH));
             } else {
                 active_runs.push(row.clone());
             }
@@ -110,6 +112,9 @@ impl Store {
             api_tokens: Vec::new(),
             after: self.after.iter().map(|(key, row)| (key.clone(), row.clone())).collect(),
             suspensions: self.suspensions.values().cloned().collect(),
+            notifiers: Vec::new(),
+            messages: Vec::new(),
+            notifier_health: Vec::new(),
             source: self.source.clone(),
             files: Vec::new(),
         }
