@@ -319,12 +319,6 @@ impl Tables {
         self.meta.put(txn, meta_key::DIGEST, &digest.0)
     }
 
-    /// What version 1 had not.
-    #[cfg(test)]
-    pub(super) fn remove_digest(&self, txn: &mut RwTxn<'_>) -> Result<(), heed::Error> {
-        self.meta.delete(txn, meta_key::DIGEST).map(drop)
-    }
-
     fn put_ledger(&self, txn: &mut RwTxn<'_>, row: &LedgerRow) -> Result<(), heed::Error> {
         let key = (&row.pipeline, row.slot, &row.trigger);
         match self.ledger.get(txn, &key)? {

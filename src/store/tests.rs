@@ -26,8 +26,6 @@ use crate::decide::rows::{
     PipelineRow, RunRow, Suspendable, SuspensionRow, WorkflowRow,
 };
 
-mod golden;
-
 pub(super) fn name(text: &str) -> Name {
     text.parse().unwrap()
 }
