@@ -3,7 +3,7 @@
 //! `golden/vN.mdb.zst` is a store of version N with something in every table, `golden/vN.txt` what is found in it. Both are
 //! kept as they are for as long as that version is read. A new version gets its own by `XENE_BLESS=1 cargo test --lib
 //! golden`, which makes what is missing; a field that was added shows as its default in the texts, which the same
-//! writes anew. Version 1 was never released: its store is one of version 2 without the digest.
+//! writes anew.
 
 use std::{fmt::Write as _, fs, path::PathBuf};
 
