@@ -12,7 +12,7 @@ mod group;
 mod ledger;
 mod lost;
 mod notices;
-mod notify;
+mod outbox;
 mod ownership;
 mod pause;
 pub mod plan;
@@ -55,7 +55,7 @@ use self::{
     desired::{Desired, Observed, SourceOrigin},
     event::{Effect, Effects, Event, SessionId},
     notices::Told,
-    notify::Outbox,
+    outbox::Outbox,
     ownership::Owned,
     reconcile::{Pipeline, Workflow},
     rows::{
