@@ -13,7 +13,7 @@ mod group;
 mod ledger;
 mod lost;
 mod notices;
-mod notify;
+mod outbox;
 mod ownership;
 mod pause;
 pub mod plan;
@@ -56,7 +56,7 @@ use self::{
     desired::{Desired, Observed, SourceOrigin},
     event::{Authority, Effect, Effects, Event, SessionId},
     notices::Told,
-    notify::Outbox,
+    outbox::Outbox,
     ownership::Owned,
     reconcile::{Pipeline, Workflow},
     rows::{
