@@ -8,20 +8,16 @@ use super::*;
 /// How long an attempt may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// As many agents as there are in a small site; the controller says over which span they come back, as for ten times as many.
+/// A small site's agents, or as many as `XENE_HERD` says: 10,000 must be back within a minute, with less than 100 KiB of
+/// memory for both ends of each. `XENE_HERD=10000 cargo test --release --lib herd -- --nocapture` takes minutes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn five_hundred_agents_are_back_soon_after_a_restart() {
-    let herd = herd(500, Duration::from_secs(5)).await;
-    assert!(herd.back < Duration::from_secs(20), "{herd:?}");
-}
-
-/// The bar: ten thousand within a minute, by less than 100 KiB for both ends of each. Takes minutes in a debug build.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "ten thousand connections: cargo test --release --lib ten_thousand -- --ignored --nocapture"]
-async fn ten_thousand_agents_are_back_within_a_minute() {
-    let herd = herd(10_000, Duration::from_secs(20)).await;
+async fn agents_are_back_soon_after_a_restart() {
+    let count = std::env::var("XENE_HERD").map_or(100, |count| count.parse().unwrap());
+    let span = Duration::from_secs(if count > 1_000 { 20 } else { 2 });
+    let herd = herd(count, span).await;
     eprintln!("{herd:?}");
-    assert!(herd.back < Duration::from_secs(60) && herd.memory < 100 << 10, "{herd:?}");
+    assert!(herd.back < Duration::from_secs(60), "{herd:?}");
+    assert!(count < 1_000 || herd.memory < 100 << 10, "{herd:?}");
 }
 
 #[derive(Debug)]
@@ -42,15 +38,22 @@ async fn herd(count: usize, span: Duration) -> Herd {
     endpoint.set_default_client_config(rogue_config(&controller, Some((&controller.pki, "alpha"))));
     let before = resident();
     let (welcomed, mut welcomes) = mpsc::channel(count);
+    let (moved, at) = watch::channel(controller.address);
     let agents: Vec<_> =
-        (0..count).map(|_| tokio::spawn(agent(endpoint.clone(), controller.address, span, welcomed.clone()))).collect();
+        (0..count).map(|_| tokio::spawn(agent(endpoint.clone(), at.clone(), span, welcomed.clone()))).collect();
     all_come(&mut controller, &mut welcomes, count).await;
     let memory = resident().saturating_sub(before) / count;
-    controller.restart().await;
+    // At another port: in one process the first is held until the last connection has drained.
+    let first = controller.listener.take().unwrap();
+    controller.address.set_port(0);
+    controller.listen();
+    moved.send_replace(controller.address);
     let restarted = clock::now().boot;
+    let ending = tokio::spawn(first.shutdown());
     let attempts = all_come(&mut controller, &mut welcomes, count).await;
     let herd = Herd { back: clock::now().boot.since(restarted), again: attempts - count as u64, memory };
     agents.iter().for_each(JoinHandle::abort);
+    drop(ending.await);
     herd
 }
 
@@ -74,7 +77,12 @@ async fn all_come(controller: &mut Controller, welcomes: &mut mpsc::Receiver<u64
 }
 
 /// Dials when an agent would, says Hello, and stays until the controller ends it; again and again.
-async fn agent(endpoint: Endpoint, controller: SocketAddr, span: Duration, welcomed: mpsc::Sender<u64>) {
+async fn agent(
+    endpoint: Endpoint,
+    controller: watch::Receiver<SocketAddr>,
+    span: Duration,
+    welcomed: mpsc::Sender<u64>,
+) {
     let mut reconnect = Reconnect::default();
     reconnect.stood(span);
     let mut tried = 0;
@@ -82,7 +90,8 @@ async fn agent(endpoint: Endpoint, controller: SocketAddr, span: Duration, welco
         tokio::time::sleep(reconnect.next(getrandom::u64().unwrap())).await;
         tried += 1;
         let session = async {
-            let connection = endpoint.connect(controller, SERVER_NAME).unwrap().await.ok()?;
+            let at = *controller.borrow();
+            let connection = endpoint.connect(at, SERVER_NAME).unwrap().await.ok()?;
             let (mut send, recv) = connection.open_bi().await.ok()?;
             send.write_all(&frame(&hello(1))).await.ok()?;
             let mut reader = FrameReader::new(recv, MAX_FRAME);
