@@ -135,10 +135,10 @@ fn wide_tables_show_more() {
         "agent",
         Format::Wide,
         &expect![[r#"
-        NAME      PHASE          BUSY   PIPELINES   SEEN     VERSION   ADDRESS          LEASE   LABELS                             MESSAGE
-        agent-1   Connected      1/4    1           2s ago   0.1.0     10.0.0.7:40112   in 4m   os=linux,arch=x86_64,hostname=a1
-        agent-2   Disconnected   0/2    0           3h ago   0.1.0     -                -       os=linux                           its clock is 61 s late
-    "#]],
+            NAME      PHASE          BUSY   PIPELINES   SEEN     VERSION   ADDRESS          TRANSPORT   LEASE   LABELS                             MESSAGE
+            agent-1   Connected      1/4    1           2s ago   0.1.0     10.0.0.7:40112   -           in 4m   os=linux,arch=x86_64,hostname=a1
+            agent-2   Disconnected   0/2    0           3h ago   0.1.0     -                -           -       os=linux                           its clock is 61 s late
+        "#]],
     );
     check(
         "event",

@@ -154,7 +154,7 @@ fn everything() -> Vec<Change> {
 
 fn source() -> SourceStatus {
     let empty = serde_json::json!({
-        "kind": "Git", "url": "", "path": "xene.d", "conditions": [], "problems": [], "workflows": 2, "ignored": 0, "dirty": 1,
+        "kind": "git", "url": "", "path": "xene.d", "conditions": [], "problems": [], "workflows": 2, "ignored": 0, "dirty": 1,
     });
     serde_json::from_value(empty).unwrap()
 }
