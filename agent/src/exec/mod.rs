@@ -237,7 +237,12 @@ pub fn sweep_stale(config: &ExecConfig, goes_on: impl Fn(RunName) -> bool) -> io
     let kill = |found: &[Process]| processes::kill_each(found, processes::KILL_LIMIT);
     let names = processes::end_all(steps, kill);
     // Last, so that what is below them is found as long as they live.
-    processes::end_all(|| shims().into_iter().filter(|shim| !is_kept(shim)).collect(), kill);
+    // A step's process that has not become its program yet looks like the shim that it was forked from.
+    let strangers = || {
+        let spared: Vec<_> = kept.iter().flat_map(|shim| processes::below(*shim, &[])).collect();
+        shims().into_iter().filter(|process| !is_kept(process) && !spared.contains(process)).collect()
+    };
+    processes::end_all(strangers, kill);
     folders::remove_stale(&work_dir, goes_on)?;
     Ok(names)
 }
