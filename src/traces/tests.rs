@@ -1,8 +1,11 @@
 //! What is told of a run, and that a collector gets it whatever happens in between.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicU16, AtomicUsize, Ordering},
+use std::{
+    fmt::Write as _,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU16, AtomicUsize, Ordering},
+    },
 };
 
 use axum::{Router, body::Bytes, extract::State, http::HeaderMap, routing::post};
@@ -76,7 +79,7 @@ fn a_run_is_its_wait_its_tasks_and_their_steps() {
     for span in &spans {
         let depth = spans.iter().position(|other| Some(other.id) == span.parent);
         let took = span.end.duration_since(span.start).as_millis();
-        text += &format!("{depth:?} {} {took} ms {:?}\n", span.name, span.error);
+        writeln!(text, "{depth:?} {} {took} ms {:?}", span.name, span.error).unwrap();
     }
     expect![[r#"
         None run w/build 8000 ms Some("task a failed")

@@ -12,7 +12,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// memory for both ends of each. `XENE_HERD=10000 cargo test --release --lib herd -- --nocapture` takes minutes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn agents_are_back_soon_after_a_restart() {
-    let count = std::env::var("XENE_HERD").map_or(100, |count| count.parse().unwrap());
+    let count = std::env::var_os("XENE_HERD").map_or(100, |count| count.to_str().unwrap().parse().unwrap());
     let span = Duration::from_secs(if count > 1_000 { 20 } else { 2 });
     let herd = herd(count, span).await;
     eprintln!("{herd:?}");
