@@ -19,7 +19,7 @@ pub(super) async fn render(client: &Client) -> Result<Page, Failure> {
     };
     let conditions = html! {
         h2 { "Conditions" }
-        div.scroll { table {
+        div.scroll tabindex="0" { table {
             thead { tr { th scope="col" { "Condition" } th scope="col" { "Status" } th scope="col" { "Reason" } th scope="col" { "Message" } th scope="col" { "Since" } } }
             tbody { @for condition in &status.conditions { tr {
                 th scope="row" { (plain(&condition.kind)) }

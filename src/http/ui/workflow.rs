@@ -92,7 +92,7 @@ fn triggers(spec: &WorkflowSpec, now: Timestamp) -> Markup {
         section aria-labelledby="triggers-title" {
             h2 #triggers-title { "Triggers" }
             @if spec.triggers.is_empty() { p.quiet { "None: its pipelines start by hand, by their webhooks, or after each other." } }
-            @else { div.scroll { table {
+            @else { div.scroll tabindex="0" { table {
                 thead { tr { th scope="col" { "Trigger" } th scope="col" { "Type" } th scope="col" { "When" } th scope="col" { "Next" } } }
                 tbody { @for (name, trigger) in spec.triggers.iter() { tr {
                     th scope="row" { (name) }
@@ -182,7 +182,7 @@ pub(super) async fn history(client: &Client, name: &Name) -> Result<Page, Failur
             @if !change.fields.is_empty() {
                 details id={ "change-" (slug(&change.revision.0)) } {
                     summary { (change.fields.len()) @if change.fields.len() == 1 { " field" } @else { " fields" } }
-                    div.scroll { table {
+                    div.scroll tabindex="0" { table {
                         thead { tr { th scope="col" { "Field" } th scope="col" { "Before" } th scope="col" { "After" } } }
                         tbody { @for field in &change.fields { tr {
                             th scope="row" { code { (plain(&field.path)) } }
