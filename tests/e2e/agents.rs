@@ -294,6 +294,12 @@ fn a_copy_of_a_data_folder_is_refused_and_so_is_the_agent_and_no_slot_fires_twic
     let copy = cluster.folder().join("copy");
     let copied = Command::new("cp").arg("-a").arg(cluster.folder().join("agent-a")).arg(&copy).status().unwrap();
     assert!(copied.success());
+    // A copy of this moment, on this machine, has a lease that lives: for as long as that it is the agent, restarted.
+    let before = ticks(&file).len();
+    eventually("the lease in the copy runs out", || match ticks(&file).len() {
+        now if now >= before + 6 => Ok(()),
+        now => Err(format!("{now} after {before}")),
+    });
     let mut command = xene(cluster.folder());
     command.args(["agent", "--controller", cluster.quic(), "--name", "a", "--data-dir"]).arg(&copy);
     let mut second = Process::spawn("copy", command);
