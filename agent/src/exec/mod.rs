@@ -11,7 +11,7 @@ mod shim;
 mod step;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     io,
     os::unix::{ffi::OsStrExt as _, net::UnixStream},
     path::{Path, PathBuf},
@@ -211,36 +211,40 @@ pub fn sweep_stale(config: &ExecConfig, goes_on: impl Fn(RunName) -> bool) -> io
     if let Some(parent) = &config.cgroup {
         cgroup::sweep(parent, &goes_on);
     }
-    let mut kept = Vec::new();
-    for entry in std::fs::read_dir(&work_dir)?.flatten() {
-        if entry.file_name().to_str().and_then(|name| name.parse().ok()).is_some_and(&goes_on) {
-            kept.extend(shim::holders(&entry.path()));
-        }
-    }
+    // The shims of runs that go on, and all below them. To be asked for last: whoever was found before, and is one of
+    // these, is known by now. A step's process that has not become its program yet looks like its shim.
+    let spared = || {
+        let entries = std::fs::read_dir(&work_dir).into_iter().flatten().flatten();
+        let of_kept =
+            entries.filter(|entry| entry.file_name().to_str().and_then(|name| name.parse().ok()).is_some_and(&goes_on));
+        let kept: Vec<_> = of_kept.flat_map(|entry| shim::holders(&entry.path())).collect();
+        let below = kept.iter().flat_map(|shim| processes::below(*shim, &[])).map(|process| process.pid);
+        kept.iter().copied().chain(below).collect::<BTreeSet<i32>>()
+    };
     let below = slashed(&work_dir);
     let run_of = |workspace: &[u8]| -> Option<RunName> {
         let run = workspace.strip_prefix(&below[..])?.split(|byte| *byte == b'/').next()?;
         str::from_utf8(run).ok()?.parse().ok()
     };
-    let is_kept = |process: &Process| kept.contains(&process.pid);
     let shims = || processes::with_command_line(|line| shim::is_of(&work_dir, line));
     let steps = || {
         let shims = shims();
-        let spared: Vec<_> = kept.iter().flat_map(|shim| processes::below(*shim, &[])).collect();
-        let mut doomed: Vec<_> = shims.iter().filter(|shim| !is_kept(shim)).flat_map(Process::below).collect();
+        let mut doomed: Vec<_> = shims.iter().flat_map(Process::below).collect();
         doomed.extend(processes::with_variable("XENE_WORKSPACE", |value| {
             value.starts_with(&below) && !run_of(value).is_some_and(&goes_on)
         }));
-        doomed.retain(|process| !shims.contains(process) && !spared.contains(process));
+        let spared = spared();
+        doomed.retain(|process| !shims.contains(process) && !spared.contains(&process.pid));
         doomed
     };
     let kill = |found: &[Process]| processes::kill_each(found, processes::KILL_LIMIT);
     let names = processes::end_all(steps, kill);
     // Last, so that what is below them is found as long as they live.
-    // A step's process that has not become its program yet looks like the shim that it was forked from.
     let strangers = || {
-        let spared: Vec<_> = kept.iter().flat_map(|shim| processes::below(*shim, &[])).collect();
-        shims().into_iter().filter(|process| !is_kept(process) && !spared.contains(process)).collect()
+        let mut found = shims();
+        let spared = spared();
+        found.retain(|process| !spared.contains(&process.pid));
+        found
     };
     processes::end_all(strangers, kill);
     folders::remove_stale(&work_dir, goes_on)?;

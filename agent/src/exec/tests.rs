@@ -470,6 +470,23 @@ async fn what_a_crashed_agent_left_is_swept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_a_step_that_goes_on_is_swept() {
+    let mut bench = Bench::new().await;
+    let config = config(bench.dir.path(), None);
+    let work_dir = config.work_dir.canonicalize().unwrap();
+    // It starts others all the time, and would tell if one of them was killed. They, and itself, have a shim's command line
+    // for a moment, as each step has between its fork and its exec.
+    let go = bench.dir.path().join("go");
+    let script = format!("echo up; until [ -e {} ]; do sleep 0.001 || exit 9; done; exit 7", go.display());
+    bench.start(argv(&["sh", "-c", &script, shim::MARK, work_dir.to_str().unwrap()]));
+    bench.said("up").await;
+    let swept: Vec<_> = (0..30).map(|_| sweep_stale(&config, |_| true)).collect();
+    fs::write(&go, "").unwrap();
+    assert_eq!(bench.end().await.status, ExitStatus::Code(7));
+    assert!(swept.iter().all(Result::is_ok));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_step_costs_little_more_than_its_process() {
     let mut bench = Bench::new().await;
     let script = bench.dir.path().join("script");

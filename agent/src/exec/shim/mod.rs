@@ -25,6 +25,8 @@ use rustix::{
 };
 
 use self::file::{Head, Read};
+#[cfg(test)]
+pub(super) use self::parent::MARK;
 pub use self::parent::become_parent_if_asked;
 pub(super) use self::{
     child::{Order, Refused},

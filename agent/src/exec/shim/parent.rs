@@ -23,7 +23,8 @@ use rustix::net::{
 use super::child;
 
 /// How the program is told to be this. A test's program is the one that runs its tests: there it is a test's name.
-const MARK: &str = if cfg!(test) { "exec::shim::tests::parent_of_shims" } else { "--parent-of-shims" };
+pub(in crate::exec) const MARK: &str =
+    if cfg!(test) { "exec::shim::tests::parent_of_shims" } else { "--parent-of-shims" };
 
 /// The agent's side.
 #[derive(Debug)]
