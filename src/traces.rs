@@ -7,6 +7,7 @@ pub mod export;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use xene_agent::session::tls::hex;
 use xene_schemas::{
     meta::{PipelineKey, Revision, RunName},
     phase::{RunPhase, StepPhase, TaskPhase},
@@ -215,10 +216,6 @@ pub fn request(spans: &[Span]) -> Value {
         "resource": {"attributes": service.iter().map(attribute).collect::<Vec<_>>()},
         "scopeSpans": [{"scope": {"name": "xene"}, "spans": spans.iter().map(span).collect::<Vec<_>>()}],
     }]})
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

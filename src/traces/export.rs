@@ -14,6 +14,7 @@ use tokio::{
         broadcast::{Receiver, error::RecvError},
         watch,
     },
+    task::JoinHandle,
     time::{Instant, sleep_until, timeout},
 };
 use ureq::Agent;
@@ -102,11 +103,12 @@ impl Exporter {
         Ok(Self { settings, agent, revision, epochs, told: VecDeque::new(), waiting: VecDeque::new(), dropped: 0 })
     }
 
-    /// Tells what is committed until `stopping`, then what waits.
+    /// Tells what is committed until `stopping`, then what waits. What is committed is heard also while a collector takes
+    /// its time.
     pub async fn run(mut self, mut committed: Receiver<Arc<Committed>>, mut stopping: watch::Receiver<bool>) {
         let (mut next, mut failures) = (Instant::now(), 0_u32);
+        let mut under_way: Option<Sending> = None;
         loop {
-            let has_some = !self.waiting.is_empty();
             tokio::select! {
                 group = committed.recv() => match group {
                     Ok(group) => {
@@ -116,28 +118,39 @@ impl Exporter {
                         }
                         group.changes.iter().for_each(|change| self.look(change, now));
                     }
-                    // What was missed is not told: traces are no record.
-                    Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Lagged(missed)) => {
+                        tracing::warn!(missed, "traces leave out what was committed too quickly to be heard");
+                    }
                     Err(RecvError::Closed) => break,
                 },
-                () = sleep_until(next), if has_some => {
-                    let outcome = self.send().await;
+                outcome = answered(&mut under_way) => {
+                    let outcome = self.settle(&mut under_way, outcome);
                     failures = if outcome.is_ok() { 0 } else { failures.saturating_add(1) };
                     if let Err(error) = &outcome && failures == 1 {
-                        tracing::warn!(%error, endpoint = self.settings.endpoint, "traces can't be sent; it is tried again");
+                        let then = if error.is_final() { "they are dropped" } else { "it is tried again" };
+                        tracing::warn!(%error, endpoint = self.settings.endpoint, "traces can't be sent; {then}");
                     }
-                    let rest = if failures == 0 { Duration::ZERO } else { (REST * 2_u32.pow(failures.min(7) - 1)).min(LONGEST_REST) };
-                    next = Instant::now() + rest;
+                    next = Instant::now() + rest_after(failures);
+                }
+                () = sleep_until(next), if under_way.is_none() && !self.waiting.is_empty() => {
+                    under_way = Some(self.send());
                 }
                 () = stopped(&mut stopping) => break,
             }
         }
-        while !self.waiting.is_empty() {
-            match timeout(STOP_WITHIN, self.send()).await {
-                Ok(Ok(())) => {}
-                _ => break,
+        let all = async {
+            while under_way.is_some() || !self.waiting.is_empty() {
+                if under_way.is_none() {
+                    under_way = Some(self.send());
+                }
+                let outcome = answered(&mut under_way).await;
+                if self.settle(&mut under_way, outcome).is_err() {
+                    return;
+                }
             }
-        }
+        };
+        // What a collector does not take by then is lost.
+        let _ = timeout(STOP_WITHIN, all).await;
     }
 
     fn look(&mut self, change: &Change, now: Timestamp) {
@@ -175,25 +188,48 @@ impl Exporter {
         self.dropped += excess as u64;
     }
 
-    /// Sends one batch; what was not taken waits on.
-    async fn send(&mut self) -> Result<(), SendError> {
+    /// Sends one batch.
+    fn send(&mut self) -> Sending {
         let batch: Vec<Span> = self.waiting.drain(..self.waiting.len().min(BATCH)).collect();
         let (settings, agent, body) = (self.settings.clone(), self.agent.clone(), request(&batch).to_string());
-        let sent = tokio::task::spawn_blocking(move || post(&settings, &agent, body)).await;
-        match sent.unwrap_or_else(|ended| Err(SendError::Http(io::Error::other(ended).into()))) {
-            Ok(()) => {
-                self.dropped = 0;
-                Ok(())
-            }
-            Err(error) => {
-                if !error.is_final() {
-                    batch.into_iter().rev().for_each(|span| self.waiting.push_front(span));
-                    self.wait([]);
-                }
-                Err(error)
+        Sending { batch, answer: tokio::task::spawn_blocking(move || post(&settings, &agent, body)) }
+    }
+
+    /// A batch was taken, or not; one that may be taken another time waits on.
+    fn settle(&mut self, under_way: &mut Option<Sending>, outcome: Result<(), SendError>) -> Result<(), SendError> {
+        let batch = under_way.take().map(|sending| sending.batch).unwrap_or_default();
+        match &outcome {
+            Ok(()) => self.dropped = 0,
+            Err(error) if error.is_final() => {}
+            Err(_) => {
+                batch.into_iter().rev().for_each(|span| self.waiting.push_front(span));
+                self.wait([]);
             }
         }
+        outcome
     }
+}
+
+/// A batch, and what is answered to it.
+struct Sending {
+    batch: Vec<Span>,
+    answer: JoinHandle<Result<(), SendError>>,
+}
+
+/// What is answered to the batch that is under way; nothing ever if there is none.
+async fn answered(under_way: &mut Option<Sending>) -> Result<(), SendError> {
+    match under_way {
+        Some(sending) => {
+            let ended = (&mut sending.answer).await;
+            ended.unwrap_or_else(|ended| Err(SendError::Http(io::Error::other(ended).into())))
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// How long it rests after so many failures in a row.
+fn rest_after(failures: u32) -> Duration {
+    if failures == 0 { Duration::ZERO } else { (REST * 2_u32.pow(failures.min(7) - 1)).min(LONGEST_REST) }
 }
 
 /// Waits until the process stops.

@@ -3,8 +3,8 @@
 use std::{
     fmt::Write as _,
     sync::{
-        Arc, Mutex,
-        atomic::{AtomicU16, AtomicUsize, Ordering},
+        Arc,
+        atomic::{AtomicU16, Ordering},
     },
 };
 
@@ -127,16 +127,16 @@ fn a_commit_is_what_it_took_until_it_was_in_effect() {
 }
 
 /// A collector that answers `status` and keeps what it took.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Collector {
     status: Arc<AtomicU16>,
-    asked: Arc<AtomicUsize>,
-    taken: Arc<Mutex<Vec<String>>>,
+    /// How often it was asked, and the names of the spans that it took.
+    heard: watch::Sender<(usize, Vec<String>)>,
 }
 
 async fn take(State(collector): State<Collector>, headers: HeaderMap, body: Bytes) -> axum::http::StatusCode {
-    collector.asked.fetch_add(1, Ordering::SeqCst);
     let status = collector.status.load(Ordering::SeqCst);
+    let mut names = Vec::new();
     if status == 200 {
         assert_eq!(
             (&headers["content-type"], &headers["x-team"]),
@@ -144,8 +144,12 @@ async fn take(State(collector): State<Collector>, headers: HeaderMap, body: Byte
         );
         let body: Value = serde_json::from_slice(&body).unwrap();
         let spans = body["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().unwrap().clone();
-        collector.taken.lock().unwrap().extend(spans.iter().map(|span| span["name"].as_str().unwrap().to_owned()));
+        names.extend(spans.iter().map(|span| span["name"].as_str().unwrap().to_owned()));
     }
+    collector.heard.send_modify(|(asked, taken)| {
+        *asked += 1;
+        taken.extend(names);
+    });
     axum::http::StatusCode::from_u16(status).unwrap()
 }
 
@@ -155,21 +159,24 @@ fn commit(store: &Store, change: Change) {
     wait.recv().unwrap().unwrap();
 }
 
-async fn until(what: &str, holds: impl Fn() -> bool) {
-    let holds = async {
-        while !holds() {
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(std::time::Duration::from_secs(30), holds).await.unwrap_or_else(|_| panic!("{what}"));
+impl Collector {
+    async fn until(&self, what: &str, holds: impl Fn(usize, usize) -> bool) {
+        let mut heard = self.heard.subscribe();
+        let waits = heard.wait_for(|(asked, taken)| holds(*asked, taken.len()));
+        let came = timeout(std::time::Duration::from_secs(30), waits).await;
+        assert!(came.is_ok_and(|heard| heard.is_ok()), "{what}");
+    }
+
+    fn taken(&self) -> usize {
+        self.heard.borrow().1.len()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collector_that_was_away_gets_what_it_missed() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    let collector = Collector::default();
-    collector.status.store(503, Ordering::SeqCst);
+    let collector = Collector { status: Arc::new(AtomicU16::new(503)), heard: watch::Sender::default() };
     let router = Router::new().route("/v1/traces", post(take)).with_state(collector.clone());
     tokio::spawn(async move { axum::serve(listener, router).await });
 
@@ -183,11 +190,10 @@ async fn a_collector_that_was_away_gets_what_it_missed() {
     let exporting = tokio::spawn(exporter.run(store.committed().subscribe(), stopping));
 
     commit(&store, Change::PutRun(Box::new(RunRow::new(run(1), true))));
-    until("it is tried again", || collector.asked.load(Ordering::SeqCst) >= 2).await;
-    assert!(collector.taken.lock().unwrap().is_empty());
+    collector.until("it is tried again", |asked, _| asked >= 2).await;
+    assert_eq!(collector.taken(), 0);
     collector.status.store(200, Ordering::SeqCst);
-    let taken = || collector.taken.lock().unwrap().len();
-    until("what it missed comes", || taken() == 5).await;
+    collector.until("what it missed comes", |_, taken| taken == 5).await;
 
     // A row that is written again tells nothing new; what waits at the end still goes.
     commit(&store, Change::PutRun(Box::new(RunRow::new(run(1), true))));
@@ -195,16 +201,16 @@ async fn a_collector_that_was_away_gets_what_it_missed() {
     let mut more = run(3);
     more.status.phase = RunPhase::Running;
     commit(&store, Change::PutRun(Box::new(RunRow::new(more, true))));
-    until("the second comes", || taken() == 10).await;
+    collector.until("the second comes", |_, taken| taken == 10).await;
     // What is refused for good is not sent again.
     collector.status.store(400, Ordering::SeqCst);
-    let before = collector.asked.load(Ordering::SeqCst);
+    let before = collector.heard.borrow().0;
     commit(&store, Change::PutRun(Box::new(RunRow::new(run(4), true))));
-    until("it is refused", || collector.asked.load(Ordering::SeqCst) > before).await;
+    collector.until("it is refused", |asked, _| asked > before).await;
     collector.status.store(200, Ordering::SeqCst);
     commit(&store, Change::PutRun(Box::new(RunRow::new(run(5), true))));
-    until("the next comes", || taken() == 15).await;
+    collector.until("the next comes", |_, taken| taken == 15).await;
     stop.send_replace(true);
     timeout(std::time::Duration::from_secs(30), exporting).await.unwrap().unwrap();
-    assert_eq!(taken(), 15);
+    assert_eq!(collector.taken(), 15);
 }
