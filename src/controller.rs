@@ -261,8 +261,8 @@ impl Controller {
         let limits = Limits { min_autonomy: whole_millis(options.min_autonomy) };
         let (catalog, resume) = resume(&loaded, &origin, limits, &files);
         let sessions = Sessions::default();
-        let has_tls =
-            tls.is_some() || options.notify.public_url.as_ref().is_some_and(|url| url.starts_with("https://"));
+        let sessions_of_ui = http::ui::session::Sessions::new(tls.is_some());
+        let sessions_of_ui = sessions_of_ui.found_at(options.notify.public_url.as_deref());
         let outgoing = notify::Outgoing::new(options.notify);
         let shells = Shells {
             store: store.clone(),
@@ -312,7 +312,6 @@ impl Controller {
         let http = socket.local_addr().map_err(|source| StartError::Http { address: options.http, source })?;
         let (syncing, announcing) = (worker.clone(), worker.clone());
         let (stop_http, stopping) = watch::channel(false);
-        let sessions_of_ui = http::ui::session::Sessions::new(has_tls);
         let router = http::router(
             handle.clone(),
             http::Config {

@@ -352,7 +352,9 @@ impl Driver {
                 let roots = Roots { roots: self.shells.pki.roots() };
                 self.shells.sessions.send(session, &ControllerMessage::Roots(roots));
             }
-            Effect::FinishRotation(why) => {
+            // Of a rotation that has ended meanwhile, and perhaps another begun.
+            Effect::FinishRotation { newest, .. } if self.shells.pki.authority().fingerprint != newest => {}
+            Effect::FinishRotation { why, .. } => {
                 // Two small files, once in a rotation.
                 match self.shells.pki.finish_rotation(clock::now().wall) {
                     Ok(()) => {

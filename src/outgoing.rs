@@ -1,6 +1,6 @@
 //! HTTP to other servers: whom it trusts, and what it never does.
 
-use std::{fs, io, path::Path, time::Duration};
+use std::{fs, io, net::IpAddr, path::Path, time::Duration};
 
 use ureq::{
     Agent,
@@ -47,6 +47,12 @@ pub fn trust(ca: &Path) -> Result<TlsConfig, TrustError> {
         return Err(TrustError::Empty(path));
     }
     Ok(TlsConfig::builder().root_certs(RootCerts::from(certificates)).build())
+}
+
+/// True for a host that is this machine for sure, as a URL has it.
+pub fn is_local(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// Calls that end within `within`, follow no redirect and go through no proxy of the environment; every status is an

@@ -2,7 +2,6 @@
 
 use std::{
     io::{self, Read},
-    net::IpAddr,
     thread,
     time::Duration,
 };
@@ -17,7 +16,7 @@ use xene_schemas::meta::API_VERSION;
 
 use super::{Error, Global, dirs, error::plain_cause};
 use crate::{
-    outgoing::{TrustError, USER_AGENT, trust},
+    outgoing::{TrustError, USER_AGENT, is_local, trust},
     percent::encode,
 };
 
@@ -305,11 +304,6 @@ fn tls(global: &Global) -> Result<TlsConfig, Error> {
         TrustError::File { source, .. } => Error::file(&path, &source),
         TrustError::Empty(_) => Error::usage(error.to_string()),
     })
-}
-
-pub(super) fn is_local(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// How long to wait before the `n`th try to connect again: 250 ms, doubled each time, at most 5 s.

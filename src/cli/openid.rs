@@ -24,9 +24,9 @@ pub struct OpenIdArgs {
     #[arg(long, value_name = "FILE", requires = "oidc_issuer")]
     pub oidc_client_secret_file: Option<PathBuf>,
 
-    /// Which role a group gives: `operators=operator`; `*` is everybody whom the provider signs in. May be repeated; the
-    /// highest counts.
-    #[arg(long, value_name = "GROUP=ROLE", value_delimiter = ',', value_parser = group_role, requires = "oidc_issuer")]
+    /// Which role a group gives: `operators=operator`; `*` is everybody whom the provider signs in. May be repeated, or
+    /// several with `;` between them; the highest counts.
+    #[arg(long, value_name = "GROUP=ROLE", value_delimiter = ';', value_parser = group_role, requires = "oidc_issuer")]
     pub oidc_role: Vec<(String, Role)>,
 
     /// What to ask for beside `openid`.
@@ -68,10 +68,14 @@ pub(super) fn public_url(text: &str) -> Result<String, String> {
 /// A server's address.
 pub(super) fn http_url(text: &str) -> Result<String, String> {
     let uri: Option<Uri> = text.parse().ok();
-    let is_one = |uri: &Uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some();
+    let is_one = |uri: &Uri| {
+        matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
+            && uri.query().is_none()
+    };
     match uri.filter(is_one) {
         Some(_) => Ok(text.to_owned()),
-        None => Err("expected something like http://127.0.0.1:4318".to_owned()),
+        None => Err("expected something like http://127.0.0.1:4318, without a query or a user".to_owned()),
     }
 }
 
@@ -88,7 +92,7 @@ impl OpenIdArgs {
     pub fn check(&self) -> Result<(), Error> {
         let Some(issuer) = &self.oidc_issuer else { return Ok(()) };
         let is_url = issuer.parse::<Uri>().is_ok_and(|uri| uri.host().is_some() && uri.query().is_none());
-        let is_local = host_of(issuer).is_some_and(|host| super::client::is_local(&host));
+        let is_local = host_of(issuer).is_some_and(|host| crate::outgoing::is_local(&host));
         if is_url && (issuer.starts_with("https://") || issuer.starts_with("http://") && is_local) {
             return Ok(());
         }

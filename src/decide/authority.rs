@@ -13,6 +13,8 @@ use super::{
 
 /// How long both are trusted at most. A certificate lives for half of that, so whoever is away for longer has none to show.
 const OVERLAP: Duration = Duration::from_secs(48 * 60 * 60);
+/// How soon an end that could not be written down is tried again.
+const AGAIN: Duration = Duration::from_secs(60);
 
 impl Controller {
     /// The certificate authority.
@@ -78,14 +80,21 @@ impl Controller {
     }
 
     pub(super) fn end_rotation_if_all_came(&self, fx: &mut Effects) {
-        if self.config.authority.before.is_some() && self.not_come().is_empty() {
-            fx.then.push(Effect::FinishRotation("all agents have come by the new one"));
+        if self.not_come().is_empty() {
+            self.finish_rotation("all agents have come by the new one", fx);
         }
     }
 
-    pub(super) fn end_rotation(&self, fx: &mut Effects) {
+    pub(super) fn end_rotation(&mut self, now: Now, fx: &mut Effects) {
+        // It is tried until it is done: the disk may be full.
+        self.timers.arm(Timer::RotationEnds, now.boot + AGAIN);
+        self.finish_rotation("its time is over", fx);
+    }
+
+    fn finish_rotation(&self, why: &'static str, fx: &mut Effects) {
         if self.config.authority.before.is_some() {
-            fx.then.push(Effect::FinishRotation("its time is over"));
+            let newest = self.config.authority.fingerprint.clone();
+            fx.then.push(Effect::FinishRotation { newest, why });
         }
     }
 }

@@ -415,8 +415,13 @@ pub enum Effect {
     },
     /// Say which authorities are trusted.
     SendRoots(SessionId),
-    /// Trust the newest authority alone, feed `Authority` back; says why.
-    FinishRotation(&'static str),
+    /// Trust this authority alone if it is the newest, and feed `Authority` back.
+    FinishRotation {
+        /// Its fingerprint.
+        newest: String,
+        /// What people are told.
+        why: &'static str,
+    },
     /// Answer a command.
     Reply {
         /// Whose.

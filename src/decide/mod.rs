@@ -46,6 +46,7 @@ use xene_schemas::{
     agent::Agent,
     event::EventType,
     meta::{AgentName, Name, PipelineKey, RunName},
+    notifier::Transition,
     suspension::Suspension,
     wire::control::Assignment,
 };
@@ -185,6 +186,8 @@ pub struct Controller {
     pending: Option<Box<Desired>>,
     /// What was told of runs that are not final.
     told: BTreeMap<RunName, Told>,
+    /// Runs that have just ended otherwise than those before them.
+    edges: BTreeMap<RunName, Transition>,
     /// What notifiers have to deliver.
     outboxes: BTreeMap<Name, Outbox>,
     /// The number of the newest message.
@@ -249,6 +252,7 @@ impl Controller {
             drift_told: false,
             pending: None,
             told: BTreeMap::new(),
+            edges: BTreeMap::new(),
             outboxes: BTreeMap::new(),
             messages: 0,
             tokens: loaded.join_tokens.into_iter().map(|token| (token.id.clone(), token)).collect(),
@@ -339,7 +343,7 @@ impl Controller {
                 Timer::GiveUp(run) => self.give_up(now, run, &mut fx),
                 Timer::Recovered => self.end_recovery(now, &mut fx),
                 Timer::PauseEnds => self.end_pause(now, "its time is over", &mut fx),
-                Timer::RotationEnds => self.end_rotation(&mut fx),
+                Timer::RotationEnds => self.end_rotation(now, &mut fx),
                 Timer::Deliver(notifier) => self.deliver(&notifier, &mut fx),
                 Timer::Suspension(what) => self.suspension_ended(now, &what, &mut fx),
                 Timer::Sweep => {

@@ -72,6 +72,17 @@ fn of_run(now: Now, transition: Transition, row: &RunRow) -> Notice {
     }
 }
 
+/// Whether a run ended otherwise than the one that ended before it. Those that were cancelled say nothing.
+pub(super) fn edge(before: &[EndedRun], ended: &EndedRun) -> Option<Transition> {
+    // Of several in one second, the one that was heard of last.
+    let judged = before.iter().filter(|other| !other.cancelled && other.name != ended.name);
+    let before = judged.max_by_key(|run| run.finished_at)?;
+    if ended.cancelled || before.finished_at > ended.finished_at || before.success == ended.success {
+        return None;
+    }
+    Some(if ended.success { Transition::Recovered } else { Transition::Broken })
+}
+
 impl Controller {
     /// What the store says of a run was told before.
     pub(super) fn load_told(&mut self, run: &Run) {
@@ -86,6 +97,8 @@ impl Controller {
                 self.notice_run(now, row, &mut notices);
             }
         }
+        // Of runs whose rows are not written.
+        self.edges.clear();
         for notice in notices {
             self.announce(now, &notice, fx);
         }
@@ -110,22 +123,10 @@ impl Controller {
             notices.push(notice);
         }
         if run.status.phase.is_final()
-            && let Some(edge) = self.edge(now, run)
+            && let Some(edge) = self.edges.remove(&name)
         {
             notices.push(of_run(now, edge, row));
         }
-    }
-
-    /// Whether a run ended otherwise than the one that ended before it. Those that were cancelled say nothing.
-    fn edge(&self, now: Now, run: &Run) -> Option<Transition> {
-        let ended = EndedRun::new(run, now.wall);
-        let judged = |other: &&EndedRun| !other.cancelled && other.name != ended.name;
-        // Of several in one second, the one that came last.
-        let before = self.ended.get(&run.spec.key())?.iter().filter(judged).max_by_key(|run| run.finished_at)?;
-        if ended.cancelled || before.finished_at > ended.finished_at || before.success == ended.success {
-            return None;
-        }
-        Some(if ended.success { Transition::Recovered } else { Transition::Broken })
     }
 
     /// The source changed in a way that is told.

@@ -284,10 +284,12 @@ impl Controller {
                 }
                 fx.commit.push(Change::DeleteMessage(name.clone(), number, Fate::GivenUp));
                 outbox.health.lost += 1;
+                // It was reached.
+                outbox.failures = 0;
                 (outbox.health.failed_at, outbox.health.error) = (Some(now.wall), Some(why));
             }
             Outcome::Failed { why, retry_after } => {
-                if outbox.health.error.is_none() {
+                if outbox.failures == 0 {
                     note(fx, now, EventType::Warning, "NotifierFailing", regarding(), why.clone());
                 }
                 outbox.failures = outbox.failures.saturating_add(1);
@@ -298,6 +300,9 @@ impl Controller {
                 if of_commits && outbox.waiting.front().is_some_and(newer) {
                     outbox.waiting.pop_front();
                     fx.commit.push(Change::DeleteMessage(name.clone(), number, Fate::Superseded));
+                } else if of_commits && !outbox.waiting.is_empty() {
+                    // The server may not know this commit, and says nothing of the others by that.
+                    outbox.waiting.rotate_left(1);
                 }
                 outbox.give_up(now, name, fx);
                 pause = pause_after(outbox.failures, &secret, (name, number));

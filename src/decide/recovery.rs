@@ -145,7 +145,8 @@ impl Controller {
         let row = self.agents.get(agent).and_then(|state| state.row.as_ref());
         let token =
             hello.tokens.map(|shown| shown.session).zip(row.map(|row| row.newest_token).filter(|known| *known > 0));
-        let welcomed = token.is_some_and(|(shown, known)| is_newer(shown, known));
+        // Since a recovery the agents of before it are known to have newer ones.
+        let welcomed = newest == self.row.generation && token.is_some_and(|(shown, known)| is_newer(shown, known));
         let newer = theirs > ours || (theirs == ours && !met) || welcomed || !claims().all(granted);
         if seen.store_id == self.row.store_id && newer {
             let why = format!("{agent} knows a newer state of this store, which was rolled back");

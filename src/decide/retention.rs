@@ -9,6 +9,7 @@ use xene_schemas::{
 use super::{
     Controller, Timer,
     event::{Effect, Effects},
+    notices,
     rows::{Change, EndedRun},
 };
 
@@ -52,7 +53,12 @@ impl Controller {
         }
         self.timers.disarm(&Timer::GiveUp(run));
         let ended = EndedRun::new(&row.run, now.wall);
-        self.ended.entry(key.clone()).or_default().push(ended);
+        let before = self.ended.entry(key.clone()).or_default();
+        // Before it is forgotten how the one before ended, and before more ends come in the same report.
+        if let Some(edge) = notices::edge(before, &ended) {
+            self.edges.insert(run, edge);
+        }
+        before.push(ended);
         self.retain(now, &key, fx);
         if ended.success {
             self.succeeded(now, &row, fx);

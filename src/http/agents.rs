@@ -10,7 +10,7 @@ use axum::{
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use xene_agent::clock;
+use xene_agent::{clock, session::tls::hex};
 use xene_schemas::{
     duration::Duration,
     meta::{AgentName, Labels},
@@ -140,12 +140,4 @@ pub(super) async fn fence(
         Some(agent) => Object::new("Agent", agent).into_response(),
         None => StatusCode::NO_CONTENT.into_response(),
     })
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .flat_map(|byte| [byte >> 4, byte & 15])
-        .filter_map(|digit| char::from_digit(digit.into(), 16))
-        .collect()
 }

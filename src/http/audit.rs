@@ -49,6 +49,16 @@ struct Actor {
 #[derive(Clone)]
 struct About(String);
 
+/// That a request wanted to prove something in its body, beside its answer.
+#[derive(Clone)]
+struct Tried;
+
+/// Keeps beside an answer that somebody tried to sign in. Whoever says so limits them.
+pub(super) fn tried(mut response: Response) -> Response {
+    response.extensions_mut().insert(Tried);
+    response
+}
+
 /// Keeps beside an answer who asked.
 pub(super) fn by(identity: Identity, mut response: Response) -> Response {
     let Identity { name, role, token, .. } = identity;
@@ -209,7 +219,8 @@ async fn recorded(api: Arc<Api>, request: Request, next: Next) -> Response {
     }
     let extensions = response.extensions();
     let (actor, about) = (extensions.get::<Actor>(), extensions.get::<About>());
-    let is_written = is_written(status, actor.is_some(), shows_proof, matters(&method, &path));
+    let tried = shows_proof || extensions.get::<Tried>().is_some();
+    let is_written = is_written(status, actor.is_some(), tried, matters(&method, &path));
     let Some(log) = api.config.audit.clone().filter(|_| is_written) else { return response };
     let path: String = path.chars().take(LONGEST_PATH).collect();
     let line = Line {

@@ -23,7 +23,7 @@ use super::{audit::Peer, stopped};
 /// So many connections at a time; more wait in the kernel's queue.
 const CONNECTIONS: u32 = 1024;
 /// A client must have sent its handshake, and then each request's head, within this.
-const HEAD_WITHIN: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 10 });
+const HEAD_WITHIN: Duration = Duration::from_secs(if cfg!(test) { 5 } else { 10 });
 /// A client that speaks HTTP/2 and says nothing is asked this often whether it is there.
 const ASK_EVERY: Duration = Duration::from_secs(20);
 /// How long the answers that are under way may take when the process stops.

@@ -11,7 +11,10 @@ use axum::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
-use xene_agent::{clock, session::token::secret_hash};
+use xene_agent::{
+    clock,
+    session::{tls::hex, token::secret_hash},
+};
 use xene_schemas::{
     access::{ApiToken, ApiTokenMeta, ApiTokenPhase, ApiTokenSpec, ApiTokenStatus, Role},
     duration::Duration,
@@ -20,7 +23,6 @@ use xene_schemas::{
 
 use super::{
     Api,
-    agents::hex,
     audit::about,
     identity::{Identity, RESERVED, Scope},
     lists::absent,

@@ -7,6 +7,8 @@ use ureq::http::Uri;
 use xene_agent::glob::Globs;
 use xene_schemas::meta::Name;
 
+use crate::outgoing::is_local;
+
 /// The largest file that is read, in bytes.
 const LARGEST: u64 = 64 << 10;
 /// A secret that is shorter is not looked for in answers: it would be found by chance.
@@ -148,7 +150,7 @@ impl Credential {
 
     pub(super) fn email(&self, to: &[String]) -> Found<&Email> {
         let found = self.email.as_ref().ok_or_else(|| self.is_not_for("email"))?;
-        if found.tls == Tls::None && !found.insecure && !is_loopback(&found.host) {
+        if found.tls == Tls::None && !found.insecure && !is_local(&found.host) {
             return Err(format!("the credential {} would send mail to {} in the clear", self.name, found.host));
         }
         let allows = |pattern: &str, address: &str| match pattern.strip_prefix("*@") {
@@ -167,7 +169,7 @@ impl Credential {
         let host = uri.as_ref().and_then(|uri| uri.host());
         match (uri.as_ref().and_then(Uri::scheme_str), host) {
             (Some("https"), Some(_)) => Ok(()),
-            (Some("http"), Some(host)) if insecure || is_loopback(host) => Ok(()),
+            (Some("http"), Some(host)) if insecure || is_local(host) => Ok(()),
             (Some("http"), Some(_)) => Err(format!("the URL of the credential {} is not one of https", self.name)),
             _ => Err(format!("the credential {} has no URL such as https://host/path", self.name)),
         }
@@ -192,9 +194,4 @@ impl Credential {
         }
         clean
     }
-}
-
-fn is_loopback(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }

@@ -14,8 +14,6 @@ use crate::outgoing::{agent, trust};
 
 /// So much of an answer is read, in bytes.
 const ANSWER: u64 = 16 << 10;
-/// So much of it is shown, in characters.
-const SHOWN: usize = 200;
 
 /// Sends it, and says what was answered.
 pub(super) fn send(config: &Config, post: Post) -> Result<String, Failure> {
@@ -63,11 +61,11 @@ fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     Duration::try_from(at.duration_since(now)).ok()
 }
 
-/// The first line of what was answered, if it is text.
+/// What was answered, on one line, if it is text. Not shortened: half a secret would not be known as one.
 fn answer(response: Response<ureq::Body>) -> String {
     let bytes = response.into_body().into_with_config().limit(ANSWER).read_to_vec().unwrap_or_default();
     let whole = String::from_utf8_lossy(&bytes);
-    text::plain(whole.trim(), SHOWN)
+    text::plain(whole.trim(), whole.len())
 }
 
 /// What went wrong, without the address that it went wrong with.

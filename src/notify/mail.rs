@@ -49,12 +49,15 @@ pub(super) fn send(
 }
 
 fn said<'a>(lines: impl Iterator<Item = &'a str>) -> String {
-    text::plain(&lines.collect::<Vec<_>>().join(" "), 200)
+    // Not shortened: half a secret would not be known as one.
+    let whole = lines.collect::<Vec<_>>().join(" ");
+    text::plain(&whole, whole.len())
 }
 
 /// A refusal that lasts is one of this message; whoever does not let us in may do so once its credential is right.
 fn judge(error: &lettre::transport::smtp::Error) -> Failure {
-    let why = text::plain(&xene_agent::command::sentence(error), 300);
+    let whole = xene_agent::command::sentence(error);
+    let why = text::plain(&whole, whole.len());
     let code = error.status().map(|code| code.to_string());
     let of_login = code.as_deref().is_some_and(|code| matches!(code, "530" | "534" | "535" | "538"));
     if error.is_permanent() && !of_login { Failure::lasting(why) } else { Failure::passing(why) }

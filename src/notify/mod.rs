@@ -14,7 +14,10 @@ mod tests;
 
 use std::{path::PathBuf, sync::Arc, thread, time::Duration};
 
-use tokio::sync::{Semaphore, oneshot};
+use tokio::{
+    sync::{Semaphore, oneshot},
+    time::timeout,
+};
 
 use self::credentials::Credential;
 use crate::decide::event::{Delivery, Outcome};
@@ -23,6 +26,8 @@ use crate::decide::event::{Delivery, Outcome};
 const AT_ONCE: usize = 8;
 /// What one message may take, from the first name that is looked up to the last byte of the answer.
 const TIME_LIMIT: Duration = Duration::from_secs(20);
+/// So much of what is answered is shown, in characters.
+const SHOWN: usize = 300;
 
 /// What an operator sets.
 #[derive(Debug, Clone, Default)]
@@ -97,7 +102,11 @@ impl Outgoing {
         let thread =
             thread::Builder::new().name("notify".into()).spawn(move || drop(sender.send(send(&config, &delivery))));
         match thread {
-            Ok(_) => sent.await.unwrap_or_else(|_| Err(Failure::passing("the delivery broke off"))),
+            // Whoever answers drop by drop is left with the thread alone.
+            Ok(_) => match timeout(TIME_LIMIT + Duration::from_secs(1), sent).await {
+                Ok(sent) => sent.unwrap_or_else(|_| Err(Failure::passing("the delivery broke off"))),
+                Err(_) => Err(Failure::passing(format!("it took longer than {} seconds", TIME_LIMIT.as_secs()))),
+            },
             Err(error) => Err(Failure::passing(format!("the system gives no thread: {error}"))),
         }
     }
@@ -115,8 +124,8 @@ fn send(config: &Config, delivery: &Delivery) -> Result<String, Failure> {
     let credential = Credential::read(config.secrets.as_deref(), name).map_err(Failure::passing)?;
     let sent = send_with(config, delivery, &credential);
     // An answer, or a library's error, may repeat what it was given.
-    sent.map(|said| credential.without_secrets(&said))
-        .map_err(|failure| Failure { why: credential.without_secrets(&failure.why), ..failure })
+    let shown = |text: &str| text::plain(&credential.without_secrets(text), SHOWN);
+    sent.map(|said| shown(&said)).map_err(|failure| Failure { why: shown(&failure.why), ..failure })
 }
 
 fn send_with(config: &Config, delivery: &Delivery, credential: &Credential) -> Result<String, Failure> {

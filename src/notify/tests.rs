@@ -189,13 +189,13 @@ fn a_message_of_slack_calls_nobody_and_links_nowhere() {
         spec,
         "slack: {url: URL/services/T0/B0/s3cret}",
         &expect![[r#"
-        POST /services/T0/B0/s3cret HTTP/1.1
-        content-type: application/json
+            POST /services/T0/B0/s3cret HTTP/1.1
+            content-type: application/json
 
-        {
-          "text": "*Broken: site/build*\n&lt;!channel&gt; @[U+200B]here [x][U+200B](https://evil.example) Bcc: all@[U+200B]example.org &amp; &lt;https://evil.example|ok&gt; [U+200B]*b[U+200B]*\nrun 01m8991xq0000000000000000a · reason TaskFailed · trigger cron nightly · commit 1a2b3c4d5e6f1a2b3c4d5e6f1a2b3c4d5e6f1a2b · agent one\n<https://xene.example/runs/01m8991xq0000000000000000a|open>"
-        }
-    "#]],
+            {
+              "text": "*Broken:[U+200B] site/build*\n&lt;!channel&gt; @[U+200B]here [x][U+200B](https:[U+200B]//evil.example) Bcc:[U+200B] all@[U+200B]example.org &amp; &lt;https:[U+200B]//evil.example|ok&gt; [U+200B]*b[U+200B]*\nrun 01m8991xq0000000000000000a · reason TaskFailed · trigger cron nightly · commit 1a2b3c4d5e6f1a2b3c4d5e6f1a2b3c4d5e6f1a2b · agent one\n<https://xene.example/runs/01m8991xq0000000000000000a|open>"
+            }
+        "#]],
     );
 }
 

@@ -137,6 +137,8 @@ fn harmless(text: &str) -> String {
             '<' => harmless.push_str("&lt;"),
             '>' => harmless.push_str("&gt;"),
             '@' | ']' => harmless.extend([c, '\u{200b}']),
+            // An address as such is made a link, too.
+            ':' => harmless.extend([c, '\u{200b}']),
             '*' | '_' | '~' | '`' => harmless.extend(['\u{200b}', c]),
             c => harmless.push(c),
         }

@@ -52,6 +52,10 @@ const WAITING: usize = 4096;
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
+/// How long a connection over TCP may take until the handshake within it begins: they are opened cheaply, and each that
+/// says nothing keeps an agent out.
+const SILENCE: Duration = Duration::from_secs(4);
+
 /// How long the end of all sessions may take.
 const SHUTDOWN: Duration = Duration::from_secs(5);
 
@@ -348,7 +352,7 @@ async fn serve_tcp<D: Driver, L: LogSink>(
         Ok((endpoint, incoming, broken))
     };
     let (endpoint, incoming, broken) =
-        timeout(HANDSHAKE, opening).await.unwrap_or_else(|_| Err("the handshake took too long".into()))?;
+        timeout(SILENCE, opening).await.unwrap_or_else(|_| Err("it said too little for too long".into()))?;
     serve(incoming, permit, shared, Some(broken)).await;
     Ok(endpoint)
 }
@@ -357,10 +361,20 @@ async fn serve<D: Driver, L: LogSink>(
     incoming: Incoming,
     permit: OwnedSemaphorePermit,
     shared: Arc<Shared<D, L>>,
-    broken: Option<Broken>,
+    mut broken: Option<Broken>,
 ) {
     let address = incoming.remote_address();
-    let connection = match timeout(HANDSHAKE, incoming).await {
+    let gone = async {
+        match &mut broken {
+            Some(broken) => broken.wait().await,
+            None => std::future::pending().await,
+        }
+    };
+    let shaken = tokio::select! {
+        shaken = timeout(HANDSHAKE, incoming) => shaken,
+        reason = gone => return tracing::debug!(%address, reason, "the TCP connection ended in the handshake"),
+    };
+    let connection = match shaken {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => return tracing::debug!(%address, %error, "handshake failed"),
         Err(_) => return tracing::debug!(%address, "handshake took too long"),

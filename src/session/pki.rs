@@ -40,6 +40,8 @@ const CROSS_CA: &str = "cross-ca.pem";
 /// A new authority, whole: key, certificate, the one that the old authority signed, the old one. From the moment that it is
 /// there it is the authority; the other files follow.
 const NEXT: &str = "next.pem";
+/// What sessions that are none any more are answered by: the same for as long as this folder, whatever certificates come.
+const RESET_KEY: &str = "reset.key";
 /// Key and chain in one file: they change together.
 const SERVER: &str = "server.pem";
 
@@ -111,6 +113,8 @@ pub struct Pki {
     folder: PathBuf,
     agent_life: Duration,
     state: RwLock<State>,
+    /// See [`RESET_KEY`].
+    resets: [u8; 32],
     /// Counts up when TLS must be set up anew.
     changed: watch::Sender<u64>,
 }
@@ -159,7 +163,8 @@ impl Pki {
     pub fn open(folder: &Path, now: Timestamp, agent_life: Duration) -> Result<Self, PkiError> {
         tls::private_folder(folder).map_err(|source| PkiError::File { path: folder.into(), source })?;
         let state = RwLock::new(State::open(folder, now)?);
-        Ok(Self { folder: folder.into(), agent_life, state, changed: watch::Sender::new(0) })
+        let resets = reset_key(folder)?;
+        Ok(Self { folder: folder.into(), agent_life, state, resets, changed: watch::Sender::new(0) })
     }
 
     /// SHA-256 of the CA's certificate, in hex: what join tokens carry.
@@ -298,8 +303,7 @@ impl Pki {
     /// # Errors
     /// If the system gives no random bytes.
     pub fn endpoint_config(&self) -> Result<EndpointConfig, PkiError> {
-        let resets = blake3::derive_key("xene 2026-11-27 stateless resets of QUIC", self.state().server.1.secret_der());
-        let mut config = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &resets)));
+        let mut config = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &self.resets)));
         let mut key = [0; 32];
         getrandom::fill(&mut key)?;
         config.cid_generator(move || Box::new(ConnectionIds { key, given: 0 }));
@@ -370,6 +374,21 @@ impl State {
         };
         Ok(Self { issuer, ca, ca_pem, old, server })
     }
+}
+
+/// The key of resets, from its file, or made anew. It opens nothing: whoever has it can end sessions.
+fn reset_key(folder: &Path) -> Result<[u8; 32], PkiError> {
+    let text = match read(folder, RESET_KEY)?.filter(|text| text.len() >= 64) {
+        Some(text) => text,
+        None => {
+            let mut key = [0; 32];
+            getrandom::fill(&mut key)?;
+            let text = blake3::Hash::from(key).to_hex().to_string();
+            write(folder, RESET_KEY, &text)?;
+            text
+        }
+    };
+    Ok(blake3::derive_key("xene 2026-11-27 stateless resets of QUIC", text.trim().as_bytes()))
 }
 
 /// Puts a new authority in the place of the old one, file by file; done again from the start if it breaks off. `None` if
@@ -617,6 +636,7 @@ mod tests {
         let (first, by_first) = (pki.authority(), sign(&pki));
         assert_eq!((&first.before, pki.authority_of(&by_first)), (&None, first.fingerprint.clone()));
         let old_key = fs::read_to_string(folder.path().join(CA_KEY)).unwrap();
+        let resets = pki.resets;
 
         pki.rotate(now()).unwrap();
         assert!(matches!(pki.rotate(now()), Err(PkiError::Rotating)));
@@ -627,6 +647,7 @@ mod tests {
         assert_ne!(second.fingerprint, first.fingerprint);
         for pki in [&pki, &open()] {
             assert_eq!(pki.authority(), second);
+            assert_eq!(pki.resets, resets);
             assert_eq!(pki.authority_of(&by_first), first.fingerprint);
             assert_eq!(pki.authority_of(&by_second), second.fingerprint);
             assert_eq!(tls::certificates(&pki.roots()).unwrap().len(), 2);

@@ -203,6 +203,9 @@ fn a_destination_that_is_away_is_told_all_of_it_once_it_is_back_also_over_a_cras
     let last = cluster.run(&["trigger", "site/build", "-p", "code=0", "--wait"]).expect(0).stdout;
     let got = bus.until("the next has come", |got| got.len() >= 6);
     assert_eq!((got.len(), got[5].json()["data"]["run"].as_str().unwrap()), (6, last.trim()));
+    // The answer has to reach the controller before it counts.
+    cluster
+        .until("it counts as delivered", &["get", "notifiers", "bus"], |notifier| notifier["status"]["delivered"] == 6);
     let metrics = ureq::get(format!("{}/metrics", cluster.server()))
         .header("authorization", format!("Bearer {}", cluster.token()))
         .call()
@@ -260,7 +263,7 @@ fn each_destination_gets_what_it_wants_and_no_words_do_harm() {
     assert_eq!(event.json()["url"], format!("https://xene.example/runs/{gated}"));
     let chat = got.iter().find(|got| got.what == "POST /services/T0/s3cret").unwrap().json();
     let said = chat["text"].as_str().unwrap();
-    assert!(said.contains("&lt;!channel&gt; @\u{200b}here Bcc: all"), "{said}");
+    assert!(said.contains("&lt;!channel&gt; @\u{200b}here Bcc:\u{200b} all"), "{said}");
     assert_eq!(said.matches('<').count(), 1, "our own link: {said}");
     let mails = mail.until("a mail has come", |got| !got.is_empty());
     let recipients: Vec<_> = mails[0].headers.iter().filter(|(verb, _)| verb == "rcpt").map(|(_, to)| &**to).collect();

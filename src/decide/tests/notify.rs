@@ -141,6 +141,34 @@ fn a_pipeline_breaks_and_recovers_at_the_edges() {
     assert_eq!(words(&mut world), ["Recovered"]);
 }
 
+#[test]
+fn edges_are_seen_also_where_ends_come_together_or_little_is_kept() {
+    let mut world = World::new(&["a"]);
+    notifier(&mut world, "n", &chat("Broken, Recovered"));
+    world.commit("w", "", None);
+    run(&mut world, 1, true);
+    // Two end while nobody hears of it, and are reported at once.
+    world.slow = true;
+    let both = [run(&mut world, 2, false), run(&mut world, 3, false)];
+    world.cut("a");
+    world.slow = false;
+    for _ in 0..2 {
+        world.end_steps("a");
+        world.pass(Duration::from_secs(1));
+    }
+    world.heal("a");
+    world.pass(MINUTE);
+    assert!(both.iter().all(|run| world.run(*run).status.phase.is_final()));
+    assert_eq!(words(&mut world), ["Broken"]);
+
+    let mut world = World::new(&["a"]);
+    notifier(&mut world, "n", &chat("Broken, Recovered"));
+    world.commit("w", r#","history":{"runs":1}"#, None);
+    run(&mut world, 1, false);
+    run(&mut world, 2, true);
+    assert_eq!(words(&mut world), ["Recovered"]);
+}
+
 fn world_run(n: u128) -> RunName {
     RunName::new(Timestamp::from_second(1_800_000_000).unwrap(), n)
 }

@@ -152,16 +152,26 @@ fn an_agent_that_lost_its_journal_is_let_in_and_the_one_that_has_it_is_not_any_m
 #[test]
 fn a_store_that_was_rolled_back_is_recovered_and_refuses_nobody() {
     let mut world = two();
-    let image = world.store.clone();
-    world.cut("a");
-    world.heal("a");
+    world.add("c");
     world.pass(MINUTE);
+    let image = world.store.clone();
+    for agent in ["a", "b", "c"] {
+        world.cut(agent);
+        world.heal(agent);
+    }
+    world.pass(MINUTE);
+    world.cut("c");
     world.stop_controller();
     world.store = image;
     world.start_controller();
     world.pass(10 * MINUTE);
+    // One that comes long after tells nothing new.
+    world.heal("c");
+    world.pass(10 * MINUTE);
     assert_eq!(noted(&world), 0);
-    assert!(world.nodes["a"].session.is_some());
+    assert!(world.nodes.values().all(|node| node.session.is_some()));
+    let begun = world.store.events.iter().filter(|event| event.reason == "Recovering").count();
+    assert_eq!(begun, 1, "one recovery for all");
     assert!(world.alerts.iter().any(|alert| alert.contains("rolled back")), "{:?}", world.alerts);
 }
 

@@ -694,7 +694,8 @@ impl World {
             | Effect::DeleteLogs(_)
             | Effect::SignCertificate { .. }
             | Effect::SendRoots(_) => {}
-            Effect::FinishRotation(why) => {
+            Effect::FinishRotation { newest, why } => {
+                assert_eq!(newest, self.authority.fingerprint);
                 self.set_authority(Authority { before: None, ..self.authority.clone() }, why)
             }
             Effect::Deliver(delivery) => self.deliveries.push(*delivery),

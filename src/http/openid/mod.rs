@@ -128,6 +128,11 @@ impl OpenId {
         rest.split('/').next().unwrap_or_default()
     }
 
+    /// Where a sign-in begins: at the address that the provider leads back to, for which its cookie must be.
+    pub(super) fn begins_at(&self, next: &str) -> String {
+        format!("{}/sign-in/openid?next={next}", self.provider.settings().public_url)
+    }
+
     /// True if this is the provider that an answer says it is from.
     pub(super) fn is_issuer(&self, issuer: &str) -> bool {
         self.provider.settings().issuer == issuer

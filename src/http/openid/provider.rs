@@ -224,8 +224,14 @@ fn is_as_safe(endpoint: &str, issuer: &str) -> bool {
 
 fn person(settings: &Settings, sub: &str, claims: &Map<String, Value>) -> Person {
     // An address that nobody has verified may be somebody else's.
-    let is_doubtful = settings.name_claim == "email" && claims.get("email_verified") == Some(&Value::Bool(false));
-    let name = claims.get(&settings.name_claim).and_then(Value::as_str).filter(|_| !is_doubtful);
+    let is_verified = match claims.get("email_verified") {
+        // Some providers have no unverified ones, and don't say so; some write it as text.
+        None | Some(Value::Bool(true)) => true,
+        Some(Value::String(text)) => text == "true",
+        Some(_) => false,
+    };
+    let is_sure = settings.name_claim != "email" || is_verified;
+    let name = claims.get(&settings.name_claim).and_then(Value::as_str).filter(|_| is_sure);
     let groups = match claims.get(&settings.groups_claim) {
         Some(Value::String(one)) => vec![one.clone()],
         Some(Value::Array(many)) => many.iter().filter_map(|group| Some(group.as_str()?.to_owned())).collect(),

@@ -202,7 +202,7 @@ async fn the_provider_says_who_somebody_is_and_their_groups_what_they_may() {
     let provider = Provider::start().await;
     let world = world(&provider, None);
     let page = world.page("/sign-in?next=%2Fruns%3Fphase%3DError", "").await.1;
-    assert!(page.contains("href=\"/sign-in/openid?next=/runs%3Fphase%3DError\""), "{page}");
+    assert!(page.contains("href=\"http://localhost:7420/sign-in/openid?next=/runs%3Fphase%3DError\""), "{page}");
 
     let (address, cookie) = world.leaves("/runs%3Fphase%3DError").await;
     let (status, page, session) = world.returns(&provider.agree(&address), &cookie).await;
@@ -245,9 +245,12 @@ async fn who_is_in_no_group_is_told_and_written_down() {
     assert!(page.contains("oidc:eve@example.com is in no group that may sign in"), "{page}");
     assert!(world.audited().contains(r#""actor":"oidc:eve@example.com""#), "{}", world.audited());
     // An address that is not verified is anybody's.
-    provider.says(json!({"sub": "u-18", "email": "ada@example.com", "email_verified": false, "groups": "dev"}));
-    let session = world.signs_in(&provider).await.2.unwrap();
-    assert!(world.page("/runs", &session).await.1.contains("oidc:u-18"));
+    for (verified, name) in [(json!(false), "u-18"), (json!("false"), "u-18"), (json!("true"), "ada@example.com")] {
+        let email = json!({"sub": "u-18", "email": "ada@example.com", "email_verified": verified, "groups": "dev"});
+        provider.says(email);
+        let session = world.signs_in(&provider).await.2.unwrap();
+        assert!(world.page("/runs", &session).await.1.contains(&format!("oidc:{name}")), "{verified}");
+    }
 }
 
 #[tokio::test]
@@ -308,6 +311,23 @@ async fn a_provider_that_refuses_or_lies_signs_nobody_in() {
         let (status, _, session) = world.signs_in(&provider).await;
         assert_eq!((status, session), (502, None), "{lie}");
     }
+}
+
+#[tokio::test]
+async fn where_something_else_speaks_tls_cookies_are_for_that_alone() {
+    let sessions = ui::session::Sessions::new(false).found_at(Some("https://xene.example"));
+    let world = World::configured(|config| config.sessions = sessions);
+    let cookie = async |host: &str| {
+        let kind = ("content-type", "application/x-www-form-urlencoded");
+        let response = world.ask("POST", "/sign-in", &[kind, ("host", host)], format!("secret={ADMIN}")).await;
+        assert_eq!(response.status(), 303, "{host}");
+        let hsts = response.headers().contains_key("strict-transport-security");
+        (response.headers()["set-cookie"].to_str().unwrap().to_owned(), hsts)
+    };
+    let (there, hsts) = cookie("xene.example").await;
+    assert!(there.starts_with("__Host-xene-session=") && there.ends_with("; Secure") && hsts, "{there}");
+    let (here, hsts) = cookie("localhost:7420").await;
+    assert!(here.starts_with("xene-session-7420=") && !here.contains("Secure") && !hsts, "{here}");
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! What people do to runs and workflows: a form comes, the API is asked in their name, the browser is led to what came of it.
 
-use std::sync::Arc;
+use std::{fmt::Display, str::FromStr, sync::Arc};
 
 use axum::{
     Extension,
@@ -24,7 +24,7 @@ pub(super) async fn cancel(
     Path(run): Path<String>,
     Form(fields): Fields,
 ) -> Response {
-    act(&ui, &session, &run, "cancel", &fields, &json!({})).await
+    act::<RunName>(&ui, &session, ("run", &run), "cancel", &fields, &json!({})).await
 }
 
 pub(super) async fn rerun(
@@ -34,7 +34,7 @@ pub(super) async fn rerun(
     Form(fields): Fields,
 ) -> Response {
     let body = json!({"failed": field(&fields, "failed") == Some("true")});
-    act(&ui, &session, &run, "rerun", &fields, &body).await
+    act::<RunName>(&ui, &session, ("run", &run), "rerun", &fields, &body).await
 }
 
 pub(super) async fn approve(
@@ -48,29 +48,7 @@ pub(super) async fn approve(
         return page::failed(Some(&session), &missing);
     };
     let body = json!({"task": task, "approved": approved == "true"});
-    act(&ui, &session, &run, "approve", &fields, &body).await
-}
-
-async fn act(
-    ui: &Ui,
-    session: &Session,
-    run: &str,
-    action: &str,
-    fields: &[(String, String)],
-    body: &Value,
-) -> Response {
-    let asked = async {
-        check_form(session, fields)?;
-        let run: RunName = run.parse().map_err(|_| Failure::not_found())?;
-        ui.client(session.who.clone()).post(&format!("/api/v1/runs/{run}/{action}"), body).await
-    };
-    match asked.await {
-        Ok(answer) => {
-            let name = name_of(&answer).unwrap_or(run);
-            about(format!("run/{name}"), see_other(&format!("/runs/{name}"), None))
-        }
-        Err(failure) => page::failed(Some(session), &failure),
-    }
+    act::<RunName>(&ui, &session, ("run", &run), "approve", &fields, &body).await
 }
 
 pub(super) async fn suspend(
@@ -80,7 +58,7 @@ pub(super) async fn suspend(
     Form(fields): Fields,
 ) -> Response {
     let why = field(&fields, "why").map(str::trim).filter(|why| !why.is_empty());
-    act_on_workflow(&ui, &session, &workflow, "suspend", &fields, &json!({"why": why})).await
+    act::<Name>(&ui, &session, ("workflow", &workflow), "suspend", &fields, &json!({"why": why})).await
 }
 
 pub(super) async fn resume(
@@ -89,30 +67,33 @@ pub(super) async fn resume(
     Path(workflow): Path<String>,
     Form(fields): Fields,
 ) -> Response {
-    act_on_workflow(&ui, &session, &workflow, "resume", &fields, &json!({})).await
+    act::<Name>(&ui, &session, ("workflow", &workflow), "resume", &fields, &json!({})).await
 }
 
-async fn act_on_workflow(
+/// Asks the API for an action on a run or a workflow, and leads to it, or to the run that came of it.
+async fn act<N: FromStr + Display>(
     ui: &Ui,
     session: &Session,
-    workflow: &str,
+    (kind, name): (&str, &str),
     action: &str,
     fields: &[(String, String)],
     body: &Value,
 ) -> Response {
     let asked = async {
         check_form(session, fields)?;
-        let workflow: Name = workflow.parse().map_err(|_| Failure::not_found())?;
-        ui.client(session.who.clone()).post(&format!("/api/v1/workflows/{workflow}/{action}"), body).await?;
-        Ok(workflow)
+        let name: N = name.parse().map_err(|_| Failure::not_found())?;
+        ui.client(session.who.clone()).post(&format!("/api/v1/{kind}s/{name}/{action}"), body).await
     };
     match asked.await {
-        Ok(name) => about(format!("workflow/{name}"), see_other(&format!("/workflows/{name}"), None)),
+        Ok(answer) => {
+            let name = name_of(&answer).unwrap_or(name);
+            about(format!("{kind}/{name}"), see_other(&format!("/{kind}s/{name}"), None))
+        }
         Err(failure) => page::failed(Some(session), &failure),
     }
 }
 
-/// The name of the run that an answer shows.
+/// The name of what an answer shows.
 pub(super) fn name_of(answer: &Value) -> Option<&str> {
     answer.pointer("/metadata/name")?.as_str()
 }

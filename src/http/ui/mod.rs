@@ -88,12 +88,13 @@ pub(super) fn router(api: Arc<Api>, routes: Router) -> Router<Arc<Api>> {
 
 /// Sets what keeps a browser to these pages alone.
 async fn guard(State(ui): State<Arc<Ui>>, request: Request, next: Next) -> Response {
+    let is_secure = ui.api.config.sessions.is_secure(request.headers());
     let mut response = next.run(request).await.into_response();
     let headers = response.headers_mut();
     for (name, value) in page::HEADERS {
         headers.entry(*name).or_insert(HeaderValue::from_static(value));
     }
-    if ui.api.config.sessions.is_secure() {
+    if is_secure {
         headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
     }
     response

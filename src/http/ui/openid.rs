@@ -32,14 +32,14 @@ const LONGEST_CODE: usize = 40;
 
 /// The cookie of an attempt. It comes along when the provider leads back, which that of a session does not.
 fn cookie_name(ui: &Ui, headers: &HeaderMap) -> String {
-    if ui.api.config.sessions.is_secure() {
+    if ui.api.config.sessions.is_secure(headers) {
         return "__Host-xene-sign-in".to_owned();
     }
     format!("xene-sign-in-{}", host_port(headers))
 }
 
 fn attempt_cookie(ui: &Ui, headers: &HeaderMap, value: &str, life: u32) -> String {
-    let secure = if ui.api.config.sessions.is_secure() { "; Secure" } else { "" };
+    let secure = if ui.api.config.sessions.is_secure(headers) { "; Secure" } else { "" };
     let name = cookie_name(ui, headers);
     format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={life}{secure}")
 }
@@ -92,7 +92,7 @@ pub(super) async fn callback(
                 let many = "too many sign-ins that failed came from your address";
                 return page::failed(None, &Failure::new(StatusCode::TOO_MANY_REQUESTS, many));
             }
-            return failed(openid, error);
+            return audit::tried(failed(openid, error));
         }
     };
     match ui.api.config.sessions.begin_for(who.clone(), now, SIGNED_IN_BY_PROVIDER) {

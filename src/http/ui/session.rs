@@ -8,7 +8,11 @@ use std::{
     time::Duration,
 };
 
-use axum::{extract::State as AxumState, http::StatusCode, response::Response};
+use axum::{
+    extract::State as AxumState,
+    http::{HeaderMap, StatusCode, header},
+    response::Response,
+};
 use serde::Serialize;
 use xene_agent::{clock, decide::time::BootTime};
 
@@ -39,8 +43,10 @@ type Hash = [u8; 32];
 #[derive(Clone)]
 pub struct Sessions {
     state: Arc<Mutex<State>>,
-    /// True if browsers speak TLS: cookies then never travel without.
+    /// True if the server speaks TLS: cookies then never travel without.
     secure: bool,
+    /// The host, with its port, at which something before the server speaks TLS.
+    secure_host: Option<Arc<str>>,
 }
 
 #[derive(Default)]
@@ -71,12 +77,18 @@ pub struct NoRandom;
 impl Sessions {
     /// None yet.
     pub fn new(secure: bool) -> Self {
-        Self { state: Arc::default(), secure }
+        Self { state: Arc::default(), secure, secure_host: None }
     }
 
-    /// True if browsers speak TLS.
-    pub(super) fn is_secure(&self) -> bool {
-        self.secure
+    /// With the address at which browsers find the server; if that is https, something before it speaks TLS.
+    pub fn found_at(self, public_url: Option<&str>) -> Self {
+        Self { secure_host: public_url.and_then(|url| url.strip_prefix("https://")).map(Into::into), ..self }
+    }
+
+    /// True if the browser that sent these speaks TLS.
+    pub(super) fn is_secure(&self, headers: &HeaderMap) -> bool {
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        self.secure || self.secure_host.is_some() && host == self.secure_host.as_deref()
     }
 
     /// A code that signs in whoever may read the admin's token, as that.

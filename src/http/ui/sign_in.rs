@@ -124,7 +124,7 @@ pub(super) fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)>
 
 /// Cookies do not tell ports of a host apart, so the name does: two controllers on one machine are two sign-ins.
 fn cookie_name(ui: &Ui, headers: &HeaderMap) -> String {
-    if ui.api.config.sessions.is_secure() {
+    if ui.api.config.sessions.is_secure(headers) {
         return "__Host-xene-session".to_owned();
     }
     format!("xene-session-{}", host_port(headers))
@@ -160,7 +160,7 @@ fn ask(ui: &Ui, next: &str, refused: Option<&str>) -> Response {
             p { button.primary type="submit" { "Sign in" } }
         }
         @if let Some(openid) = &ui.api.config.openid {
-            p { a.button href=(format!("/sign-in/openid?next={}", query_value(next))) { "Sign in with " (openid.name()) } }
+            p { a.button href=(openid.begins_at(&query_value(next))) { "Sign in with " (openid.name()) } }
         }
         p { "A link that signs you in comes from the command line, where the controller's token is at hand:" }
         pre { "xene ui --open" }
@@ -195,7 +195,8 @@ pub(super) async fn sign_in(
             let many = Failure::new(StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens came from your address");
             return page::failed(None, &Failure { hint: Some("Try again in a minute.".to_owned()), ..many });
         }
-        return ask(&ui, &next, Some("This token or code is not valid. A code works once, and for ten minutes."));
+        let refused = "This token or code is not valid. A code works once, and for ten minutes.";
+        return audit::tried(ask(&ui, &next, Some(refused)));
     };
     match sessions.begin(who.clone(), now) {
         Ok(cookie) => audit::by(who, see_other(&next, Some(&set_cookie(&ui, &headers, &cookie)))),
@@ -218,7 +219,7 @@ pub(super) async fn sign_out(
 }
 
 pub(super) fn set_cookie(ui: &Ui, headers: &HeaderMap, value: &str) -> String {
-    let secure = if ui.api.config.sessions.is_secure() { "; Secure" } else { "" };
+    let secure = if ui.api.config.sessions.is_secure(headers) { "; Secure" } else { "" };
     format!("{}={value}; Path=/; HttpOnly; SameSite=Strict{secure}", cookie_name(ui, headers))
 }
 

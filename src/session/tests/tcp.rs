@@ -102,7 +102,7 @@ fn tunnel_config(controller: &Controller) -> rustls::ClientConfig {
 }
 
 #[tokio::test]
-async fn nobody_is_given_a_ticket_over_tcp_either_and_noise_ends_the_connection() {
+async fn nobody_is_given_a_ticket_over_tcp_either_and_noise_is_answered_by_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let mut controller = Controller::start(folder.path());
     let tickets = Arc::new(Tickets::default());

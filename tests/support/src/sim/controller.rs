@@ -222,7 +222,7 @@ impl World {
             Effect::SendFiles { .. }
             | Effect::SignCertificate { .. }
             | Effect::SendRoots(_)
-            | Effect::FinishRotation(_)
+            | Effect::FinishRotation { .. }
             | Effect::Deliver(_)
             | Effect::DeleteLogs(_)
             | Effect::Alert(_) => Ok(()),
