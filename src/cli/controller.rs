@@ -28,6 +28,9 @@ use crate::{
     traces::export as traces,
 };
 
+/// How long what blocks may take once all else has ended.
+const LINGER: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// Arguments of `xene controller`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Each flag can also be set as XENE_<FLAG>, or in the file that --config names, a YAML map \
@@ -291,7 +294,8 @@ impl Args {
 pub fn run(args: Args, global: &Global) -> Result<(), Error> {
     args.check()?;
     command::init_logging(global.quiet, global.verbose);
-    runtime()?.block_on(async {
+    let runtime = runtime()?;
+    let ended = runtime.block_on(async {
         let stop = Stop::listen()?;
         let options = args.options();
         let token_file = options.data_dir.join(dirs::ADMIN_TOKEN);
@@ -308,7 +312,10 @@ pub fn run(args: Args, global: &Global) -> Result<(), Error> {
         let ended = controller.run(stop.wait()).await;
         ended.map_err(|error| Error::Failed { message: command::sentence(&error), hint: None })?;
         stop.status()
-    })
+    });
+    // A call to another server that is not answered keeps nobody here.
+    runtime.shutdown_timeout(LINGER);
+    ended
 }
 
 /// The source in a few words.
