@@ -365,7 +365,7 @@ impl Driver {
             self.take(event);
         }
         if let Some(session) = self.session.take() {
-            session.close("the agent has ended");
+            session.close(client::ENDING);
             // The controller, which gets the last bytes, ends the session.
             let ended = async {
                 while let Some(event) = self.sessions.recv().await {

@@ -28,8 +28,8 @@ use crate::{
     traces::export as traces,
 };
 
-/// How long what blocks may take once all else has ended.
-const LINGER: std::time::Duration = std::time::Duration::from_secs(1);
+/// How long what blocks may take once all else has ended: a call to another server that is not answered keeps nobody here.
+pub(super) const LINGER: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Arguments of `xene controller`.
 #[derive(Debug, Clone, clap::Args)]
@@ -313,7 +313,6 @@ pub fn run(args: Args, global: &Global) -> Result<(), Error> {
         ended.map_err(|error| Error::Failed { message: command::sentence(&error), hint: None })?;
         stop.status()
     });
-    // A call to another server that is not answered keeps nobody here.
     runtime.shutdown_timeout(LINGER);
     ended
 }

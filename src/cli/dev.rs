@@ -27,7 +27,7 @@ use xene_schemas::{
 
 use super::{
     Error, Global,
-    controller::{Stop, check_http, described, runtime},
+    controller::{LINGER, Stop, check_http, described, runtime},
     dirs,
 };
 use crate::{
@@ -100,7 +100,10 @@ impl Args {
 pub fn run(args: Args, global: &Global) -> Result<(), Error> {
     check_http(args.http, false, args.insecure_http)?;
     command::init_logging(true, global.verbose);
-    runtime()?.block_on(serve(args, global))
+    let runtime = runtime()?;
+    let ended = runtime.block_on(serve(args, global));
+    runtime.shutdown_timeout(LINGER);
+    ended
 }
 
 async fn serve(args: Args, global: &Global) -> Result<(), Error> {

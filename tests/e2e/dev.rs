@@ -56,6 +56,7 @@ fn a_saved_file_is_live_within_a_second() {
     dev.signal(rustix::process::Signal::INT);
     let status = dev.wait();
     assert!(status.success() || status.code() == Some(130), "{status}: {}", dev.output());
+    assert!(!dev.output().contains("no session"), "what was asked for is no outage: {}", dev.output());
 }
 
 #[test]

@@ -28,8 +28,8 @@ use super::{
 /// How long the last bytes of a session may take to arrive.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(3);
 
-/// Why a session ends when nobody listens to it any more.
-const ENDING: &str = "this agent is ending";
+/// Why a session ends that the agent ends itself, which is no outage.
+pub const ENDING: &str = "this agent is ending";
 
 /// What an operator sets.
 #[derive(Debug, Clone)]
@@ -97,7 +97,7 @@ pub async fn run<L: LogSource>(
             }
             Err(reason) => reason,
         };
-        if reason == told {
+        if reason == told || reason == ENDING {
             tracing::debug!(controller = config.controller, reason, "no session");
         } else {
             tracing::warn!(controller = config.controller, reason, "no session");
