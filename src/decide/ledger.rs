@@ -8,14 +8,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 use xene_agent::decide::{
     cron::Schedule,
-    time::{after, before},
+    time::{Now, after, before},
 };
 use xene_schemas::{
-    meta::{AgentName, PipelineKey},
+    meta::{AgentName, Name, PipelineKey},
     phase::Reason,
     run::{Run, TriggerType},
-    trigger::Trigger,
+    trigger::{Cron, Trigger},
     wire::control::{ControllerMessage, Skipped, SkippedAcknowledged},
+    workflow::WorkflowSpec,
 };
 
 use super::{
@@ -79,39 +80,112 @@ impl Controller {
         }
     }
 
+    /// What is due of a pipeline that nobody looks after means something else from now on: its triggers are edited, or
+    /// are no longer suspended. What has come by now never fires.
+    pub(super) fn pass_over(&mut self, now: Now, key: &PipelineKey, fx: &mut Effects) {
+        let until = self.slot_now(now, fx);
+        let Some(owned) = self.owners.get(key).filter(|owned| owned.row.owner.is_none() || owned.row.revoking) else {
+            // Its owner sees to it once it hears.
+            return;
+        };
+        // Of a lost owner nobody can tell what it started.
+        let is_known = owned.row.clean || owned.row.revoking;
+        for due in self.due(key, until) {
+            let reason = if is_known { Reason::TRIGGER_EDITED } else { Reason::UNKNOWN };
+            fx.commit.push(due.row(key, due.first, reason, until, None));
+        }
+        if let Some(owned) = self.owners.get_mut(key) {
+            owned.row.watermark = owned.row.watermark.max(until);
+            fx.commit.push(Change::PutOwner(key.clone(), owned.row.clone()));
+        }
+    }
+
     /// Rule 6: due times up to `until` that the last owner may have fired unseen, one row for each trigger that has any.
     /// Gives those that are to be started, as their pipeline says.
     pub(super) fn lose_sight(&self, key: &PipelineKey, until: Timestamp, fx: &mut Effects) -> Vec<Ambiguous> {
+        let owner = self.owners.get(key).and_then(|owned| owned.row.owner.clone());
         let mut started = Vec::new();
-        let Some(since) = self.owners.get(key).map(|owned| owned.told_upto.max(owned.row.watermark)) else {
-            return started;
-        };
-        let Some(workflow) = self.workflow_row(&key.workflow) else { return started };
-        let Some(pipeline) = workflow.spec.pipelines.get(&key.pipeline) else { return started };
-        for name in &pipeline.triggers.0 {
-            let Some(Trigger::Cron(cron)) = workflow.spec.triggers.get(name) else { continue };
-            let first = Schedule::parse(cron).ok().and_then(|schedule| schedule.next_after(since));
-            // A due time comes as much later as its jitter says: what has not come yet is the new owner's.
-            let Some(first) = first.filter(|first| after(*first, cron.jitter.into()) <= until) else { continue };
+        for due in self.due(key, until) {
             // Just before it, so that there is a place for its own row, should the old owner come back and tell.
-            let slot = before(first, Duration::from_millis(1));
+            let slot = before(due.first, Duration::from_millis(1));
             // What was suspended nobody has started.
-            let by_command = self.suspension(key).is_some();
-            let suspended = workflow.spec.suspend || pipeline.suspend || cron.suspend || by_command;
-            if self.runs_ambiguous(key) && !suspended {
-                started.extend(Ambiguous::between(name, cron, since, until));
+            if self.runs_ambiguous(key) && !due.suspended {
+                started.extend(Ambiguous::between(&due.trigger, &due.cron, due.since, until));
             }
-            fx.commit.push(Change::PutLedger(LedgerRow {
-                pipeline: key.clone(),
-                trigger: name.clone(),
-                slot,
-                reason: Some(if suspended { Reason::SUSPENDED } else { Reason::UNKNOWN }),
-                run: None,
-                until: Some(until),
-                count: None,
-                agent: self.owners.get(key).and_then(|owned| owned.row.owner.clone()),
-            }));
+            fx.commit.push(due.row(key, slot, Reason::UNKNOWN, until, owner.clone()));
         }
         started
+    }
+
+    /// The triggers of a pipeline that have come by `until` since somebody last told what became of them.
+    fn due(&self, key: &PipelineKey, until: Timestamp) -> Vec<Due> {
+        let since = self.owners.get(key).map(|owned| owned.told_upto.max(owned.row.watermark));
+        let workflow = self.workflow_row(&key.workflow);
+        let (Some(since), Some(workflow)) = (since, workflow) else { return Vec::new() };
+        let by_command = self.suspension(key).is_some();
+        let due = crons(&workflow.spec, &key.pipeline).filter_map(|(trigger, cron, suspended)| {
+            let first = Schedule::parse(cron).ok()?.next_after(since)?;
+            // A due time comes as much later as its jitter says: what has not come yet is the next owner's.
+            let has_come = after(first, cron.jitter.into()) <= until;
+            let (trigger, cron, suspended) = (trigger.clone(), cron.clone(), suspended || by_command);
+            has_come.then_some(Due { trigger, cron, suspended, since, first })
+        });
+        due.collect()
+    }
+
+    /// A workflow is edited: pipelines whose cron triggers are others now, and that nobody looks after.
+    pub(super) fn edit_triggers(&mut self, now: Now, name: &Name, new: &WorkflowSpec, fx: &mut Effects) {
+        let Some(old) = self.workflow_row(name).map(|row| row.spec) else { return };
+        for pipeline in old.pipelines.keys() {
+            if new.pipelines.contains_key(pipeline) && !crons(&old, pipeline).eq(crons(new, pipeline)) {
+                let key = PipelineKey { workflow: name.clone(), pipeline: pipeline.clone() };
+                self.pass_over(now, &key, fx);
+            }
+        }
+    }
+}
+
+/// The cron triggers that a pipeline names, and whether they are suspended.
+fn crons<'a>(workflow: &'a WorkflowSpec, pipeline: &Name) -> impl Iterator<Item = (&'a Name, &'a Cron, bool)> {
+    let pipeline = workflow.pipelines.get(pipeline);
+    pipeline.into_iter().flat_map(move |pipeline| {
+        let suspended = workflow.suspend || pipeline.suspend;
+        pipeline.triggers.0.iter().filter_map(move |name| match workflow.triggers.get(name)? {
+            Trigger::Cron(cron) => Some((name, cron, suspended || cron.suspend)),
+            Trigger::Webhook(_) => None,
+        })
+    })
+}
+
+/// A cron trigger that has come unseen.
+struct Due {
+    trigger: Name,
+    cron: Cron,
+    suspended: bool,
+    /// After this.
+    since: Timestamp,
+    /// For the first time.
+    first: Timestamp,
+}
+
+impl Due {
+    fn row(
+        &self,
+        key: &PipelineKey,
+        slot: Timestamp,
+        reason: Reason,
+        until: Timestamp,
+        agent: Option<AgentName>,
+    ) -> Change {
+        Change::PutLedger(LedgerRow {
+            pipeline: key.clone(),
+            trigger: self.trigger.clone(),
+            slot,
+            reason: Some(if self.suspended { Reason::SUSPENDED } else { reason }),
+            run: None,
+            until: Some(until),
+            count: None,
+            agent,
+        })
     }
 }

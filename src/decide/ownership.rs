@@ -368,7 +368,7 @@ impl Controller {
     /// A new pipeline begins now: nothing that was due before is ever started.
     pub(super) fn begin_watermark(&mut self, now: Now, key: &PipelineKey, fx: &mut Effects) {
         let slot_now = self.slot_now(now, fx);
-        if let Some(owned) = self.owners.get_mut(key).filter(|owned| owned.row.owner.is_none()) {
+        if let Some(owned) = self.owners.get_mut(key).filter(|owned| owned.row.owner.is_none() || owned.row.revoking) {
             owned.row.watermark = owned.row.watermark.max(slot_now);
         }
     }

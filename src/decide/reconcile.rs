@@ -164,9 +164,15 @@ impl Controller {
         let mut regrouped: BTreeSet<Name> = BTreeSet::new();
         for change in plan.changes {
             match change {
-                PlanChange::CreateWorkflow(name)
-                | PlanChange::UpdateWorkflow(name)
-                | PlanChange::MoveWorkflow(name) => self.keep_workflow(&desired, &name),
+                PlanChange::UpdateWorkflow(name) => {
+                    if let Some(body) = desired.workflows.get(&name).and_then(|wanted| wanted.body.as_ref()) {
+                        self.edit_triggers(now, &name, &body.spec, fx);
+                    }
+                    self.keep_workflow(&desired, &name);
+                }
+                PlanChange::CreateWorkflow(name) | PlanChange::MoveWorkflow(name) => {
+                    self.keep_workflow(&desired, &name);
+                }
                 PlanChange::RemoveWorkflow(name) => self.remove_workflow(&name, fx),
                 PlanChange::CreatePipeline(key) => {
                     self.keep_pipeline(&desired, &key);

@@ -86,6 +86,9 @@ impl Controller {
 
     fn unsuspend(&mut self, now: Now, what: &Suspendable, message: String, fx: &mut Effects) {
         note(fx, now, EventType::Normal, "Resumed", what.to_string(), message);
+        for key in self.pipelines_of(what) {
+            self.pass_over(now, &key, fx);
+        }
         self.drop_suspension(what, fx);
         self.tell_suspended(now, what, fx);
         // Whatever was found meanwhile: one pass, to the newest.
@@ -115,21 +118,25 @@ impl Controller {
 
     /// Tells whoever fires the triggers, and the source's conditions.
     fn tell_suspended(&mut self, now: Now, what: &Suspendable, fx: &mut Effects) {
-        let keys: Vec<PipelineKey> = match what {
-            Suspendable::Source => {
-                self.put_source(now, fx);
-                return;
+        if *what == Suspendable::Source {
+            self.put_source(now, fx);
+        }
+        for key in self.pipelines_of(what) {
+            if let Some(owner) = self.owners.get(&key).and_then(|owned| owned.row.owner.clone()) {
+                self.changed.insert((owner, key));
             }
+        }
+    }
+
+    /// Whose triggers are suspended with it.
+    fn pipelines_of(&self, what: &Suspendable) -> Vec<PipelineKey> {
+        match what {
+            Suspendable::Source => Vec::new(),
             Suspendable::Pipeline(key) => vec![key.clone()],
             Suspendable::Workflow(name) => {
                 let observed = self.observed.workflows.get(name);
                 let names = observed.into_iter().flat_map(|observed| observed.pipelines.keys());
                 names.map(|pipeline| PipelineKey { workflow: name.clone(), pipeline: pipeline.clone() }).collect()
-            }
-        };
-        for key in keys {
-            if let Some(owner) = self.owners.get(&key).and_then(|owned| owned.row.owner.clone()) {
-                self.changed.insert((owner, key));
             }
         }
     }

@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use xene_agent::decide::time::after;
+use xene_agent::decide::{event::Event as AgentEvent, time::after};
 use xene_schemas::phase::Reason;
 
-use super::world::{MINUTE, World};
-use crate::decide::rows::LedgerRow;
+use super::world::{MINUTE, World, key};
+use crate::decide::{
+    event::Command,
+    rows::{LedgerRow, Suspendable},
+};
 
 const EVERY_MINUTE: &str = r#""schedule":"* * * * *""#;
 
@@ -130,4 +133,71 @@ fn a_removed_pipeline_leaves_no_tick_without_a_row() {
     world.remove("w");
     world.pass(MINUTE);
     assert_eq!(minutes(&world, first, after(first, 2 * MINUTE)), ["Fired", "Coalesced", "Moving"]);
+}
+
+const ONCE_A_YEAR: &str = r#""schedule":"0 0 1 1 *""#;
+
+/// The due times that were fired.
+fn fired(world: &World) -> Vec<Timestamp> {
+    rows(world).values().filter(|row| row.run.is_some()).map(|row| row.slot).collect()
+}
+
+#[test]
+fn an_edit_that_no_agent_looks_at_never_fires_the_past() {
+    // Nobody ever had it.
+    let mut world = World::empty();
+    world.commit("w", "", Some(EVERY_MINUTE));
+    let first = first_slot(&world);
+    world.pass(5 * MINUTE);
+    world.commit("w", "", Some(ONCE_A_YEAR));
+    world.pass(5 * MINUTE);
+    world.commit("w", "", Some(EVERY_MINUTE));
+    let edited = first_slot(&world);
+    world.add("a");
+    world.pass(2 * MINUTE);
+    assert_eq!(fired(&world), [edited, after(edited, MINUTE)]);
+    let told = minutes(&world, first, after(first, 2 * MINUTE));
+    assert_eq!(told, ["TriggerEdited", "in TriggerEdited", "in TriggerEdited"]);
+
+    // It was given back.
+    let mut world = World::new(&["a"]);
+    world.commit("w", "", Some(ONCE_A_YEAR));
+    world.tell_agent("a", AgentEvent::DrainRequested);
+    world.settle();
+    assert!(world.nodes["a"].exited);
+    world.pass(5 * MINUTE);
+    world.commit("w", "", Some(EVERY_MINUTE));
+    let edited = first_slot(&world);
+    world.add("b");
+    world.pass(2 * MINUTE);
+    assert_eq!(fired(&world), [edited, after(edited, MINUTE)]);
+}
+
+#[test]
+fn what_passes_while_it_is_edited_for_another_reason_is_caught_up() {
+    let mut world = World::empty();
+    world.commit("w", "", Some(EVERY_MINUTE));
+    let first = first_slot(&world);
+    world.pass(3 * MINUTE);
+    world.commit("w", r#","timeout":"1h""#, Some(EVERY_MINUTE));
+    world.add("a");
+    assert_eq!(fired(&world).len(), 1, "one start for all that was missed");
+    assert_eq!(minutes(&world, first, after(first, 2 * MINUTE)).iter().filter(|told| *told == "Fired").count(), 1);
+}
+
+#[test]
+fn what_nobody_looked_at_while_it_was_suspended_does_not_fire_afterwards() {
+    for what in [Suspendable::Pipeline(key("w/p")), Suspendable::Workflow("w".parse().unwrap())] {
+        let mut world = World::empty();
+        world.commit("w", "", Some(EVERY_MINUTE));
+        let first = first_slot(&world);
+        world.suspend(what.clone(), None);
+        world.pass(3 * MINUTE);
+        world.ask(Command::Resume { what, by: "me".into() }).unwrap();
+        let resumed = first_slot(&world);
+        world.add("a");
+        world.pass(MINUTE);
+        assert_eq!(fired(&world), [resumed]);
+        assert_eq!(minutes(&world, first, first), ["Suspended"]);
+    }
 }
