@@ -142,7 +142,7 @@ pub(super) fn runs_table(runs: &[Run], with_pipeline: bool) -> Markup {
         div.scroll { table {
             thead { tr {
                 th scope="col" { "Run" }
-                @if with_pipeline { th scope="col" { "Pipeline" } }
+                th scope="col" { "Pipeline" }
                 th scope="col" { "Phase" }
                 th scope="col" { "Started by" }
                 th scope="col" { "Created" }
@@ -183,6 +183,23 @@ mod tests {
         assert_eq!(plain("fine – ünïcödé"), "fine – ünïcödé");
         assert_eq!(plain("a\u{202e}b\nc\u{200b}\x1b[31m"), "a⟨U+202E⟩b c⟨U+200B⟩⟨U+001B⟩[31m");
         assert_eq!(slug("build[a/b \"x\"]"), "build_5ba_2fb_20_22x_22_5d");
+    }
+
+    #[test]
+    fn a_row_of_runs_has_as_many_cells_as_the_table_has_heads() {
+        let run = serde_json::json!({
+            "metadata": {"name": "01m888x6cwr6469gm6cb067dy8", "createdAt": "2026-01-01T00:00:00Z"},
+            "spec": {
+                "workflow": "w", "pipeline": "p", "trigger": {"type": "manual"}, "revision": "r1",
+                "specHash": "00".repeat(32),
+            },
+            "status": {"phase": "StartingUp"},
+        });
+        let run: Run = serde_json::from_value(run).unwrap();
+        for with_pipeline in [true, false] {
+            let table = runs_table(std::slice::from_ref(&run), with_pipeline).into_string();
+            assert_eq!(table.matches("<th ").count(), table.matches("<td").count(), "{table}");
+        }
     }
 
     #[test]
