@@ -69,10 +69,11 @@ pub fn backup(args: &Backup, client: &Client, ui: &mut Ui) -> Result<(), Error> 
 
 fn fetch(client: &Client, to: &Path) -> Result<u64, Error> {
     let broke = |cause: String| Error::Unreachable { server: client.server().to_owned(), cause };
-    let mut from = client.stream("/api/v1/backup", &[], &[], Some(SILENCE))?;
     let _ = fs::remove_file(to);
     let file = OpenOptions::new().create_new(true).read(true).write(true).mode(0o600).open(to);
     let mut file = file.map_err(|error| Error::file(to, &error))?;
+    // Last: the controller makes a copy of its store for this.
+    let mut from = client.stream("/api/v1/backup", &[], &[], Some(SILENCE))?;
     let (mut length, mut chunk) = (0, vec![0; 256 << 10]);
     loop {
         let read = from.read(&mut chunk).map_err(|error| broke(plain_cause(&error)))?;

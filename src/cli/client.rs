@@ -257,6 +257,8 @@ impl Client {
                 message: said.unwrap_or_else(|| "the controller does not understand the request".into()),
                 hint,
             },
+            // The controller is there, and what it needs is not: it says so in a sentence.
+            StatusCode::BAD_GATEWAY if let Some(message) = said => Error::Refused { message, hint },
             // A controller that starts or ends, or whatever stands before it: as good as not there.
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
                 let cause = said.unwrap_or_else(|| format!("it answers {status}"));

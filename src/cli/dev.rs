@@ -28,7 +28,7 @@ use xene_schemas::{
 use super::{
     Error, Global,
     controller::{LINGER, Stop, check_http, described, runtime},
-    dirs,
+    dirs, escape,
 };
 use crate::{
     controller::{Controller, Init, Options},
@@ -232,7 +232,7 @@ async fn tell(handle: Handle) {
     let mut problems = |status: &SourceStatus| {
         let is_news = status.problems != known;
         known.clone_from(&status.problems);
-        let lines: Vec<_> = known.iter().map(ToString::to_string).collect();
+        let lines: Vec<_> = known.iter().map(|problem| escape::line(&problem.to_string())).collect();
         is_news.then(|| if lines.is_empty() { "all files are fine again".into() } else { lines.join("\n") })
     };
     say(store.source().ok().flatten().and_then(|status| problems(&status)));
@@ -256,5 +256,5 @@ async fn tell(handle: Handle) {
 
 fn ended(run: &Run) -> String {
     let message = run.status.message.as_deref().map_or(String::new(), |message| format!(": {message}"));
-    format!("run {} of {} ended: {}{message}", run.metadata.name, run.spec.key(), run.status.phase)
+    escape::line(&format!("run {} of {} ended: {}{message}", run.metadata.name, run.spec.key(), run.status.phase))
 }

@@ -15,7 +15,7 @@ use std::{
 };
 
 use indexmap::IndexMap;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{
     runtime::Runtime,
     signal::unix::{SignalKind, signal},
@@ -348,10 +348,21 @@ fn report_records(outcomes: &[Outcome], ui: &mut Ui) -> Result<(), Error> {
         Format::Table | Format::Wide => Ok(()),
         Format::Name => runs.iter().try_for_each(|run| ui.out.line(format!("run/{}", run.metadata.name))),
         Format::Json | Format::Yaml => match &runs[..] {
-            [run] => ui.value(&json!(run)),
-            runs => ui.value(&json!({"apiVersion": API_VERSION, "kind": "List", "items": runs})),
+            [run] => ui.value(&shown(run)),
+            runs => {
+                let items: Vec<Value> = runs.iter().map(|run| shown(run)).collect();
+                ui.value(&json!({"apiVersion": API_VERSION, "kind": "List", "items": items}))
+            }
         },
     }
+}
+
+/// A run as the API shows it.
+fn shown(run: &Run) -> Value {
+    let head = json!({"apiVersion": API_VERSION, "kind": "Run"});
+    let (Value::Object(mut object), Value::Object(run)) = (head, json!(run)) else { return Value::Null };
+    object.extend(run);
+    Value::Object(object)
 }
 
 /// Why an outcome is no Success.
