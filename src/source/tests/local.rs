@@ -5,7 +5,7 @@ use std::os::unix::{ffi::OsStringExt, fs::symlink};
 use super::kit::{Live, Repo, config, git, paths, problems, try_git};
 use crate::{
     decide::desired::SourceHealth,
-    source::{Mode, Resume, Rewrites, Source, SourceConfig, SourceError},
+    source::{Known, Mode, Resume, Rewrites, Source, SourceConfig, SourceError},
 };
 
 #[test]
@@ -456,6 +456,19 @@ fn moved_ref_is_handed_over_well_within_a_second() {
             repo.git(&["update-ref", "refs/heads/main", commit]);
             let began = xene_agent::clock::now().boot;
             live.snapshot(commit);
+    for (unsupported, name) in [(&sha256, "from sha256"), (&reftable, "from reftable")] {
+        let add = [&["add", "."][..], &["commit", "-q", "-m", "Add it"], &["tag", "-a", "-m", "It", "v1"]];
+        std::fs::write(unsupported.join("a.yaml"), "a: 1\n").unwrap();
+        add.iter().for_each(|args| drop(git(unsupported, args)));
+        let text = open(config(unsupported)).to_string();
+        let copy = repo.beside(name);
+        let remedy = text.split('`').nth(1).unwrap().replace("COPY", &format!("'{}'", copy.display()));
+        let run = std::process::Command::new("sh").args(["-c", &remedy]).env("GIT_CONFIG_GLOBAL", "/dev/null").output();
+        let run = run.unwrap();
+        assert!(run.status.success(), "{remedy}: {}", String::from_utf8_lossy(&run.stderr));
+        let snapshot = Source::open(config(&copy)).unwrap().read(Known::default()).unwrap();
+        assert_eq!(paths(&snapshot), ["a.yaml"]);
+    }
             xene_agent::clock::now().boot.since(began)
         })
         .collect();
