@@ -22,6 +22,8 @@ use super::{
 
 /// Of no content.
 const NO_HASH: SpecHash = SpecHash([0; 32]);
+/// What the event of a file that is broken adds.
+const STAYS: &str = ", and what it last gave stays in effect";
 /// How many objects an event names.
 const NAMED: usize = 10;
 
@@ -166,7 +168,9 @@ impl Controller {
             match change {
                 PlanChange::CreateWorkflow(name)
                 | PlanChange::UpdateWorkflow(name)
-                | PlanChange::MoveWorkflow(name) => self.keep_workflow(&desired, &name),
+                | PlanChange::MoveWorkflow(name)
+                | PlanChange::InvalidateWorkflow(name)
+                | PlanChange::ValidateWorkflow(name) => self.keep_workflow(&desired, &name),
                 PlanChange::RemoveWorkflow(name) => self.remove_workflow(&name, fx),
                 PlanChange::CreatePipeline(key) => {
                     self.keep_pipeline(&desired, &key);
@@ -183,6 +187,8 @@ impl Controller {
                 PlanChange::CreateNotifier(_)
                 | PlanChange::UpdateNotifier(_)
                 | PlanChange::MoveNotifier(_)
+                | PlanChange::InvalidateNotifier(_)
+                | PlanChange::ValidateNotifier(_)
                 | PlanChange::RemoveNotifier(_) => self.change_notifier(now, &desired, &change, fx),
             }
         }
@@ -342,11 +348,16 @@ impl Controller {
 
     /// Adds the rows and the event of one change.
     fn write(&self, now: Now, desired: &Desired, change: &PlanChange, fx: &mut Effects) {
-        let mut tell = |message| note(fx, now, EventType::Normal, change.reason(), change.regarding(), message);
+        let mut tell = |message| note(fx, now, change.event_type(), change.reason(), change.regarding(), message);
         match change {
-            PlanChange::CreateWorkflow(name) | PlanChange::UpdateWorkflow(name) | PlanChange::MoveWorkflow(name) => {
+            PlanChange::CreateWorkflow(name)
+            | PlanChange::UpdateWorkflow(name)
+            | PlanChange::MoveWorkflow(name)
+            | PlanChange::InvalidateWorkflow(name)
+            | PlanChange::ValidateWorkflow(name) => {
                 let Some(row) = self.wanted_row(desired, name) else { return };
-                tell(format!("by {} at {}:{}", desired.revision, row.path, row.line));
+                let stays = if matches!(change, PlanChange::InvalidateWorkflow(_)) { STAYS } else { "" };
+                tell(format!("by {} at {}:{}{stays}", desired.revision, row.path, row.line));
                 fx.commit.push(Change::PutWorkflow(Box::new(row)));
             }
             PlanChange::RemoveWorkflow(name) => {
@@ -371,6 +382,8 @@ impl Controller {
             PlanChange::CreateNotifier(_)
             | PlanChange::UpdateNotifier(_)
             | PlanChange::MoveNotifier(_)
+            | PlanChange::InvalidateNotifier(_)
+            | PlanChange::ValidateNotifier(_)
             | PlanChange::RemoveNotifier(_) => {}
         }
     }

@@ -72,7 +72,10 @@ fn carry_out(plan: &Plan, desired: &Desired, observed: &Observed) -> Observed {
                 let previous = after.workflows.insert(name.clone(), created);
                 assert_eq!(previous, None);
             }
-            PlanChange::UpdateWorkflow(name) | PlanChange::MoveWorkflow(name) => {
+            PlanChange::UpdateWorkflow(name)
+            | PlanChange::MoveWorkflow(name)
+            | PlanChange::InvalidateWorkflow(name)
+            | PlanChange::ValidateWorkflow(name) => {
                 let wanted = &desired.workflows[name];
                 let found = after.workflows.get_mut(name).unwrap();
                 (found.hash, found.path, found.line, found.valid) =
@@ -96,7 +99,11 @@ fn carry_out(plan: &Plan, desired: &Desired, observed: &Observed) -> Observed {
             PlanChange::RemoveWorkflow(name) => {
                 assert!(after.workflows.remove(name).unwrap().pipelines.is_empty(), "pipelines go first");
             }
-            PlanChange::CreateNotifier(name) | PlanChange::UpdateNotifier(name) | PlanChange::MoveNotifier(name) => {
+            PlanChange::CreateNotifier(name)
+            | PlanChange::UpdateNotifier(name)
+            | PlanChange::MoveNotifier(name)
+            | PlanChange::InvalidateNotifier(name)
+            | PlanChange::ValidateNotifier(name) => {
                 let row = NotifierRow::new(&desired.notifiers[name], &desired.revision, after.notifiers.get(name));
                 after.notifiers.insert(name.clone(), row);
             }
@@ -238,6 +245,34 @@ fn more_than_half_of_four_is_held_until_some_come_back() {
         remove workflow c
     "#]],
     );
+}
+
+#[test]
+fn a_file_that_breaks_or_is_mended_in_place_is_no_move() {
+    let mut desired = plain(&["w"]);
+    let good = observe(&desired);
+    let workflow = desired.workflows.values_mut().next().unwrap();
+    (workflow.valid, workflow.body) = (false, None);
+    check(
+        &desired,
+        &good,
+        expect![[r#"
+        invalidate workflow w
+    "#]],
+    );
+    let plan = Plan::build(&desired, &good);
+    assert_eq!(plan.changes[0].reason(), "WorkflowInvalid");
+    let broken = carry_out(&plan, &desired, &good);
+    let workflow = desired.workflows.values_mut().next().unwrap();
+    (workflow.valid, workflow.line) = (true, 3);
+    check(
+        &desired,
+        &broken,
+        expect![[r#"
+        validate workflow w
+    "#]],
+    );
+    assert_eq!(Plan::build(&desired, &broken).changes[0].reason(), "WorkflowValid");
 }
 
 #[test]
