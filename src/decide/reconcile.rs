@@ -484,9 +484,11 @@ impl Controller {
         self.count_held();
     }
 
-    /// What the source's conditions say of workflows that vanished but stay.
+    /// What the source's conditions say of workflows that vanished but stay. One that its annotation keeps is as it was
+    /// asked to be.
     pub(super) fn count_held(&mut self) {
-        let held = self.workflows.iter().filter(|(_, row)| row.held.is_some());
+        let is_kept = |name: &Name| self.observed.workflows.get(name).is_some_and(|observed| observed.keep);
+        let held = self.workflows.iter().filter(|(name, row)| row.held.is_some() && !is_kept(name));
         self.source.held = held.clone().map(|(name, _)| name.clone()).collect();
         self.source.blocked =
             held.filter(|(_, row)| row.blocked_among.is_some()).map(|(name, _)| name.clone()).collect();

@@ -38,6 +38,11 @@ pub(super) struct SourceState {
     /// Those of them that a commit would remove too many of at once.
     pub(super) blocked: Vec<Name>,
 }
+/// Why it is degraded: workflows that no file declares any more stay, too many of them at once to go…
+const PRUNE_BLOCKED: &str = super::plan::BLOCKED;
+/// …or for another reason.
+const PRUNE_HELD: &str = "PruneHeld";
+
 
 impl SourceState {
     pub(super) fn new(origin: &SourceOrigin, loaded: Option<SourceStatus>) -> Self {
@@ -115,9 +120,9 @@ impl SourceState {
                 "more than half of all workflows would go at once, and stay: {names}; if that is meant, `xene \
                  approve-prune {applied}`, else revert it"
             );
-            (True, "PruneBlocked".into(), message)
+            (True, PRUNE_BLOCKED.into(), message)
         } else if !self.held.is_empty() {
-            (True, "PruneHeld".into(), format!("no file declares these any more, and they stay: {}", join(&self.held)))
+            (True, PRUNE_HELD.into(), format!("no file declares these any more, and they stay: {}", join(&self.held)))
         } else if let Some(limit) = &self.limit {
             (True, "Limited".into(), limit.clone())
         } else if failed {
@@ -154,8 +159,11 @@ impl SourceState {
         }
     }
 
-    fn condition(&self, kind: &str) -> Option<ConditionStatus> {
-        self.status.conditions.iter().find(|condition| condition.kind == kind).map(|condition| condition.status)
+    /// Reason and message of a condition that is true.
+    fn if_true(&self, kind: &str) -> Option<(String, String)> {
+        let is_true = |condition: &&Condition| condition.kind == kind && condition.status == ConditionStatus::True;
+        let condition = self.status.conditions.iter().find(is_true)?;
+        Some((condition.reason.clone(), condition.message.clone()))
     }
 }
 
@@ -215,12 +223,20 @@ impl Controller {
         let errors_before = errors(&status.problems);
         status.problems.clone_from(&desired.problems);
         self.tell_files(now, &desired.revision, errors_before, fx);
-        let before = self.source.condition("Degraded");
+        let before = self.source.if_true("Degraded");
         self.put_source(now, fx);
-        let degraded = self.source.condition("Degraded") == Some(ConditionStatus::True);
-        if degraded && before != Some(ConditionStatus::True) {
-            let message = format!("{} has {}", desired.revision, count(errors(&desired.problems)));
-            note(fx, now, EventType::Warning, "Degraded", "source".into(), message);
+        if let Some((reason, message)) = self.source.if_true("Degraded")
+            && before.is_none_or(|(before, _)| before != reason)
+        {
+            match reason.as_str() {
+                "Problems" => {
+                    let message = format!("{} has {}", desired.revision, count(errors(&desired.problems)));
+                    note(fx, now, EventType::Warning, "Degraded", "source".into(), message);
+                }
+                PRUNE_BLOCKED | PRUNE_HELD => note(fx, now, EventType::Warning, &reason, "source".into(), message),
+                // Told when it began.
+                _ => {}
+            }
         }
     }
 
