@@ -125,8 +125,6 @@ pub enum Reason {
     GitMissing,
     /// What was read could not be brought into effect.
     ApplyFailed,
-    /// Nothing was read for longer than `stale_after`.
-    Stale,
     /// The source was stopped.
     Stopped,
 }

@@ -399,7 +399,6 @@ where
             if let Some(old) = &seen.rewritten {
                 self.report.rewritten(old, &seen.revision);
             }
-            let snapshot = seen.snapshot?;
             let doubtful = match (&snapshot, &mut self.is_doubtful) {
                 (Some(snapshot), Some(is_doubtful)) => is_doubtful(snapshot),
                 _ => false,
@@ -419,6 +418,14 @@ where
             self.report.superseded(seen.superseded, &seen.revision);
             if !pace.looks_cheaply {
                 return Ok(seen.revision);
+            let snapshot = match seen.snapshot {
+                Ok(snapshot) => snapshot,
+                Err(failure) => {
+                    self.report.looked(&seen.revision);
+                    return Err(failure);
+                }
+            };
+            // One that is denied is told as the failure that it is.
             }
         }
     }
@@ -435,6 +442,8 @@ where
         (self.apply)(snapshot).map_err(|error| {
             let message = format!("revision {revision} could not be brought into effect: {error}; it is tried again");
             // Whoever failed may have forgotten what it was given before.
+            // Before it is handed over, which may take its time.
+            self.report.looked(&seen.revision);
             self.applied.known.clear();
             Failure::new(Reason::ApplyFailed, message)
         })?;
@@ -463,7 +472,9 @@ where
             Err(failure) if pace.remote || failure.reason == Reason::ApplyFailed => self.backoff.next(random),
             Err(_) => self.backoff.next(random).min(interval),
         };
-        if self.signals.awaits_announced(outcome.as_ref().ok()) { wait.min(ANNOUNCED_RETRY) } else { wait }
+        let wait = if self.signals.awaits_announced(outcome.as_ref().ok()) { wait.min(ANNOUNCED_RETRY) } else { wait };
+        // Staleness is told when it begins, not at the next look that happens to come.
+        if outcome.is_err() { self.report.until_stale().map_or(wait, |left| wait.min(left)) } else { wait }
     }
 }
 

@@ -189,6 +189,46 @@ fn denied_rewrite_keeps_the_last_state_until_a_descendant() {
 }
 
 #[test]
+fn denied_amendment_is_seen_and_told_once() {
+    let repo = Repo::new();
+    repo.commit("a.yaml", "a: 1\n");
+    let live = Live::start(SourceConfig { rewrites: Rewrites::Deny, ..repo.config() });
+    let second = repo.commit("a.yaml", "a: 2\n");
+    live.healthy(&second);
+    repo.git(&["commit", "-q", "--amend", "-m", "Another"]);
+    let amended = repo.head();
+    live.failure("HistoryRewritten");
+    live.handle.sync_blocking().unwrap_err();
+    live.told(|told| {
+        let seen = told.looked.last().map(|revision| revision.0.as_str());
+        assert_eq!(seen, Some(amended.as_str()));
+        let rewritten = |health: &&SourceHealth| matches!(health, SourceHealth::Rewritten { .. });
+        assert_eq!(told.health.iter().filter(rewritten).count(), 0, "the failure tells it");
+        let failed = |health: &&SourceHealth| matches!(health, SourceHealth::Failed { .. });
+        assert_eq!(told.health.iter().filter(failed).count(), 1);
+    });
+}
+
+#[test]
+fn every_look_is_told_and_a_commit_before_it_is_handed_over() {
+    let repo = Repo::new();
+    let first = repo.commit("a.yaml", "a: 1\n");
+    let live = Live::start(repo.config());
+    live.healthy(&first);
+    let (looked, health) = live.told(|told| (told.looked.len(), told.health.len()));
+    live.handle.sync_blocking().unwrap();
+    live.told(|told| assert_eq!((told.looked.len() > looked, told.health.len()), (true, health)));
+    live.told(|told| told.refuse = 1);
+    let second = repo.commit("a.yaml", "a: 2\n");
+    live.until("the commit is seen though it can't be applied", |told| {
+        let seen = told.looked.iter().any(|seen| seen.0 == second);
+        let failed = |health: &SourceHealth| matches!(health, SourceHealth::Failed { .. });
+        (seen && told.health.iter().any(failed)).then_some(())
+    });
+    live.healthy(&second);
+}
+
+#[test]
 fn rewrite_during_an_absence_is_noticed() {
     let repo = Repo::new();
     let base = repo.commit("a.yaml", "a: 1\n");

@@ -11,7 +11,7 @@ use xene_agent::clock;
 use xene_schemas::meta::Revision;
 
 use super::{
-    kit::{DEADLINE, Live, Repo, git, paths},
+    kit::{DEADLINE, Live, Repo, Told, git, paths},
     servers::{git_daemon, keygen, redirecting, silent, smart_http, sshd},
 };
 use crate::{
@@ -199,14 +199,33 @@ fn stale_source_says_so_once() {
     let published = Published::new();
     let url = "git://127.0.0.1:1/flows.git";
     let live = Live::start(SourceConfig { stale_after: Duration::from_millis(500), ..published.config(url) });
-    let message = live.failure("Stale");
-    assert!(message.starts_with("nothing could be read for"), "{message}");
+    live.until("it is stale", |told| stale(told));
+    let message = live.failure("Unreachable");
+    assert!(message.contains("errno=Connection refused"), "the cause is told: {message}");
     let count = live.told(|told| told.health.len());
     assert_eq!(live.handle.sync_blocking().unwrap_err().reason, Reason::Unreachable);
     assert_eq!((count, live.told(|told| told.health.len())), (2, 2));
 }
 
 #[test]
+#[test]
+fn staleness_is_told_in_time_however_long_the_wait_is() {
+    let published = Published::new();
+    let password = Some(Password::File(published.work.beside("absent")));
+    let credentials = Credentials { password, ..Credentials::default() };
+    let stale_after = Duration::from_millis(500);
+    // Refused credentials are tried again after five minutes.
+    let live =
+        Live::start(SourceConfig { stale_after, credentials, ..published.config("http://127.0.0.1:1/flows.git") });
+    live.failure("AuthFailed");
+    live.until("it is stale", |told| stale(told));
+}
+
+/// The source has told that it is stale.
+fn stale(told: &Told) -> Option<()> {
+    told.health.iter().any(|health| matches!(health, SourceHealth::Failed { stale: true, .. })).then_some(())
+}
+
 fn silent_server_times_out_and_stop_does_not_wait_for_it() {
     let published = Published::new();
     let server = silent();
