@@ -229,6 +229,46 @@ fn every_look_is_told_and_a_commit_before_it_is_handed_over() {
 }
 
 #[test]
+fn default_folder_that_goes_is_missing_unless_the_root_has_a_workflow() {
+    let workflow = |name: &str| {
+        format!(
+            "apiVersion: xene/v1\nkind: Workflow\nmetadata: {{name: {name}}}\n\
+             spec: {{pipelines: {{p: {{tasks: {{t: {{steps: [\"true\"]}}}}}}}}}}\n"
+        )
+    };
+    let repo = Repo::new();
+    repo.write("package.json", "{}");
+    let first = repo.commit("xene.d/a.yaml", &workflow("a"));
+    let live = Live::start(repo.config());
+    let known = live.snapshot(&first).known();
+    live.healthy(&first);
+    repo.git(&["rm", "-rq", "xene.d"]);
+    repo.git(&["commit", "-q", "-m", "Remove it"]);
+    let message = live.failure("PathMissing");
+    assert!(message.contains("no folder xene.d any more") && message.contains(".xeneignore"), "{message}");
+    drop(live);
+    let resume = Resume {
+        revision: Some(xene_schemas::meta::Revision(first.clone())),
+        known: known.clone(),
+        folder: Some("xene.d".to_owned()),
+    };
+    let live = Live::spawn(Source::open(repo.config()).unwrap(), resume);
+    live.failure("PathMissing");
+    assert_eq!(live.told(|told| told.snapshots.len()), 0, "also after a restart");
+    let moved = repo.commit("a.yaml", &workflow("a"));
+    live.healthy(&moved);
+    assert_eq!(live.snapshot(&moved).folder, "");
+    // Whoever names the root means it.
+    repo.git(&["rm", "-q", "a.yaml"]);
+    repo.git(&["commit", "-q", "-m", "Remove it, too"]);
+    let resume =
+        Resume { revision: Some(xene_schemas::meta::Revision(first)), known, folder: Some("xene.d".to_owned()) };
+    let named =
+        Live::spawn(Source::open(SourceConfig { path: Some(".".to_owned()), ..repo.config() }).unwrap(), resume);
+    named.healthy(&repo.head());
+}
+
+#[test]
 fn rewrite_during_an_absence_is_noticed() {
     let repo = Repo::new();
     let base = repo.commit("a.yaml", "a: 1\n");
