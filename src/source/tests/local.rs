@@ -269,6 +269,22 @@ fn default_folder_that_goes_is_missing_unless_the_root_has_a_workflow() {
 }
 
 #[test]
+fn commit_is_found_although_nothing_can_be_watched() {
+    let repo = Repo::new();
+    let first = repo.commit("a.yaml", "a: 1\n");
+    let mut source = Source::open(repo.config()).unwrap();
+    source.start_watcher = |_, _| Err(notify::Error::new(notify::ErrorKind::MaxFilesWatch));
+    let live = Live::spawn(source, Resume::default());
+    live.snapshot(&first);
+    live.until("the limit is told", |told| {
+        let limit = |health: &SourceHealth| matches!(health, SourceHealth::Degraded(limit) if !limit.is_empty());
+        told.health.iter().any(limit).then_some(())
+    });
+    let second = repo.commit("a.yaml", "a: 2\n");
+    live.snapshot(&second);
+}
+
+#[test]
 fn rewrite_during_an_absence_is_noticed() {
     let repo = Repo::new();
     let base = repo.commit("a.yaml", "a: 1\n");
@@ -440,6 +456,19 @@ fn mistakes_are_one_clear_sentence() {
     git(&plain, &["init", "-q", "--ref-format=reftable", reftable.to_str().unwrap()]);
     let text = open(config(&reftable)).to_string();
     assert!(text.contains("is a reftable repository, which is not supported"), "{text}");
+    for (unsupported, name) in [(&sha256, "from sha256"), (&reftable, "from reftable")] {
+        let add = [&["add", "."][..], &["commit", "-q", "-m", "Add it"], &["tag", "-a", "-m", "It", "v1"]];
+        std::fs::write(unsupported.join("a.yaml"), "a: 1\n").unwrap();
+        add.iter().for_each(|args| drop(git(unsupported, args)));
+        let text = open(config(unsupported)).to_string();
+        let copy = repo.beside(name);
+        let remedy = text.split('`').nth(1).unwrap().replace("COPY", &format!("'{}'", copy.display()));
+        let run = std::process::Command::new("sh").args(["-c", &remedy]).env("GIT_CONFIG_GLOBAL", "/dev/null").output();
+        let run = run.unwrap();
+        assert!(run.status.success(), "{remedy}: {}", String::from_utf8_lossy(&run.stderr));
+        let snapshot = Source::open(config(&copy)).unwrap().read(Known::default()).unwrap();
+        assert_eq!(paths(&snapshot), ["a.yaml"]);
+    }
     for branch in ["-x", "a..b", "a b", ""] {
         let config = SourceConfig { branch: Some(branch.to_owned()), ..repo.config() };
         assert_eq!(open(config), SourceError::Branch(branch.to_owned()));
@@ -536,19 +565,6 @@ fn moved_ref_is_handed_over_well_within_a_second() {
             repo.git(&["update-ref", "refs/heads/main", commit]);
             let began = xene_agent::clock::now().boot;
             live.snapshot(commit);
-    for (unsupported, name) in [(&sha256, "from sha256"), (&reftable, "from reftable")] {
-        let add = [&["add", "."][..], &["commit", "-q", "-m", "Add it"], &["tag", "-a", "-m", "It", "v1"]];
-        std::fs::write(unsupported.join("a.yaml"), "a: 1\n").unwrap();
-        add.iter().for_each(|args| drop(git(unsupported, args)));
-        let text = open(config(unsupported)).to_string();
-        let copy = repo.beside(name);
-        let remedy = text.split('`').nth(1).unwrap().replace("COPY", &format!("'{}'", copy.display()));
-        let run = std::process::Command::new("sh").args(["-c", &remedy]).env("GIT_CONFIG_GLOBAL", "/dev/null").output();
-        let run = run.unwrap();
-        assert!(run.status.success(), "{remedy}: {}", String::from_utf8_lossy(&run.stderr));
-        let snapshot = Source::open(config(&copy)).unwrap().read(Known::default()).unwrap();
-        assert_eq!(paths(&snapshot), ["a.yaml"]);
-    }
             xene_agent::clock::now().boot.since(began)
         })
         .collect();

@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Stdio,
     sync::{Arc, Mutex, atomic::Ordering},
     time::Duration,
 };
@@ -208,7 +209,6 @@ fn stale_source_says_so_once() {
 }
 
 #[test]
-#[test]
 fn staleness_is_told_in_time_however_long_the_wait_is() {
     let published = Published::new();
     let password = Some(Password::File(published.work.beside("absent")));
@@ -226,6 +226,7 @@ fn stale(told: &Told) -> Option<()> {
     told.health.iter().any(|health| matches!(health, SourceHealth::Failed { stale: true, .. })).then_some(())
 }
 
+#[test]
 fn silent_server_times_out_and_stop_does_not_wait_for_it() {
     let published = Published::new();
     let server = silent();
@@ -408,6 +409,59 @@ fn ssh_checks_host_and_key() {
     assert!(failure.message.contains("refuses the SSH key"), "{failure}");
     let failure = look(&keys.join("absent"), &known).unwrap_err();
     assert!(failure.message.contains("the SSH key"), "{failure}");
+}
+
+/// Where this is set, this process is the one that has the agent in its environment.
+const BY_AGENT: &str = "TEST_SOURCE_BY_AGENT";
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "the test starts itself again, with another environment")]
+fn ssh_agent_is_asked_where_no_key_is_named() {
+    let published = Published::new();
+    if let Ok(place) = std::env::var(BY_AGENT) {
+        let (known_hosts, url) = place.split_once('\n').unwrap();
+        let credentials = Credentials { known_hosts: Some(known_hosts.into()), ..Credentials::default() };
+        let live = Live::start(SourceConfig { credentials, ..published.config(url) });
+        println!("found {}", live.handle.sync_blocking().unwrap());
+        return;
+    }
+    let first = published.push("a.yaml", "a: 1\n");
+    let keys = published.work.beside("keys");
+    fs::create_dir(&keys).unwrap();
+    let (Some(server), true) = (sshd(&keys), Path::new("/usr/bin/ssh-agent").exists()) else {
+        eprintln!("there is no sshd or no ssh-agent on this machine: ssh-agent was NOT tested");
+        return;
+    };
+    let socket = keys.join("agent");
+    let agent = std::process::Command::new("ssh-agent").arg("-D").arg("-a").arg(&socket).stdout(Stdio::null()).spawn();
+    let mut agent = agent.unwrap();
+    let added = || {
+        let mut add = std::process::Command::new("ssh-add");
+        add.arg("-q").arg(keys.join("user")).env("SSH_AUTH_SOCK", &socket).stderr(Stdio::null());
+        add.status().unwrap().success()
+    };
+    let deadline = clock::now().boot + DEADLINE;
+    while !added() {
+        assert!(clock::now().boot < deadline, "the agent takes no key");
+    }
+    let user = std::process::Command::new("id").arg("-un").output().unwrap().stdout;
+    let user = String::from_utf8(user).unwrap();
+    let url = format!("ssh://{}@127.0.0.1:{}{}", user.trim(), server.address.port(), published.bare().display());
+    let look = |agent: Option<&Path>| {
+        // The environment of this process is shared by all tests.
+        let mut look = std::process::Command::new(std::env::current_exe().unwrap());
+        look.args(["--exact", "source::tests::remote::ssh_agent_is_asked_where_no_key_is_named", "--nocapture"]);
+        look.env(BY_AGENT, format!("{}\n{url}", keys.join("known_hosts").display())).env_remove("SSH_AUTH_SOCK");
+        look.envs(agent.map(|socket| ("SSH_AUTH_SOCK", socket))).env("HOME", &keys);
+        look.output().unwrap()
+    };
+    let (with, without) = (look(Some(&socket)), look(None));
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+    let out = String::from_utf8_lossy(&with.stdout);
+    assert!(out.contains(&format!("found {first}")), "{out}{}", String::from_utf8_lossy(&with.stderr));
+    let errors = String::from_utf8_lossy(&without.stderr) + String::from_utf8_lossy(&without.stdout);
+    assert!(!without.status.success() && errors.contains("refuses the SSH key"), "{errors}");
 }
 
 #[test]
