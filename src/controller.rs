@@ -459,7 +459,9 @@ fn resume(loaded: &Loaded, origin: &SourceOrigin, limits: Limits, files: &Conten
             known.remove(path);
         }
     }
-    let resume = Resume { revision: same.and_then(|s| s.revision.clone()), known };
+    let applied = same.filter(|source| source.revision.is_some());
+    let folder = applied.map(|source| source.path.clone());
+    let resume = Resume { revision: applied.and_then(|source| source.revision.clone()), known, folder };
     (catalog, resume)
 }
 

@@ -46,6 +46,9 @@ pub fn against_store(
     let source = store.source()?;
     let mut catalog = Catalog::recover(files, &workflows, limits).with_notifiers(&notifiers);
     let snapshot = snapshot(catalog.known())?;
+    // As reconciliation would; a person who names a folder gets a snapshot of it, or none.
+    let applied = source.as_ref().filter(|source| source.revision.is_some());
+    snapshot.check_folder(applied.map(|source| source.path.as_str()))?;
     let (from, to) = what;
     let from = PlanSide {
         what: from,

@@ -92,8 +92,12 @@ pub enum Action {
     Create,
     /// What it says changes.
     Update,
-    /// Only its file, its line or its validity change.
+    /// Only its file or its line change.
     Move,
+    /// Its file can be read no more; what it last gave stays in effect.
+    Invalidate,
+    /// Its file can be read again, and says what it last gave.
+    Validate,
     /// It goes.
     Remove,
 }
@@ -187,7 +191,8 @@ pub struct WorkflowChange {
     /// The first line of its message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
-    /// `Created`, `Updated`, `Moved`, `Removed`, or `Invalid` for a commit whose file can't be read.
+    /// `Created`, `Updated`, `Moved`, `Removed`, `Invalid` where its file can't be read, and in directory mode `Valid` where it
+    /// can be read again.
     pub change: String,
     /// Its file.
     #[serde(default, skip_serializing_if = "Option::is_none")]

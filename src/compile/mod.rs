@@ -86,6 +86,15 @@ pub fn is_doubtful(snapshot: &Snapshot) -> bool {
     })
 }
 
+/// True if a file declares a workflow. One that came without bytes is taken for such a file.
+pub fn declares_workflows(snapshot: &Snapshot) -> bool {
+    let limits = Limits::default();
+    snapshot.files.iter().any(|(path, file)| match &file.bytes {
+        Some(bytes) => !build::compile_file(path, bytes, file.files.as_deref(), limits).workflows.is_empty(),
+        None => true,
+    })
+}
+
 /// A file with each document of the format `v1alpha1` written as `xene/v1`; `None` if it can't be read, which
 /// [`validate`] explains.
 pub fn convert(path: &str, bytes: &[u8]) -> Option<String> {

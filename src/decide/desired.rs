@@ -137,9 +137,17 @@ pub struct SourceOrigin {
     pub path: Option<String>,
 }
 
-/// How a source goes, apart from what it asks for. Sent on transitions only.
+/// How a source goes, apart from what it asks for. All but [`Self::Looked`] are sent on transitions only.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SourceHealth {
+    /// It was looked at, and this is its newest revision, which may not be in effect yet. Sent after each look, and
+    /// before what it found is handed over; kept in memory.
+    Looked {
+        /// The revision.
+        seen: Revision,
+        /// When.
+        at: Timestamp,
+    },
     /// It was looked at; this is its newest revision.
     Observed {
         /// The revision, if there is one.
@@ -157,6 +165,8 @@ pub enum SourceHealth {
         message: String,
         /// Since when.
         since: Timestamp,
+        /// True if this has lasted for longer than the operator takes for normal.
+        stale: bool,
     },
     /// History was rewritten: the new tip does not descend from the old one.
     Rewritten {

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use xene_agent::decide::time::Now;
 use xene_schemas::phase::{AgentPhase, PipelinePhase, Transport};
 
-use super::Controller;
+use super::{Controller, source::LastLook};
 
 /// Counts of what the machine holds now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,16 +28,24 @@ pub struct Gauges {
     pub suspended: u64,
     /// Messages of notifiers that wait.
     pub messages: u64,
+    /// The last look at the source.
+    pub source: LastLook,
 }
 
 impl Controller {
+    /// What the last look at the source found, which its stored status need not say yet.
+    pub fn last_look(&self, now: Now) -> LastLook {
+        self.source.last_look(now.wall)
+    }
+
     /// Counts; the work is that of one look at each agent and pipeline.
-    pub fn gauges(&self) -> Gauges {
+    pub fn gauges(&self, now: Now) -> Gauges {
         let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         let mut gauges = Gauges {
             workflows: count(self.workflows.len()),
             suspended: count(self.suspensions.len()),
             messages: self.messages_waiting(),
+            source: self.last_look(now),
             leases: count(self.owners.values().filter(|owned| owned.claimed && owned.row.owner.is_some()).count()),
             ..Gauges::default()
         };

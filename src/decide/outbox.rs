@@ -150,6 +150,8 @@ impl Controller {
         let (PlanChange::CreateNotifier(name)
         | PlanChange::UpdateNotifier(name)
         | PlanChange::MoveNotifier(name)
+        | PlanChange::InvalidateNotifier(name)
+        | PlanChange::ValidateNotifier(name)
         | PlanChange::RemoveNotifier(name)) = change
         else {
             return;
@@ -167,7 +169,7 @@ impl Controller {
         };
         let row = NotifierRow::new(wanted, &desired.revision, self.observed.notifiers.get(name));
         let message = format!("by {} at {}:{}", desired.revision, row.path, row.line);
-        note(fx, now, EventType::Normal, change.reason(), change.regarding(), message);
+        note(fx, now, change.event_type(), change.reason(), change.regarding(), message);
         let outbox = self.outboxes.entry(name.clone()).or_insert_with(|| Outbox::new(&row.spec, Default::default()));
         outbox.chosen = Chosen::new(&row.spec.select);
         // What kept it from its destination may be mended by this.

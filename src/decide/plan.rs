@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use xene_schemas::meta::{Name, PipelineKey, Revision};
+use xene_schemas::{
+    event::EventType,
+    meta::{Name, PipelineKey, Revision},
+};
 
 use super::desired::{Desired, Observed, ObservedWorkflow, WorkflowBody};
 
@@ -13,8 +16,12 @@ pub enum PlanChange {
     CreateWorkflow(Name),
     /// Its spec or metadata changed.
     UpdateWorkflow(Name),
-    /// Only its file, line or validity changed.
+    /// Only its file or line changed.
     MoveWorkflow(Name),
+    /// Its file can be read no more, and what it last gave stays.
+    InvalidateWorkflow(Name),
+    /// Its file can be read again, and says what it last gave.
+    ValidateWorkflow(Name),
     /// A pipeline that was not there.
     CreatePipeline(PipelineKey),
     /// Its compiled spec changed.
@@ -27,8 +34,12 @@ pub enum PlanChange {
     CreateNotifier(Name),
     /// Its spec or metadata changed.
     UpdateNotifier(Name),
-    /// Only its file, line or validity changed.
+    /// Only its file or line changed.
     MoveNotifier(Name),
+    /// Its file can be read no more, and what it last gave stays.
+    InvalidateNotifier(Name),
+    /// Its file can be read again, and says what it last gave.
+    ValidateNotifier(Name),
     /// It is asked for no more.
     RemoveNotifier(Name),
 }
@@ -39,6 +50,8 @@ impl fmt::Display for PlanChange {
             Self::CreateWorkflow(name) => write!(f, "create workflow {name}"),
             Self::UpdateWorkflow(name) => write!(f, "update workflow {name}"),
             Self::MoveWorkflow(name) => write!(f, "move workflow {name}"),
+            Self::InvalidateWorkflow(name) => write!(f, "invalidate workflow {name}"),
+            Self::ValidateWorkflow(name) => write!(f, "validate workflow {name}"),
             Self::RemoveWorkflow(name) => write!(f, "remove workflow {name}"),
             Self::CreatePipeline(key) => write!(f, "create pipeline {key}"),
             Self::UpdatePipeline(key) => write!(f, "update pipeline {key}"),
@@ -46,6 +59,8 @@ impl fmt::Display for PlanChange {
             Self::CreateNotifier(name) => write!(f, "create notifier {name}"),
             Self::UpdateNotifier(name) => write!(f, "update notifier {name}"),
             Self::MoveNotifier(name) => write!(f, "move notifier {name}"),
+            Self::InvalidateNotifier(name) => write!(f, "invalidate notifier {name}"),
+            Self::ValidateNotifier(name) => write!(f, "validate notifier {name}"),
             Self::RemoveNotifier(name) => write!(f, "remove notifier {name}"),
         }
     }
@@ -58,6 +73,8 @@ impl PlanChange {
             Self::CreateWorkflow(_) => "WorkflowCreated",
             Self::UpdateWorkflow(_) => "WorkflowUpdated",
             Self::MoveWorkflow(_) => "WorkflowMoved",
+            Self::InvalidateWorkflow(_) => "WorkflowInvalid",
+            Self::ValidateWorkflow(_) => "WorkflowValid",
             Self::RemoveWorkflow(_) => "WorkflowRemoved",
             Self::CreatePipeline(_) => "PipelineCreated",
             Self::UpdatePipeline(_) => "PipelineUpdated",
@@ -65,7 +82,17 @@ impl PlanChange {
             Self::CreateNotifier(_) => "NotifierCreated",
             Self::UpdateNotifier(_) => "NotifierUpdated",
             Self::MoveNotifier(_) => "NotifierMoved",
+            Self::InvalidateNotifier(_) => "NotifierInvalid",
+            Self::ValidateNotifier(_) => "NotifierValid",
             Self::RemoveNotifier(_) => "NotifierRemoved",
+        }
+    }
+
+    /// The type of that event.
+    pub const fn event_type(&self) -> EventType {
+        match self {
+            Self::InvalidateWorkflow(_) | Self::InvalidateNotifier(_) => EventType::Warning,
+            _ => EventType::Normal,
         }
     }
 
@@ -75,6 +102,8 @@ impl PlanChange {
             Self::CreateWorkflow(name)
             | Self::UpdateWorkflow(name)
             | Self::MoveWorkflow(name)
+            | Self::InvalidateWorkflow(name)
+            | Self::ValidateWorkflow(name)
             | Self::RemoveWorkflow(name) => format!("workflow/{name}"),
             Self::CreatePipeline(key) | Self::UpdatePipeline(key) | Self::RemovePipeline(key) => {
                 format!("pipeline/{key}")
@@ -82,6 +111,8 @@ impl PlanChange {
             Self::CreateNotifier(name)
             | Self::UpdateNotifier(name)
             | Self::MoveNotifier(name)
+            | Self::InvalidateNotifier(name)
+            | Self::ValidateNotifier(name)
             | Self::RemoveNotifier(name) => format!("notifier/{name}"),
         }
     }
@@ -94,7 +125,7 @@ pub enum Hold {
     PruneDisabled,
     /// Not every file can be read: it may have moved.
     Incomplete,
-    /// Too many would go at once.
+    /// Too many would go at once: more than half of at least four, or all.
     PruneBlocked {
         /// The revision that asks for it.
         revision: Revision,
@@ -147,13 +178,13 @@ pub struct Plan {
     pub changes: Vec<PlanChange>,
     /// Workflows that vanished but stay, and why.
     pub held: Vec<(Name, Hold)>,
-    /// Among how many workflows, if the removal of more than half of them at once is held.
+    /// Among how many workflows, if the removal of more than half of them at once, or of all, is held.
     pub prune_blocked: Option<u32>,
 }
 
 /// How the reason of a workflow that is blocked begins.
 pub(super) const BLOCKED: &str = "PruneBlocked";
-/// With fewer workflows than that, a commit may remove any number.
+/// With fewer workflows than that, a commit may remove any number but all.
 const MIN_TO_BLOCK: usize = 4;
 
 impl Plan {
@@ -163,9 +194,13 @@ impl Plan {
         for (name, wanted) in &desired.workflows {
             match (observed.workflows.get(name), &wanted.body) {
                 (Some(found), _) if found.hash == wanted.hash => {
-                    if (&found.path, found.line, found.valid) != (&wanted.path, wanted.line, wanted.valid) {
-                        plan.changes.push(PlanChange::MoveWorkflow(name.clone()));
-                    }
+                    let (old, new) =
+                        ((&found.path, found.line, found.valid), (&wanted.path, wanted.line, wanted.valid));
+                    plan.changes.extend(in_place(old, new).map(|change| match change {
+                        InPlace::Moved => PlanChange::MoveWorkflow(name.clone()),
+                        InPlace::Invalid => PlanChange::InvalidateWorkflow(name.clone()),
+                        InPlace::Valid => PlanChange::ValidateWorkflow(name.clone()),
+                    }));
                 }
                 (Some(found), Some(body)) => {
                     plan.changes.push(PlanChange::UpdateWorkflow(name.clone()));
@@ -211,12 +246,16 @@ impl Plan {
                 Some(found) if found.hash != wanted.hash => {
                     self.changes.push(PlanChange::UpdateNotifier(name.clone()));
                 }
-                Some(found)
-                    if (&found.path, found.line, found.valid) != (&wanted.path, wanted.claim.line, wanted.valid) =>
-                {
-                    self.changes.push(PlanChange::MoveNotifier(name.clone()));
+                Some(found) => {
+                    let new = (&wanted.path, wanted.claim.line, wanted.valid);
+                    self.changes.extend(in_place((&found.path, found.line, found.valid), new).map(
+                        |change| match change {
+                            InPlace::Moved => PlanChange::MoveNotifier(name.clone()),
+                            InPlace::Invalid => PlanChange::InvalidateNotifier(name.clone()),
+                            InPlace::Valid => PlanChange::ValidateNotifier(name.clone()),
+                        },
+                    ));
                 }
-                Some(_) => {}
             }
         }
         // While something can't be read, one that vanished may have moved there.
@@ -239,7 +278,7 @@ impl Plan {
         let all = all.max(gone);
         let hold = if !desired.complete {
             Some(Hold::Incomplete)
-        } else if all >= MIN_TO_BLOCK && gone * 2 > all {
+        } else if gone > 0 && (desired.workflows.is_empty() || all >= MIN_TO_BLOCK && gone * 2 > all) {
             self.prune_blocked = u32::try_from(all).ok();
             Some(Hold::PruneBlocked { revision: desired.revision.clone(), gone, all })
         } else {
@@ -254,6 +293,22 @@ impl Plan {
             let pipelines = workflow.pipelines.keys();
             self.changes.extend(pipelines.map(|pipeline| PlanChange::RemovePipeline(key(name, pipeline))));
         }
+    }
+}
+
+/// What becomes of an object that says what it said before.
+enum InPlace {
+    Moved,
+    Invalid,
+    Valid,
+}
+
+/// From file, line and validity to those that are asked for. A file that is broken or mended stays where it is.
+fn in_place(old: (&String, u32, bool), new: (&String, u32, bool)) -> Option<InPlace> {
+    match (old.0 == new.0, old.2, new.2) {
+        (true, true, false) => Some(InPlace::Invalid),
+        (true, false, true) => Some(InPlace::Valid),
+        _ => (old != new).then_some(InPlace::Moved),
     }
 }
 

@@ -107,6 +107,8 @@ fn planned(change: &PlanChange, before: &InEffect, desired: &Desired, now: Times
         PlanChange::CreateWorkflow(name) => (Action::Create, "Workflow", name.to_string()),
         PlanChange::UpdateWorkflow(name) => (Action::Update, "Workflow", name.to_string()),
         PlanChange::MoveWorkflow(name) => (Action::Move, "Workflow", name.to_string()),
+        PlanChange::InvalidateWorkflow(name) => (Action::Invalidate, "Workflow", name.to_string()),
+        PlanChange::ValidateWorkflow(name) => (Action::Validate, "Workflow", name.to_string()),
         PlanChange::RemoveWorkflow(name) => (Action::Remove, "Workflow", name.to_string()),
         PlanChange::CreatePipeline(key) => (Action::Create, "Pipeline", key.to_string()),
         PlanChange::UpdatePipeline(key) => (Action::Update, "Pipeline", key.to_string()),
@@ -114,6 +116,8 @@ fn planned(change: &PlanChange, before: &InEffect, desired: &Desired, now: Times
         PlanChange::CreateNotifier(name) => (Action::Create, "Notifier", name.to_string()),
         PlanChange::UpdateNotifier(name) => (Action::Update, "Notifier", name.to_string()),
         PlanChange::MoveNotifier(name) => (Action::Move, "Notifier", name.to_string()),
+        PlanChange::InvalidateNotifier(name) => (Action::Invalidate, "Notifier", name.to_string()),
+        PlanChange::ValidateNotifier(name) => (Action::Validate, "Notifier", name.to_string()),
         PlanChange::RemoveNotifier(name) => (Action::Remove, "Notifier", name.to_string()),
     };
     let mut planned = PlannedChange {
@@ -132,6 +136,8 @@ fn planned(change: &PlanChange, before: &InEffect, desired: &Desired, now: Times
         PlanChange::CreateWorkflow(name)
         | PlanChange::UpdateWorkflow(name)
         | PlanChange::MoveWorkflow(name)
+        | PlanChange::InvalidateWorkflow(name)
+        | PlanChange::ValidateWorkflow(name)
         | PlanChange::RemoveWorkflow(name) => {
             let wanted = desired.workflows.get(name).map(|wanted| (&wanted.path, wanted.line));
             let found = before.observed.workflows.get(name).map(|found| (&found.path, found.line));
@@ -153,6 +159,8 @@ fn planned(change: &PlanChange, before: &InEffect, desired: &Desired, now: Times
         PlanChange::CreateNotifier(name)
         | PlanChange::UpdateNotifier(name)
         | PlanChange::MoveNotifier(name)
+        | PlanChange::InvalidateNotifier(name)
+        | PlanChange::ValidateNotifier(name)
         | PlanChange::RemoveNotifier(name) => {
             let (found, wanted) = (before.observed.notifiers.get(name), desired.notifiers.get(name));
             let place = wanted.map(|wanted| (&wanted.path, wanted.claim.line));
@@ -162,7 +170,9 @@ fn planned(change: &PlanChange, before: &InEffect, desired: &Desired, now: Times
             if let (Some(found), Some(wanted)) = (found, wanted) {
                 let new = NotifierRow::new(wanted, &desired.revision, Some(found));
                 planned.fields = match action {
-                    Action::Move => moved((&found.path, found.line, found.valid), (&new.path, new.line, new.valid)),
+                    Action::Move | Action::Invalidate | Action::Validate => {
+                        moved((&found.path, found.line, found.valid), (&new.path, new.line, new.valid))
+                    }
                     _ => fields::between((&found.metadata, &found.spec), (&new.metadata, &new.spec)),
                 };
             }
@@ -180,7 +190,7 @@ fn fields_of(change: &PlanChange, name: &Name, before: &InEffect, desired: &Desi
             let (Some((metadata, spec)), Some(body)) = (before.said.get(name), &wanted.body) else { return Vec::new() };
             fields::between((metadata, spec), (&body.metadata, &body.spec))
         }
-        PlanChange::MoveWorkflow(_) => {
+        PlanChange::MoveWorkflow(_) | PlanChange::InvalidateWorkflow(_) | PlanChange::ValidateWorkflow(_) => {
             moved((&found.path, found.line, found.valid), (&wanted.path, wanted.line, wanted.valid))
         }
         _ => Vec::new(),

@@ -22,6 +22,8 @@ use super::{
 
 /// Of no content.
 const NO_HASH: SpecHash = SpecHash([0; 32]);
+/// What the event of a file that is broken adds.
+const STAYS: &str = ", and what it last gave stays in effect";
 /// How many objects an event names.
 const NAMED: usize = 10;
 
@@ -170,9 +172,10 @@ impl Controller {
                     }
                     self.keep_workflow(&desired, &name);
                 }
-                PlanChange::CreateWorkflow(name) | PlanChange::MoveWorkflow(name) => {
-                    self.keep_workflow(&desired, &name);
-                }
+                PlanChange::CreateWorkflow(name)
+                | PlanChange::MoveWorkflow(name)
+                | PlanChange::InvalidateWorkflow(name)
+                | PlanChange::ValidateWorkflow(name) => self.keep_workflow(&desired, &name),
                 PlanChange::RemoveWorkflow(name) => self.remove_workflow(&name, fx),
                 PlanChange::CreatePipeline(key) => {
                     self.keep_pipeline(&desired, &key);
@@ -189,6 +192,8 @@ impl Controller {
                 PlanChange::CreateNotifier(_)
                 | PlanChange::UpdateNotifier(_)
                 | PlanChange::MoveNotifier(_)
+                | PlanChange::InvalidateNotifier(_)
+                | PlanChange::ValidateNotifier(_)
                 | PlanChange::RemoveNotifier(_) => self.change_notifier(now, &desired, &change, fx),
             }
         }
@@ -348,11 +353,16 @@ impl Controller {
 
     /// Adds the rows and the event of one change.
     fn write(&self, now: Now, desired: &Desired, change: &PlanChange, fx: &mut Effects) {
-        let mut tell = |message| note(fx, now, EventType::Normal, change.reason(), change.regarding(), message);
+        let mut tell = |message| note(fx, now, change.event_type(), change.reason(), change.regarding(), message);
         match change {
-            PlanChange::CreateWorkflow(name) | PlanChange::UpdateWorkflow(name) | PlanChange::MoveWorkflow(name) => {
+            PlanChange::CreateWorkflow(name)
+            | PlanChange::UpdateWorkflow(name)
+            | PlanChange::MoveWorkflow(name)
+            | PlanChange::InvalidateWorkflow(name)
+            | PlanChange::ValidateWorkflow(name) => {
                 let Some(row) = self.wanted_row(desired, name) else { return };
-                tell(format!("by {} at {}:{}", desired.revision, row.path, row.line));
+                let stays = if matches!(change, PlanChange::InvalidateWorkflow(_)) { STAYS } else { "" };
+                tell(format!("by {} at {}:{}{stays}", desired.revision, row.path, row.line));
                 fx.commit.push(Change::PutWorkflow(Box::new(row)));
             }
             PlanChange::RemoveWorkflow(name) => {
@@ -377,6 +387,8 @@ impl Controller {
             PlanChange::CreateNotifier(_)
             | PlanChange::UpdateNotifier(_)
             | PlanChange::MoveNotifier(_)
+            | PlanChange::InvalidateNotifier(_)
+            | PlanChange::ValidateNotifier(_)
             | PlanChange::RemoveNotifier(_) => {}
         }
     }
@@ -477,9 +489,11 @@ impl Controller {
         self.count_held();
     }
 
-    /// What the source's conditions say of workflows that vanished but stay.
+    /// What the source's conditions say of workflows that vanished but stay. One that its annotation keeps is as it was
+    /// asked to be.
     pub(super) fn count_held(&mut self) {
-        let held = self.workflows.iter().filter(|(_, row)| row.held.is_some());
+        let is_kept = |name: &Name| self.observed.workflows.get(name).is_some_and(|observed| observed.keep);
+        let held = self.workflows.iter().filter(|(name, row)| row.held.is_some() && !is_kept(name));
         self.source.held = held.clone().map(|(name, _)| name.clone()).collect();
         self.source.blocked =
             held.filter(|(_, row)| row.blocked_among.is_some()).map(|(name, _)| name.clone()).collect();

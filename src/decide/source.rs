@@ -1,5 +1,7 @@
 //! How the source goes: its conditions, from what was seen, tried and applied.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use xene_agent::decide::time::Now;
 use xene_schemas::{
@@ -19,24 +21,72 @@ use super::{
 };
 
 /// Failures that no retry mends: a person has to.
-const STALLS: [&str; 5] = ["RefMissing", "PathMissing", "Empty", "AuthFailed", "UnsupportedFormat"];
+const STALLS: [&str; 8] = [
+    "RefMissing",
+    "PathMissing",
+    "Empty",
+    "AuthFailed",
+    "UnsupportedFormat",
+    "HistoryRewritten",
+    "ForeignOwner",
+    "GitMissing",
+];
+
+/// What takes longer than this to come into effect is told as seen before: anything quicker would only flicker.
+const SLOW: Duration = Duration::from_secs(1);
 
 /// Why the source is known, or not yet: nothing keeps it from being read.
 const LOOKED: &str = "Looked";
+
+/// Why it is degraded: workflows that no file declares any more stay, too many of them at once to go…
+const PRUNE_BLOCKED: &str = super::plan::BLOCKED;
+/// …or for another reason.
+const PRUNE_HELD: &str = "PruneHeld";
 
 /// Why nothing of a revision is in effect that has errors.
 const WITHHELD: &str = "Withheld";
 
 /// The source, and what its status does not hold.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct SourceState {
     status: SourceStatus,
-    failure: Option<(String, String)>,
+    failure: Option<Failed>,
+    /// Since when the newest revision is not the one in effect.
+    behind_since: Option<Timestamp>,
     limit: Option<String>,
     /// Workflows that vanished and stay.
     pub(super) held: Vec<Name>,
     /// Those of them that a commit would remove too many of at once.
     pub(super) blocked: Vec<Name>,
+}
+
+/// Why the source can't be read.
+#[derive(Debug, Clone)]
+struct Failed {
+    reason: String,
+    message: String,
+    stale: bool,
+}
+
+/// What the last look at the source found, which its stored status need not say yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LastLook {
+    /// When that was.
+    pub observed_at: Option<Timestamp>,
+    /// For how long the newest revision has not been in effect; zero while it is.
+    pub lag: Duration,
+    /// If it takes its time to come into effect: the newest revision, and the conditions with it.
+    late: Option<(Option<Revision>, Vec<Condition>)>,
+}
+
+impl LastLook {
+    /// Says in a stored status what was found since it was stored.
+    pub fn add_to(self, status: &mut SourceStatus) {
+        status.observed_at = status.observed_at.max(self.observed_at);
+        if let Some((seen, conditions)) = self.late {
+            (status.seen, status.conditions) = (seen, conditions);
+        }
+    }
 }
 
 impl SourceState {
@@ -71,8 +121,37 @@ impl SourceState {
         // What was told before the restart is not told again.
         let fetched = status.conditions.iter().find(|condition| condition.kind == "Fetched");
         let failed = fetched.filter(|found| found.status == ConditionStatus::False && found.reason != LOOKED);
-        let failure = failed.map(|found| (found.reason.clone(), found.message.clone()));
-        Self { status, failure, limit: None, held: Vec::new(), blocked: Vec::new() }
+        let failure =
+            failed.map(|found| Failed { reason: found.reason.clone(), message: found.message.clone(), stale: false });
+        let mut state =
+            Self { status, failure, behind_since: None, limit: None, held: Vec::new(), blocked: Vec::new() };
+        if state.is_behind() {
+            let ready = state.status.conditions.iter().find(|condition| condition.kind == "Ready");
+            state.behind_since = ready.map(|ready| ready.since);
+        }
+        state
+    }
+
+    /// True if the newest revision is not the one in effect.
+    fn is_behind(&self) -> bool {
+        self.status.seen != self.status.revision
+    }
+
+    /// Remembers since when it is behind.
+    fn follow(&mut self, at: Timestamp) {
+        self.behind_since = if self.is_behind() { self.behind_since.or(Some(at)) } else { None };
+    }
+
+    /// What the last look found, as of `now`.
+    pub(super) fn last_look(&self, now: Timestamp) -> LastLook {
+        let lag = self.behind_since.and_then(|since| now.duration_since(since).try_into().ok()).unwrap_or_default();
+        let late = (lag >= SLOW).then(|| {
+            let mut state = self.clone();
+            // Since when it is late, what it says is true.
+            state.judge(self.behind_since.unwrap_or(now));
+            (state.status.seen, state.status.conditions)
+        });
+        LastLook { observed_at: self.status.observed_at, lag, late }
     }
 
     /// What is in effect.
@@ -84,12 +163,12 @@ impl SourceState {
     fn judge(&mut self, at: Timestamp) {
         use ConditionStatus::{False, True, Unknown};
         let status = &self.status;
-        let behind = status.seen != status.revision;
+        let behind = self.is_behind();
         let withheld = behind && status.attempted == status.seen && status.attempted.is_some();
         let problems = errors(&status.problems);
         let is = |truth| if truth { True } else { False };
-        let (reason, message) = self.failure.clone().unwrap_or_default();
         let failed = self.failure.is_some();
+        let (reason, message) = self.failure.clone().map(|failed| (failed.reason, failed.message)).unwrap_or_default();
         let seen = status.seen.as_ref().map_or("nothing", |revision| &revision.0);
         let applied = status.revision.as_ref().map_or("nothing", |revision| &revision.0);
         let ready = match (behind, failed) {
@@ -102,7 +181,9 @@ impl SourceState {
                 let message = format!("{seen} has {}, and with --strict {applied} stays in effect", count(problems));
                 (False, WITHHELD.into(), message)
             }
-            (true, _) => (False, "Progressing".into(), format!("{seen} was found, {applied} is in effect")),
+            // What keeps it from coming into effect.
+            (true, true) => (False, reason.clone(), message.clone()),
+            (true, false) => (False, "Progressing".into(), format!("{seen} was found, {applied} is in effect")),
             (false, true) => (Unknown, reason.clone(), message.clone()),
             (false, false) if status.revision.is_none() => (Unknown, "NotYet".into(), "nothing was found yet".into()),
             (false, false) => (True, "Applied".into(), format!("{applied} is in effect")),
@@ -115,9 +196,9 @@ impl SourceState {
                 "more than half of all workflows would go at once, and stay: {names}; if that is meant, `xene \
                  approve-prune {applied}`, else revert it"
             );
-            (True, "PruneBlocked".into(), message)
+            (True, PRUNE_BLOCKED.into(), message)
         } else if !self.held.is_empty() {
-            (True, "PruneHeld".into(), format!("no file declares these any more, and they stay: {}", join(&self.held)))
+            (True, PRUNE_HELD.into(), format!("no file declares these any more, and they stay: {}", join(&self.held)))
         } else if let Some(limit) = &self.limit {
             (True, "Limited".into(), limit.clone())
         } else if failed {
@@ -129,13 +210,14 @@ impl SourceState {
         let stalled =
             if stalls { (True, reason.clone(), message.clone()) } else { (False, "AsExpected".into(), String::new()) };
         let fetched = if failed {
-            (False, reason, message)
+            (False, reason.clone(), message)
         } else {
             (is(status.seen.is_some()), LOOKED.into(), format!("{seen} is the newest"))
         };
         let reconciling = match (behind, status.suspension.is_some()) {
             (true, true) => (False, "Suspended".into(), format!("{applied} is in effect")),
             (true, false) if withheld => (False, WITHHELD.into(), format!("{applied} is in effect")),
+            (true, false) if stalls => (False, reason, format!("{applied} is in effect")),
             (true, false) => (True, "Progressing".into(), format!("{applied} is in effect")),
             (false, _) => (False, "Done".into(), format!("{applied} is in effect")),
         };
@@ -154,8 +236,11 @@ impl SourceState {
         }
     }
 
-    fn condition(&self, kind: &str) -> Option<ConditionStatus> {
-        self.status.conditions.iter().find(|condition| condition.kind == kind).map(|condition| condition.status)
+    /// Reason and message of a condition that is true.
+    fn if_true(&self, kind: &str) -> Option<(String, String)> {
+        let is_true = |condition: &&Condition| condition.kind == kind && condition.status == ConditionStatus::True;
+        let condition = self.status.conditions.iter().find(is_true)?;
+        Some((condition.reason.clone(), condition.message.clone()))
     }
 }
 
@@ -163,6 +248,11 @@ impl Controller {
     pub(super) fn source_health(&mut self, now: Now, health: SourceHealth, fx: &mut Effects) {
         let regarding = || "source".to_owned();
         match health {
+            SourceHealth::Looked { seen, at } => {
+                // Nothing is written: what is found is durable once it is in effect, or can't be.
+                (self.source.status.seen, self.source.status.observed_at) = (Some(seen), Some(at));
+                return self.source.follow(now.wall);
+            }
             SourceHealth::Observed { seen, at, dirty } => {
                 if self.source.failure.take().is_some() {
                     note(fx, now, EventType::Normal, "SourceFound", regarding(), "the source can be read again".into());
@@ -171,17 +261,29 @@ impl Controller {
                 self.source.status.seen = seen;
                 (self.source.status.observed_at, self.source.status.dirty) = (Some(at), dirty);
             }
-            SourceHealth::Failed { reason, message, since: _ } => {
-                if self.source.failure.as_ref().is_none_or(|(known, _)| *known != reason) {
+            SourceHealth::Failed { reason, message, since, stale } => {
+                let known = self.source.failure.take();
+                // Each rewrite that is denied is one of its own.
+                let is_rewrite = reason == "HistoryRewritten";
+                let same =
+                    |known: &Failed| known.reason == reason && (!is_rewrite || known.message.starts_with(&message));
+                if !known.as_ref().is_some_and(same) {
                     note(fx, now, EventType::Warning, &reason, regarding(), message.clone());
                 }
-                if self.source.failure.replace((reason, message.clone())).is_none() {
+                if stale && !known.as_ref().is_some_and(|known| known.stale) {
+                    let lasted = now.wall.duration_since(since).as_secs();
+                    let message = format!("nothing could be read for {lasted} s: {message}");
+                    note(fx, now, EventType::Warning, "Stale", regarding(), message);
+                }
+                if known.is_none() {
                     self.tell_source(now, Transition::SourceFailing, &message, fx);
                 }
+                let message = if stale { format!("{message}; this has lasted since {since:.0}") } else { message };
+                self.source.failure = Some(Failed { reason, message, stale });
             }
             SourceHealth::Rewritten { from, to } => {
                 let message = format!("history was rewritten: {to} does not descend from {from}");
-                note(fx, now, EventType::Warning, "HistoryRewritten", regarding(), message);
+                return note(fx, now, EventType::Warning, "HistoryRewritten", regarding(), message);
             }
             SourceHealth::Superseded { count, commits, by } => {
                 let named: Vec<&str> = commits.iter().map(|commit| commit.0.as_str()).collect();
@@ -191,7 +293,7 @@ impl Controller {
                     "{by} took effect, and these before it never did by themselves: {}{more}",
                     named.join(", ")
                 );
-                note(fx, now, EventType::Normal, "Superseded", regarding(), message);
+                return note(fx, now, EventType::Normal, "Superseded", regarding(), message);
             }
             SourceHealth::Degraded(limit) => self.source.limit = Some(limit).filter(|limit| !limit.is_empty()),
         }
@@ -202,9 +304,12 @@ impl Controller {
     pub(super) fn source_applied(&mut self, now: Now, desired: &Desired, fx: &mut Effects) {
         let status = &mut self.source.status;
         let moved = status.revision.as_ref() != Some(&desired.revision);
+        // A newer one than this may have been seen meanwhile; what was in effect until now is none.
+        if status.seen.is_none() || status.seen == status.revision || status.seen == status.attempted {
+            status.seen = Some(desired.revision.clone());
+        }
         status.attempted = Some(desired.revision.clone());
         status.revision = Some(desired.revision.clone());
-        status.seen.get_or_insert_with(|| desired.revision.clone());
         status.author.clone_from(&desired.author);
         status.subject.clone_from(&desired.subject);
         status.path.clone_from(&desired.folder);
@@ -215,12 +320,20 @@ impl Controller {
         let errors_before = errors(&status.problems);
         status.problems.clone_from(&desired.problems);
         self.tell_files(now, &desired.revision, errors_before, fx);
-        let before = self.source.condition("Degraded");
+        let before = self.source.if_true("Degraded");
         self.put_source(now, fx);
-        let degraded = self.source.condition("Degraded") == Some(ConditionStatus::True);
-        if degraded && before != Some(ConditionStatus::True) {
-            let message = format!("{} has {}", desired.revision, count(errors(&desired.problems)));
-            note(fx, now, EventType::Warning, "Degraded", "source".into(), message);
+        if let Some((reason, message)) = self.source.if_true("Degraded")
+            && before.is_none_or(|(before, _)| before != reason)
+        {
+            match reason.as_str() {
+                "Problems" => {
+                    let message = format!("{} has {}", desired.revision, count(errors(&desired.problems)));
+                    note(fx, now, EventType::Warning, "Degraded", "source".into(), message);
+                }
+                PRUNE_BLOCKED | PRUNE_HELD => note(fx, now, EventType::Warning, &reason, "source".into(), message),
+                // Told when it began.
+                _ => {}
+            }
         }
     }
 
@@ -260,6 +373,7 @@ impl Controller {
     pub(super) fn put_source(&mut self, now: Now, fx: &mut Effects) {
         self.source.status.suspension = self.source_suspension().cloned();
         self.source.status.workflows = u32::try_from(self.workflows.len()).unwrap_or(u32::MAX);
+        self.source.follow(now.wall);
         self.source.judge(now.wall);
         fx.commit.push(Change::PutSource(Box::new(self.source.status.clone())));
     }

@@ -14,6 +14,7 @@ mod notify;
 mod operators;
 mod pause;
 mod recovery;
+mod source;
 mod stories;
 mod twins;
 mod world;

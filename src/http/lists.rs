@@ -40,6 +40,8 @@ type Answer = Result<Response, Problem>;
 pub(super) async fn source(State(api): State<Arc<Api>>, identity: Identity) -> Answer {
     match api.handle.store().source()? {
         Some(status) => {
+            let mut status = status;
+            api.handle.view(|controller, now| controller.last_look(now)).await?.add_to(&mut status);
             let mut status = visible_source(&api, &identity.scope, status)?;
             status.webhook = Some("/hooks/source".to_owned());
             // Whoever has it may do what operators may.

@@ -54,6 +54,7 @@ families! {
     SUSPENDED = gauge "xene_suspended", "Workflows, pipelines and sources that are suspended by command";
     LEASES = gauge "xene_leases", "Pipelines that agents hold and renew";
     SOURCE_READY = gauge "xene_source_ready", "1 while the source can be read and is in effect";
+    SOURCE_LAG = gauge "xene_source_lag_seconds", "For how long the newest revision has not been in effect; 0 while it is";
     SOURCE_PROBLEMS = gauge "xene_source_problems", "Problems of the source's files";
     SOURCE_OBSERVED = gauge "xene_source_observed_timestamp_seconds", "When the source was last looked at";
     SOURCE_SYNCED = gauge "xene_source_synced_timestamp_seconds", "When the source last came into effect";
@@ -120,9 +121,13 @@ pub(super) async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> 
     if !api.config.metrics_public {
         identify(&api, &headers)?;
     }
-    let gauges = api.handle.view(|controller, _| controller.gauges()).await?;
+    let gauges = api.handle.view(|controller, now| controller.gauges(now)).await?;
     let store = api.handle.store();
-    let (source, commits, bytes) = (store.source()?, store.revision()?, store.bytes());
+    let (mut source, commits, bytes) = (store.source()?, store.revision()?, store.bytes());
+    let lag = gauges.source.lag;
+    if let Some(source) = &mut source {
+        gauges.source.add_to(source);
+    }
     let mut page = Page::default();
     page.family(&BUILD);
     page.sample(&BUILD, "_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
@@ -150,6 +155,7 @@ pub(super) async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> 
         condition.kind == "Ready" && condition.status == ConditionStatus::True
     };
     page.one(&SOURCE_READY, u8::from(source.as_ref().is_some_and(|source| source.conditions.iter().any(ready))));
+    page.one(&SOURCE_LAG, lag.as_secs_f64());
     page.one(&SOURCE_PROBLEMS, source.as_ref().map_or(0, |source| source.problems.len()));
     for (family, at) in [
         (&SOURCE_OBSERVED, source.as_ref().and_then(|source| source.observed_at)),

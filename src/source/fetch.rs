@@ -347,12 +347,18 @@ fn listen(mut pipe: impl Read + Send + 'static, is_out: bool, said: mpsc::Sender
     });
 }
 
-/// The first line that says what is wrong, without progress and credentials.
+/// The first line that says what is wrong, and what follows its colon, without progress and credentials.
 fn first_line(errors: &str) -> String {
     let lines = || errors.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty());
-    let telling = lines().find(|line| line.starts_with("fatal:") || line.starts_with("error:"));
-    let line = telling.or_else(|| lines().next()).unwrap_or("no reason was given");
-    let line = line.trim_start_matches("fatal:").trim_start_matches("error:").trim();
+    let from = lines().position(|line| line.starts_with("fatal:") || line.starts_with("error:")).unwrap_or(0);
+    let mut telling = lines().skip(from);
+    let line = telling.next().unwrap_or("no reason was given");
+    let mut line = line.trim_start_matches("fatal:").trim_start_matches("error:").trim().to_owned();
+    if line.ends_with(':')
+        && let Some(cause) = telling.next()
+    {
+        line.extend([" ", cause]);
+    }
     let words: Vec<String> = line.split(' ').map(redact).collect();
     let mut line = words.join(" ");
     line.retain(|c| !c.is_control());
@@ -374,3 +380,24 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 const STOP_CHECK: Duration = Duration::from_millis(100);
 /// Packing a large mirror takes time and says nothing.
 const TIDY: Duration = Duration::from_secs(600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cause_on_the_next_line_is_told_too() {
+        for (errors, told) in [
+            (
+                "Cloning\nfatal: unable to connect to h:\nh[0: 127.0.0.1]: errno=Connection refused\n\n",
+                "unable to connect to h: h[0: 127.0.0.1]: errno=Connection refused",
+            ),
+            ("remote: hello\nerror: a thing\nfatal: another", "a thing"),
+            ("fatal: nothing more:", "nothing more:"),
+            ("fatal: this:\nhttps://bot:secret@host/x is away", "this: https://host/x is away"),
+            ("", "no reason was given"),
+        ] {
+            assert_eq!(first_line(errors), told);
+        }
+    }
+}

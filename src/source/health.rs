@@ -1,6 +1,9 @@
 //! Why a source can't be opened, and why it can't be read for now.
 
-use std::{fmt, path::PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 /// Why a source can't be opened at all: a mistake in how it was named, with its remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,8 +32,8 @@ pub enum SourceError {
     ForeignOwner(PathBuf),
     /// Its format is not supported.
     #[error(
-        "{path} is a {format} repository, which is not supported; make a copy in the usual format: `git clone {path}` \
-         into a repository made with `git init --object-format=sha1 --ref-format=files`"
+        "{path} is a {format} repository, which is not supported; make a copy in the usual format, and name that: `{}`",
+        copying(path, format)
     )]
     UnsupportedFormat {
         /// Which.
@@ -66,6 +69,19 @@ pub enum SourceError {
     /// `--path` leaves the source.
     #[error("--path {0:?} must be a folder within the source, such as `xene.d` or `ops/flows`")]
     Path(String),
+}
+
+/// The command that makes a copy in the usual format, `COPY`, which can't be a clone where object ids differ.
+fn copying(path: &Path, format: &str) -> String {
+    let path = path.display();
+    match format {
+        "SHA-256" => format!(
+            "git init --bare --object-format=sha1 -b \"$(git -C {path} branch --show-current)\" COPY && git -C {path} \
+             fast-export --all --signed-tags=strip | git -C COPY fast-import"
+        ),
+        "reftable" => format!("git clone --bare --ref-format=files {path} COPY"),
+        _ => format!("git clone --bare {path} COPY"),
+    }
 }
 
 /// Why a source can't be read for now; the last state goes on, and the source is looked at again.
@@ -109,8 +125,6 @@ pub enum Reason {
     GitMissing,
     /// What was read could not be brought into effect.
     ApplyFailed,
-    /// Nothing was read for longer than `stale_after`.
-    Stale,
     /// The source was stopped.
     Stopped,
 }

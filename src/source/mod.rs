@@ -44,8 +44,14 @@ pub use worker::{ApplyError, IsDoubtful, Resume, SourceHandle};
 use xene_schemas::source::SourceKind;
 
 use self::{
-    directory::Directory, fetch::Fetch, git::GitReader, local::LocalGit, location::Location, remote::Remote,
-    travel::Travel, worker::Reader,
+    directory::Directory,
+    fetch::Fetch,
+    git::GitReader,
+    local::LocalGit,
+    location::Location,
+    remote::Remote,
+    travel::Travel,
+    worker::{Manner, Reader},
 };
 
 /// A source, opened.
@@ -57,6 +63,7 @@ pub struct Source {
     stale_after: Duration,
     is_doubtful: Option<IsDoubtful>,
     browser: Option<Browser>,
+    start_watcher: watch::Start,
 }
 
 impl Source {
@@ -99,7 +106,8 @@ impl Source {
                 }
             }
         };
-        Ok(Self { reader, kind, url, folder: named, stale_after, is_doubtful: None, browser })
+        let start_watcher: watch::Start = watch::start;
+        Ok(Self { reader, kind, url, folder: named, stale_after, is_doubtful: None, browser, start_watcher })
     }
 
     /// What it is.
@@ -158,7 +166,12 @@ impl Source {
         A: FnMut(Snapshot) -> Result<(), ApplyError> + Send + 'static,
         H: FnMut(SourceHealth) + Send + 'static,
     {
-        worker::spawn(self.reader, self.stale_after, self.is_doubtful, resume, apply, health)
+        let manner = Manner {
+            stale_after: self.stale_after,
+            has_default_folder: self.folder.is_none(),
+            start_watcher: self.start_watcher,
+        };
+        worker::spawn(self.reader, manner, self.is_doubtful, resume, apply, health)
     }
 }
 

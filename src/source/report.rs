@@ -6,10 +6,7 @@ use jiff::Timestamp;
 use xene_agent::{clock, decide::time::BootTime};
 use xene_schemas::meta::Revision;
 
-use super::{
-    health::{Failure, Reason},
-    worker::Superseded,
-};
+use super::{health::Failure, worker::Superseded};
 use crate::decide::desired::SourceHealth;
 
 /// What was told, so that nothing is told twice.
@@ -45,7 +42,12 @@ impl<H: FnMut(SourceHealth)> Report<H> {
         self.degraded.is_some()
     }
 
-    /// It was looked at with success.
+    /// It was looked at, and this is the newest. Told each time.
+    pub(super) fn looked(&mut self, seen: &Revision) {
+        (self.health)(SourceHealth::Looked { seen: seen.clone(), at: clock::now().wall });
+    }
+
+    /// It was looked at with success, and what it brought is done.
     pub(super) fn observed(&mut self, seen: Revision, dirty: u32) {
         if self.failed.take().is_some() || self.seen.as_ref() != Some(&seen) || self.dirty != dirty {
             (self.health)(SourceHealth::Observed { seen: Some(seen.clone()), at: clock::now().wall, dirty });
@@ -63,14 +65,15 @@ impl<H: FnMut(SourceHealth)> Report<H> {
         if self.failed.as_ref().is_some_and(|failed| failed.failure == *failure && failed.stale == stale) {
             return;
         }
-        let (reason, message) = if stale {
-            let message = format!("nothing could be read for {} s: {}", lasted.as_secs(), failure.message);
-            (Reason::Stale, message)
-        } else {
-            (failure.reason, failure.message.clone())
-        };
-        (self.health)(SourceHealth::Failed { reason: reason.to_string(), message, since });
+        let (reason, message) = (failure.reason.to_string(), failure.message.clone());
+        (self.health)(SourceHealth::Failed { reason, message, since, stale });
         self.failed = Some(Failed { failure: failure.clone(), since, began, stale });
+    }
+
+    /// When a failure that goes on is stale, from now; `None` if there is none, or it is by now.
+    pub(super) fn until_stale(&self) -> Option<Duration> {
+        let failed = self.failed.as_ref().filter(|failed| !failed.stale)?;
+        Some(self.stale_after.saturating_sub(clock::now().boot.since(failed.began)))
     }
 
     /// The newest revision does not descend from the one in effect.
@@ -100,7 +103,7 @@ impl<H: FnMut(SourceHealth)> Report<H> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::health::Reason, *};
 
     #[test]
     fn only_transitions_are_told() {
@@ -122,6 +125,7 @@ mod tests {
         let kinds: Vec<_> = told
             .iter()
             .map(|health| match health {
+                SourceHealth::Looked { seen, .. } => format!("looked {seen}"),
                 SourceHealth::Observed { dirty, .. } => format!("observed {dirty}"),
                 SourceHealth::Failed { reason, .. } => reason.clone(),
                 SourceHealth::Rewritten { .. } => "rewritten".to_owned(),

@@ -8,6 +8,12 @@ use xene_schemas::{
     meta::{FileHash, Revision},
 };
 
+use super::{
+    files::{DEFAULT_FOLDER, IGNORE_FILE},
+    health::{Failure, Reason},
+};
+use crate::compile::declares_workflows;
+
 /// Path → content id of files whose content the receiver has already.
 pub type Known = BTreeMap<String, String>;
 
@@ -79,6 +85,25 @@ pub enum What {
 pub const MAX_FILE_BYTES: u64 = 1 << 20;
 
 impl Snapshot {
+    /// Fails if the default folder was in effect, as `before` says, and there is none any more: then all of the root was
+    /// read, which is no place for workflows unless one is there.
+    ///
+    /// # Errors
+    /// [`Reason::PathMissing`].
+    pub fn check_folder(&self, before: Option<&str>) -> Result<(), Failure> {
+        if before != Some(DEFAULT_FOLDER) || self.folder == DEFAULT_FOLDER || declares_workflows(self) {
+            return Ok(());
+        }
+        Err(Failure::new(
+            Reason::PathMissing,
+            format!(
+                "there is no folder {DEFAULT_FOLDER} any more in {}, and no workflow beside where it was; what was in \
+                 effect stays. To remove everything, keep the folder with an empty {IGNORE_FILE}",
+                self.revision
+            ),
+        ))
+    }
+
     /// Path → content id of every file: what the receiver knows once it has taken this snapshot.
     pub fn known(&self) -> Known {
         self.files.iter().map(|(path, file)| (path.clone(), file.content.clone())).collect()

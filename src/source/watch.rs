@@ -19,7 +19,7 @@ pub(super) type OnChange = Arc<dyn Fn() + Send + Sync>;
 pub(super) type Filter = Arc<dyn Fn(&Path) -> bool + Send + Sync>;
 
 /// Starts a watcher; an argument, so that a test can refuse.
-type Start = fn(OnChange, Filter) -> notify::Result<RecommendedWatcher>;
+pub(super) type Start = fn(OnChange, Filter) -> notify::Result<RecommendedWatcher>;
 
 /// The watches of one source.
 pub(super) struct Watch {
@@ -41,7 +41,7 @@ pub(super) struct Watched {
 }
 
 impl Watch {
-    pub(super) fn new(on_change: OnChange, filter: Filter) -> Self {
+    pub(super) fn new(start: Start, on_change: OnChange, filter: Filter) -> Self {
         Self { start, watcher: None, on_change, filter, watched: HashMap::new() }
     }
 
@@ -90,7 +90,8 @@ impl Watch {
     }
 }
 
-fn start(on_change: OnChange, filter: Filter) -> notify::Result<RecommendedWatcher> {
+/// Starts a watcher of the system.
+pub(super) fn start(on_change: OnChange, filter: Filter) -> notify::Result<RecommendedWatcher> {
     notify::recommended_watcher(move |event: notify::Result<Event>| {
         if event.map_or(true, |event| matters(&event, &filter)) {
             on_change();
@@ -158,13 +159,13 @@ mod tests {
     fn limits_are_told_with_their_remedy_and_end_when_they_are_raised() {
         static RAISED: AtomicBool = AtomicBool::new(false);
         let folder = tempfile::tempdir().unwrap();
-        let mut watch = Watch::new(Arc::new(|| ()), Arc::new(|_| true));
-        watch.start = |on_change, filter| {
+        let limited: Start = |on_change, filter| {
             if RAISED.load(Ordering::Acquire) {
                 return start(on_change, filter);
             }
             Err(notify::Error::io(rustix::io::Errno::MFILE.into()))
         };
+        let mut watch = Watch::new(limited, Arc::new(|| ()), Arc::new(|_| true));
         let wanted = [(folder.path().to_owned(), RecursiveMode::NonRecursive)];
         let degraded = watch.set(&wanted).degraded.unwrap();
         assert!(degraded.contains("max_user_instances"), "{degraded}");

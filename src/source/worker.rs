@@ -26,7 +26,7 @@ use super::{
     report::Report,
     snapshot::{Known, Snapshot},
     travel::Travel,
-    watch::Watch,
+    watch::{Start, Watch},
 };
 use crate::decide::desired::SourceHealth;
 
@@ -43,6 +43,8 @@ pub struct Resume {
     pub revision: Option<Revision>,
     /// The files whose content is known; empty: all are read again.
     pub known: Known,
+    /// The folder that was read, relative to the source's root.
+    pub folder: Option<String>,
 }
 
 /// Reads one kind of source. Everything in it may block.
@@ -90,6 +92,8 @@ pub(super) struct Applied {
     pub known: Known,
     pub problems: Vec<Diagnostic>,
     pub complete: bool,
+    /// The folder that was read.
+    pub folder: Option<String>,
 }
 
 /// What a look found.
@@ -201,10 +205,20 @@ impl std::fmt::Debug for SourceHandle {
     }
 }
 
+/// How the thread of a source works.
+pub(super) struct Manner {
+    /// What lasts for this long is stale.
+    pub stale_after: Duration,
+    /// True unless a person named the folder.
+    pub has_default_folder: bool,
+    /// Starts what watches for changes.
+    pub start_watcher: Start,
+}
+
 /// Starts the thread of a source.
 pub(super) fn spawn<A, H>(
     reader: Box<dyn Reader>,
-    stale_after: Duration,
+    Manner { stale_after, has_default_folder, start_watcher }: Manner,
     is_doubtful: Option<IsDoubtful>,
     resume: Resume,
     apply: A,
@@ -216,7 +230,7 @@ where
 {
     let signals = Arc::new(Signals::default());
     let changed = signals.clone();
-    let watch = Watch::new(Arc::new(move || changed.mark_changed()), reader.filter());
+    let watch = Watch::new(start_watcher, Arc::new(move || changed.mark_changed()), reader.filter());
     let worker = Worker {
         reader,
         watch,
@@ -224,7 +238,13 @@ where
         is_doubtful,
         apply,
         report: Report::new(health, stale_after),
-        applied: Applied { revision: resume.revision, known: resume.known, ..Applied::default() },
+        has_default_folder,
+        applied: Applied {
+            revision: resume.revision,
+            known: resume.known,
+            folder: resume.folder,
+            ..Applied::default()
+        },
         backoff: Backoff::default(),
     };
     let thread = thread::Builder::new().name("source".to_owned()).spawn(move || worker.run())?;
@@ -339,6 +359,8 @@ struct Worker<A, H> {
     is_doubtful: Option<IsDoubtful>,
     apply: A,
     report: Report<H>,
+    /// True unless a person named the folder.
+    has_default_folder: bool,
     applied: Applied,
     backoff: Backoff,
 }
@@ -355,7 +377,8 @@ where
                 self.backoff.reset();
             }
             if reread {
-                self.applied = Applied { revision: self.applied.revision.take(), ..Applied::default() };
+                let (revision, folder) = (self.applied.revision.take(), self.applied.folder.take());
+                self.applied = Applied { revision, folder, ..Applied::default() };
             }
             self.set_watches();
             let outcome = self.pass();
@@ -396,10 +419,17 @@ where
             let waited = clock::now().boot.since(started);
             let look = Look { applied: &self.applied, hurry: waited >= pace.cap, stop: &self.signals.stop };
             let seen = self.reader.look(look)?;
+            let snapshot = match seen.snapshot {
+                Ok(snapshot) => snapshot,
+                Err(failure) => {
+                    self.report.looked(&seen.revision);
+                    return Err(failure);
+                }
+            };
+            // One that is denied is told as the failure that it is.
             if let Some(old) = &seen.rewritten {
                 self.report.rewritten(old, &seen.revision);
             }
-            let snapshot = seen.snapshot?;
             let doubtful = match (&snapshot, &mut self.is_doubtful) {
                 (Some(snapshot), Some(is_doubtful)) => is_doubtful(snapshot),
                 _ => false,
@@ -412,9 +442,14 @@ where
                 }
                 continue;
             }
+            // Before it is handed over, which may take its time.
+            self.report.looked(&seen.revision);
             let Some(snapshot) = snapshot else {
                 return Ok(seen.revision);
             };
+            if self.has_default_folder {
+                snapshot.check_folder(self.applied.folder.as_deref())?;
+            }
             self.hand_over(snapshot)?;
             self.report.superseded(seen.superseded, &seen.revision);
             if !pace.looks_cheaply {
@@ -430,6 +465,7 @@ where
             known: snapshot.known(),
             problems: snapshot.problems.clone(),
             complete: snapshot.complete,
+            folder: Some(snapshot.folder.clone()),
         };
         let revision = snapshot.revision.clone();
         (self.apply)(snapshot).map_err(|error| {
@@ -463,7 +499,9 @@ where
             Err(failure) if pace.remote || failure.reason == Reason::ApplyFailed => self.backoff.next(random),
             Err(_) => self.backoff.next(random).min(interval),
         };
-        if self.signals.awaits_announced(outcome.as_ref().ok()) { wait.min(ANNOUNCED_RETRY) } else { wait }
+        let wait = if self.signals.awaits_announced(outcome.as_ref().ok()) { wait.min(ANNOUNCED_RETRY) } else { wait };
+        // Staleness is told when it begins, not at the next look that happens to come.
+        if outcome.is_err() { self.report.until_stale().map_or(wait, |left| wait.min(left)) } else { wait }
     }
 }
 

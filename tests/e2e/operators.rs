@@ -121,6 +121,38 @@ fn a_suspended_source_waits_and_a_blocked_removal_is_approved() {
 }
 
 #[test]
+fn a_default_folder_that_goes_removes_nothing_also_over_a_restart() {
+    let mut cluster = Cluster::start(&[]);
+    cluster.repository.write("package.json", "{}");
+    cluster.repository.write("xene.d/only.yaml", &CHAIN.replace("name: chain", "name: only"));
+    let first = cluster.commit("one");
+    let looked = cluster.json(&["status"])["status"]["observedAt"].clone();
+    cluster.run(&["sync"]).expect(0);
+    assert_ne!(cluster.json(&["status"])["status"]["observedAt"], looked, "each look is told");
+    cluster.repository.git(&["rm", "-r", "--quiet", "xene.d"]);
+    let gone = cluster.repository.commit("remove the folder");
+    let is_missing = |source: &Value| {
+        let conditions = source["status"]["conditions"].as_array().unwrap();
+        let ready = conditions.iter().find(|condition| condition["type"] == "Ready").unwrap();
+        ready["reason"] == "PathMissing" && source["status"]["seen"] == gone.as_str()
+    };
+    cluster.until("it is missing", &["status"], is_missing);
+    cluster.kill_controller();
+    cluster.start_controller();
+    cluster.run(&["sync"]).expect(3);
+    let after = cluster.until("it still is", &["status"], is_missing);
+    assert_eq!(after["status"]["revision"], first.as_str(), "{after:#}");
+    assert_eq!(after["status"]["workflows"], 1, "{after:#}");
+
+    // With the folder, and nothing in it, a person is asked.
+    cluster.repository.write("xene.d/.xeneignore", "");
+    let empty = cluster.commit("remove what is in it");
+    assert_eq!(cluster.json(&["status"])["status"]["workflows"], 1);
+    cluster.run(&["approve-prune", &empty]).expect(0);
+    assert_eq!(cluster.json(&["status"])["status"]["workflows"], 0);
+}
+
+#[test]
 fn pipelines_of_a_group_run_one_after_another() {
     let mut cluster = Cluster::start(&[]);
     cluster.start_agent("one", &[]);

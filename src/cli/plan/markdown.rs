@@ -24,6 +24,8 @@ pub(super) fn render(report: &PlanReport) -> String {
                 Action::Create => "➕",
                 Action::Update => "✏️",
                 Action::Move => "↪️",
+                Action::Invalidate => "❌",
+                Action::Validate => "✅",
                 Action::Remove => "➖",
             };
             let kind = change.kind.to_lowercase();

@@ -50,6 +50,8 @@ pub(super) fn summary(report: &PlanReport) -> String {
         (count(Action::Create), "to create"),
         (count(Action::Update), "to update"),
         (count(Action::Move), "to move"),
+        (count(Action::Invalidate), "to become invalid"),
+        (count(Action::Validate), "to become valid"),
         (count(Action::Remove), "to remove"),
         (report.held.len(), "held"),
     ];
@@ -115,6 +117,8 @@ impl Page {
             Action::Create => ("+", AnsiColor::Green),
             Action::Update => ("~", AnsiColor::Yellow),
             Action::Move => (">", AnsiColor::Cyan),
+            Action::Invalidate => ("!", AnsiColor::Red),
+            Action::Validate => ("=", AnsiColor::Green),
             Action::Remove => ("-", AnsiColor::Red),
         };
         let place = match (&change.path, change.line) {

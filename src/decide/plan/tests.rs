@@ -72,7 +72,10 @@ fn carry_out(plan: &Plan, desired: &Desired, observed: &Observed) -> Observed {
                 let previous = after.workflows.insert(name.clone(), created);
                 assert_eq!(previous, None);
             }
-            PlanChange::UpdateWorkflow(name) | PlanChange::MoveWorkflow(name) => {
+            PlanChange::UpdateWorkflow(name)
+            | PlanChange::MoveWorkflow(name)
+            | PlanChange::InvalidateWorkflow(name)
+            | PlanChange::ValidateWorkflow(name) => {
                 let wanted = &desired.workflows[name];
                 let found = after.workflows.get_mut(name).unwrap();
                 (found.hash, found.path, found.line, found.valid) =
@@ -96,7 +99,11 @@ fn carry_out(plan: &Plan, desired: &Desired, observed: &Observed) -> Observed {
             PlanChange::RemoveWorkflow(name) => {
                 assert!(after.workflows.remove(name).unwrap().pipelines.is_empty(), "pipelines go first");
             }
-            PlanChange::CreateNotifier(name) | PlanChange::UpdateNotifier(name) | PlanChange::MoveNotifier(name) => {
+            PlanChange::CreateNotifier(name)
+            | PlanChange::UpdateNotifier(name)
+            | PlanChange::MoveNotifier(name)
+            | PlanChange::InvalidateNotifier(name)
+            | PlanChange::ValidateNotifier(name) => {
                 let row = NotifierRow::new(&desired.notifiers[name], &desired.revision, after.notifiers.get(name));
                 after.notifiers.insert(name.clone(), row);
             }
@@ -193,9 +200,8 @@ fn an_annotation_keeps_an_orphan() {
         &desire([]),
         &before,
         expect![[r#"
-        remove pipeline b/p
-        remove workflow b
         hold workflow a: no file declares it any more; its annotation `xene/prune: disabled` keeps it
+        hold workflow b: PruneBlocked: r1 would remove 1 of 2 workflows at once; if that is meant, `xene approve-prune r1`, else revert it
     "#]],
     );
 }
@@ -227,17 +233,66 @@ fn more_than_half_of_four_is_held_until_some_come_back() {
     );
     assert!(Plan::build(&plain(&["a", "b", "c", "d"]), &before).is_empty(), "a revert clears it");
     check(
-        &plain(&[]),
+        &plain(&["c"]),
         &observe(&plain(&["a", "b", "c"])),
         expect![[r#"
         remove pipeline a/p
         remove pipeline b/p
-        remove pipeline c/p
         remove workflow a
         remove workflow b
-        remove workflow c
     "#]],
     );
+}
+
+#[test]
+fn an_emptied_tree_removes_nothing_however_little_was_there() {
+    let before = observe(&plain(&["a"]));
+    check(
+        &plain(&[]),
+        &before,
+        expect![[r#"
+            hold workflow a: PruneBlocked: r1 would remove 1 of 1 workflows at once; if that is meant, `xene approve-prune r1`, else revert it
+        "#]],
+    );
+    check(
+        &plain(&["b"]),
+        &before,
+        expect![[r#"
+        create workflow b
+        create pipeline b/p
+        remove pipeline a/p
+        remove workflow a
+    "#]],
+    );
+    assert!(Plan::build(&plain(&[]), &Observed::default()).held.is_empty());
+}
+
+#[test]
+fn a_file_that_breaks_or_is_mended_in_place_is_no_move() {
+    let mut desired = plain(&["w"]);
+    let good = observe(&desired);
+    let workflow = desired.workflows.values_mut().next().unwrap();
+    (workflow.valid, workflow.body) = (false, None);
+    check(
+        &desired,
+        &good,
+        expect![[r#"
+        invalidate workflow w
+    "#]],
+    );
+    let plan = Plan::build(&desired, &good);
+    assert_eq!(plan.changes[0].reason(), "WorkflowInvalid");
+    let broken = carry_out(&plan, &desired, &good);
+    let workflow = desired.workflows.values_mut().next().unwrap();
+    (workflow.valid, workflow.line) = (true, 3);
+    check(
+        &desired,
+        &broken,
+        expect![[r#"
+        validate workflow w
+    "#]],
+    );
+    assert_eq!(Plan::build(&desired, &broken).changes[0].reason(), "WorkflowValid");
 }
 
 #[test]

@@ -352,7 +352,7 @@ fn the_source_fails_and_recovers_once_also_over_a_restart() {
     let fails = |world: &mut World, reason: &str| {
         let since = world.now().wall;
         let (reason, message) = (reason.to_owned(), "it can't be read".to_owned());
-        world.tell(Event::Source(SourceHealth::Failed { reason, message, since }));
+        world.tell(Event::Source(SourceHealth::Failed { reason, message, since, stale: false }));
     };
     fails(&mut world, "Unreachable");
     fails(&mut world, "Unreachable");

@@ -533,6 +533,20 @@ impl World {
     pub(super) fn remove(&mut self, workflow: &str) {
         self.workflows.remove(workflow);
         self.sync();
+        // Whoever removes the last one means it.
+        if self.workflows.is_empty() {
+            let commit = format!("r{}", self.revision);
+            drop(self.ask(Command::ApprovePrune { commit, by: "me".into() }));
+        }
+    }
+
+    /// Commits the annotation that keeps a workflow once no file declares it.
+    pub(super) fn keep(&mut self, workflow: &str) {
+        let body = Arc::make_mut(self.workflows.get_mut(workflow).unwrap());
+        body.metadata.annotations = [("xene/prune".to_owned(), "disabled".to_owned())].into_iter().collect();
+        // Its hash is that of its spec.
+        body.spec.files = vec!["kept".into()];
+        self.sync();
     }
 
     pub(super) fn remove_all(&mut self, workflows: &[&str]) {

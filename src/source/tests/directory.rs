@@ -367,7 +367,7 @@ fn restart_reads_nothing_that_is_known() {
     folder.write("b.yaml", "b: 1\n");
     let before = lists(&folder.live(), &["a.yaml", "b.yaml"]);
     folder.write("b.yaml", "b: 2\n");
-    let resume = Resume { revision: Some(before.revision.clone()), known: before.known() };
+    let resume = Resume { revision: Some(before.revision.clone()), known: before.known(), ..Resume::default() };
     let live = Live::spawn(Source::open(folder.config()).unwrap(), resume);
     let after = has(&live, "b.yaml", "b: 2\n");
     assert_eq!(after.files["a.yaml"].bytes, None);

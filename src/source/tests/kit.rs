@@ -9,6 +9,7 @@ use std::{
 
 use tempfile::TempDir;
 use xene_agent::clock;
+use xene_schemas::meta::Revision;
 
 use crate::{
     decide::desired::SourceHealth,
@@ -98,7 +99,10 @@ pub(super) fn try_git(dir: &Path, args: &[&str]) -> (bool, String, String) {
 #[derive(Debug, Default)]
 pub(super) struct Told {
     pub snapshots: Vec<Snapshot>,
+    /// All but the looks.
     pub health: Vec<SourceHealth>,
+    /// What each look found.
+    pub looked: Vec<Revision>,
     /// Fail this many applications.
     pub refuse: u32,
 }
@@ -131,7 +135,12 @@ impl Live {
                     Ok(())
                 },
                 move |health| {
-                    by_health.0.lock().unwrap().health.push(health);
+                    let mut told = by_health.0.lock().unwrap();
+                    match health {
+                        SourceHealth::Looked { seen, .. } => told.looked.push(seen),
+                        health => told.health.push(health),
+                    }
+                    drop(told);
                     by_health.1.notify_all();
                 },
             )

@@ -5,7 +5,7 @@ use std::os::unix::{ffi::OsStringExt, fs::symlink};
 use super::kit::{Live, Repo, config, git, paths, problems, try_git};
 use crate::{
     decide::desired::SourceHealth,
-    source::{Mode, Resume, Rewrites, Source, SourceConfig, SourceError},
+    source::{Known, Mode, Resume, Rewrites, Source, SourceConfig, SourceError},
 };
 
 #[test]
@@ -189,6 +189,102 @@ fn denied_rewrite_keeps_the_last_state_until_a_descendant() {
 }
 
 #[test]
+fn denied_amendment_is_seen_and_told_once() {
+    let repo = Repo::new();
+    repo.commit("a.yaml", "a: 1\n");
+    let live = Live::start(SourceConfig { rewrites: Rewrites::Deny, ..repo.config() });
+    let second = repo.commit("a.yaml", "a: 2\n");
+    live.healthy(&second);
+    repo.git(&["commit", "-q", "--amend", "-m", "Another"]);
+    let amended = repo.head();
+    live.failure("HistoryRewritten");
+    live.handle.sync_blocking().unwrap_err();
+    live.told(|told| {
+        let seen = told.looked.last().map(|revision| revision.0.as_str());
+        assert_eq!(seen, Some(amended.as_str()));
+        let rewritten = |health: &&SourceHealth| matches!(health, SourceHealth::Rewritten { .. });
+        assert_eq!(told.health.iter().filter(rewritten).count(), 0, "the failure tells it");
+        let failed = |health: &&SourceHealth| matches!(health, SourceHealth::Failed { .. });
+        assert_eq!(told.health.iter().filter(failed).count(), 1);
+    });
+}
+
+#[test]
+fn every_look_is_told_and_a_commit_before_it_is_handed_over() {
+    let repo = Repo::new();
+    let first = repo.commit("a.yaml", "a: 1\n");
+    let live = Live::start(repo.config());
+    live.healthy(&first);
+    let (looked, health) = live.told(|told| (told.looked.len(), told.health.len()));
+    live.handle.sync_blocking().unwrap();
+    live.told(|told| assert_eq!((told.looked.len() > looked, told.health.len()), (true, health)));
+    live.told(|told| told.refuse = 1);
+    let second = repo.commit("a.yaml", "a: 2\n");
+    live.until("the commit is seen though it can't be applied", |told| {
+        let seen = told.looked.iter().any(|seen| seen.0 == second);
+        let failed = |health: &SourceHealth| matches!(health, SourceHealth::Failed { .. });
+        (seen && told.health.iter().any(failed)).then_some(())
+    });
+    live.healthy(&second);
+}
+
+#[test]
+fn default_folder_that_goes_is_missing_unless_the_root_has_a_workflow() {
+    let workflow = |name: &str| {
+        format!(
+            "apiVersion: xene/v1\nkind: Workflow\nmetadata: {{name: {name}}}\n\
+             spec: {{pipelines: {{p: {{tasks: {{t: {{steps: [\"true\"]}}}}}}}}}}\n"
+        )
+    };
+    let repo = Repo::new();
+    repo.write("package.json", "{}");
+    let first = repo.commit("xene.d/a.yaml", &workflow("a"));
+    let live = Live::start(repo.config());
+    let known = live.snapshot(&first).known();
+    live.healthy(&first);
+    repo.git(&["rm", "-rq", "xene.d"]);
+    repo.git(&["commit", "-q", "-m", "Remove it"]);
+    let message = live.failure("PathMissing");
+    assert!(message.contains("no folder xene.d any more") && message.contains(".xeneignore"), "{message}");
+    drop(live);
+    let resume = Resume {
+        revision: Some(xene_schemas::meta::Revision(first.clone())),
+        known: known.clone(),
+        folder: Some("xene.d".to_owned()),
+    };
+    let live = Live::spawn(Source::open(repo.config()).unwrap(), resume);
+    live.failure("PathMissing");
+    assert_eq!(live.told(|told| told.snapshots.len()), 0, "also after a restart");
+    let moved = repo.commit("a.yaml", &workflow("a"));
+    live.healthy(&moved);
+    assert_eq!(live.snapshot(&moved).folder, "");
+    // Whoever names the root means it.
+    repo.git(&["rm", "-q", "a.yaml"]);
+    repo.git(&["commit", "-q", "-m", "Remove it, too"]);
+    let resume =
+        Resume { revision: Some(xene_schemas::meta::Revision(first)), known, folder: Some("xene.d".to_owned()) };
+    let named =
+        Live::spawn(Source::open(SourceConfig { path: Some(".".to_owned()), ..repo.config() }).unwrap(), resume);
+    named.healthy(&repo.head());
+}
+
+#[test]
+fn commit_is_found_although_nothing_can_be_watched() {
+    let repo = Repo::new();
+    let first = repo.commit("a.yaml", "a: 1\n");
+    let mut source = Source::open(repo.config()).unwrap();
+    source.start_watcher = |_, _| Err(notify::Error::new(notify::ErrorKind::MaxFilesWatch));
+    let live = Live::spawn(source, Resume::default());
+    live.snapshot(&first);
+    live.until("the limit is told", |told| {
+        let limit = |health: &SourceHealth| matches!(health, SourceHealth::Degraded(limit) if !limit.is_empty());
+        told.health.iter().any(limit).then_some(())
+    });
+    let second = repo.commit("a.yaml", "a: 2\n");
+    live.snapshot(&second);
+}
+
+#[test]
 fn rewrite_during_an_absence_is_noticed() {
     let repo = Repo::new();
     let base = repo.commit("a.yaml", "a: 1\n");
@@ -360,6 +456,19 @@ fn mistakes_are_one_clear_sentence() {
     git(&plain, &["init", "-q", "--ref-format=reftable", reftable.to_str().unwrap()]);
     let text = open(config(&reftable)).to_string();
     assert!(text.contains("is a reftable repository, which is not supported"), "{text}");
+    for (unsupported, name) in [(&sha256, "from sha256"), (&reftable, "from reftable")] {
+        let add = [&["add", "."][..], &["commit", "-q", "-m", "Add it"], &["tag", "-a", "-m", "It", "v1"]];
+        std::fs::write(unsupported.join("a.yaml"), "a: 1\n").unwrap();
+        add.iter().for_each(|args| drop(git(unsupported, args)));
+        let text = open(config(unsupported)).to_string();
+        let copy = repo.beside(name);
+        let remedy = text.split('`').nth(1).unwrap().replace("COPY", &format!("'{}'", copy.display()));
+        let run = std::process::Command::new("sh").args(["-c", &remedy]).env("GIT_CONFIG_GLOBAL", "/dev/null").output();
+        let run = run.unwrap();
+        assert!(run.status.success(), "{remedy}: {}", String::from_utf8_lossy(&run.stderr));
+        let snapshot = Source::open(config(&copy)).unwrap().read(Known::default()).unwrap();
+        assert_eq!(paths(&snapshot), ["a.yaml"]);
+    }
     for branch in ["-x", "a..b", "a b", ""] {
         let config = SourceConfig { branch: Some(branch.to_owned()), ..repo.config() };
         assert_eq!(open(config), SourceError::Branch(branch.to_owned()));

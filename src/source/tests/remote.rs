@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Stdio,
     sync::{Arc, Mutex, atomic::Ordering},
     time::Duration,
 };
@@ -11,7 +12,7 @@ use xene_agent::clock;
 use xene_schemas::meta::Revision;
 
 use super::{
-    kit::{DEADLINE, Live, Repo, git, paths},
+    kit::{DEADLINE, Live, Repo, Told, git, paths},
     servers::{git_daemon, keygen, redirecting, silent, smart_http, sshd},
 };
 use crate::{
@@ -199,11 +200,30 @@ fn stale_source_says_so_once() {
     let published = Published::new();
     let url = "git://127.0.0.1:1/flows.git";
     let live = Live::start(SourceConfig { stale_after: Duration::from_millis(500), ..published.config(url) });
-    let message = live.failure("Stale");
-    assert!(message.starts_with("nothing could be read for"), "{message}");
+    live.until("it is stale", |told| stale(told));
+    let message = live.failure("Unreachable");
+    assert!(message.contains("errno=Connection refused"), "the cause is told: {message}");
     let count = live.told(|told| told.health.len());
     assert_eq!(live.handle.sync_blocking().unwrap_err().reason, Reason::Unreachable);
     assert_eq!((count, live.told(|told| told.health.len())), (2, 2));
+}
+
+#[test]
+fn staleness_is_told_in_time_however_long_the_wait_is() {
+    let published = Published::new();
+    let password = Some(Password::File(published.work.beside("absent")));
+    let credentials = Credentials { password, ..Credentials::default() };
+    let stale_after = Duration::from_millis(500);
+    // Refused credentials are tried again after five minutes.
+    let live =
+        Live::start(SourceConfig { stale_after, credentials, ..published.config("http://127.0.0.1:1/flows.git") });
+    live.failure("AuthFailed");
+    live.until("it is stale", |told| stale(told));
+}
+
+/// The source has told that it is stale.
+fn stale(told: &Told) -> Option<()> {
+    told.health.iter().any(|health| matches!(health, SourceHealth::Failed { stale: true, .. })).then_some(())
 }
 
 #[test]
@@ -389,6 +409,59 @@ fn ssh_checks_host_and_key() {
     assert!(failure.message.contains("refuses the SSH key"), "{failure}");
     let failure = look(&keys.join("absent"), &known).unwrap_err();
     assert!(failure.message.contains("the SSH key"), "{failure}");
+}
+
+/// Where this is set, this process is the one that has the agent in its environment.
+const BY_AGENT: &str = "TEST_SOURCE_BY_AGENT";
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "the test starts itself again, with another environment")]
+fn ssh_agent_is_asked_where_no_key_is_named() {
+    let published = Published::new();
+    if let Ok(place) = std::env::var(BY_AGENT) {
+        let (known_hosts, url) = place.split_once('\n').unwrap();
+        let credentials = Credentials { known_hosts: Some(known_hosts.into()), ..Credentials::default() };
+        let live = Live::start(SourceConfig { credentials, ..published.config(url) });
+        println!("found {}", live.handle.sync_blocking().unwrap());
+        return;
+    }
+    let first = published.push("a.yaml", "a: 1\n");
+    let keys = published.work.beside("keys");
+    fs::create_dir(&keys).unwrap();
+    let (Some(server), true) = (sshd(&keys), Path::new("/usr/bin/ssh-agent").exists()) else {
+        eprintln!("there is no sshd or no ssh-agent on this machine: ssh-agent was NOT tested");
+        return;
+    };
+    let socket = keys.join("agent");
+    let agent = std::process::Command::new("ssh-agent").arg("-D").arg("-a").arg(&socket).stdout(Stdio::null()).spawn();
+    let mut agent = agent.unwrap();
+    let added = || {
+        let mut add = std::process::Command::new("ssh-add");
+        add.arg("-q").arg(keys.join("user")).env("SSH_AUTH_SOCK", &socket).stderr(Stdio::null());
+        add.status().unwrap().success()
+    };
+    let deadline = clock::now().boot + DEADLINE;
+    while !added() {
+        assert!(clock::now().boot < deadline, "the agent takes no key");
+    }
+    let user = std::process::Command::new("id").arg("-un").output().unwrap().stdout;
+    let user = String::from_utf8(user).unwrap();
+    let url = format!("ssh://{}@127.0.0.1:{}{}", user.trim(), server.address.port(), published.bare().display());
+    let look = |agent: Option<&Path>| {
+        // The environment of this process is shared by all tests.
+        let mut look = std::process::Command::new(std::env::current_exe().unwrap());
+        look.args(["--exact", "source::tests::remote::ssh_agent_is_asked_where_no_key_is_named", "--nocapture"]);
+        look.env(BY_AGENT, format!("{}\n{url}", keys.join("known_hosts").display())).env_remove("SSH_AUTH_SOCK");
+        look.envs(agent.map(|socket| ("SSH_AUTH_SOCK", socket))).env("HOME", &keys);
+        look.output().unwrap()
+    };
+    let (with, without) = (look(Some(&socket)), look(None));
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+    let out = String::from_utf8_lossy(&with.stdout);
+    assert!(out.contains(&format!("found {first}")), "{out}{}", String::from_utf8_lossy(&with.stderr));
+    let errors = String::from_utf8_lossy(&without.stderr) + String::from_utf8_lossy(&without.stdout);
+    assert!(!without.status.success() && errors.contains("refuses the SSH key"), "{errors}");
 }
 
 #[test]
