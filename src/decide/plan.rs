@@ -125,7 +125,7 @@ pub enum Hold {
     PruneDisabled,
     /// Not every file can be read: it may have moved.
     Incomplete,
-    /// Too many would go at once: more than half of at least four, or all.
+    /// Too many would go at once.
     PruneBlocked {
         /// The revision that asks for it.
         revision: Revision,
@@ -178,13 +178,13 @@ pub struct Plan {
     pub changes: Vec<PlanChange>,
     /// Workflows that vanished but stay, and why.
     pub held: Vec<(Name, Hold)>,
-    /// Among how many workflows, if the removal of more than half of them at once, or of all, is held.
+    /// Among how many workflows, if the removal of more than half of them at once is held.
     pub prune_blocked: Option<u32>,
 }
 
 /// How the reason of a workflow that is blocked begins.
 pub(super) const BLOCKED: &str = "PruneBlocked";
-/// With fewer workflows than that, a commit may remove any number but all.
+/// With fewer workflows than that, a commit may remove any number.
 const MIN_TO_BLOCK: usize = 4;
 
 impl Plan {
@@ -278,7 +278,7 @@ impl Plan {
         let all = all.max(gone);
         let hold = if !desired.complete {
             Some(Hold::Incomplete)
-        } else if gone > 0 && (desired.workflows.is_empty() || all >= MIN_TO_BLOCK && gone * 2 > all) {
+        } else if all >= MIN_TO_BLOCK && gone * 2 > all {
             self.prune_blocked = u32::try_from(all).ok();
             Some(Hold::PruneBlocked { revision: desired.revision.clone(), gone, all })
         } else {

@@ -200,8 +200,9 @@ fn an_annotation_keeps_an_orphan() {
         &desire([]),
         &before,
         expect![[r#"
+        remove pipeline b/p
+        remove workflow b
         hold workflow a: no file declares it any more; its annotation `xene/prune: disabled` keeps it
-        hold workflow b: PruneBlocked: r1 would remove 1 of 2 workflows at once; if that is meant, `xene approve-prune r1`, else revert it
     "#]],
     );
 }
@@ -233,38 +234,17 @@ fn more_than_half_of_four_is_held_until_some_come_back() {
     );
     assert!(Plan::build(&plain(&["a", "b", "c", "d"]), &before).is_empty(), "a revert clears it");
     check(
-        &plain(&["c"]),
+        &plain(&[]),
         &observe(&plain(&["a", "b", "c"])),
         expect![[r#"
         remove pipeline a/p
         remove pipeline b/p
+        remove pipeline c/p
         remove workflow a
         remove workflow b
+        remove workflow c
     "#]],
     );
-}
-
-#[test]
-fn an_emptied_tree_removes_nothing_however_little_was_there() {
-    let before = observe(&plain(&["a"]));
-    check(
-        &plain(&[]),
-        &before,
-        expect![[r#"
-            hold workflow a: PruneBlocked: r1 would remove 1 of 1 workflows at once; if that is meant, `xene approve-prune r1`, else revert it
-        "#]],
-    );
-    check(
-        &plain(&["b"]),
-        &before,
-        expect![[r#"
-        create workflow b
-        create pipeline b/p
-        remove pipeline a/p
-        remove workflow a
-    "#]],
-    );
-    assert!(Plan::build(&plain(&[]), &Observed::default()).held.is_empty());
 }
 
 #[test]

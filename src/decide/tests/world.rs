@@ -533,11 +533,6 @@ impl World {
     pub(super) fn remove(&mut self, workflow: &str) {
         self.workflows.remove(workflow);
         self.sync();
-        // Whoever removes the last one means it.
-        if self.workflows.is_empty() {
-            let commit = format!("r{}", self.revision);
-            drop(self.ask(Command::ApprovePrune { commit, by: "me".into() }));
-        }
     }
 
     /// Commits the annotation that keeps a workflow once no file declares it.
