@@ -4,6 +4,7 @@ mod access;
 mod hooks;
 mod metrics;
 mod openid;
+mod watch;
 
 use std::{
     collections::HashSet,
@@ -694,12 +695,12 @@ async fn watchers_see_what_is_committed_and_end_with_the_process() {
     let response = world.ask(
         "GET",
         "/api/v1/watch?kinds=run,pipelines",
-        &[("authorization", "Bearer s3cret"), ("last-event-id", "0")],
+        &[("authorization", "Bearer s3cret"), ("last-event-id", "x")],
         "",
     );
     let mut body = response.await.into_body();
     let hello = chunk(&mut body).await.unwrap();
-    assert_eq!(hello, ": changes from here on\n\nevent: resync\ndata: {\"revision\":1}\n\n");
+    assert_eq!(hello, ": changes from here on\n\nevent: resync\ndata: {\"revision\":1}\nid: 1\n\n");
     let run = row(&"w/build".parse().unwrap(), run_name(1), None, RunPhase::Running);
     commit(
         &world.store,
