@@ -23,7 +23,7 @@ use serde::Serialize;
 use xene_agent::{clock, decide::time::BootTime};
 use xene_schemas::{access::Role, run::millis};
 
-use super::{Api, identity::Identity, openid, problem::Problem, webhook::PROOFS};
+use super::{Api, body::Connection, identity::Identity, openid, problem::Problem, webhook::PROOFS};
 
 /// An address may show so many wrong proofs in a [`WINDOW`]; more of them are not even written down.
 const GUESSES: u32 = 20;
@@ -203,6 +203,7 @@ async fn recorded(api: Arc<Api>, request: Request, next: Next) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let peer = request.extensions().get().map(|Peer(address)| *address);
     let shows_proof = shows_proof(request.headers());
+    let connection = request.extensions().get::<Connection>().cloned();
     let response = next.run(request).await;
     let status = response.status();
     api.handle.counters().count_request(known(&method), status.as_u16());
@@ -219,6 +220,9 @@ async fn recorded(api: Arc<Api>, request: Request, next: Next) -> Response {
     }
     let extensions = response.extensions();
     let (actor, about) = (extensions.get::<Actor>(), extensions.get::<About>());
+    if let (Some(_), Some(Connection(place))) = (actor, connection) {
+        place.now();
+    }
     let tried = shows_proof || extensions.get::<Tried>().is_some();
     let is_written = is_written(status, actor.is_some(), tried, matters(&method, &path));
     let Some(log) = api.config.audit.clone().filter(|_| is_written) else { return response };

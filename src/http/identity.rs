@@ -16,6 +16,7 @@ use xene_schemas::meta::{Name, PipelineKey};
 use super::{
     Api, audit,
     auth::bearer,
+    body::Proven,
     lists::{absent, find_run},
     problem::Problem,
     tokens,
@@ -135,6 +136,9 @@ pub(super) async fn authenticate(State(api): State<Arc<Api>>, mut request: Reque
     match identify(&api, request.headers()) {
         Ok(identity) => {
             request.extensions_mut().insert(identity.clone());
+            if let Some(proven) = request.extensions().get::<Proven>() {
+                proven.now();
+            }
             audit::by(identity, next.run(request).await)
         }
         Err(problem) => problem.into_response(),

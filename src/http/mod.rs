@@ -36,6 +36,7 @@ pub mod tls;
 mod tokens;
 pub mod ui;
 mod watch;
+mod unproven;
 mod webhook;
 mod why;
 
@@ -49,7 +50,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use tokio::{
-    sync::{Mutex, watch as tokio_watch},
+    sync::{Mutex, Semaphore, watch as tokio_watch},
     time::timeout,
 };
 use xene_agent::content::ContentStore;
@@ -61,6 +62,7 @@ use self::{
     identity::Identity,
     problem::Problem,
 };
+    unproven::Unproven,
 use crate::{
     compile::Limits,
     decide::event::{Answer, Command, Refusal},
@@ -152,6 +154,10 @@ struct Api {
 }
 
 impl Api {
+    /// Room for the files of plans, by megabytes: they are in memory while they come and while they wait.
+    plan_room: Arc<Semaphore>,
+    /// Memory for the bodies of who has not shown who they are.
+    bodies: Arc<Unproven>,
     /// Has the controller carry out what somebody asks for; it is durable then, and kept as theirs.
     async fn ask(&self, identity: &Identity, command: Command) -> Result<Answer, Problem> {
         let command = Command::By { by: identity.name.clone(), command: Box::new(command) };
@@ -177,13 +183,15 @@ pub fn router(handle: Handle, config: Config) -> Router {
     let v1 = routes::router(&api, routes::v1()).fallback(nothing_here);
     // The UI's own way into the API: whoever comes by it has signed in.
     let pages = ui::router(api.clone(), Router::new().nest("/api/v1", v1.clone()).with_state(api.clone()));
+        plan_room: Arc::new(Semaphore::new(plan::ROOM)),
+        bodies: Unproven::new(body::UNPROVEN),
     let v1 = v1.layer(middleware::from_fn_with_state(api.clone(), identity::authenticate));
     routes::router(&api, routes::outer())
         .nest("/api/v1", v1)
         .merge(pages)
         .fallback(nothing_here)
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(middleware::from_fn(body::in_time))
+        .layer(middleware::from_fn_with_state(api.clone(), body::in_time))
         .layer(middleware::from_fn(pack::pack))
         .layer(middleware::from_fn_with_state(api.clone(), auth::require_own_host))
         .layer(middleware::from_fn_with_state(api.clone(), audit::record))

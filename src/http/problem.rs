@@ -15,6 +15,9 @@ use crate::{
 /// Of a problem document.
 pub(super) const CONTENT_TYPE: &str = "application/problem+json";
 
+/// Soon there is room again, in seconds.
+const A_MOMENT: u64 = 5;
+
 /// An error, as a client gets it.
 #[derive(Debug)]
 pub(super) struct Problem {
@@ -23,15 +26,20 @@ pub(super) struct Problem {
     hint: Option<&'static str>,
     /// One word, where a program can do something about it.
     reason: Option<&'static str>,
+    /// When to try again, in seconds.
+    retry_after: Option<u64>,
 }
 
 impl Problem {
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), hint: None, reason: None }
+        Self { status, detail: detail.into(), hint: None, reason: None, retry_after: None }
     }
 
     /// One for which only the status is known.
     pub(super) fn of_status(status: StatusCode) -> Self {
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            return Self::new(status, "too much is sent at once; try again in a moment").retry_after(A_MOMENT);
+        }
         Self::new(
             status,
             match status {
@@ -62,6 +70,10 @@ impl Problem {
     }
 
     /// Something is wrong here that the client can't mend: told in full only to the log.
+    pub(super) fn retry_after(self, seconds: u64) -> Self {
+        Self { retry_after: Some(seconds), ..self }
+    }
+
     fn internal(what: &'static str, error: &dyn std::fmt::Display) -> Self {
         tracing::error!(%error, "{what}");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, what)
@@ -88,6 +100,9 @@ impl IntoResponse for Problem {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
     }
 }
 

@@ -19,8 +19,7 @@ use xene_schemas::{
 };
 
 use super::{
-    Api,
-    body::is_too_slow,
+    Api, body,
     identity::Identity,
     lists::{absent, find_run},
     objects::{Object, Suspensions, json},
@@ -208,10 +207,10 @@ pub(super) fn delivery_id(headers: &HeaderMap, names: &[&'static str]) -> Result
 }
 
 /// The body, if it could be read.
-pub(super) fn body_of(body: Result<Bytes, BytesRejection>) -> Result<Bytes, Problem> {
-    body.map_err(|rejection| {
-        let status = if is_too_slow(&rejection) { StatusCode::REQUEST_TIMEOUT } else { rejection.status() };
-        Problem::of_status(status)
+pub(super) fn body_of(whole: Result<Bytes, BytesRejection>) -> Result<Bytes, Problem> {
+    whole.map_err(|rejection| match body::status_of(&rejection).unwrap_or_else(|| rejection.status()) {
+        StatusCode::BAD_REQUEST => Problem::bad_request("the body broke off"),
+        status => Problem::of_status(status),
     })
 }
 

@@ -2,6 +2,7 @@
 
 mod access;
 mod hooks;
+mod limits;
 mod metrics;
 mod openid;
 mod watch;
