@@ -30,6 +30,7 @@ use super::{
     runs::{Start, body_of, delivery_id},
     webhook,
 };
+use crate::decide::event::RequestKey;
 
 /// Where senders put the id of a delivery, which stays when they try again.
 const DELIVERY_HEADERS: &[&str] = &[
@@ -70,8 +71,8 @@ pub(super) async fn pipeline(
     if !proof.is_for(&api, &key) {
         return Err(hook_refused());
     }
-    let delivery = delivery_id(&headers, DELIVERY_HEADERS)?;
     let body = read_proven(request).await?;
+    let delivery = delivery_id(&headers, DELIVERY_HEADERS)?;
     let started = start(&api, delivery, &body, (None, proof.by()), IndexMap::new(), vec![key]).await?;
     Ok(proof.sign(started))
 }
@@ -114,7 +115,6 @@ pub(super) async fn trigger(
     Ok(proof.sign(answer))
 }
 
-/// # Errors
 /// A trigger, and what of it a request may start.
 struct Found<'a> {
     trigger: Name,
@@ -162,6 +162,7 @@ async fn read_proven(request: Request) -> Result<Bytes, Problem> {
     read(request).await
 }
 
+/// # Errors
 /// If a request is proven neither as the trigger asks for, nor by a token of the API.
 fn trigger_proof<'a>(
     api: &Api,
@@ -237,7 +238,7 @@ async fn start(
             },
             given: given.clone(),
             payload: Some(body.to_vec()),
-            delivery: delivery.clone(),
+            delivery: delivery.clone().map(|id| RequestKey { id, request: None }),
             force: false,
         });
     }

@@ -185,7 +185,9 @@ impl World {
             };
             let row = row(pipeline, *run, Some(&command), RunPhase::StartingUp);
             let answer = Answer::Run(Box::new(row.run.clone()));
-            let delivery = delivery.clone().map(|id| Change::PutDelivery(pipeline.clone(), id, *run));
+            let request = delivery.as_ref().and_then(|delivery| delivery.request.clone());
+            let row = RunRow { request, ..row };
+            let delivery = delivery.clone().map(|it| Change::PutDelivery(pipeline.clone(), it.id, *run));
             commit(&machine, [Change::PutRun(Box::new(row))].into_iter().chain(delivery).collect());
             Ok(answer)
         });
