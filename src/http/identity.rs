@@ -15,7 +15,7 @@ use xene_schemas::meta::{Name, PipelineKey};
 
 use super::{
     Api, audit,
-    auth::bearer,
+    auth::{bearer, check_origin_and_type},
     body::Proven,
     lists::{absent, find_run},
     problem::Problem,
@@ -139,7 +139,11 @@ pub(super) async fn authenticate(State(api): State<Arc<Api>>, mut request: Reque
             if let Some(proven) = request.extensions().get::<Proven>() {
                 proven.now();
             }
-            audit::by(identity, next.run(request).await)
+            let answer = match check_origin_and_type(&request) {
+                Ok(()) => next.run(request).await,
+                Err(problem) => problem.into_response(),
+            };
+            audit::by(identity, answer)
         }
         Err(problem) => problem.into_response(),
     }

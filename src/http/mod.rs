@@ -150,6 +150,8 @@ struct Api {
     /// Wrong proofs of late.
     guesses: Guesses,
     /// One plan at a time: it compiles what it is given.
+    /// Wrong names for this server of late.
+    misnamed: Guesses,
     planning: Mutex<()>,
 }
 
@@ -179,6 +181,7 @@ pub fn router(handle: Handle, config: Config) -> Router {
         deliveries: std::array::from_fn(|_| Mutex::default()),
         guesses: Guesses::default(),
         planning: Mutex::default(),
+        misnamed: Guesses::default(),
     });
     let v1 = routes::router(&api, routes::v1()).fallback(nothing_here);
     // The UI's own way into the API: whoever comes by it has signed in.

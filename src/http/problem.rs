@@ -43,6 +43,7 @@ impl Problem {
         Self::new(
             status,
             match status {
+                StatusCode::BAD_REQUEST => "the address can't be read: what is encoded in it is no text",
                 StatusCode::METHOD_NOT_ALLOWED => "this address does not take that method",
                 StatusCode::REQUEST_TIMEOUT => "the body comes too slowly",
                 StatusCode::PAYLOAD_TOO_LARGE => "the body is longer than this address takes",
@@ -69,11 +70,11 @@ impl Problem {
         Self { hint: Some(hint), ..self }
     }
 
-    /// Something is wrong here that the client can't mend: told in full only to the log.
     pub(super) fn retry_after(self, seconds: u64) -> Self {
         Self { retry_after: Some(seconds), ..self }
     }
 
+    /// Something is wrong here that the client can't mend: told in full only to the log.
     fn internal(what: &'static str, error: &dyn std::fmt::Display) -> Self {
         tracing::error!(%error, "{what}");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, what)
@@ -99,10 +100,10 @@ impl IntoResponse for Problem {
         if self.status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        response
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }
+        response
     }
 }
 

@@ -222,6 +222,9 @@ impl World {
             request = request.header("host", "localhost:7420");
         }
         for (name, value) in headers {
+        if path.starts_with("/api/v1") && !headers.iter().any(|(name, _)| *name == "content-type") {
+            request = request.header("content-type", "application/json");
+        }
             request = request.header(*name, *value);
         }
         self.router.clone().oneshot(request.body(body.into()).unwrap()).await.unwrap()
@@ -305,6 +308,22 @@ async fn every_error_is_a_problem_with_safe_headers() {
         ("POST", "/api/v1/sync", &[auth], "", 502),
         ("GET", "/healthz", &[("host", "evil.example:7420")], "", 421),
     ];
+        ("GET", "/healthz", &[("host", "localhost"), ("host", "localhost")], "", 400),
+        ("GET", "/api/v1/runs/%F0%9F", &[auth], "", 400),
+        ("GET", "/api/v1/runs?limit=1&limit=2", &[auth], "", 400),
+        ("POST", "/api/v1/runs", &[auth, ("content-type", "text/plain")], "{}", 415),
+        ("POST", "/api/v1/runs", &[auth, ("content-type", "application/x-www-form-urlencoded")], "{}", 415),
+        ("POST", "/api/v1/sync", &[auth, ("sec-fetch-site", "cross-site")], "", 403),
+        ("POST", "/api/v1/sync", &[auth, ("origin", "https://evil.example")], "", 403),
+        ("POST", "/api/v1/sync", &[auth, ("origin", "null")], "", 403),
+        (
+            "POST",
+            "/api/v1/sync",
+            &[auth, ("origin", "http://localhost:7420"), ("sec-fetch-site", "same-origin")],
+            "",
+            502,
+        ),
+        ("POST", "/api/v1/sync", &[auth, ("origin", "http://localhost:7420")], "", 502),
     for (method, path, headers, body, expected) in cases {
         let response = world.ask(method, path, headers, body.to_owned()).await;
         assert_eq!(response.headers()["content-type"], "application/problem+json", "{method} {path}");
