@@ -26,6 +26,7 @@ mod plan;
 mod problem;
 mod proof;
 mod query;
+mod range;
 mod routes;
 mod runs;
 mod serve;
@@ -35,8 +36,8 @@ mod tests;
 pub mod tls;
 mod tokens;
 pub mod ui;
-mod watch;
 mod unproven;
+mod watch;
 mod webhook;
 mod why;
 
@@ -61,8 +62,8 @@ use self::{
     auth::{AdminToken, HookSecret},
     identity::Identity,
     problem::Problem,
-};
     unproven::Unproven,
+};
 use crate::{
     compile::Limits,
     decide::event::{Answer, Command, Refusal},
@@ -149,17 +150,17 @@ struct Api {
     deliveries: [Mutex<()>; DELIVERY_LOCKS],
     /// Wrong proofs of late.
     guesses: Guesses,
-    /// One plan at a time: it compiles what it is given.
     /// Wrong names for this server of late.
     misnamed: Guesses,
+    /// One plan at a time: it compiles what it is given.
     planning: Mutex<()>,
-}
-
-impl Api {
     /// Room for the files of plans, by megabytes: they are in memory while they come and while they wait.
     plan_room: Arc<Semaphore>,
     /// Memory for the bodies of who has not shown who they are.
     bodies: Arc<Unproven>,
+}
+
+impl Api {
     /// Has the controller carry out what somebody asks for; it is durable then, and kept as theirs.
     async fn ask(&self, identity: &Identity, command: Command) -> Result<Answer, Problem> {
         let command = Command::By { by: identity.name.clone(), command: Box::new(command) };
@@ -180,14 +181,14 @@ pub fn router(handle: Handle, config: Config) -> Router {
         config,
         deliveries: std::array::from_fn(|_| Mutex::default()),
         guesses: Guesses::default(),
-        planning: Mutex::default(),
         misnamed: Guesses::default(),
+        planning: Mutex::default(),
+        plan_room: Arc::new(Semaphore::new(plan::ROOM)),
+        bodies: Unproven::new(body::UNPROVEN),
     });
     let v1 = routes::router(&api, routes::v1()).fallback(nothing_here);
     // The UI's own way into the API: whoever comes by it has signed in.
     let pages = ui::router(api.clone(), Router::new().nest("/api/v1", v1.clone()).with_state(api.clone()));
-        plan_room: Arc::new(Semaphore::new(plan::ROOM)),
-        bodies: Unproven::new(body::UNPROVEN),
     let v1 = v1.layer(middleware::from_fn_with_state(api.clone(), identity::authenticate));
     routes::router(&api, routes::outer())
         .nest("/api/v1", v1)

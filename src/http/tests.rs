@@ -5,6 +5,7 @@ mod hooks;
 mod limits;
 mod metrics;
 mod openid;
+mod parts;
 mod watch;
 
 use std::{
@@ -221,10 +222,10 @@ impl World {
         if !headers.iter().any(|(name, _)| *name == "host") {
             request = request.header("host", "localhost:7420");
         }
-        for (name, value) in headers {
         if path.starts_with("/api/v1") && !headers.iter().any(|(name, _)| *name == "content-type") {
             request = request.header("content-type", "application/json");
         }
+        for (name, value) in headers {
             request = request.header(*name, *value);
         }
         self.router.clone().oneshot(request.body(body.into()).unwrap()).await.unwrap()
@@ -290,7 +291,7 @@ async fn every_error_is_a_problem_with_safe_headers() {
     let world = World::new();
     let auth = ("authorization", "Bearer s3cret");
     let big = "x".repeat(MAX_BODY + 1);
-    let cases: [Case<'_>; 16] = [
+    let cases: [Case<'_>; 26] = [
         ("GET", "/api/v1/runs", &[], "", 401),
         ("GET", "/api/v1/runs", &[("authorization", "Bearer wrong")], "", 401),
         ("GET", "/api/v1/nothing", &[], "", 401),
@@ -307,7 +308,6 @@ async fn every_error_is_a_problem_with_safe_headers() {
         ("POST", "/api/v1/workflows/w/suspend", &[auth], " []", 400),
         ("POST", "/api/v1/sync", &[auth], "", 502),
         ("GET", "/healthz", &[("host", "evil.example:7420")], "", 421),
-    ];
         ("GET", "/healthz", &[("host", "localhost"), ("host", "localhost")], "", 400),
         ("GET", "/api/v1/runs/%F0%9F", &[auth], "", 400),
         ("GET", "/api/v1/runs?limit=1&limit=2", &[auth], "", 400),
@@ -324,6 +324,7 @@ async fn every_error_is_a_problem_with_safe_headers() {
             502,
         ),
         ("POST", "/api/v1/sync", &[auth, ("origin", "http://localhost:7420")], "", 502),
+    ];
     for (method, path, headers, body, expected) in cases {
         let response = world.ask(method, path, headers, body.to_owned()).await;
         assert_eq!(response.headers()["content-type"], "application/problem+json", "{method} {path}");
@@ -594,7 +595,17 @@ async fn a_join_token_is_shown_once_and_kept_as_a_hash() {
         panic!("{asked:?}");
     };
     assert_eq!((id.as_str(), secret_hash.as_str()), (parts[2], &*blake3::hash(parts[3].as_bytes()).to_hex()));
-    for refused in [r#"{"ttl": "0s"}"#, r#"{"ttl": "31d"}"#, r#"{"uses": 0}"#, r#"{"use": 1}"#, "nonsense"] {
+    for refused in [
+        r#"{"ttl": "0s"}"#,
+        r#"{"ttl": "31d"}"#,
+        r#"{"uses": 0}"#,
+        r#"{"use": 1}"#,
+        "nonsense",
+        r#"{"labels": {"": "x"}}"#,
+        r#"{"labels": {"a=b": "x"}}"#,
+        r#"{"labels": {"a": "x,b=y"}}"#,
+        r#"{"labels": {"a": "x\n"}}"#,
+    ] {
         assert_eq!(world.ask("POST", "/api/v1/agents/tokens", &auth, refused).await.status(), 400, "{refused}");
     }
     assert_eq!(world.ask("POST", "/api/v1/agents/box/dance", &auth, "").await.status(), 404);
