@@ -5,15 +5,15 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, ErrorKind},
-    os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _},
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
 use xene_schemas::meta::RunName;
 
-use crate::decide::time::BootTime;
+use crate::{decide::time::BootTime, folder};
 
 /// The files of all such runs.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ impl BoundFiles {
     /// # Errors
     /// If the folder can't be made or read.
     pub fn open(dir: &Path) -> io::Result<(Self, BTreeMap<RunName, BootTime>)> {
-        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        folder::private(dir)?;
         let mut found = BTreeMap::new();
         for entry in fs::read_dir(dir)? {
             let entry = entry?;

@@ -46,7 +46,8 @@ impl ContentStore {
     /// If it can't be made, or what an earlier process left half written can't be removed.
     pub fn open(folder: &Path) -> io::Result<Self> {
         let new = folder.join(NEW);
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&new)?;
+        crate::folder::private(folder)?;
+        crate::folder::private(&new)?;
         for entry in fs::read_dir(&new)? {
             fs::remove_file(entry?.path())?;
         }

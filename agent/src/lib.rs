@@ -14,6 +14,7 @@ pub mod decide;
 pub mod driver;
 pub mod exec;
 pub mod expr;
+pub mod folder;
 pub mod glob;
 pub mod journal;
 pub mod lmdb;

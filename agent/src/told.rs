@@ -5,15 +5,15 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, ErrorKind, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
 use xene_schemas::meta::RunName;
 
-use crate::decide::resume::Told;
+use crate::{decide::resume::Told, folder};
 
 /// The files of all runs that go on.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ impl ToldFiles {
     /// # Errors
     /// If the folder can't be made or read.
     pub fn open(dir: &Path) -> io::Result<(Self, BTreeMap<RunName, Vec<Told>>)> {
-        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        folder::private(dir)?;
         let (mut files, mut found) = (Self { dir: dir.to_owned(), open: HashMap::new() }, BTreeMap::new());
         for entry in fs::read_dir(dir)? {
             let entry = entry?;

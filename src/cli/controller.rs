@@ -7,6 +7,7 @@ use std::{
 };
 
 use clap::{ValueEnum, builder::BoolishValueParser};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     runtime::{Builder, Runtime},
     signal::unix::{SignalKind, signal},
@@ -294,6 +295,7 @@ impl Args {
 pub fn run(args: Args, global: &Global) -> Result<(), Error> {
     args.check()?;
     command::init_logging(global.quiet, global.verbose);
+    open_many_files();
     let runtime = runtime()?;
     let ended = runtime.block_on(async {
         let stop = Stop::listen()?;
@@ -315,6 +317,15 @@ pub fn run(args: Args, global: &Global) -> Result<(), Error> {
     });
     runtime.shutdown_timeout(LINGER);
     ended
+}
+
+/// Each connection is an open file. By habit a process begins with fewer than it may have, for the sake of programs that
+/// `select` (no step is one: those are started by agents).
+fn open_many_files() {
+    let limits = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limits.maximum, ..limits }) {
+        tracing::debug!(%error, "the number of open files stays as it was");
+    }
 }
 
 /// The source in a few words.

@@ -45,6 +45,11 @@ pub fn resolve(
 /// If it does not fit. A pattern that can't be used lets nothing through.
 pub fn check_value(name: &str, param: &Param, value: &str) -> Result<(), ParamError> {
     param.check(name, value)?;
+    // Neither an environment nor an argument can hold one.
+    if value.contains('\0') {
+        let value = value.chars().take(200).collect();
+        return Err(ParamError::Type { name: name.into(), expected: "text without NUL characters".into(), value });
+    }
     let Some(pattern) = &param.pattern else { return Ok(()) };
     if Pattern::new(pattern).is_ok_and(|compiled| compiled.matches(value)) {
         return Ok(());
@@ -140,6 +145,13 @@ mod tests {
         for bad in ["(", "a)|(b", "(a{1000}){1000}", &"(".repeat(200)] {
             assert!(Pattern::new(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_no_environment_can_hold_is_refused() {
+        let errors = resolve(&declared(), &given(&[("who", "a\0b")])).unwrap_err();
+        assert_eq!(errors[0].to_string(), "param who takes text without NUL characters, not \"a\\0b\"");
+        assert!(resolve(&declared(), &given(&[("who", "a\tb\u{1}")])).is_ok());
     }
 
     #[test]

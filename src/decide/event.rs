@@ -155,7 +155,7 @@ pub enum Command {
         /// The webhook's body.
         payload: Option<Vec<u8>>,
         /// The webhook's delivery id, or the Idempotency-Key.
-        delivery: Option<String>,
+        delivery: Option<RequestKey>,
         /// Start even if suspended.
         force: bool,
     },
@@ -257,6 +257,15 @@ pub enum Command {
     },
 }
 
+/// What makes a request that comes again the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestKey {
+    /// As its sender calls it.
+    pub id: String,
+    /// A hash of what it asks for, where another request under the same id is a mistake.
+    pub request: Option<String>,
+}
+
 /// A run that is to be started again: of the same commit, with the same params, due time and payload.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Again {
@@ -269,7 +278,7 @@ pub struct Again {
     /// Who asks.
     pub by: String,
     /// The Idempotency-Key.
-    pub delivery: Option<String>,
+    pub delivery: Option<RequestKey>,
     /// Start even if suspended.
     pub force: bool,
 }

@@ -372,6 +372,11 @@ impl Controller {
         self.agents.get(name).and_then(|agent| self.show(now, agent))
     }
 
+    /// True while an agent has a session.
+    pub fn is_connected(&self, name: &AgentName) -> bool {
+        self.agents.get(name).is_some_and(|agent| agent.session.is_some())
+    }
+
     /// Who owns a pipeline, as stored, or will be once the last effects are committed.
     pub fn owner(&self, key: &PipelineKey) -> Option<&OwnerRow> {
         self.owners.get(key).map(|owned| &owned.row)

@@ -264,6 +264,9 @@ pub struct RunRow {
     /// How many runs before it, one in place of the other, lost their agents.
     #[serde(default)]
     pub lost: u32,
+    /// A hash of the request with an `Idempotency-Key` that made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
 }
 
 impl RunRow {
@@ -280,6 +283,7 @@ impl RunRow {
             decisions: Vec::new(),
             reused: IndexMap::new(),
             lost: 0,
+            request: None,
         }
     }
 }

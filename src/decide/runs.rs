@@ -14,7 +14,7 @@ use xene_schemas::{
 
 use super::{
     Controller, Timer,
-    event::{Again, Answer, Effect, Effects, Refusal, SessionId},
+    event::{Again, Answer, Effect, Effects, Refusal, RequestKey, SessionId},
     rows::{Change, OwnerRow, RunRow},
 };
 
@@ -30,7 +30,7 @@ pub(super) struct Order {
     pub(super) trigger: RunTrigger,
     pub(super) params: IndexMap<String, String>,
     pub(super) payload: Option<Vec<u8>>,
-    pub(super) delivery: Option<String>,
+    pub(super) delivery: Option<RequestKey>,
     pub(super) force: bool,
     /// The run that it repeats: then its spec need not be the one in effect.
     pub(super) repeats: Option<Repeat>,
@@ -126,9 +126,10 @@ impl Controller {
             run.status.reason = Some(Reason::QUEUED);
             run.status.message = Some("it waits for an earlier run of this pipeline".to_owned());
         }
-        let row = RunRow { payload: order.payload, reused, ..RunRow::new(run, true) };
+        let mut row = RunRow { payload: order.payload, reused, ..RunRow::new(run, true) };
         if let Some(delivery) = order.delivery {
-            fx.commit.push(Change::PutDelivery(key.clone(), delivery, order.run));
+            row.request = delivery.request;
+            fx.commit.push(Change::PutDelivery(key.clone(), delivery.id, order.run));
         }
         fx.commit.push(Change::PutRun(Box::new(row.clone())));
         self.runs.insert(order.run, row);

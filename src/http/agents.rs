@@ -27,6 +27,8 @@ use super::{
 };
 use crate::decide::event::Command;
 
+/// What an agent can be told.
+pub(super) const ACTIONS: [&str; 4] = ["drain", "undrain", "revoke", "forget"];
 /// A join token lives no longer.
 const MAX_TTL: Duration = Duration::from_secs(30 * 86_400);
 
@@ -75,6 +77,10 @@ pub(super) async fn create_token(
     if uses == 0 || ttl.as_millis() == 0 || ttl > MAX_TTL {
         return Err(Problem::bad_request("a token has at least one use, and lives longer than 0 and at most 30d"));
     }
+    if let Some((key, value)) = labels.iter().flatten().find(|(key, value)| !is_label(key, value)) {
+        return Err(Problem::bad_request(format!("no agent can have the label {key}={value:?}"))
+            .hint("a key is not empty and holds no `=`; neither it nor a value holds `,` or has spaces at its ends"));
+    }
     let (mut id, mut secret) = ([0; 8], [0; 32]);
     getrandom::fill(&mut id)
         .and_then(|()| getrandom::fill(&mut secret))
@@ -91,6 +97,12 @@ pub(super) async fn create_token(
     Ok(json(StatusCode::CREATED, &Object::new("JoinToken", NewToken { token, id, expires_at })))
 }
 
+/// True if `--label KEY=VALUE,…` could give it.
+fn is_label(key: &str, value: &str) -> bool {
+    let fits = |text: &str| !text.contains(',') && text.trim() == text && !text.chars().any(char::is_control);
+    !key.is_empty() && !key.contains('=') && fits(key) && fits(value)
+}
+
 pub(super) async fn act(
     State(api): State<Arc<Api>>,
     identity: Identity,
@@ -101,8 +113,16 @@ pub(super) async fn act(
         "drain" => Command::Drain(agent.clone()),
         "undrain" => Command::Undrain(agent.clone()),
         "revoke" => Command::Revoke(agent.clone()),
-        "forget" => Command::Forget(agent.clone()),
-        _ => return Err(Problem::not_found("an agent can be told drain, undrain, revoke or forget")),
+        "forget" => {
+            let named = agent.clone();
+            if api.handle.view(move |controller, _| controller.is_connected(&named)).await? {
+                let detail = format!("agent {agent} is connected, and would come back in vain: stop it first");
+                let hint = "revoke ends its session; if it was stopped this minute, ask again in half a minute";
+                return Err(Problem::new(StatusCode::CONFLICT, detail).hint(hint));
+            }
+            Command::Forget(agent.clone())
+        }
+        _ => return Err(Problem::not_found(format!("an agent can be told one of {}", ACTIONS.join(", ")))),
     };
     api.ask(&identity, command).await?;
     let now = api.handle.view(move |controller, now| controller.agent(now, &agent)).await?;

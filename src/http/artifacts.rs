@@ -1,23 +1,28 @@
 //! What a run's tasks saved: a list, and the bytes of each. Paths are looked up in the run's record, and never lead to a
 //! file by themselves.
 
-use std::{io::Read as _, sync::Arc};
+use std::{
+    io::{Read as _, Seek as _, SeekFrom},
+    sync::Arc,
+};
 
 use axum::{
     body::Bytes,
     extract::{Path, State},
-    http::{HeaderValue, StatusCode, header},
-    response::Response,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse as _, Response},
 };
 use serde::Serialize;
 use xene_schemas::run::Artifact;
 
 use super::{
     Api,
-    lists::{absent, find_run},
+    lists::{absent, check_names, find_run},
     objects,
+    pack::is_known,
     problem::Problem,
     query::Query,
+    range::{Part, part},
     stream::stream,
 };
 
@@ -45,6 +50,7 @@ pub(super) async fn list(
     let row = find_run(&api, &name)?;
     let only = query.take("task");
     query.finish()?;
+    check_names(&row.run, only.as_deref(), None)?;
     let tasks = row.run.status.tasks.iter().filter(|(task, _)| only.as_ref().is_none_or(|only| only == *task));
     let listed = tasks.flat_map(|(task, status)| {
         status.artifacts.iter().map(|artifact| Listed {
@@ -59,14 +65,39 @@ pub(super) async fn list(
 pub(super) async fn download(
     State(api): State<Arc<Api>>,
     Path((name, task, path)): Path<(String, String, String)>,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let row = find_run(&api, &name)?;
+    check_names(&row.run, Some(&task), None)?;
     let found = row.run.status.tasks.get(&task).and_then(|task| task.artifacts.iter().find(|a| a.path == path));
     let artifact = found.ok_or_else(|| absent("artifact", &format!("{task}/{path}")))?;
     let Ok(mut file) = api.config.files.read(&artifact.hash) else {
         let message = format!("{task}/{path} is still on its way from the agent; try again in a moment");
         return Err(Problem::new(StatusCode::CONFLICT, message));
     };
+    let tag = format!("\"{}\"", artifact.hash);
+    if headers.get(header::IF_NONE_MATCH).is_some_and(|known| is_known(known, &tag)) {
+        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response());
+    }
+    let size = artifact.size;
+    let (status, bytes) = match part(&headers, size, &tag) {
+        Part::Whole => (StatusCode::OK, 0..size),
+        Part::Bytes(bytes) => (StatusCode::PARTIAL_CONTENT, bytes),
+        Part::Beyond => {
+            let problem = Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, format!("{task}/{path} has {size} bytes"));
+            let mut response = problem.into_response();
+            if let Ok(range) = HeaderValue::from_str(&format!("bytes */{size}")) {
+                response.headers_mut().insert(header::CONTENT_RANGE, range);
+            }
+            return Ok(response);
+        }
+    };
+    let length = bytes.end - bytes.start;
+    let sought = api.blocking(move || file.seek(SeekFrom::Start(bytes.start)).map(|_| file.take(length))).await?;
+    let mut file = sought.map_err(|error| {
+        tracing::error!(%error, hash = %artifact.hash, "an artifact can't be read");
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the artifact can't be read")
+    })?;
     let mut response = stream("application/octet-stream", move |sink| async move {
         loop {
             let read = tokio::task::spawn_blocking(move || {
@@ -83,12 +114,19 @@ pub(super) async fn download(
             }
         }
     });
+    *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_LENGTH, artifact.size.into());
+    headers.insert(header::CONTENT_LENGTH, length.into());
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    if status == StatusCode::PARTIAL_CONTENT
+        && let Ok(range) = HeaderValue::from_str(&format!("bytes {}-{}/{size}", bytes.start, bytes.end - 1))
+    {
+        headers.insert(header::CONTENT_RANGE, range);
+    }
     headers.insert(header::CONTENT_DISPOSITION, disposition(&artifact.path));
     // Whatever it holds, a browser that shows it all the same gives it no rights.
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox; default-src 'none'"));
-    if let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", artifact.hash)) {
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
         headers.insert(header::ETAG, tag);
     }
     Ok(response)

@@ -14,7 +14,7 @@ use std::{
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, Method, StatusCode},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -23,9 +23,9 @@ use serde::Serialize;
 use xene_agent::{clock, decide::time::BootTime};
 use xene_schemas::{access::Role, run::millis};
 
-use super::{Api, identity::Identity, openid, problem::Problem, webhook::PROOFS};
+use super::{Api, auth::shown_host, body::Connection, identity::Identity, openid, problem::Problem, webhook::PROOFS};
 
-/// An address may show so many wrong proofs in a [`WINDOW`]; more of them are not even written down.
+/// An address may show so many wrong proofs in a [`WINDOW`]; of more of them only the first is written down.
 const GUESSES: u32 = 20;
 const WINDOW: Duration = Duration::from_secs(60);
 /// Paths beyond so many characters are cut; none that names something is so long.
@@ -107,6 +107,9 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     about: Option<&'a str>,
     status: u16,
+    /// What the request called the server, if it is not called that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<&'a str>,
 }
 
 impl AuditLog {
@@ -133,13 +136,12 @@ pub(super) struct Guesses(Mutex<HashMap<IpAddr, (BootTime, u32)>>);
 impl Guesses {
     /// Counts one more; false if there were too many.
     pub(super) fn count(&self, from: IpAddr, now: BootTime) -> bool {
-        let from = match from {
-            // Whoever has one of these has the whole network.
-            IpAddr::V6(address) if address.to_ipv4_mapped().is_none() => {
-                IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)))
-            }
-            address => address,
-        };
+        self.number(from, now) <= GUESSES
+    }
+
+    /// Counts one more, and says how many there were in this window.
+    fn number(&self, from: IpAddr, now: BootTime) -> u32 {
+        let from = network(from);
         let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if counted.len() >= COUNTED && !counted.contains_key(&from) {
             counted.retain(|_, (since, _)| now.since(*since) < WINDOW);
@@ -151,8 +153,24 @@ impl Guesses {
         if now.since(*since) >= WINDOW {
             (*since, *wrong) = (now, 0);
         }
-        *wrong += 1;
-        *wrong <= GUESSES
+        *wrong = wrong.saturating_add(1);
+        *wrong
+    }
+
+    /// True if the one that was counted last was the first too many.
+    fn is_first_too_many(&self, from: IpAddr) -> bool {
+        let counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        counted.get(&network(from)).is_some_and(|(_, wrong)| *wrong == GUESSES + 1)
+    }
+}
+
+/// Whoever has one IPv6 address has the whole network.
+fn network(from: IpAddr) -> IpAddr {
+    match from {
+        IpAddr::V6(address) if address.to_ipv4_mapped().is_none() => {
+            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)))
+        }
+        address => address,
     }
 }
 
@@ -203,24 +221,38 @@ async fn recorded(api: Arc<Api>, request: Request, next: Next) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let peer = request.extensions().get().map(|Peer(address)| *address);
     let shows_proof = shows_proof(request.headers());
-    let response = next.run(request).await;
-    let status = response.status();
-    api.handle.counters().count_request(known(&method), status.as_u16());
+    let host = shown_host(request.uri(), request.headers()).map(|host| host.chars().take(LONGEST_PATH).collect());
+    let connection = request.extensions().get::<Connection>().cloned();
+    let mut response = next.run(request).await;
     let now = clock::now();
-    if status == StatusCode::UNAUTHORIZED
+    // Of an address' wrong proofs, and of its wrong names for the server, only the first ones are written: else anybody
+    // could fill the disk.
+    if response.status() == StatusCode::UNAUTHORIZED
         && shows_proof
-        && let Some(peer) = peer
-        && !api.guesses.count(peer.ip(), now.boot)
+        && peer.is_some_and(|peer| !api.guesses.count(peer.ip(), now.boot))
     {
         let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens came from your address");
-        let mut response = problem.hint("try again in a minute, with the right one").into_response();
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(WINDOW.as_secs()));
-        return response;
+        let problem = problem.hint("try again in a minute, with the right one").retry_after(WINDOW.as_secs());
+        response = problem.into_response();
     }
+    let mut misnamed: Option<String> = None;
+    let is_first = match response.status() {
+        StatusCode::TOO_MANY_REQUESTS => peer.is_some_and(|peer| api.guesses.is_first_too_many(peer.ip())),
+        StatusCode::MISDIRECTED_REQUEST => {
+            misnamed = host;
+            peer.is_none_or(|peer| api.misnamed.number(peer.ip(), now.boot) == 1)
+        }
+        _ => false,
+    };
+    let status = response.status();
+    api.handle.counters().count_request(known(&method), status.as_u16());
     let extensions = response.extensions();
     let (actor, about) = (extensions.get::<Actor>(), extensions.get::<About>());
+    if let (Some(_), Some(Connection(place))) = (actor, connection) {
+        place.now();
+    }
     let tried = shows_proof || extensions.get::<Tried>().is_some();
-    let is_written = is_written(status, actor.is_some(), tried, matters(&method, &path));
+    let is_written = is_first || is_written(status, actor.is_some(), tried, matters(&method, &path));
     let Some(log) = api.config.audit.clone().filter(|_| is_written) else { return response };
     let path: String = path.chars().take(LONGEST_PATH).collect();
     let line = Line {
@@ -233,6 +265,7 @@ async fn recorded(api: Arc<Api>, request: Request, next: Next) -> Response {
         path: &path,
         about: about.map(|About(about)| &**about),
         status: status.as_u16(),
+        host: misnamed.as_deref(),
     };
     let line = serde_json::to_string(&line).map(|line| line + "\n");
     let written = tokio::task::spawn_blocking(move || log.append(line?.as_bytes())).await;
@@ -251,7 +284,9 @@ mod tests {
         let (guesses, start) = (Guesses::default(), BootTime::from_nanos(1_000_000_000_000));
         let one: IpAddr = "192.0.2.1".parse().unwrap();
         assert!((0..GUESSES).all(|_| guesses.count(one, start)));
-        assert!(!guesses.count(one, start + Duration::from_secs(59)));
+        assert!(!guesses.is_first_too_many(one));
+        assert!(!guesses.count(one, start + Duration::from_secs(58)) && guesses.is_first_too_many(one));
+        assert!(!guesses.count(one, start + Duration::from_secs(59)) && !guesses.is_first_too_many(one));
         assert!(guesses.count("192.0.2.2".parse().unwrap(), start));
         assert!(guesses.count(one, start + WINDOW));
         let six = |text: &str| guesses.count(text.parse().unwrap(), start);

@@ -4,10 +4,11 @@ use std::{fmt, net::IpAddr, sync::Arc};
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, Method, StatusCode, Uri, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use hyper::body::Body as _;
 use ring::hmac;
 use subtle::ConstantTimeEq as _;
 use xene_schemas::meta::{Name, PipelineKey};
@@ -153,12 +154,52 @@ pub(super) fn hook_refused() -> Problem {
 /// Refuses requests that a browser was led to make by a foreign name (DNS rebinding). A literal address can't be
 /// rebound, so it passes.
 pub(super) async fn require_own_host(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
-    let authority = request.uri().authority().map(|authority| authority.as_str());
-    let shown = authority.or_else(|| request.headers().get(header::HOST)?.to_str().ok());
-    match shown.map(host_of) {
+    if request.headers().get_all(header::HOST).iter().nth(1).is_some() {
+        // What stands before this server may have looked at the other one.
+        return Problem::bad_request("the request names more than one host").into_response();
+    }
+    match shown_host(request.uri(), request.headers()).map(host_of) {
         Some(host) if is_own(&api.config.hosts, host) => next.run(request).await,
         _ => Problem::new(StatusCode::MISDIRECTED_REQUEST, "this server does not answer to that name").into_response(),
     }
+}
+
+/// What a request calls the server, with its port.
+pub(super) fn shown_host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a str> {
+    let authority = uri.authority().map(|authority| authority.as_str());
+    authority.or_else(|| headers.get(header::HOST)?.to_str().ok())
+}
+
+/// Refuses what a page of another site made a browser send, although no browser sends a bearer token by itself; and
+/// bodies that are not declared as JSON, which such a page could send without asking.
+///
+/// # Errors
+/// If it is one of these.
+pub(super) fn check_origin_and_type(request: &Request) -> Result<(), Problem> {
+    let headers = request.headers();
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
+        return Ok(());
+    }
+    let is_foreign = match (header("sec-fetch-site"), headers.get(header::ORIGIN)) {
+        (Some("cross-site"), _) => true,
+        (Some("same-origin"), _) | (_, None) => false,
+        (_, Some(origin)) => {
+            let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+            origin.is_none_or(|(_, origin)| shown_host(request.uri(), headers) != Some(origin))
+        }
+    };
+    if is_foreign {
+        return Err(Problem::new(StatusCode::FORBIDDEN, "a page of another site asks for this, so it is not done"));
+    }
+    let kind = header("content-type").map(|kind| kind.split(';').next().unwrap_or_default().trim());
+    let is_json = kind.is_some_and(|kind| kind.eq_ignore_ascii_case("application/json"));
+    // Without a body there is nothing to declare; of one that is declared to be something else nothing is taken.
+    if is_json || (kind.is_none() && request.body().is_end_stream()) {
+        return Ok(());
+    }
+    Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body must be declared as JSON")
+        .hint("send the header Content-Type: application/json"))
 }
 
 fn is_own(hosts: &[String], host: &str) -> bool {

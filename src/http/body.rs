@@ -1,22 +1,37 @@
-//! Bodies that come in time: whoever sends slowly holds a connection, not longer than this.
+//! Bodies that come in time: whoever sends slowly holds a connection, not longer than this. Those of who has not shown
+//! who they are come faster, and share what memory there is for them.
 
 use std::{
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
 
 use axum::{
     body::{Body, Bytes},
-    extract::Request,
+    extract::{Request, State},
+    http::StatusCode,
     middleware::Next,
     response::Response,
 };
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::{
+    Api,
+    unproven::{Leave, Place},
+};
+
 /// How long a small body may take.
 const GRACE: Duration = Duration::from_secs(30);
+/// The same, of who has not shown who they are.
+const UNPROVEN_GRACE: Duration = Duration::from_secs(10);
+/// So much of such bodies is in memory at a time, in bytes.
+pub(super) const UNPROVEN: u64 = 32 << 20;
 /// What a long one must bring in each further second, in bytes.
 const A_SECOND: u64 = 64 << 10;
 
@@ -25,30 +40,66 @@ const A_SECOND: u64 = 64 << 10;
 #[error("the body comes too slowly")]
 struct TooSlow;
 
-/// A body that ends with [`TooSlow`] if it falls behind.
+/// There was no room for it.
+#[derive(Debug, thiserror::Error)]
+#[error("too much is sent at once")]
+struct GaveWay;
+
+/// Whether it is known who sends a request; beside the request.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Proven {
+    is_known: Arc<AtomicBool>,
+    /// The connection's place among those of whom nobody knows.
+    connection: Option<Connection>,
+}
+
+/// Of the connection by which a request comes; beside the request.
+#[derive(Debug, Clone)]
+pub(super) struct Connection(pub(super) Leave);
+
+impl Proven {
+    /// The request has shown who sends it.
+    pub(super) fn now(&self) {
+        self.is_known.store(true, Ordering::Relaxed);
+        if let Some(Connection(place)) = &self.connection {
+            place.now();
+        }
+    }
+}
+
+/// A body that ends with [`TooSlow`] if it falls behind, and with [`GaveWay`] if others need its memory.
 struct InTime {
     body: Body,
+    proven: Proven,
+    /// Until it is known who sends.
+    place: Option<Place>,
     deadline: Instant,
     received: u64,
     sleep: Pin<Box<Sleep>>,
 }
 
 impl InTime {
-    fn new(body: Body, grace: Duration) -> Self {
+    fn new(body: Body, grace: Duration, proven: Proven, place: Option<Place>) -> Self {
         let deadline = Instant::now() + grace;
-        Self { body, deadline, received: 0, sleep: Box::pin(sleep_until(deadline)) }
+        Self { body, proven, place, deadline, received: 0, sleep: Box::pin(sleep_until(deadline)) }
     }
 
     fn count(&mut self, bytes: u64) {
         self.received += bytes;
         let deadline = self.deadline + Duration::from_millis(self.received * 1_000 / A_SECOND);
         self.sleep.as_mut().reset(deadline);
+        if let Some(place) = &self.place {
+            place.take(bytes);
+        }
     }
 }
 
-/// True if this is why a body could not be read.
-pub(super) fn is_too_slow(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<TooSlow>())
+/// The status that says why a body could not be read, if it is for one of these reasons.
+pub(super) fn status_of(error: &(dyn std::error::Error + 'static)) -> Option<StatusCode> {
+    std::iter::successors(Some(error), |error| error.source()).find_map(|error| {
+        let gave_way = error.is::<GaveWay>().then_some(StatusCode::SERVICE_UNAVAILABLE);
+        gave_way.or_else(|| error.is::<TooSlow>().then_some(StatusCode::REQUEST_TIMEOUT))
+    })
 }
 
 impl HttpBody for InTime {
@@ -59,6 +110,14 @@ impl HttpBody for InTime {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if self.place.is_some() && self.proven.is_known.load(Ordering::Relaxed) {
+            self.place = None;
+            self.deadline += GRACE - UNPROVEN_GRACE;
+            self.count(0);
+        }
+        if self.place.as_mut().is_some_and(|place| place.poll_gives_way(context).is_ready()) {
+            return Poll::Ready(Some(Err(axum::Error::new(GaveWay))));
+        }
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
             if let Some(Ok(frame)) = &frame {
                 let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
@@ -78,12 +137,15 @@ impl HttpBody for InTime {
     }
 }
 
-/// Gives each request's body its time.
-pub(super) async fn in_time(request: Request, next: Next) -> Response {
+/// Gives each request's body its time and its room.
+pub(super) async fn in_time(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
+    let proven = Proven { connection: request.extensions().get().cloned(), ..Proven::default() };
+    request.extensions_mut().insert(proven.clone());
     if request.body().is_end_stream() {
         return next.run(request).await;
     }
-    next.run(request.map(|body| Body::new(InTime::new(body, GRACE)))).await
+    let place = Some(api.bodies.enter(0));
+    next.run(request.map(|body| Body::new(InTime::new(body, UNPROVEN_GRACE, proven, place)))).await
 }
 
 #[cfg(test)]
@@ -110,7 +172,7 @@ mod tests {
 
     fn timed(grace: Duration) -> (mpsc::Sender<Bytes>, Body) {
         let (send, chunks) = mpsc::channel(1);
-        (send, Body::new(InTime::new(Body::new(Chunks(chunks)), grace)))
+        (send, Body::new(InTime::new(Body::new(Chunks(chunks)), grace, Proven::default(), None)))
     }
 
     #[tokio::test]
@@ -118,7 +180,7 @@ mod tests {
         let (send, body) = timed(Duration::from_millis(20));
         send.send(Bytes::from_static(b"x")).await.unwrap();
         let error = axum::body::to_bytes(body, 1 << 20).await.unwrap_err();
-        assert!(is_too_slow(&error), "{error:?}");
+        assert_eq!(status_of(&error), Some(StatusCode::REQUEST_TIMEOUT), "{error:?}");
     }
 
     #[tokio::test]
@@ -130,7 +192,7 @@ mod tests {
             }
         });
         assert_eq!(axum::body::to_bytes(body, 8 << 20).await.unwrap().len(), 1 << 20);
-        let mut timed = InTime::new(Body::empty(), Duration::ZERO);
+        let mut timed = InTime::new(Body::empty(), Duration::ZERO, Proven::default(), None);
         let before = timed.sleep.deadline();
         timed.count(10 * A_SECOND);
         assert_eq!(timed.sleep.deadline() - before, Duration::from_secs(10));

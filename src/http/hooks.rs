@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     body::Bytes,
-    extract::{Path, State, rejection::BytesRejection},
+    extract::{FromRequest as _, Path, Request, State},
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
@@ -14,7 +14,7 @@ use xene_agent::clock;
 use xene_schemas::{
     meta::{Name, PipelineKey, RunName},
     run::{RunTrigger, TriggerType},
-    trigger::{Trigger, WebhookAuth},
+    trigger::{Trigger, Webhook, WebhookAuth},
     workflow::WorkflowSpec,
 };
 
@@ -22,13 +22,15 @@ use super::{
     Api,
     audit::about,
     auth::{HookProof, hook_proof, hook_refused, may_announce},
+    body::Proven,
     objects::json,
     problem::Problem,
-    proof::{delivery_headers, is_ping, is_proven, proven_id},
+    proof::{delivery_headers, is_ping, is_proven, is_signed, proven_id},
     query::Query,
     runs::{Start, body_of, delivery_id},
     webhook,
 };
+use crate::decide::event::RequestKey;
 
 /// Where senders put the id of a delivery, which stays when they try again.
 const DELIVERY_HEADERS: &[&str] = &[
@@ -62,14 +64,14 @@ pub(super) async fn pipeline(
     State(api): State<Arc<Api>>,
     Path((workflow, pipeline)): Path<(String, String)>,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    request: Request,
 ) -> Result<Response, Problem> {
-    let body = body_of(body)?;
     let proof = hook_proof(&api, &headers)?;
     let key: PipelineKey = format!("{workflow}/{pipeline}").parse().map_err(|_| hook_refused())?;
     if !proof.is_for(&api, &key) {
         return Err(hook_refused());
     }
+    let body = read_proven(request).await?;
     let delivery = delivery_id(&headers, DELIVERY_HEADERS)?;
     let started = start(&api, delivery, &body, (None, proof.by()), IndexMap::new(), vec![key]).await?;
     Ok(proof.sign(started))
@@ -81,24 +83,18 @@ pub(super) async fn trigger(
     Path((workflow, trigger)): Path<(String, String)>,
     headers: HeaderMap,
     query: Query,
-    body: Result<Bytes, BytesRejection>,
+    request: Request,
 ) -> Result<Response, Problem> {
-    // Before anything is known, so that its size is answered alike whether there is such a trigger or not.
-    let body = body_of(body)?;
-    let (Ok(workflow), Ok(trigger)) = (workflow.parse::<Name>(), trigger.parse::<Name>()) else {
-        return Err(hook_refused());
+    // Whether a body is waited for is for its headers to say alone: its size is answered alike whether there is such a
+    // trigger or not.
+    let (found, body) = if is_signed(&headers) {
+        let body = read(request).await?;
+        (find(&api, &headers, &workflow, &trigger, &body)?, body)
+    } else {
+        let found = find(&api, &headers, &workflow, &trigger, b"")?;
+        (found, read_proven(request).await?)
     };
-    let row = api.handle.store().workflow(&workflow)?.ok_or_else(hook_refused)?;
-    let Some(Trigger::Webhook(webhook)) = row.spec.triggers.get(&trigger) else { return Err(hook_refused()) };
-    let mut keys = pipelines_of(&row.spec, &workflow, &trigger);
-    let proof = match &webhook.auth {
-        Some(auth) => trigger_proof(&api, &headers, &body, (&workflow, &trigger), auth)?,
-        None => hook_proof(&api, &headers)?,
-    };
-    keys.retain(|key| proof.is_for(&api, key));
-    if keys.is_empty() {
-        return Err(hook_refused());
-    }
+    let Found { trigger, webhook, proof, keys } = found;
     if webhook.suspend {
         return Err(Problem::new(StatusCode::CONFLICT, format!("trigger {trigger} is suspended")));
     }
@@ -106,7 +102,7 @@ pub(super) async fn trigger(
     if scheme.is_some_and(|scheme| is_ping(scheme, &headers)) {
         return Ok(proof.sign(json(StatusCode::ACCEPTED, &Filtered { reason: "Ping" })));
     }
-    let answer = match webhook::evaluate(&trigger, webhook, &headers, &query.into_pairs(), &body)? {
+    let answer = match webhook::evaluate(&trigger, &webhook, &headers, &query.into_pairs(), &body)? {
         Some(given) => {
             let names = scheme.map_or(DELIVERY_HEADERS, delivery_headers);
             let delivery = delivery_id(&headers, names)?.map(|id| proven_id(scheme, &headers, id));
@@ -117,6 +113,53 @@ pub(super) async fn trigger(
         None => json(StatusCode::ACCEPTED, &Filtered { reason: "Filtered" }),
     };
     Ok(proof.sign(answer))
+}
+
+/// A trigger, and what of it a request may start.
+struct Found<'a> {
+    trigger: Name,
+    webhook: Webhook,
+    proof: HookProof<'a>,
+    keys: Vec<PipelineKey>,
+}
+
+/// # Errors
+/// If there is no such trigger, or the request may not start anything by it.
+fn find<'a>(
+    api: &Api,
+    headers: &'a HeaderMap,
+    workflow: &str,
+    trigger: &str,
+    body: &[u8],
+) -> Result<Found<'a>, Problem> {
+    let (Ok(workflow), Ok(trigger)) = (workflow.parse::<Name>(), trigger.parse::<Name>()) else {
+        return Err(hook_refused());
+    };
+    let row = api.handle.store().workflow(&workflow)?.ok_or_else(hook_refused)?;
+    let Some(Trigger::Webhook(webhook)) = row.spec.triggers.get(&trigger) else { return Err(hook_refused()) };
+    let mut keys = pipelines_of(&row.spec, &workflow, &trigger);
+    let proof = match &webhook.auth {
+        Some(auth) => trigger_proof(api, headers, body, (&workflow, &trigger), auth)?,
+        None => hook_proof(api, headers)?,
+    };
+    keys.retain(|key| proof.is_for(api, key));
+    if keys.is_empty() {
+        return Err(hook_refused());
+    }
+    Ok(Found { trigger, webhook: webhook.clone(), proof, keys })
+}
+
+/// A request's body.
+async fn read(request: Request) -> Result<Bytes, Problem> {
+    body_of(Bytes::from_request(request, &()).await)
+}
+
+/// The body of a request that has shown who sends it.
+async fn read_proven(request: Request) -> Result<Bytes, Problem> {
+    if let Some(proven) = request.extensions().get::<Proven>() {
+        proven.now();
+    }
+    read(request).await
 }
 
 /// # Errors
@@ -151,11 +194,16 @@ struct Push {
 pub(super) async fn source(
     State(api): State<Arc<Api>>,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    request: Request,
 ) -> Result<Response, Problem> {
-    let body = body_of(body)?;
-    let proof = may_announce(&api, &headers, &body)?
-        .ok_or_else(|| hook_refused().hint("`xene status -o json` shows the token as status.webhookToken"))?;
+    let refuse = || hook_refused().hint("`xene status -o json` shows the token as status.webhookToken");
+    let (proof, body) = if is_signed(&headers) {
+        let body = read(request).await?;
+        (may_announce(&api, &headers, &body)?.ok_or_else(refuse)?, body)
+    } else {
+        let proof = may_announce(&api, &headers, b"")?.ok_or_else(refuse)?;
+        (proof, read_proven(request).await?)
+    };
     let push: Push = serde_json::from_slice(&body).unwrap_or_default();
     let branch = api.handle.store().source()?.and_then(|source| source.branch);
     let is_ours = branch.is_some_and(|branch| push.name.strip_prefix("refs/heads/") == Some(&branch));
@@ -190,7 +238,7 @@ async fn start(
             },
             given: given.clone(),
             payload: Some(body.to_vec()),
-            delivery: delivery.clone(),
+            delivery: delivery.clone().map(|id| RequestKey { id, request: None }),
             force: false,
         });
     }

@@ -15,7 +15,8 @@ use xene_schemas::meta::{Name, PipelineKey};
 
 use super::{
     Api, audit,
-    auth::bearer,
+    auth::{bearer, check_origin_and_type},
+    body::Proven,
     lists::{absent, find_run},
     problem::Problem,
     tokens,
@@ -135,7 +136,14 @@ pub(super) async fn authenticate(State(api): State<Arc<Api>>, mut request: Reque
     match identify(&api, request.headers()) {
         Ok(identity) => {
             request.extensions_mut().insert(identity.clone());
-            audit::by(identity, next.run(request).await)
+            if let Some(proven) = request.extensions().get::<Proven>() {
+                proven.now();
+            }
+            let answer = match check_origin_and_type(&request) {
+                Ok(()) => next.run(request).await,
+                Err(problem) => problem.into_response(),
+            };
+            audit::by(identity, answer)
         }
         Err(problem) => problem.into_response(),
     }

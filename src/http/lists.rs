@@ -17,6 +17,7 @@ use xene_schemas::{
     meta::{Name, ObjectMeta, PipelineKey, RunName},
     object::WorkflowObject,
     phase::{AgentPhase, PipelinePhase, RunPhase, WorkflowPhase},
+    run::Run,
     source::{Source, SourceStatus},
 };
 
@@ -210,6 +211,34 @@ pub(super) fn find_run(api: &Api, name: &str) -> Result<RunRow, Problem> {
     row.ok_or_else(|| absent("run", name))
 }
 
+/// # Errors
+/// If a run has ended, and nothing of it is named so: then nothing will be.
+pub(super) fn check_names(run: &Run, task: Option<&str>, step: Option<&str>) -> Result<(), Problem> {
+    let tasks = &run.status.tasks;
+    if !run.status.phase.is_final() || tasks.is_empty() {
+        return Ok(());
+    }
+    let refuse = |kind: &str, name: &str, names: BTreeSet<&str>| {
+        let name: String = name.chars().take(130).collect();
+        let there = if names.is_empty() {
+            "none ran".to_owned()
+        } else {
+            format!("there are: {}", names.into_iter().collect::<Vec<_>>().join(", "))
+        };
+        let detail = format!("run {} has no {kind} named {name}; {there}", run.metadata.name);
+        Err(Problem::not_found(detail))
+    };
+    if let Some(task) = task.filter(|task| !tasks.contains_key(*task)) {
+        return refuse("task", task, tasks.keys().map(String::as_str).collect());
+    }
+    let of = tasks.iter().filter(|(name, _)| task.is_none_or(|task| task == *name));
+    let steps: BTreeSet<&str> = of.flat_map(|(_, task)| &task.steps).map(|step| step.name.as_str()).collect();
+    match step.filter(|step| !steps.contains(step)) {
+        Some(step) => refuse("step", step, steps),
+        None => Ok(()),
+    }
+}
+
 pub(super) async fn agents(State(api): State<Arc<Api>>, identity: Identity, mut query: Query) -> Answer {
     let (limit, labels) = (query.limit()?, query.labels()?);
     let after: Option<Name> = query.parse("after", "a name")?;
@@ -273,8 +302,12 @@ fn pipeline_filter(query: &mut Query) -> Result<(Option<Name>, Option<Name>), Pr
     let workflow: Option<Name> = query.parse("workflow", "a name")?;
     let Some(pipeline) = query.take("pipeline") else { return Ok((workflow, None)) };
     let refuse = |_| Problem::bad_request(format!("pipeline takes a name or WORKFLOW/PIPELINE, not {pipeline:?}"));
-    if pipeline.contains('/') && workflow.is_none() {
+    if pipeline.contains('/') {
         let key: PipelineKey = pipeline.parse().map_err(refuse)?;
+        if let Some(workflow) = workflow.filter(|workflow| *workflow != key.workflow) {
+            let detail = format!("pipeline {key} is none of workflow {workflow}: leave one of the two parameters out");
+            return Err(Problem::bad_request(detail));
+        }
         return Ok((Some(key.workflow), Some(key.pipeline)));
     }
     Ok((workflow, Some(pipeline.parse().map_err(refuse)?)))

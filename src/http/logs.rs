@@ -9,6 +9,7 @@ use std::{
 use axum::{
     body::Bytes,
     extract::{Path, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::Response,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -30,7 +31,8 @@ use xene_schemas::{
 use super::{
     Api,
     identity::Identity,
-    lists::find_run,
+    lists::{check_names, find_run},
+    pack::{Packer, taken},
     problem::Problem,
     query::Query,
     stopped,
@@ -52,6 +54,7 @@ pub(super) async fn logs(
     State(api): State<Arc<Api>>,
     identity: Identity,
     Path(name): Path<String>,
+    headers: HeaderMap,
     mut query: Query,
 ) -> Result<Response, Problem> {
     let row = find_run(&api, &name)?;
@@ -66,20 +69,34 @@ pub(super) async fn logs(
         steps: HashMap::new(),
         mid_line: false,
     };
+    let skip: u64 = query.parse("offset", "a number of bytes")?.unwrap_or(0);
     query.finish()?;
+    if skip > 0 && tail.is_some() {
+        return Err(Problem::bad_request("offset counts from the beginning and tail from the end: give one of them"));
+    }
+    check_names(&row.run, printer.task.as_deref(), printer.step.as_deref())?;
+    // A followed one comes line by line, and is not held back until a packer has enough.
+    let coding = if follow { None } else { taken(&headers) };
+    let packer = coding.map(Packer::new).transpose();
+    let packer = packer.map_err(|_| Problem::of_status(StatusCode::INTERNAL_SERVER_ERROR))?;
     let run = row.run.metadata.name;
     let reader = api.handle.logs().reader(run).await?;
     let kind = match format {
         Format::Text => "text/plain; charset=utf-8",
         Format::Ndjson => "application/x-ndjson",
     };
-    let pump = Pump { reader, printer, offset: 0, rest: Vec::new(), out: Vec::new(), complete: false };
+    let pump = Pump { reader, printer, offset: 0, rest: Vec::new(), out: Vec::new(), complete: false, skip, packer };
     let ended = row.run.status.phase.is_final();
-    Ok(stream(kind, move |sink| async move {
+    let mut response = stream(kind, move |sink| async move {
         if let Err(error) = pump.run(&api, run, ended, follow.then_some(&identity), tail, &sink).await {
             tracing::warn!(%run, %error, "a log can't be shown to its end");
         }
-    }))
+    });
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    if let Some(coding) = coding {
+        response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
+    }
+    Ok(response)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +123,8 @@ enum PumpError {
     Log(#[from] crate::store::logs::LogError),
     #[error(transparent)]
     Record(#[from] WireError),
+    #[error("it can't be packed: {0}")]
+    Pack(#[from] std::io::Error),
     #[error("the client is gone")]
     Gone,
 }
@@ -120,11 +139,30 @@ struct Pump {
     out: Vec<u8>,
     /// True once the record [`RecordKind::End`] came.
     complete: bool,
+    /// Bytes of what is printed that the client has already.
+    skip: u64,
+    packer: Option<Packer>,
 }
 
 impl Pump {
     async fn run(
         mut self,
+        api: &Api,
+        run: RunName,
+        ended: bool,
+        follow: Option<&Identity>,
+        tail: Option<usize>,
+        sink: &Sink,
+    ) -> Result<(), PumpError> {
+        self.pump(api, run, ended, follow, tail, sink).await?;
+        match self.packer.take() {
+            Some(packer) => sink.send(packer.finish()?.into()).await.map_err(|_| PumpError::Gone),
+            None => Ok(()),
+        }
+    }
+
+    async fn pump(
+        &mut self,
         api: &Api,
         run: RunName,
         ended: bool,
@@ -200,6 +238,14 @@ impl Pump {
     }
 
     async fn send(&mut self, sink: &Sink) -> Result<(), PumpError> {
+        if self.skip > 0 {
+            let skipped = self.out.len().min(usize::try_from(self.skip).unwrap_or(usize::MAX));
+            self.out.drain(..skipped);
+            self.skip -= skipped as u64;
+        }
+        if let Some(packer) = &mut self.packer {
+            self.out = packer.pack(&self.out)?;
+        }
         if self.out.is_empty() {
             return Ok(());
         }

@@ -26,6 +26,7 @@ mod plan;
 mod problem;
 mod proof;
 mod query;
+mod range;
 mod routes;
 mod runs;
 mod serve;
@@ -35,6 +36,7 @@ mod tests;
 pub mod tls;
 mod tokens;
 pub mod ui;
+mod unproven;
 mod watch;
 mod webhook;
 mod why;
@@ -49,7 +51,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use tokio::{
-    sync::{Mutex, watch as tokio_watch},
+    sync::{Mutex, Semaphore, watch as tokio_watch},
     time::timeout,
 };
 use xene_agent::content::ContentStore;
@@ -60,6 +62,7 @@ use self::{
     auth::{AdminToken, HookSecret},
     identity::Identity,
     problem::Problem,
+    unproven::Unproven,
 };
 use crate::{
     compile::Limits,
@@ -147,8 +150,14 @@ struct Api {
     deliveries: [Mutex<()>; DELIVERY_LOCKS],
     /// Wrong proofs of late.
     guesses: Guesses,
+    /// Wrong names for this server of late.
+    misnamed: Guesses,
     /// One plan at a time: it compiles what it is given.
     planning: Mutex<()>,
+    /// Room for the files of plans, by megabytes: they are in memory while they come and while they wait.
+    plan_room: Arc<Semaphore>,
+    /// Memory for the bodies of who has not shown who they are.
+    bodies: Arc<Unproven>,
 }
 
 impl Api {
@@ -172,7 +181,10 @@ pub fn router(handle: Handle, config: Config) -> Router {
         config,
         deliveries: std::array::from_fn(|_| Mutex::default()),
         guesses: Guesses::default(),
+        misnamed: Guesses::default(),
         planning: Mutex::default(),
+        plan_room: Arc::new(Semaphore::new(plan::ROOM)),
+        bodies: Unproven::new(body::UNPROVEN),
     });
     let v1 = routes::router(&api, routes::v1()).fallback(nothing_here);
     // The UI's own way into the API: whoever comes by it has signed in.
@@ -183,7 +195,7 @@ pub fn router(handle: Handle, config: Config) -> Router {
         .merge(pages)
         .fallback(nothing_here)
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(middleware::from_fn(body::in_time))
+        .layer(middleware::from_fn_with_state(api.clone(), body::in_time))
         .layer(middleware::from_fn(pack::pack))
         .layer(middleware::from_fn_with_state(api.clone(), auth::require_own_host))
         .layer(middleware::from_fn_with_state(api.clone(), audit::record))

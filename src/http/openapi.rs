@@ -34,8 +34,9 @@ mod tests {
     };
 
     use super::super::{
-        agents, artifacts, hooks, operate,
-        routes::{Answer, Said, outer, v1},
+        agents::{self, ACTIONS},
+        artifacts, hooks, operate,
+        routes::{Answer, IF_NONE_MATCH, Said, outer, v1},
         runs, tokens, ui,
     };
     use crate::planning::Upload;
@@ -218,15 +219,67 @@ mod tests {
                     "items": {"type": "array", "items": reference(kind)},
                 },
             })),
-            Answer::Bytes(kind) => json!({kind: {}}),
+            Answer::Bytes(kinds) => {
+                kinds.iter().map(|kind| ((*kind).to_owned(), json!({}))).collect::<Map<_, _>>().into()
+            }
             Answer::Nothing => return None,
         })
     }
 
+    /// Its method and the words of its path: where a parameter follows, of one of them.
+    fn operation_id(said: &Said) -> String {
+        let path = said.path.trim_start_matches("/api/v1");
+        let words: Vec<&str> = path.split(['/', '.']).filter(|word| !word.is_empty()).collect();
+        let mut id = if matches!(said.answer, Answer::List(_)) { "list" } else { said.method }.to_owned();
+        for (at, word) in words.iter().enumerate() {
+            let is_param = |word: &&str| word.starts_with('{');
+            // One of a kind that has others beside it is told apart by what names it.
+            if is_param(word) && !words.get(at.wrapping_sub(1)).is_some_and(is_param) {
+                continue;
+            }
+            let one = words.get(at + 1).is_some_and(is_param);
+            let word = word.trim_matches(['{', '}']);
+            let word = if one { word.strip_suffix('s').unwrap_or(word) } else { word };
+            for part in word.split('-') {
+                let (first, rest) = part.split_at(1);
+                id.extend([&first.to_ascii_uppercase(), rest]);
+            }
+        }
+        id
+    }
+
+    /// What may come of it, beside what it is for.
+    fn problems(said: &Said) -> Vec<(u16, &'static str)> {
+        let (is_get, is_json) = (said.method == "get", !matches!(said.answer, Answer::Bytes(_) | Answer::Nothing));
+        let mut all = vec![];
+        if is_get && is_json && said.role.is_some() {
+            all.push((304, "The client has it"));
+        }
+        if said.body.is_some() || !said.query.is_empty() {
+            all.push((400, "It can't be understood"));
+        }
+        if said.role.is_some() {
+            all.extend([(401, "No token, or one that is not valid"), (403, "The role or the scope does not allow it")]);
+        }
+        if said.role.is_some() && said.path.contains('{') {
+            all.push((404, "No such object"));
+        }
+        if said.body.is_some() {
+            all.extend([(413, "The body is too long"), (415, "The body is not declared as JSON")]);
+        }
+        all.extend(said.also);
+        all
+    }
+
     fn operation(said: &Said) -> Value {
         let named = said.path.split('{').skip(1).filter_map(|rest| rest.split('}').next());
-        let in_path =
-            named.map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}));
+        let in_path = named.map(|name| {
+            let schema = match name {
+                "action" => json!({"enum": ACTIONS}),
+                _ => json!({"type": "string"}),
+            };
+            json!({"name": name, "in": "path", "required": true, "schema": schema})
+        });
         let in_query = said.query.iter().map(|(name, kind, means)| {
             let schema = match (*name, *kind) {
                 ("limit", _) => json!({"type": "integer", "minimum": 1, "maximum": 10_000, "default": 100}),
@@ -237,7 +290,12 @@ mod tests {
             };
             json!({"name": name, "in": "query", "required": *name == "rev", "description": means, "schema": schema})
         });
-        let parameters: Vec<Value> = in_path.chain(in_query).collect();
+        let is_tagged = said.method == "get" && said.role.is_some() && !matches!(said.answer, Answer::Bytes(_));
+        let tagged = is_tagged.then_some(&IF_NONE_MATCH);
+        let in_header = said.headers.iter().chain(tagged).map(|(name, means)| {
+            json!({"name": name, "in": "header", "required": false, "description": means, "schema": {"type": "string"}})
+        });
+        let parameters: Vec<Value> = in_path.chain(in_query).chain(in_header).collect();
         let mut answer = json!({"description": "Done"});
         if let Some(content) = content(said.answer) {
             answer["content"] = content;
@@ -246,7 +304,7 @@ mod tests {
             "description": "A problem",
             "content": {"application/problem+json": {"schema": reference("Problem")}},
         });
-        let mut operation = json!({"summary": said.summary});
+        let mut operation = json!({"operationId": operation_id(said), "summary": said.summary});
         if !parameters.is_empty() {
             operation["parameters"] = parameters.into();
         }
@@ -256,7 +314,20 @@ mod tests {
         } else if said.path.starts_with("/hooks/") {
             operation["requestBody"] = json!({"content": {"*/*": {}}});
         }
-        operation["responses"] = json!({said.status.to_string(): answer, "default": problem});
+        let mut responses = Map::new();
+        for (status, means) in problems(said) {
+            let mut response = json!({"description": means});
+            match status {
+                206 => response["content"] = answer["content"].clone(),
+                400.. => response["content"] = problem["content"].clone(),
+                _ => {}
+            }
+            responses.insert(status.to_string(), response);
+        }
+        responses.insert(said.status.to_string(), answer);
+        responses.sort_keys();
+        responses.insert("default".into(), problem);
+        operation["responses"] = responses.into();
         match said.role {
             Some(role) => operation["x-role"] = json!(role),
             // A signature does as well.
@@ -303,6 +374,15 @@ mod tests {
         }
         let kept = std::fs::read_to_string(PATH).unwrap_or_default();
         assert!(kept == fresh, "schemas/openapi.json is stale: XENE_BLESS=1 cargo test -p xene --lib openapi");
+    }
+
+    #[test]
+    fn each_operation_has_an_id_of_its_own() {
+        let ids: Vec<String> = v1().into_iter().chain(outer()).map(|route| operation_id(&route.said)).collect();
+        assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len(), "{ids:?}");
+        for id in ["listRuns", "getRun", "getRunLogs", "postRunCancel", "getHealthz", "postHooksSource"] {
+            assert!(ids.iter().any(|known| known == id), "{id}: {ids:?}");
+        }
     }
 
     #[test]

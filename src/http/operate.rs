@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     body::Bytes,
     extract::{Path, State, rejection::BytesRejection},
-    http::{HeaderMap, StatusCode},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
@@ -25,7 +25,7 @@ use super::{
     lists::{absent, find_run},
     objects::{Object, json},
     problem::Problem,
-    runs::{Started, body_of, delivery_id, once, parse_json, random_bits},
+    runs::{Started, body_of, idempotency_key, once, parse_json, random_bits},
 };
 use crate::decide::{
     event::{Again, Answer, Command},
@@ -112,7 +112,7 @@ pub(super) async fn rerun(
         let message = format!("what run {name} ran is not kept any more, so it can't be started again");
         return Err(Problem::new(StatusCode::GONE, message));
     }
-    let delivery = delivery_id(&headers, &["idempotency-key"])?;
+    let delivery = idempotency_key(&headers, &(&name, failed, force))?;
     let start = async {
         let run = RunName::new(clock::now().wall, random_bits()?);
         let again = Again { original, run, failed, by: identity.name.clone(), delivery: delivery.clone(), force };
@@ -123,7 +123,7 @@ pub(super) async fn rerun(
             }
         }
     };
-    once(&api, &key, delivery.as_deref(), start).await?.created()
+    once(&api, &key, delivery.as_ref(), start).await?.created()
 }
 
 pub(super) async fn approve(
@@ -274,7 +274,11 @@ impl Started {
         match self {
             Self::Run(run) => {
                 let regarding = format!("run/{}", run.metadata.name);
-                Ok(about(regarding, json(StatusCode::CREATED, &Object::new("Run", *run))))
+                let mut response = json(StatusCode::CREATED, &Object::new("Run", &*run));
+                if let Ok(at) = HeaderValue::from_str(&format!("/api/v1/runs/{}", run.metadata.name)) {
+                    response.headers_mut().insert(header::LOCATION, at);
+                }
+                Ok(about(regarding, response))
             }
             Self::Gone(name) => Err(Problem::new(
                 StatusCode::GONE,

@@ -1,4 +1,4 @@
-//! Answers in JSON, tagged by their content and packed where the client takes that.
+//! Answers in JSON, tagged by their content and packed where the client takes that; logs, packed as they come.
 
 use std::io::{self, Write as _};
 
@@ -10,6 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use flate2::{Compression, write::GzEncoder};
+use hyper::body::Body as _;
 
 use super::problem::Problem;
 
@@ -20,7 +21,7 @@ const LEVEL: i32 = 1;
 
 /// How an answer may be packed, by RFC 9110's names; the better one first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Coding {
+pub(super) enum Coding {
     Zstd,
     Gzip,
 }
@@ -28,7 +29,7 @@ enum Coding {
 impl Coding {
     const ALL: [Self; 2] = [Self::Zstd, Self::Gzip];
 
-    const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Zstd => "zstd",
             Self::Gzip => "gzip",
@@ -47,12 +48,59 @@ impl Coding {
     }
 }
 
+/// Packs what comes piece by piece.
+pub(super) enum Packer {
+    Zstd(zstd::stream::write::Encoder<'static, Vec<u8>>),
+    Gzip(GzEncoder<Vec<u8>>),
+}
+
+impl Packer {
+    pub(super) fn new(coding: Coding) -> io::Result<Self> {
+        Ok(match coding {
+            Coding::Zstd => Self::Zstd(zstd::stream::write::Encoder::new(Vec::new(), LEVEL)?),
+            Coding::Gzip => Self::Gzip(GzEncoder::new(Vec::new(), Compression::fast())),
+        })
+    }
+
+    /// Takes one more piece, and gives what has come of those so far.
+    pub(super) fn pack(&mut self, piece: &[u8]) -> io::Result<Vec<u8>> {
+        Ok(std::mem::take(match self {
+            Self::Zstd(encoder) => {
+                encoder.write_all(piece)?;
+                encoder.get_mut()
+            }
+            Self::Gzip(encoder) => {
+                encoder.write_all(piece)?;
+                encoder.get_mut()
+            }
+        }))
+    }
+
+    /// The rest.
+    pub(super) fn finish(self) -> io::Result<Vec<u8>> {
+        match self {
+            Self::Zstd(encoder) => encoder.finish(),
+            Self::Gzip(encoder) => encoder.finish(),
+        }
+    }
+}
+
 /// Tags what is given in JSON, and leaves it out if the client has it; packs it as the client takes it. Pages are not
 /// packed: what others wrote stands there beside a form's token, and lengths would tell of it.
-pub(super) async fn pack(request: Request, next: Next) -> Response {
-    if request.method() != Method::GET {
-        return next.run(request).await;
+pub(super) async fn pack(mut request: Request, next: Next) -> Response {
+    if request.method() == Method::HEAD {
+        // Its headers are those of GET, which its body decides.
+        *request.method_mut() = Method::GET;
+        let (mut parts, body) = packed(request, next).await.into_parts();
+        if let Some(length) = body.size_hint().exact().filter(|_| parts.status != StatusCode::NOT_MODIFIED) {
+            parts.headers.insert(header::CONTENT_LENGTH, length.into());
+        }
+        return Response::from_parts(parts, Body::empty());
     }
+    if request.method() == Method::GET { packed(request, next).await } else { next.run(request).await }
+}
+
+async fn packed(request: Request, next: Next) -> Response {
     let known = request.headers().get(header::IF_NONE_MATCH).cloned();
     let coding = taken(request.headers());
     let response = next.run(request).await;
@@ -90,7 +138,7 @@ pub(super) async fn pack(request: Request, next: Next) -> Response {
 }
 
 /// The best coding that the client names among what it takes, and not as what it does not.
-fn taken(headers: &HeaderMap) -> Option<Coding> {
+pub(super) fn taken(headers: &HeaderMap) -> Option<Coding> {
     let takes = |coding: Coding| {
         let all = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
         all.flat_map(|value| value.split(',')).any(|one| {
@@ -103,7 +151,7 @@ fn taken(headers: &HeaderMap) -> Option<Coding> {
 }
 
 /// True if a list of tags has this one, however strong.
-fn is_known(known: &HeaderValue, tag: &str) -> bool {
+pub(super) fn is_known(known: &HeaderValue, tag: &str) -> bool {
     let bare = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
     known.to_str().is_ok_and(|known| known.trim() == "*" || known.split(',').any(|one| bare(one) == bare(tag)))
 }

@@ -1,13 +1,14 @@
 //! Plans: what a commit of the source, or files that are sent along, would change. Nothing is changed by asking.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
     body::Bytes,
-    extract::{State, rejection::BytesRejection},
-    http::StatusCode,
+    extract::{FromRequestParts, State, rejection::BytesRejection},
+    http::{StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 use xene_agent::clock;
 use xene_schemas::{
     meta::PipelineKey,
@@ -33,6 +34,10 @@ use crate::{
 
 /// The longest body that is taken, in bytes: a whole folder of files.
 pub(super) const MAX_BODY: usize = 64 << 20;
+/// So much of such bodies is in memory at a time, in megabytes.
+pub(super) const ROOM: usize = 2 * (MAX_BODY >> 20);
+/// Whoever finds no room waits for it so long.
+const ROOM_WITHIN: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
 /// So many runs in flight are named of each pipeline.
 const RUNS: usize = 100;
 
@@ -71,20 +76,43 @@ pub(super) async fn of_commit(State(api): State<Arc<Api>>, mut query: Query) -> 
     answer(&api, in_effect, planned).await
 }
 
+/// Room for a body, taken before any of it is read.
+pub(super) struct Room(#[expect(dead_code, reason = "it is held")] OwnedSemaphorePermit);
+
+impl FromRequestParts<Arc<Api>> for Room {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
+        let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let megabytes = length.map_or(MAX_BODY, |length: usize| length.min(MAX_BODY)).div_ceil(1 << 20);
+        let permits = u32::try_from(megabytes).unwrap_or(u32::MAX);
+        match timeout(ROOM_WITHIN, api.plan_room.clone().acquire_many_owned(permits)).await {
+            Ok(Ok(room)) => Ok(Self(room)),
+            Ok(Err(_)) | Err(_) => Err(Problem::of_status(StatusCode::SERVICE_UNAVAILABLE)),
+        }
+    }
+}
+
 /// `POST /api/v1/plan`: files that are sent along.
 pub(super) async fn of_files(
     State(api): State<Arc<Api>>,
+    _room: Room,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let upload: Upload = parse_json(&body_of(body)?)?;
+    let body = body_of(body)?;
+    // What is read of it is longer than itself, so that is done one at a time, too.
     let _one_at_a_time = api.planning.lock().await;
     let (store, limits) = (api.handle.store().clone(), api.config.limits);
     let planned = api
         .blocking(move || {
+            let upload: Upload = parse_json(&body)?;
+            drop(body);
             let what = (IN_EFFECT.to_owned(), upload.what.clone());
-            against_store(&store, limits, clock::now().wall, what, |known| Ok(upload.into_snapshot(known)))
+            Ok::<_, Problem>(against_store(&store, limits, clock::now().wall, what, |known| {
+                Ok(upload.into_snapshot(known))
+            }))
         })
-        .await?;
+        .await??;
     answer(&api, true, planned).await
 }
 

@@ -15,6 +15,9 @@ use crate::{
 /// Of a problem document.
 pub(super) const CONTENT_TYPE: &str = "application/problem+json";
 
+/// Soon there is room again, in seconds.
+const A_MOMENT: u64 = 5;
+
 /// An error, as a client gets it.
 #[derive(Debug)]
 pub(super) struct Problem {
@@ -23,18 +26,24 @@ pub(super) struct Problem {
     hint: Option<&'static str>,
     /// One word, where a program can do something about it.
     reason: Option<&'static str>,
+    /// When to try again, in seconds.
+    retry_after: Option<u64>,
 }
 
 impl Problem {
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), hint: None, reason: None }
+        Self { status, detail: detail.into(), hint: None, reason: None, retry_after: None }
     }
 
     /// One for which only the status is known.
     pub(super) fn of_status(status: StatusCode) -> Self {
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            return Self::new(status, "too much is sent at once; try again in a moment").retry_after(A_MOMENT);
+        }
         Self::new(
             status,
             match status {
+                StatusCode::BAD_REQUEST => "the address can't be read: what is encoded in it is no text",
                 StatusCode::METHOD_NOT_ALLOWED => "this address does not take that method",
                 StatusCode::REQUEST_TIMEOUT => "the body comes too slowly",
                 StatusCode::PAYLOAD_TOO_LARGE => "the body is longer than this address takes",
@@ -59,6 +68,10 @@ impl Problem {
 
     pub(super) fn hint(self, hint: &'static str) -> Self {
         Self { hint: Some(hint), ..self }
+    }
+
+    pub(super) fn retry_after(self, seconds: u64) -> Self {
+        Self { retry_after: Some(seconds), ..self }
     }
 
     /// Something is wrong here that the client can't mend: told in full only to the log.
@@ -86,6 +99,9 @@ impl IntoResponse for Problem {
         let mut response = (self.status, [kind], format!("{body}\n")).into_response();
         if self.status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }
         response
     }

@@ -17,6 +17,15 @@ const SIGNATURE: &str = "x-signature";
 const TIMESTAMP: &str = "x-timestamp";
 const DELIVERY: &str = "x-delivery-id";
 
+/// Headers that prove something over the body.
+const SIGNATURES: [&str; 5] =
+    ["x-hub-signature-256", "x-hub-signature", "x-gitea-signature", "x-forgejo-signature", SIGNATURE];
+
+/// True if a request can only be proven by its body: without one of these, a token proves it or nothing does.
+pub(super) fn is_signed(headers: &HeaderMap) -> bool {
+    SIGNATURES.iter().any(|name| headers.contains_key(*name))
+}
+
 /// True if a request is proven by `secret`.
 pub(super) fn is_proven(
     scheme: WebhookAuthType,

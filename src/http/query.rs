@@ -17,9 +17,9 @@ const DEFAULT_LIMIT: usize = 100;
 /// The most that one answer has.
 const MAX_LIMIT: usize = 10_000;
 
-/// The parameters of a request that have not been taken yet.
+/// The parameters of a request that have not been taken yet, and the names of those that were.
 #[derive(Debug)]
-pub(super) struct Query(Vec<(String, String)>);
+pub(super) struct Query(Vec<(String, String)>, Vec<String>);
 
 impl<S: Send + Sync> FromRequestParts<S> for Query {
     type Rejection = Problem;
@@ -28,7 +28,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
         let Pairs(pairs) = Pairs::<Vec<(String, String)>>::from_request_parts(parts, state)
             .await
             .map_err(|error| Problem::bad_request(format!("the query can't be read: {error}")))?;
-        Ok(Self(pairs))
+        Ok(Self(pairs, Vec::new()))
     }
 }
 
@@ -41,7 +41,9 @@ impl Query {
     /// Takes a parameter; an empty one counts as absent.
     pub(super) fn take(&mut self, name: &str) -> Option<String> {
         let at = self.0.iter().position(|(found, _)| found == name)?;
-        Some(self.0.swap_remove(at).1).filter(|value| !value.is_empty())
+        let (name, value) = self.0.swap_remove(at);
+        self.1.push(name);
+        Some(value).filter(|value| !value.is_empty())
     }
 
     /// Takes a parameter and reads it; `expected` says what it should be.
@@ -105,6 +107,9 @@ impl Query {
     pub(super) fn finish(self) -> Result<(), Problem> {
         match self.0.first() {
             None => Ok(()),
+            Some((name, _)) if self.1.contains(name) => {
+                Err(Problem::bad_request(format!("the parameter {name:?} is given more than once")))
+            }
             Some((name, _)) => Err(Problem::bad_request(format!("there is no parameter {name:?} here"))),
         }
     }

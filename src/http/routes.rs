@@ -39,14 +39,21 @@ pub(super) struct Said {
     pub(super) role: Option<Role>,
     pub(super) summary: &'static str,
     pub(super) query: &'static [Param],
+    /// Headers that it looks at, beside `Authorization` and `Content-Type`.
+    pub(super) headers: &'static [Header],
     /// The schema of the body, and whether there must be one.
     pub(super) body: Option<(&'static str, bool)>,
     pub(super) answer: Answer,
     pub(super) status: u16,
+    /// What else may come: other statuses than those that all of its kind have.
+    pub(super) also: &'static [(u16, &'static str)],
 }
 
 /// A parameter of the query: its name, its JSON type (or `time`), what it means.
 pub(super) type Param = (&'static str, &'static str, &'static str);
+
+/// A header: its name, what it means.
+pub(super) type Header = (&'static str, &'static str);
 
 /// What comes back.
 #[cfg_attr(not(test), expect(dead_code, reason = "the test that writes schemas/openapi.json reads it"))]
@@ -60,8 +67,8 @@ pub(super) enum Answer {
     Either(&'static [&'static str]),
     /// By this schema, without a kind.
     Plain(&'static str),
-    /// Something else, of this type.
-    Bytes(&'static str),
+    /// Something else, of one of these types.
+    Bytes(&'static [&'static str]),
     Nothing,
 }
 
@@ -74,6 +81,13 @@ const WORKFLOW: Param = ("workflow", "string", "only of this workflow");
 const PIPELINE: Param = ("pipeline", "string", "only of this pipeline: a name, or WORKFLOW/PIPELINE");
 const PHASE: Param = ("phase", "string", "only in this phase");
 const SINCE: Param = ("since", "string", "not before this time (RFC 3339), or a duration ago");
+
+const IDEMPOTENCY_KEY: Header = ("Idempotency-Key", "a request that comes again with it gives the same run");
+const DELIVERY_ID: Header = ("X-Delivery-Id", "a delivery that comes again with it gives the same run");
+const LAST_EVENT_ID: Header = ("Last-Event-ID", "the id of the last event that was seen: what came after it follows");
+pub(super) const IF_NONE_MATCH: Header = ("If-None-Match", "an ETag: 304 if it is still that");
+const RANGE: Header = ("Range", "bytes=FIRST-LAST: only this part");
+const IF_RANGE: Header = ("If-Range", "an ETag: all of it if it is not that any more");
 
 impl Route {
     fn new<T: 'static>(
@@ -95,9 +109,11 @@ impl Route {
                 role,
                 summary: "",
                 query: &[],
+                headers: &[],
                 body: None,
                 answer: Nothing,
                 status: 200,
+                also: &[],
             },
         }
     }
@@ -122,6 +138,16 @@ impl Route {
 
     fn query(mut self, query: &'static [Param]) -> Self {
         self.said.query = query;
+        self
+    }
+
+    fn headers(mut self, headers: &'static [Header]) -> Self {
+        self.said.headers = headers;
+        self
+    }
+
+    fn also(mut self, also: &'static [(u16, &'static str)]) -> Self {
+        self.said.also = also;
         self
     }
 
@@ -196,19 +222,29 @@ fn reading() -> Vec<Route> {
             ("active", "boolean", "only those that have not ended"),
         ]),
         get("/runs/{name}", Viewer, lists::run).says("One run", One("Run")),
-        get("/runs/{name}/logs", Viewer, logs::logs).says("Its output", Bytes("text/plain")).query(&[
-            ("task", "string", "only of this task"),
-            ("step", "string", "only of this step"),
-            ("follow", "boolean", "go on until the run's end"),
-            ("timestamps", "boolean", "the time before each line"),
-            ("tail", "integer", "the last so many lines"),
-            ("format", "string", "text or ndjson"),
-        ]),
+        get("/runs/{name}/logs", Viewer, logs::logs)
+            .says("Its output", Bytes(&["text/plain", "application/x-ndjson"]))
+            .query(&[
+                ("task", "string", "only of this task"),
+                ("step", "string", "only of this step"),
+                ("follow", "boolean", "go on until the run's end"),
+                ("timestamps", "boolean", "the time before each line"),
+                ("tail", "integer", "the last so many lines"),
+                ("format", "string", "text or ndjson"),
+                ("offset", "integer", "without the first so many bytes of what would come"),
+            ]),
         get("/runs/{name}/artifacts", Viewer, artifacts::list)
             .says("What its tasks saved", List("Artifact"))
             .query(&[("task", "string", "only of this task")]),
         get("/runs/{name}/artifacts/{task}/{*path}", Viewer, artifacts::download)
-            .says("The bytes of one", Bytes("application/octet-stream")),
+            .says("The bytes of one", Bytes(&["application/octet-stream"]))
+            .headers(&[IF_NONE_MATCH, RANGE, IF_RANGE])
+            .also(&[
+                (206, "The part that Range asks for"),
+                (304, "The client has it"),
+                (409, "It is on its way from the agent"),
+                (416, "It has no such part"),
+            ]),
         get("/runs/{name}/why", Viewer, why::run).says("What started it, and what it waits for", One("RunWhy")),
         get("/agents", Viewer, lists::agents).says("All agents", List("Agent")).query(&[LIMIT, AFTER, LABELS, PHASE]),
         get("/agents/{name}", Viewer, lists::agent).says("One agent", One("Agent")),
@@ -229,10 +265,11 @@ fn reading() -> Vec<Route> {
         ]),
         get("/events/{id}", Viewer, lists::event).says("One event", One("Event")),
         get("/watch", Viewer, watch::watch)
-            .says("Changes as they are committed, as server-sent events", Bytes("text/event-stream"))
+            .says("Changes as they are committed, as server-sent events", Bytes(&["text/event-stream"]))
+            .headers(&[LAST_EVENT_ID])
             .query(&[("kinds", "string", "workflow,pipeline,run,agent,notifier,source,event: only these")]),
         get("/tokens", Admin, tokens::tokens).whole().says("All API tokens", List("Token")).query(&[LIMIT, AFTER]),
-        get("/backup", Admin, backup::backup).whole().says("The store as it is now", Bytes("application/zstd")),
+        get("/backup", Admin, backup::backup).whole().says("The store as it is now", Bytes(&["application/zstd"])),
     ]
 }
 
@@ -272,7 +309,16 @@ fn doing() -> Vec<Route> {
             .body_limit(plan::MAX_BODY)
             .says("What files that are sent along would change; changes nothing", One("Plan"))
             .takes("Upload"),
-        post("/runs", Operator, runs::start).says("Starts a run", One("Run")).takes("StartRequest").status(201),
+        post("/runs", Operator, runs::start)
+            .says("Starts a run", One("Run"))
+            .takes("StartRequest")
+            .status(201)
+            .headers(&[IDEMPOTENCY_KEY])
+            .also(&[
+                (409, "Suspended"),
+                (410, "The run of that key is past its retention"),
+                (422, "Params are wrong, or the key stands for another request"),
+            ]),
         post("/runs/{name}/cancel", Operator, runs::cancel).says("Cancels it", One("Run")).status(202),
         post("/runs/{name}/approve", Operator, operate::approve)
             .says("Decides about a task that waits for approval", One("Run"))
@@ -281,7 +327,13 @@ fn doing() -> Vec<Route> {
         post("/runs/{name}/rerun", Operator, operate::rerun)
             .says("Starts a run that has ended again", One("Run"))
             .may_take("RerunRequest")
-            .status(201),
+            .status(201)
+            .headers(&[IDEMPOTENCY_KEY])
+            .also(&[
+                (409, "It has not ended, or its pipeline is suspended"),
+                (410, "What it ran is not kept any more"),
+                (422, "The key stands for another request"),
+            ]),
         post("/notifiers/{name}/test", Operator, notifiers::test)
             .whole()
             .says("Sends a message now that says that it is a test, and waits for the answer", Plain("NotifierTest")),
@@ -296,7 +348,8 @@ fn doing() -> Vec<Route> {
             .takes("FenceRequest"),
         post("/agents/{name}/{action}", Admin, agents::act)
             .whole()
-            .says("drain, undrain, revoke or forget; 204 once it is forgotten", One("Agent")),
+            .says("drain, undrain, revoke or forget", One("Agent"))
+            .also(&[(204, "It is forgotten"), (409, "It is connected, and so can't be forgotten")]),
         post("/tokens", Admin, tokens::create)
             .whole()
             .says("Makes an API token", Plain("NewToken"))
@@ -321,16 +374,23 @@ pub(super) fn outer() -> Vec<Route> {
             .status(202),
         Route::new(POST, "/hooks/{workflow}/pipelines/{pipeline}", None, hooks::pipeline)
             .says("A pipeline's own webhook", Plain("Accepted"))
+            .headers(&[DELIVERY_ID])
+            .also(&[(401, "No such hook, or no valid proof"), (409, "Suspended"), (422, "Params are wrong")])
             .status(202),
         Route::new(POST, "/hooks/{workflow}/triggers/{trigger}", None, hooks::trigger)
             .says("A webhook trigger", Plain("Accepted"))
+            .headers(&[DELIVERY_ID])
+            .also(&[(401, "No such hook, or no valid proof"), (409, "Suspended"), (422, "Params are wrong")])
             .status(202),
         Route::new(GET, "/metrics", None, metrics::metrics)
-            .says("Metrics in OpenMetrics text", Bytes("application/openmetrics-text")),
-        Route::new(GET, "/openapi.json", None, openapi::document).says("This description", Bytes("application/json")),
-        Route::new(GET, "/healthz", None, || async { "ok\n" }).says("200 while the process lives", Bytes("text/plain")),
+            .says("Metrics in OpenMetrics text", Bytes(&["application/openmetrics-text"])),
+        Route::new(GET, "/openapi.json", None, openapi::document)
+            .says("This description", Bytes(&["application/json"])),
+        Route::new(GET, "/healthz", None, || async { "ok\n" })
+            .says("200 while the process lives", Bytes(&["text/plain"])),
         Route::new(GET, "/readyz", None, ready)
-            .says("200 while the controller answers and its store can be read", Bytes("text/plain")),
+            .says("200 while the controller answers and its store can be read", Bytes(&["text/plain"]))
+            .also(&[(503, "It does not answer")]),
     ]
 }
 

@@ -9,7 +9,7 @@ use axum::{
     response::Response,
 };
 use indexmap::IndexMap;
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use xene_agent::clock;
 use xene_schemas::{
     env::Scalar,
@@ -19,8 +19,7 @@ use xene_schemas::{
 };
 
 use super::{
-    Api,
-    body::is_too_slow,
+    Api, body,
     identity::Identity,
     lists::{absent, find_run},
     objects::{Object, Suspensions, json},
@@ -28,7 +27,7 @@ use super::{
 };
 use crate::{
     compile::params,
-    decide::event::{Answer, Command, Refusal},
+    decide::event::{Answer, Command, Refusal, RequestKey},
 };
 
 /// A spec that changes between check and start is looked at again, so often.
@@ -57,7 +56,7 @@ pub(super) struct Start {
     pub(super) trigger: RunTrigger,
     pub(super) given: IndexMap<String, String>,
     pub(super) payload: Option<Vec<u8>>,
-    pub(super) delivery: Option<String>,
+    pub(super) delivery: Option<RequestKey>,
     pub(super) force: bool,
 }
 
@@ -72,12 +71,15 @@ pub(super) async fn start(
     if !identity.scope.has(&key.workflow) {
         return Err(absent("pipeline", &key.to_string()));
     }
+    let mut given: Vec<_> = params.iter().map(|(name, value)| (name, value.to_string())).collect();
+    given.sort();
+    let delivery = idempotency_key(&headers, &(&key, given, force))?;
     let wish = Start {
         key,
         trigger: RunTrigger { kind: TriggerType::Manual, name: None, scheduled_time: None, by: Some(identity.name) },
         given: params.into_iter().map(|(name, value)| (name, value.to_string())).collect(),
         payload: None,
-        delivery: delivery_id(&headers, &["idempotency-key"])?,
+        delivery,
         force,
     };
     wish.carry_out(&api).await?.created()
@@ -115,7 +117,7 @@ impl Start {
     /// Starts a run, or finds the one that an equal delivery made; it is durable then.
     pub(super) async fn carry_out(self, api: &Api) -> Result<Started, Problem> {
         let (key, delivery) = (self.key.clone(), self.delivery.clone());
-        once(api, &key, delivery.as_deref(), self.start(api)).await
+        once(api, &key, delivery.as_ref(), self.start(api)).await
     }
 
     /// Whether it could be carried out now, as far as its params and suspensions go.
@@ -156,7 +158,7 @@ impl Start {
         })?;
         let now = clock::now().wall;
         let run = match &self.delivery {
-            Some(delivery) => RunName::of_delivery(&self.key, delivery, now),
+            Some(delivery) => RunName::of_delivery(&self.key, &delivery.id, now),
             None => RunName::new(now, random_bits()?),
         };
         Ok(Command::StartRun {
@@ -176,17 +178,21 @@ impl Start {
 pub(super) async fn once(
     api: &Api,
     key: &PipelineKey,
-    delivery: Option<&str>,
+    delivery: Option<&RequestKey>,
     start: impl Future<Output = Result<Started, Problem>>,
 ) -> Result<Started, Problem> {
     let Some(delivery) = delivery else { return start.await };
-    let place = blake3::hash(format!("{key}/{delivery}").as_bytes()).as_bytes()[0];
+    let place = blake3::hash(format!("{key}/{}", delivery.id).as_bytes()).as_bytes()[0];
     let _only_one = api.deliveries[usize::from(place) % api.deliveries.len()].lock().await;
-    match api.handle.store().delivery(key, delivery)? {
-        Some(name) => Ok(match api.handle.store().run(name)? {
-            Some(row) => Started::Run(Box::new(row.run)),
-            None => Started::Gone(name),
-        }),
+    match api.handle.store().delivery(key, &delivery.id)? {
+        Some(name) => match api.handle.store().run(name)? {
+            Some(row) if row.request.is_some() && delivery.request.is_some() && row.request != delivery.request => {
+                let detail = format!("this Idempotency-Key started run {name}, for another request than this one");
+                Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail).hint("give each request a key of its own"))
+            }
+            Some(row) => Ok(Started::Run(Box::new(row.run))),
+            None => Ok(Started::Gone(name)),
+        },
         None => start.await,
     }
 }
@@ -207,11 +213,19 @@ pub(super) fn delivery_id(headers: &HeaderMap, names: &[&'static str]) -> Result
     }
 }
 
+/// What the header `Idempotency-Key` makes of a request that asks for this.
+pub(super) fn idempotency_key(headers: &HeaderMap, asks: &impl Serialize) -> Result<Option<RequestKey>, Problem> {
+    let Some(id) = delivery_id(headers, &["idempotency-key"])? else { return Ok(None) };
+    // What was parsed is written again, so that spaces and the order of fields are no difference.
+    let asks = serde_json::to_vec(asks).unwrap_or_default();
+    Ok(Some(RequestKey { id, request: Some(blake3::hash(&asks).to_hex()[..32].to_owned()) }))
+}
+
 /// The body, if it could be read.
-pub(super) fn body_of(body: Result<Bytes, BytesRejection>) -> Result<Bytes, Problem> {
-    body.map_err(|rejection| {
-        let status = if is_too_slow(&rejection) { StatusCode::REQUEST_TIMEOUT } else { rejection.status() };
-        Problem::of_status(status)
+pub(super) fn body_of(whole: Result<Bytes, BytesRejection>) -> Result<Bytes, Problem> {
+    whole.map_err(|rejection| match body::status_of(&rejection).unwrap_or_else(|| rejection.status()) {
+        StatusCode::BAD_REQUEST => Problem::bad_request("the body broke off"),
+        status => Problem::of_status(status),
     })
 }
 

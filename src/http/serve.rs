@@ -1,4 +1,8 @@
 //! The listener: connections in, requests to the router, an end in order.
+//!
+//! A connection counts as nobody's until a request on it has shown who sends it. Of those there are few at a time, and
+//! the first of them is closed where one more comes: so neither many slow clients nor those that have shown who they are
+//! keep anybody out. There is no limit by address, since behind a proxy all have the same.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -9,6 +13,7 @@ use hyper_util::{
     server::conn::auto,
     service::TowerToHyperService,
 };
+use rustix::process::{Resource, getrlimit};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
@@ -18,12 +23,16 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
-use super::{audit::Peer, stopped};
+use super::{audit::Peer, body::Connection, stopped, unproven::Unproven};
 
-/// So many connections at a time; more wait in the kernel's queue.
-const CONNECTIONS: u32 = 1024;
+/// So many connections at a time, if the process may have so many files open; more wait in the kernel's queue.
+const CONNECTIONS: usize = 4096;
+/// So many files are for everything else: the store, logs, agents' connections.
+const OTHER_FILES: usize = 256;
+/// One in so many connections may be one that has not shown yet whose it is.
+const UNPROVEN: usize = 8;
 /// A client must have sent its handshake, and then each request's head, within this.
-const HEAD_WITHIN: Duration = Duration::from_secs(if cfg!(test) { 5 } else { 10 });
+pub(super) const HEAD_WITHIN: Duration = Duration::from_secs(if cfg!(test) { 5 } else { 10 });
 /// A client that speaks HTTP/2 and says nothing is asked this often whether it is there.
 const ASK_EVERY: Duration = Duration::from_secs(20);
 /// How long the answers that are under way may take when the process stops.
@@ -40,10 +49,24 @@ pub async fn serve(
     router: Router,
     stopping: watch::Receiver<bool>,
 ) -> io::Result<()> {
+    let files = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |files| files.try_into().unwrap_or(usize::MAX));
+    let connections = files.saturating_sub(OTHER_FILES).clamp(UNPROVEN, CONNECTIONS);
+    serve_some(listener, tls, router, stopping, connections).await
+}
+
+/// The same, so many connections at a time.
+pub(super) async fn serve_some(
+    listener: std::net::TcpListener,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    router: Router,
+    stopping: watch::Receiver<bool>,
+    most: usize,
+) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
     let tls = tls.map(TlsAcceptor::from);
-    let connections = Arc::new(Semaphore::new(CONNECTIONS as usize));
+    let connections = Arc::new(Semaphore::new(most));
+    let unproven = Unproven::new((most / UNPROVEN) as u64);
     loop {
         let permit = connections.clone().acquire_owned().await.map_err(io::Error::other)?;
         let accepted = tokio::select! {
@@ -61,34 +84,43 @@ pub async fn serve(
         };
         // Followed logs come in small pieces that shall not wait for each other.
         let _ = stream.set_nodelay(true);
-        let (router, tls, stopping) = ((router.clone(), Peer(peer)), tls.clone(), stopping.clone());
+        let mut place = unproven.enter(1);
+        let router = (router.clone(), Peer(peer), Connection(place.leave()));
+        let (tls, stopping) = (tls.clone(), stopping.clone());
         tokio::spawn(async move {
-            match tls {
-                None => converse(stream, router, stopping).await,
-                Some(tls) => match timeout(HEAD_WITHIN, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => converse(stream, router, stopping).await,
-                    Ok(Err(error)) => tracing::debug!(%error, "no TLS with a client"),
-                    Err(_) => {}
-                },
+            let conversation = async {
+                match tls {
+                    None => converse(stream, router, stopping).await,
+                    Some(tls) => match timeout(HEAD_WITHIN, tls.accept(stream)).await {
+                        Ok(Ok(stream)) => converse(stream, router, stopping).await,
+                        Ok(Err(error)) => tracing::debug!(%error, "no TLS with a client"),
+                        Err(_) => {}
+                    },
+                }
+            };
+            tokio::select! {
+                () = conversation => {}
+                () = place.gives_way() => {}
             }
             drop(permit);
         });
     }
     drop(listener);
     // All permits are back when all connections have ended.
-    let _ = timeout(STOP_WITHIN, connections.acquire_many(CONNECTIONS)).await;
+    let _ = timeout(STOP_WITHIN, connections.acquire_many(most.try_into().unwrap_or(u32::MAX))).await;
     Ok(())
 }
 
 async fn converse(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    (router, peer): (Router, Peer),
+    (router, peer, connection): (Router, Peer, Connection),
     stopping: watch::Receiver<bool>,
 ) {
     let (heard, mut first) = watch::channel(false);
     let router = router.map_request(move |mut request: Request<Incoming>| {
         heard.send_replace(true);
         request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(connection.clone());
         request
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());

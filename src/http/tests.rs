@@ -2,8 +2,11 @@
 
 mod access;
 mod hooks;
+mod limits;
 mod metrics;
 mod openid;
+mod parts;
+mod watch;
 
 use std::{
     collections::HashSet,
@@ -183,7 +186,9 @@ impl World {
             };
             let row = row(pipeline, *run, Some(&command), RunPhase::StartingUp);
             let answer = Answer::Run(Box::new(row.run.clone()));
-            let delivery = delivery.clone().map(|id| Change::PutDelivery(pipeline.clone(), id, *run));
+            let request = delivery.as_ref().and_then(|delivery| delivery.request.clone());
+            let row = RunRow { request, ..row };
+            let delivery = delivery.clone().map(|it| Change::PutDelivery(pipeline.clone(), it.id, *run));
             commit(&machine, [Change::PutRun(Box::new(row))].into_iter().chain(delivery).collect());
             Ok(answer)
         });
@@ -216,6 +221,9 @@ impl World {
         let mut request = Request::builder().method(method).uri(path);
         if !headers.iter().any(|(name, _)| *name == "host") {
             request = request.header("host", "localhost:7420");
+        }
+        if path.starts_with("/api/v1") && !headers.iter().any(|(name, _)| *name == "content-type") {
+            request = request.header("content-type", "application/json");
         }
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -283,7 +291,7 @@ async fn every_error_is_a_problem_with_safe_headers() {
     let world = World::new();
     let auth = ("authorization", "Bearer s3cret");
     let big = "x".repeat(MAX_BODY + 1);
-    let cases: [Case<'_>; 16] = [
+    let cases: [Case<'_>; 26] = [
         ("GET", "/api/v1/runs", &[], "", 401),
         ("GET", "/api/v1/runs", &[("authorization", "Bearer wrong")], "", 401),
         ("GET", "/api/v1/nothing", &[], "", 401),
@@ -300,6 +308,22 @@ async fn every_error_is_a_problem_with_safe_headers() {
         ("POST", "/api/v1/workflows/w/suspend", &[auth], " []", 400),
         ("POST", "/api/v1/sync", &[auth], "", 502),
         ("GET", "/healthz", &[("host", "evil.example:7420")], "", 421),
+        ("GET", "/healthz", &[("host", "localhost"), ("host", "localhost")], "", 400),
+        ("GET", "/api/v1/runs/%F0%9F", &[auth], "", 400),
+        ("GET", "/api/v1/runs?limit=1&limit=2", &[auth], "", 400),
+        ("POST", "/api/v1/runs", &[auth, ("content-type", "text/plain")], "{}", 415),
+        ("POST", "/api/v1/runs", &[auth, ("content-type", "application/x-www-form-urlencoded")], "{}", 415),
+        ("POST", "/api/v1/sync", &[auth, ("sec-fetch-site", "cross-site")], "", 403),
+        ("POST", "/api/v1/sync", &[auth, ("origin", "https://evil.example")], "", 403),
+        ("POST", "/api/v1/sync", &[auth, ("origin", "null")], "", 403),
+        (
+            "POST",
+            "/api/v1/sync",
+            &[auth, ("origin", "http://localhost:7420"), ("sec-fetch-site", "same-origin")],
+            "",
+            502,
+        ),
+        ("POST", "/api/v1/sync", &[auth, ("origin", "http://localhost:7420")], "", 502),
     ];
     for (method, path, headers, body, expected) in cases {
         let response = world.ask(method, path, headers, body.to_owned()).await;
@@ -571,7 +595,17 @@ async fn a_join_token_is_shown_once_and_kept_as_a_hash() {
         panic!("{asked:?}");
     };
     assert_eq!((id.as_str(), secret_hash.as_str()), (parts[2], &*blake3::hash(parts[3].as_bytes()).to_hex()));
-    for refused in [r#"{"ttl": "0s"}"#, r#"{"ttl": "31d"}"#, r#"{"uses": 0}"#, r#"{"use": 1}"#, "nonsense"] {
+    for refused in [
+        r#"{"ttl": "0s"}"#,
+        r#"{"ttl": "31d"}"#,
+        r#"{"uses": 0}"#,
+        r#"{"use": 1}"#,
+        "nonsense",
+        r#"{"labels": {"": "x"}}"#,
+        r#"{"labels": {"a=b": "x"}}"#,
+        r#"{"labels": {"a": "x,b=y"}}"#,
+        r#"{"labels": {"a": "x\n"}}"#,
+    ] {
         assert_eq!(world.ask("POST", "/api/v1/agents/tokens", &auth, refused).await.status(), 400, "{refused}");
     }
     assert_eq!(world.ask("POST", "/api/v1/agents/box/dance", &auth, "").await.status(), 404);
@@ -694,12 +728,12 @@ async fn watchers_see_what_is_committed_and_end_with_the_process() {
     let response = world.ask(
         "GET",
         "/api/v1/watch?kinds=run,pipelines",
-        &[("authorization", "Bearer s3cret"), ("last-event-id", "0")],
+        &[("authorization", "Bearer s3cret"), ("last-event-id", "x")],
         "",
     );
     let mut body = response.await.into_body();
     let hello = chunk(&mut body).await.unwrap();
-    assert_eq!(hello, ": changes from here on\n\nevent: resync\ndata: {\"revision\":1}\n\n");
+    assert_eq!(hello, ": changes from here on\n\nevent: resync\ndata: {\"revision\":1}\nid: 1\n\n");
     let run = row(&"w/build".parse().unwrap(), run_name(1), None, RunPhase::Running);
     commit(
         &world.store,

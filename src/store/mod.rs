@@ -8,6 +8,7 @@ pub mod check;
 mod keys;
 pub mod logs;
 mod query;
+mod recent;
 mod sweep;
 mod tables;
 #[cfg(test)]
@@ -15,12 +16,11 @@ mod tests;
 mod upgrade;
 
 use std::{
-    collections::BTreeMap,
-    fs::create_dir_all,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -29,15 +29,17 @@ use heed::RwTxn;
 use tokio::sync::broadcast;
 use xene_agent::{
     crash::Places,
+    folder,
     lmdb::{CommitError, Env, MapFull, OpenError, Writer, has_room},
 };
 use xene_schemas::meta::{PipelineKey, RunName, SpecHash};
 
 pub use self::{
     query::{InEffect, RunFilter},
+    recent::Touched,
     sweep::Swept,
 };
-use self::{sweep::Sweep, tables::Tables};
+use self::{recent::Recent, sweep::Sweep, tables::Tables};
 use crate::decide::{
     desired::Found,
     rows::{Batch, Change, EndedRun, Loaded, RunRow},
@@ -55,6 +57,7 @@ pub struct Store {
     tables: Tables,
     writer: Arc<Writer<Job>>,
     committed: broadcast::Sender<Arc<Committed>>,
+    recent: Arc<Mutex<Recent>>,
 }
 
 /// Why the store can't do it.
@@ -152,7 +155,7 @@ impl Store {
     /// If it can't be opened, or a newer version wrote it.
     pub fn open(data: &Path) -> Result<Self, StoreError> {
         let dir = data.join("store");
-        create_dir_all(&dir).map_err(|source| StoreError::Folder { path: dir.clone(), source })?;
+        folder::private(&dir).map_err(|source| StoreError::Folder { path: dir.clone(), source })?;
         let env = Env::open(&dir, tables::COUNT)?;
         let tables = upgrade::upgrade(&env, &dir, upgrade::STEPS).map_err(|error| match error {
             StoreError::Newer { .. } => error,
@@ -167,6 +170,7 @@ impl Store {
             tables,
             writer: Arc::new(writer.map_err(StoreError::Writer)?),
             committed: broadcast::Sender::new(WATCH_BEHIND),
+            recent: Arc::default(),
         })
     }
 
@@ -267,12 +271,12 @@ impl Store {
     pub fn commit(&self, batch: Batch, done: impl FnOnce(Result<(), StoreError>) + Send + 'static) {
         let places = Places::of(&batch, place);
         let commit = Arc::new(Commit { changes: batch.into_iter().map(Arc::new).collect(), ..Commit::default() });
-        let (mine, committed) = (commit.clone(), self.committed.clone());
+        let (mine, committed, recent) = (commit.clone(), self.committed.clone(), self.recent.clone());
         places.before();
         let done = Box::new(move |result: Result<(), CommitError>| {
             if result.is_ok() {
                 places.after();
-                commit.announce(&committed);
+                commit.announce(&committed, &recent);
             }
             done(result.map_err(StoreError::from));
         });
@@ -288,6 +292,12 @@ impl Store {
     /// must read the store anew.
     pub fn committed(&self) -> &broadcast::Sender<Arc<Committed>> {
         &self.committed
+    }
+
+    /// What the commits after `revision` touched, and the revision up to which that is all; `None` if it is not known
+    /// any more, or there was no such revision yet.
+    pub fn touched_since(&self, revision: u64) -> Option<(u64, BTreeSet<Touched>)> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner).since(revision)
     }
 
     /// True while commits wait because the file system is full.
@@ -351,15 +361,16 @@ impl Job {
 }
 
 impl Commit {
-    fn announce(&self, committed: &broadcast::Sender<Arc<Committed>>) {
-        if committed.receiver_count() > 0 {
-            // Nobody may have stayed to hear it.
-            let _ = committed.send(Arc::new(Committed {
-                revision: self.revision.load(Ordering::Relaxed),
-                first_event: self.first_event.load(Ordering::Relaxed),
-                changes: self.changes.clone(),
-            }));
-        }
+    fn announce(&self, committed: &broadcast::Sender<Arc<Committed>>, recent: &Mutex<Recent>) {
+        let group = Committed {
+            revision: self.revision.load(Ordering::Relaxed),
+            first_event: self.first_event.load(Ordering::Relaxed),
+            changes: self.changes.clone(),
+        };
+        // In this order: who subscribes and then reads what was before hears of all.
+        recent.lock().unwrap_or_else(PoisonError::into_inner).add(&group);
+        // Nobody may be there to hear it.
+        let _ = committed.send(Arc::new(group));
     }
 }
 

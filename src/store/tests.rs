@@ -659,3 +659,15 @@ fn loading_does_not_keep_the_map_in_memory() {
     assert_eq!(store.load().unwrap().files.len(), 1_000);
     assert!(resident() < 200, "{} kB", resident());
 }
+
+#[test]
+fn the_store_is_for_this_account_alone() {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("store");
+    fs::create_dir(&dir).unwrap();
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
+    let _store = Store::open(temp.path()).unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    assert_eq!((mode(&dir), mode(&dir.join("data.mdb"))), (0o700, 0o600));
+}

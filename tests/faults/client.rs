@@ -55,7 +55,7 @@ impl Api {
 
     pub(crate) fn post(&self, path: &str, header: (&str, &str), body: &Value) -> Result<Value, String> {
         let asked = self.agent.post(format!("{}{path}", self.server)).header("authorization", &self.token);
-        let asked = asked.header(header.0, header.1).send(body.to_string());
+        let asked = asked.header("content-type", "application/json").header(header.0, header.1).send(body.to_string());
         let text =
             asked.and_then(|mut answer| answer.body_mut().read_to_string()).map_err(|error| error.to_string())?;
         if text.is_empty() {

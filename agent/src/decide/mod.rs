@@ -376,7 +376,9 @@ impl Agent {
             ControllerMessage::Decide(Decision { run, task, approved, by }) => {
                 self.drive(now, run, run::Input::Decided { task, approved, by }, fx);
             }
-            ControllerMessage::CancelRun(cancel) => self.cancel_run(now, cancel.run, &cancel.by, fx),
+            ControllerMessage::CancelRun(cancel) => {
+                self.cancel_run(now, cancel.run, &format!("cancelled by {}", cancel.by), fx);
+            }
             ControllerMessage::Acknowledged(acknowledged) => {
                 for (run, count) in acknowledged.runs {
                     self.acknowledged(run, count, fx);

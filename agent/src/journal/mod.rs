@@ -10,6 +10,7 @@ use self::rows::Tables;
 use crate::{
     crash::Places,
     decide::event::{JournalChange, Recovered, RunState},
+    folder,
     lmdb::{CommitError, Env, MapFull, OpenError, Writer},
     memory,
 };
@@ -70,7 +71,7 @@ impl Journal {
     /// If it can't be opened or read, or a newer version wrote it.
     pub fn open(data: &Path) -> Result<(Self, Recovered), JournalError> {
         let dir = data.join("journal");
-        std::fs::create_dir_all(&dir)?;
+        folder::private(&dir)?;
         let identity = rows::identity(&dir)?;
         let env = Env::open(&dir, Tables::COUNT)?;
         let (tables, recovered) = env.write(|env, txn| {

@@ -9,9 +9,7 @@ mod tests;
 
 use std::{
     collections::HashMap,
-    fs::DirBuilder,
     io::{self, ErrorKind},
-    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -23,6 +21,7 @@ use std::{
 use xene_schemas::meta::RunName;
 
 pub use self::spool::RunLog;
+use crate::folder;
 
 /// What bounds logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +73,7 @@ impl Logs {
     /// # Errors
     /// If the folder can't be made or read.
     pub fn open(dir: &Path, limits: Limits) -> io::Result<Self> {
-        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        folder::private(dir)?;
         let shared = Shared { dir: dir.to_owned(), limits, connected: AtomicBool::new(false), runs: Mutex::default() };
         let logs = Self { shared: Arc::new(shared) };
         for entry in std::fs::read_dir(dir)? {

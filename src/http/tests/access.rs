@@ -303,5 +303,50 @@ async fn whoever_guesses_is_told_to_wait_and_a_right_token_is_taken_all_the_same
     let refused = status("wrong").await;
     assert_eq!((refused.status().as_u16(), &refused.headers()["retry-after"]), (429, &"60".parse().unwrap()));
     assert_eq!(status(ADMIN).await.status(), 200);
-    assert_eq!(std::fs::read_to_string(&world.audit).unwrap().lines().count(), 20, "not even in the log");
+    assert_eq!(status("wrong").await.status(), 429);
+    let lines = std::fs::read_to_string(&world.audit).unwrap();
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 21, "the first too many is in the log, and no more of them");
+    assert_eq!((&lines[19]["status"], &lines[20]["status"]), (&json!(401), &json!(429)));
+}
+
+#[tokio::test]
+async fn a_wrong_name_of_the_server_is_in_the_log_once_for_each_address() {
+    let world = World::new();
+    let ask = async |address: &str, host: &str| {
+        let request = Request::builder().uri("/healthz").header("host", host);
+        let request = request.extension(audit::Peer(address.parse().unwrap()));
+        world.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap().status().as_u16()
+    };
+    for (address, host) in
+        [("192.0.2.1:5", "evil.example"), ("192.0.2.1:6", "evil.example"), ("192.0.2.2:5", "other.example:80")]
+    {
+        assert_eq!(ask(address, host).await, 421);
+    }
+    let lines = std::fs::read_to_string(&world.audit).unwrap();
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let short: Vec<_> = lines.iter().map(|line| (line["status"].as_u64(), line["host"].as_str())).collect();
+    assert_eq!(short, [(Some(421), Some("evil.example")), (Some(421), Some("other.example:80"))]);
+}
+
+#[tokio::test]
+async fn head_has_the_headers_of_get() {
+    let world = World::new();
+    seed(&world.store, "v");
+    let auth = ("authorization", "Bearer s3cret");
+    for path in ["/api/v1/pipelines", "/api/v1/workflows/w", "/healthz", "/api/v1/runs/nobody"] {
+        let get = world.ask("GET", path, &[auth, ("accept-encoding", "zstd")], "").await;
+        let head = world.ask("HEAD", path, &[auth, ("accept-encoding", "zstd")], "").await;
+        assert_eq!(head.status(), get.status(), "{path}");
+        let (known, length) = (get.headers().clone(), get.into_body().size_hint().exact().unwrap());
+        for (name, value) in &known {
+            assert_eq!(head.headers().get(name), Some(value), "{path} {name}");
+        }
+        assert_eq!(head.headers()["content-length"].to_str().unwrap(), length.to_string(), "{path}");
+        assert!(axum::body::to_bytes(head.into_body(), 1).await.unwrap().is_empty());
+        if let Some(tag) = known.get("etag") {
+            let again = world.ask("HEAD", path, &[auth, ("if-none-match", tag.to_str().unwrap())], "").await;
+            assert_eq!(again.status(), 304, "{path}");
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     Extension,
     extract::{Path, State},
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use maud::{Markup, PreEscaped, html};
@@ -150,12 +150,13 @@ pub(super) async fn download(
     State(ui): State<Arc<Ui>>,
     Extension(session): Extension<Session>,
     Path(run): Path<String>,
+    headers: HeaderMap,
     query: Query,
 ) -> Response {
     if let Err(failure) = may_read(&ui, &session, &run).await {
         return page::failed(Some(&session), &failure);
     }
-    saved(logs::logs(State(ui.api.clone()), session.who.clone(), Path(run), query).await.into_response())
+    saved(logs::logs(State(ui.api.clone()), session.who.clone(), Path(run), headers, query).await.into_response())
 }
 
 /// `GET /runs/RUN/artifacts/TASK/PATH`: never shown, always saved.
@@ -163,11 +164,12 @@ pub(super) async fn artifact(
     State(ui): State<Arc<Ui>>,
     Extension(session): Extension<Session>,
     Path((run, task, path)): Path<(String, String, String)>,
+    headers: HeaderMap,
 ) -> Response {
     if let Err(failure) = may_read(&ui, &session, &run).await {
         return page::failed(Some(&session), &failure);
     }
-    saved(artifacts::download(State(ui.api.clone()), Path((run, task, path))).await.into_response())
+    saved(artifacts::download(State(ui.api.clone()), Path((run, task, path)), headers).await.into_response())
 }
 
 async fn may_read(ui: &Ui, session: &Session, run: &str) -> Result<(), Failure> {

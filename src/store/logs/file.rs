@@ -8,7 +8,7 @@ use std::{
     cell::RefCell,
     fs::{File, OpenOptions, create_dir_all, remove_dir, remove_file},
     io::{self, ErrorKind},
-    os::unix::fs::FileExt as _,
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -178,7 +178,7 @@ impl LogFile {
 
     fn open_for_writing(&self, path: &Path) -> io::Result<File> {
         let mut options = OpenOptions::new();
-        options.create(true).truncate(false).write(true);
+        options.create(true).truncate(false).write(true).mode(0o600);
         match options.open(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 path.parent().map_or(Ok(()), create_dir_all)?;

@@ -8,7 +8,6 @@ mod file;
 
 use std::{
     collections::HashMap,
-    fs::create_dir_all,
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -19,6 +18,7 @@ use tokio::{
     sync::{Semaphore, watch},
     task::spawn_blocking,
 };
+use xene_agent::folder;
 use xene_schemas::meta::RunName;
 
 use self::file::{Extent, FRAME, LogFile, UNSYNCED};
@@ -119,7 +119,7 @@ impl LogStore {
     /// # Errors
     /// If it can't be made.
     pub fn open(dir: &Path) -> Result<Self, LogError> {
-        create_dir_all(dir)?;
+        folder::private(dir)?;
         let inner = Inner { dir: dir.to_owned(), open: Mutex::default(), syncs: Semaphore::new(SYNCS) };
         Ok(Self { inner: Arc::new(inner) })
     }

@@ -110,3 +110,29 @@ async fn logs_that_nobody_holds_are_forgotten() {
     assert_eq!(logs.length(run(1)).unwrap(), 1, "what is not written yet is not dropped");
     assert!(lock(&logs.inner.open).logs.len() <= 64);
 }
+
+#[tokio::test]
+async fn logs_are_for_this_account_alone() {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("logs");
+    fs::create_dir(&dir).unwrap();
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
+    let logs = LogStore::open(&dir).unwrap();
+    logs.append(run(1), 0, noise(4 * FRAME)).await.unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode(&dir), 0o700);
+    let (mut folders, mut files) = (vec![dir], 0);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                assert_eq!(mode(&path), 0o600, "{}", path.display());
+                files += 1;
+            }
+        }
+    }
+    assert!(files > 0);
+}

@@ -253,7 +253,7 @@ fn make(version: u64) -> Vec<u8> {
 fn golden(version: u64) -> tempfile::TempDir {
     let path = folder().join(format!("v{version}.mdb.zst"));
     if is_blessed() && !path.exists() {
-        create_dir_all(folder()).unwrap();
+        fs::create_dir_all(folder()).unwrap();
         fs::write(&path, make(version)).unwrap();
     }
     let packed = fs::read(&path)
