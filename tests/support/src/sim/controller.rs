@@ -8,8 +8,9 @@ use xene::decide::{
 };
 use xene_schemas::{
     meta::{Epoch, PipelineKey, RunName},
-    phase::RunPhase,
-    run::TriggerType,
+    phase::{Reason, RunPhase},
+    pipeline::{OnAgentLost, OnAmbiguous},
+    run::{Run, TriggerType},
     source::SourceKind,
     wire::control::{AgentMessage, ControllerMessage, Specs},
 };
@@ -181,6 +182,9 @@ impl World {
             if let Change::PutOwner(key, row) = &change {
                 self.may_take(&owners, key, row)?;
             }
+            if let Change::PutRun(row) = &change {
+                self.may_start_again(&row.run)?;
+            }
             let started = match &change {
                 Change::PutRun(row) if row.run.spec.trigger.kind == TriggerType::After && row.facts == 0 => {
                     Some(row.run.clone()).filter(|run| run.spec.rerun_of.is_none())
@@ -197,6 +201,33 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// What a lost agent did is done once more only where the pipeline says that it may be, and by rule.
+    fn may_start_again(&mut self, run: &Run) -> Result<(), Violation> {
+        let store = &self.controller.store;
+        let name = run.metadata.name;
+        if store.runs.contains_key(&name) || store.retired.contains(&name) {
+            return Ok(());
+        }
+        let spec = store.pipelines.get(&run.spec.key()).map(|row| &row.spec);
+        let law = "once more only where it does no harm";
+        match run.spec.trigger.by.as_deref() {
+            Some("onAmbiguous: Run") if spec.is_some_and(|spec| spec.on_ambiguous != Some(OnAmbiguous::Run)) => {
+                Violation::of(law, format!("{} of {}", tail(&name), run.spec.key()))
+            }
+            Some("onAgentLost: Retry") if spec.is_some_and(|spec| spec.on_agent_lost != Some(OnAgentLost::Retry)) => {
+                Violation::of(law, format!("{} of {}", tail(&name), run.spec.key()))
+            }
+            Some("onAgentLost: Retry") => {
+                let lost = run.spec.rerun_of.and_then(|lost| store.runs.get(&lost));
+                let ended = lost.is_none_or(|lost| {
+                    lost.run.status.reason == Some(Reason::AGENT_LOST) && lost.run.status.phase.is_final()
+                });
+                self.witness.retried(run, ended)
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn controller_effect(&mut self, effect: Effect) -> Result<(), Violation> {

@@ -261,6 +261,24 @@ impl Setup {
                 more(&[Action::Cut, Action::Drain]);
                 (setup.exclusive, setup.pause_margin, setup.schedules) = (1_000, 1, QUICK);
             }
+            Mutant::RetryTooEarly => {
+                more(&[Action::Cut, Action::Reboot]);
+                (setup.again, setup.exclusive) = (1_000, 500);
+            }
+            Mutant::RetryUncounted => {
+                // A run has to lose four agents, one after the other.
+                setup.actions = vec![(Action::Fence, 1)];
+                (setup.again, setup.exclusive, setup.gated) = (1_000, 1_000, 1_000);
+                (setup.horizon, setup.calm) = (1_500, 10);
+            }
+            Mutant::AmbiguousByDefault => {
+                more(&[Action::Cut, Action::Reboot]);
+                (setup.again, setup.schedules) = (0, QUICK);
+            }
+            Mutant::AmbiguousUnderItsName => {
+                more(&[Action::Cut]);
+                (setup.again, setup.schedules) = (1_000, QUICK);
+            }
             Mutant::AnyToken => more(&[Action::Copy, Action::Cut, Action::Reboot]),
             Mutant::FenceKeepsEpoch => more(&[Action::Fence]),
             Mutant::WatermarksNotMerged => more(&[Action::Drain, Action::Cut]),
