@@ -3,7 +3,7 @@
 use xene::decide::{
     Config, Controller,
     desired::SourceOrigin,
-    event::{Answer, Authority, Command, Effect, Effects, Event, RequestId},
+    event::{Answer, Command, Effect, Effects, Event, RequestId},
     rows::{Change, OwnerRow},
 };
 use xene_schemas::{
@@ -40,7 +40,7 @@ impl World {
             software: String::new(),
             store_id: "store".into(),
             source: SourceOrigin { kind: SourceKind::Git, url: "repository".into(), branch: None, path: None },
-            authority: Authority::default(),
+            authority: self.authority.clone(),
             mutant: self.setup.mutant,
         };
         let (machine, fx) = Controller::new(node.clock.now(self.at), config, node.store.load());
@@ -250,10 +250,10 @@ impl World {
                 Ok(Answer::Run(run)) => self.kept(run.metadata.name, 0),
                 _ => Ok(()),
             },
+            Effect::FinishRotation { newest, why } => self.finish_rotation(&newest, why),
             Effect::SendFiles { .. }
             | Effect::SignCertificate { .. }
             | Effect::SendRoots(_)
-            | Effect::FinishRotation { .. }
             | Effect::Deliver(_)
             | Effect::DeleteLogs(_)
             | Effect::Alert(_) => Ok(()),

@@ -14,6 +14,7 @@ pub mod invariants;
 mod network;
 mod node;
 mod random;
+mod rotation;
 mod settle;
 mod setup;
 mod source;

@@ -51,10 +51,15 @@ impl Source {
     }
 
     /// The first commit, of so many pipelines `w0/p0`, `w1/p0` …
-    pub(super) fn begin_with(&mut self, workflows: usize, schedule: &'static str, autonomy: &'static str) {
+    pub(super) fn begin_with(
+        &mut self,
+        workflows: usize,
+        (schedule, autonomy): (&'static str, &'static str),
+        exclusive: bool,
+    ) {
         let (catch_up, policy) = ("Latest", "Queue");
         let (max, group, follows, zone) = (1, None, false, None);
-        let (pipelines, steps, gated, suspend, exclusive, again) = (1, 1, false, false, false, false);
+        let (pipelines, steps, gated, suspend, again) = (1, 1, false, false, false);
         let text = Text {
             pipelines,
             schedule,

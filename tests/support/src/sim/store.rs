@@ -5,8 +5,9 @@ use std::{
     sync::Arc,
 };
 
+use jiff::Timestamp;
 use xene::decide::rows::{
-    AfterRow, AgentRow, Change, ControllerRow, EndedRun, JoinTokenRow, Loaded, OwnerRow, PipelineRow, RunRow,
+    AfterRow, AgentRow, Change, ControllerRow, EndedRun, JoinTokenRow, LedgerRow, Loaded, OwnerRow, PipelineRow, RunRow,
     Suspendable, SuspensionRow, WorkflowRow,
 };
 use xene_agent::decide::event::{JournalChange, Recovered};
@@ -39,6 +40,8 @@ pub(super) struct Store {
     after: BTreeMap<PipelineKey, AfterRow>,
     /// What is suspended by command.
     suspensions: BTreeMap<Suspendable, SuspensionRow>,
+    /// What became of due times.
+    pub(super) ledger: BTreeMap<(PipelineKey, Name, Timestamp), LedgerRow>,
     tokens: BTreeMap<String, JoinTokenRow>,
     source: Option<SourceStatus>,
 }
@@ -80,7 +83,10 @@ impl Store {
             | Change::PutMessage(_)
             | Change::DeleteMessage(..)
             | Change::PutNotifierHealth(..) => {}
-            Change::AddEvent(_) | Change::PutFile(..) | Change::PutLedger(_) | Change::PutDelivery(..) => {}
+            Change::PutLedger(row) => {
+                self.ledger.insert((row.pipeline.clone(), row.trigger.clone(), row.slot), row);
+            }
+            Change::AddEvent(_) | Change::PutFile(..) | Change::PutDelivery(..) => {}
         }
         Ok(())
     }
@@ -94,7 +100,7 @@ impl Store {
                 ended_runs
                     .entry(row.run.spec.key())
                     .or_default()
-                    .push(EndedRun::new(&row.run, jiff::Timestamp::UNIX_EPOCH));
+                    .push(EndedRun::new(&row.run, Timestamp::UNIX_EPOCH));
             } else {
                 active_runs.push(row.clone());
             }

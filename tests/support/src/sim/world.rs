@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
 use jiff::Timestamp;
-use xene::decide::event::{Command, Event, SessionId};
+use xene::decide::event::{Authority, Command, Event, SessionId};
 use xene_agent::decide::event::{Event as AgentEvent, Recovered, StepExit, StepId};
 use xene_schemas::{
     meta::RunName,
@@ -44,6 +44,7 @@ pub(super) enum What {
     Fence { agent: usize },
     StartCopy { agent: usize, journal: Box<Recovered> },
     Part { agent: usize },
+    Certificate { agent: usize, process: u64 },
     Act,
 }
 
@@ -86,6 +87,8 @@ pub struct World {
     pub(super) restored: bool,
     /// Some downtime was announced.
     pub(super) announced: bool,
+    /// The certificate authority.
+    pub(super) authority: Authority,
     idle: u32,
     pub(super) outcome: Outcome,
 }
@@ -124,6 +127,7 @@ impl World {
             recover: false,
             restored: false,
             announced: false,
+            authority: Authority::default(),
             idle: 0,
             outcome: Outcome::default(),
         }
@@ -280,6 +284,10 @@ impl World {
             What::Fence { agent } => self.fence(agent),
             What::StartCopy { agent, journal } => self.start_copy(agent, *journal),
             What::Part { agent } => self.part(agent),
+            What::Certificate { agent, process } if current(self, agent, process) => {
+                self.takes_certificate(agent);
+                Ok(())
+            }
             What::Act if self.acting => self.act(),
             _ => Ok(()),
         }
@@ -289,6 +297,10 @@ impl World {
         if self.agents[agent].session.is_some() || self.agents[agent].machine.is_none() {
             return Ok(());
         }
+        if !self.is_trusted(agent) {
+            // Who joins anew does so by hand.
+            return Ok(());
+        }
         if !self.links[agent].is_whole() || self.controller.machine.is_none() {
             let wait = self.random.between(SECOND, 5 * SECOND);
             self.later(wait, What::Dial { agent, process: self.agents[agent].process });
@@ -296,6 +308,7 @@ impl World {
         }
         self.sessions += 1;
         self.agents[agent].session = Some(self.sessions);
+        self.renew_certificate(agent);
         self.agent_takes(agent, AgentEvent::Connected)
     }
 
@@ -336,12 +349,12 @@ impl World {
                         self.controller.sessions.insert(session, agent);
                         let (name, id) = (self.agents[agent].name.clone(), SessionId(session));
                         let (fingerprint, address) = (String::new(), String::new());
-                        let hello = Box::new(hello);
+                        let (hello, authority) = (Box::new(hello), self.agents[agent].authority.clone());
                         self.controller_takes(Event::SessionOpened {
                             session: id,
                             agent: name,
                             fingerprint,
-                            authority: String::new(),
+                            authority,
                             address,
                             transport: Transport::Quic,
                             hello,
