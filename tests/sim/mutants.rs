@@ -50,5 +50,6 @@ noticed! {
     a_retry_while_the_lost_agent_may_still_run_it_is_noticed: RetryTooEarly,
     retries_that_are_not_counted_are_noticed: RetryUncounted,
     ambiguous_due_times_that_are_started_by_default_are_noticed: AmbiguousByDefault,
+    messages_that_are_deleted_before_they_are_delivered_are_noticed: MessageGoneTooEarly,
     ambiguous_due_times_that_are_started_under_their_names_are_noticed: AmbiguousUnderItsName,
 }

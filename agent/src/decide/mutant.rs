@@ -45,6 +45,8 @@ pub enum Mutant {
     AmbiguousByDefault,
     /// They are started again under the names that their runs may have had.
     AmbiguousUnderItsName,
+    /// A notifier's message goes from the store when it sets out, not when its destination has taken it.
+    MessageGoneTooEarly,
 }
 
 /// The rule that is left out, if one is.

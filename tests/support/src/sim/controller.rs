@@ -171,6 +171,7 @@ impl World {
 
     pub(super) fn write_store(&mut self, changes: Vec<Change>) -> Result<(), Violation> {
         let owners = self.finite_owners();
+        let (notified, mut ends) = (self.notified(), Vec::new());
         for change in changes {
             self.history.store(self.at, &change);
             match &change {
@@ -185,6 +186,7 @@ impl World {
             if let Change::PutRun(row) = &change {
                 self.may_start_again(&row.run)?;
             }
+            self.may_tell(&change, &mut ends)?;
             let started = match &change {
                 Change::PutRun(row) if row.run.spec.trigger.kind == TriggerType::After && row.facts == 0 => {
                     Some(row.run.clone()).filter(|run| run.spec.rerun_of.is_none())
@@ -200,7 +202,7 @@ impl World {
                 })?;
             }
         }
-        Ok(())
+        self.are_told(&notified, &ends)
     }
 
     /// What a lost agent did is done once more only where the pipeline says that it may be, and by rule.
@@ -250,11 +252,11 @@ impl World {
                 Ok(Answer::Run(run)) => self.kept(run.metadata.name, 0),
                 _ => Ok(()),
             },
+            Effect::Deliver(delivery) => self.send_out(delivery),
             Effect::FinishRotation { newest, why } => self.finish_rotation(&newest, why),
             Effect::SendFiles { .. }
             | Effect::SignCertificate { .. }
             | Effect::SendRoots(_)
-            | Effect::Deliver(_)
             | Effect::DeleteLogs(_)
             | Effect::Alert(_) => Ok(()),
         }

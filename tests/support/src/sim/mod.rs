@@ -13,6 +13,7 @@ pub mod history;
 pub mod invariants;
 mod network;
 mod node;
+mod notices;
 mod random;
 mod rotation;
 mod settle;

@@ -18,6 +18,7 @@ use super::{
     invariants::{Violation, Witness},
     network::{Link, Payload},
     node::{AgentNode, ControllerNode, Todo},
+    notices::{Letter, Mail},
     random::Random,
     setup::Setup,
     source::Source,
@@ -45,6 +46,7 @@ pub(super) enum What {
     StartCopy { agent: usize, journal: Box<Recovered> },
     Part { agent: usize },
     Certificate { agent: usize, process: u64 },
+    Delivered { process: u64, letter: Box<Letter> },
     Act,
 }
 
@@ -87,6 +89,8 @@ pub struct World {
     pub(super) restored: bool,
     /// Some downtime was announced.
     pub(super) announced: bool,
+    /// Where messages of notifiers go.
+    pub(super) mail: Mail,
     /// The certificate authority.
     pub(super) authority: Authority,
     idle: u32,
@@ -97,7 +101,9 @@ impl World {
     /// A world that has not begun.
     pub fn new(setup: Setup, random: Random, history: History) -> Self {
         let mut random = random;
+        let mut mail = Mail::new(&random, setup.notified);
         let mut source = Source::default();
+        (source.ids, source.notifiers) = (mail.on, mail.draw());
         source.begin(&setup, &mut random);
         let mut rate = || random.pick(setup.rates);
         let controller = ControllerNode::new(Clock::boot(Instant::default(), rate()));
@@ -127,6 +133,7 @@ impl World {
             recover: false,
             restored: false,
             announced: false,
+            mail,
             authority: Authority::default(),
             idle: 0,
             outcome: Outcome::default(),
@@ -223,9 +230,10 @@ impl World {
             | What::AgentDurable { agent, .. }
             | What::StepExited { agent, .. }
             | What::LogDelivered { agent, .. } => self.agents[*agent].paused,
-            What::ControllerClosed { .. } | What::ControllerDurable { .. } | What::Compile { .. } => {
-                self.controller.paused
-            }
+            What::ControllerClosed { .. }
+            | What::ControllerDurable { .. }
+            | What::Compile { .. }
+            | What::Delivered { .. } => self.controller.paused,
             _ => Instant::default(),
         };
         if paused > self.at {
@@ -284,6 +292,7 @@ impl World {
             What::Fence { agent } => self.fence(agent),
             What::StartCopy { agent, journal } => self.start_copy(agent, *journal),
             What::Part { agent } => self.part(agent),
+            What::Delivered { process, letter } => self.comes_in(*letter, self.controller.process == process),
             What::Certificate { agent, process } if current(self, agent, process) => {
                 self.takes_certificate(agent);
                 Ok(())
