@@ -153,8 +153,7 @@ pub struct Plan {
 
 /// How the reason of a workflow that is blocked begins.
 pub(super) const BLOCKED: &str = "PruneBlocked";
-/// With fewer workflows than that, a commit may remove any number, but not all: whoever empties the folder, or has
-/// another in its place, seldom means that.
+/// With fewer workflows than that, a commit may remove any number.
 const MIN_TO_BLOCK: usize = 4;
 
 impl Plan {
@@ -240,7 +239,7 @@ impl Plan {
         let all = all.max(gone);
         let hold = if !desired.complete {
             Some(Hold::Incomplete)
-        } else if gone > 0 && desired.workflows.is_empty() || all >= MIN_TO_BLOCK && gone * 2 > all {
+        } else if all >= MIN_TO_BLOCK && gone * 2 > all {
             self.prune_blocked = u32::try_from(all).ok();
             Some(Hold::PruneBlocked { revision: desired.revision.clone(), gone, all })
         } else {

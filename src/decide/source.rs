@@ -112,7 +112,7 @@ impl SourceState {
         } else if !self.blocked.is_empty() {
             let names = join(&self.blocked);
             let message = format!(
-                "all workflows, or more than half of them, would go at once, and stay: {names}; if that is meant, `xene \
+                "more than half of all workflows would go at once, and stay: {names}; if that is meant, `xene \
                  approve-prune {applied}`, else revert it"
             );
             (True, "PruneBlocked".into(), message)

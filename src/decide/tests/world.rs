@@ -563,12 +563,6 @@ impl World {
         let desired = self.compile();
         self.tell(Event::Compiled(Box::new(desired)));
         self.settle();
-        if self.workflows.is_empty() && self.controller.is_some() {
-            // A tree without any removes none until somebody lets it, if there were some.
-            let commit = format!("r{}", self.revision);
-            drop(self.ask(Command::ApprovePrune { commit, by: "me".into() }));
-            self.settle();
-        }
     }
 
     /// The next revision, which nobody is told of yet.
