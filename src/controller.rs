@@ -17,7 +17,7 @@ use xene_agent::{
     clock,
     content::ContentStore,
     decide::time::Now,
-    lmdb::{DataLock, LockError},
+    lmdb::{DataLock, LockError, Size},
     session::{
         tls::{hex, write_private},
         token::JoinToken,
@@ -64,6 +64,8 @@ use crate::{
 const CHECK_EVERY: Duration = Duration::from_secs(10 * 60);
 /// How often the store is swept.
 const SWEEP_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
+/// How often the store is measured.
+const MEASURE_EVERY: Duration = Duration::from_secs(10);
 /// How long a file stays that nothing refers to: what is to refer to it may be on its way into the store.
 const FILES_GRACE: Duration = Duration::from_secs(60 * 60);
 /// How long an equal delivery finds its run.
@@ -206,6 +208,7 @@ pub struct Controller {
     worker: SourceHandle,
     driver: JoinHandle<Result<(), DriverError>>,
     sweeper: JoinHandle<()>,
+    measurer: JoinHandle<()>,
     checker: JoinHandle<()>,
     traces: Option<JoinHandle<()>>,
     stop: watch::Sender<bool>,
@@ -294,6 +297,7 @@ impl Controller {
         let traces = exporter.map(|exporter| tokio::spawn(exporter.run(handle.watch(), stopped.clone())));
         let driver = tokio::spawn(driver.run(stopped));
         let sweeper = tokio::spawn(sweep_daily(store.clone(), files.clone()));
+        let measurer = tokio::spawn(measure(store.clone(), handle.clone()));
 
         let sink = Sink { store, logs, counters: handle.counters().clone() };
         let listener = Listener::bind(
@@ -351,6 +355,7 @@ impl Controller {
             worker,
             driver,
             sweeper,
+            measurer,
             checker,
             traces,
             stop,
@@ -394,6 +399,7 @@ impl Controller {
         // On a full disk the end would wait for room: what was not acknowledged by now will not be.
         self.handle.store().wait_no_more();
         self.sweeper.abort();
+        self.measurer.abort();
         self.checker.abort();
         self.stop_http.send_replace(true);
         if let Ok(Err(error)) = self.server.await {
@@ -539,6 +545,21 @@ async fn check_digest(store: Store, drifted: impl Fn()) {
             Err(error) => tracing::warn!(%error, "what the store says was not compared with what was written"),
         }
         tokio::time::sleep(CHECK_EVERY).await;
+    }
+}
+
+/// Tells the machine how big the store is.
+async fn measure(store: Store, handle: Handle) {
+    loop {
+        match store.size() {
+            Ok(Size { used, limit }) => {
+                if handle.tell(Event::StoreSize { used, limit }).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the store was not measured"),
+        }
+        tokio::time::sleep(MEASURE_EVERY).await;
     }
 }
 

@@ -4,7 +4,7 @@ use std::{
     fmt,
     fs::{DirBuilder, File, OpenOptions, TryLockError},
     io::{self, ErrorKind, Read as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::{
         Arc, PoisonError, RwLock,
@@ -196,6 +196,22 @@ impl Env {
         self.env.copy_to_file(file, CompactionOption::Enabled).map(drop)
     }
 
+    /// How big it is, and may become.
+    ///
+    /// # Errors
+    /// If LMDB or the file system can't say.
+    pub fn size(&self) -> Result<Size, heed::Error> {
+        let _map = self.map.read().unwrap_or_else(PoisonError::into_inner);
+        let used = self.env.non_free_pages_size()?;
+        let file = std::fs::metadata(self.env.path().join("data.mdb"))?;
+        let limit = match room_left(self.env.path()) {
+            Some(Some(left)) => (file.blocks() * 512).saturating_add(left).max(used),
+            Some(None) => used,
+            None => u64::MAX,
+        };
+        Ok(Size { used, limit })
+    }
+
     fn try_write<T, E: From<heed::Error>>(
         &self,
         f: &mut impl FnMut(&heed::Env<WithoutTls>, &mut RwTxn<'_>) -> Result<T, E>,
@@ -282,9 +298,25 @@ fn wait_for_room(dir: &Path, ending: &AtomicBool) -> Result<(), CommitError> {
 
 /// True if commits below `dir` need not wait for room. A file system that can't be asked has it: the commit will tell.
 pub fn has_room(dir: &Path) -> bool {
-    rustix::fs::statvfs(dir).map_or(true, |fs| {
-        fs.f_bavail.saturating_mul(fs.f_frsize) >= RESERVE.min(fs.f_blocks.saturating_mul(fs.f_frsize) / 20)
-    })
+    room_left(dir).is_none_or(|left| left.is_some())
+}
+
+/// How many bytes the file system of `dir` takes before commits wait; `Some(None)` while they do. `None` if it can't be
+/// asked.
+fn room_left(dir: &Path) -> Option<Option<u64>> {
+    let fs = rustix::fs::statvfs(dir).ok()?;
+    let reserve = RESERVE.min(fs.f_blocks.saturating_mul(fs.f_frsize) / 20);
+    Some(fs.f_bavail.saturating_mul(fs.f_frsize).checked_sub(reserve))
+}
+
+/// How big a database is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Bytes of the pages that hold something.
+    pub used: u64,
+    /// Bytes that they may come to: what the file has and what its file system still takes. As much as `used` while
+    /// commits wait for room. The map itself sets no bound, as it grows.
+    pub limit: u64,
 }
 
 /// One thread that owns write transactions, and groups what arrives.
@@ -438,6 +470,19 @@ mod tests {
         drop(writer);
         let count = env.read(|txn| table.len(txn)).unwrap();
         assert_eq!(count, 64);
+    }
+
+    #[test]
+    fn what_was_deleted_does_not_count_as_used() {
+        let temp = tempfile::tempdir().unwrap();
+        let (env, table) = open(temp.path(), 1 << 24);
+        let before = env.size().unwrap();
+        env.write(|_, txn| (0..50).try_for_each(|key| table.put(txn, &key, &[7; 100_000]))).unwrap();
+        let full = env.size().unwrap();
+        assert!(full.used >= before.used + 5_000_000 && full.limit >= full.used, "{before:?}, {full:?}");
+        env.write(|_, txn| table.clear(txn)).unwrap();
+        let after = env.size().unwrap();
+        assert!(after.used < 100_000, "{after:?}");
     }
 
     #[test]

@@ -30,6 +30,9 @@ pub struct ControllerStatus {
     /// Set while two certificate authorities are trusted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_rotation: Option<CaRotation>,
+    /// Set while the store has not much room left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_filling_up: Option<StoreFillingUp>,
     /// Agents that have not shown yet to go by the autonomy that is in effect, of all that they own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unheard: Vec<AgentName>,
@@ -84,6 +87,23 @@ pub struct Breaker {
     pub since: Timestamp,
     /// Those that are silent still.
     pub agents: Vec<AgentName>,
+    /// What it means and what ends it, in a sentence.
+    pub message: String,
+}
+
+/// The store has not much room left: four fifths of what it may grow to, or more, are used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct StoreFillingUp {
+    /// Since when.
+    #[serde(with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::run::TimeText"))]
+    pub since: Timestamp,
+    /// Bytes that hold something.
+    pub used: u64,
+    /// Bytes that it may come to, on the disk where it is.
+    pub limit: u64,
     /// What it means and what ends it, in a sentence.
     pub message: String,
 }

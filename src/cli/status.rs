@@ -106,6 +106,11 @@ fn print_controller(status: &ControllerStatus, ui: &mut Ui) -> Result<(), Error>
     if let Some(rotation) = &status.ca_rotation {
         print_field("authority", &super::agents::rotation_told(rotation), ui)?;
     }
+    if let Some(filling_up) = &status.store_filling_up {
+        let word = painted("store filling up", phase_style("Warning"), ui.out.colored);
+        let age = age(filling_up.since, ui.now());
+        ui.out.line(format!("{word} {}", escape::line(&format!("(for {age}): {}", filling_up.message))))?;
+    }
     if let Some(breaker) = &status.breaker {
         let word = painted("takeovers held", phase_style("Warning"), ui.out.colored);
         let agents = breaker.agents.iter().map(AgentName::as_str).collect::<Vec<_>>().join(", ");

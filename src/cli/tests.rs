@@ -159,6 +159,8 @@ fn controller(source: Value) -> Fake {
                 "since": "2026-11-25T11:58:00Z", "agents": ["a", "b"], "message": "2 agents fell silent at once"
             }, "pause": {
                 "by": "admin", "since": "2026-11-25T11:58:00Z", "until": "2026-11-25T16:00:00Z"
+            }, "storeFillingUp": {
+                "since": "2026-11-25T11:55:00Z", "used": 850, "limit": 1000, "message": "the store fills up: 850 of 1000"
             }, "unheard": ["a"]}}),
         ),
         "/api/v1/pipelines" => Reply::Json(200, fixtures::list(&fixtures::pipelines()[1..])),
@@ -183,6 +185,7 @@ fn status_is_one_screen() {
         pipelines  1 scheduled, 1 not
         runs       1 running, 1 waiting to start
         paused     by admin until 2026-11-25T16:00:00Z (in 4h): agents go on alone; not heard by: a
+        store filling up (for 5m): the store fills up: 850 of 1000
         takeovers held (for 2m): 2 agents fell silent at once: a, b
         not Ready (Invalid): 1 file has a problem (for 30m)
         Degraded (LastGood): site is kept as of 1a2b3c4 (for 30m)

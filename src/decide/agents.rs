@@ -49,6 +49,8 @@ pub(super) struct AgentState {
     pub(super) leaving: bool,
     /// How far its clock is off.
     pub(super) skew: Duration,
+    /// Since when each renewal has been said late, or by a clock that is.
+    pub(super) late_since: Option<xene_agent::decide::time::BootTime>,
     pub(super) busy: u32,
     /// This process has welcomed it.
     pub(super) greeted: bool,
@@ -92,6 +94,7 @@ impl AgentState {
             fenced: false,
             leaving: false,
             skew: Duration::ZERO,
+            late_since: None,
             busy: 0,
             greeted: false,
             chain: None,

@@ -138,6 +138,8 @@ impl Controller {
             message: self.breaker_message(),
         });
         let (version, pause) = (self.config.software.clone(), self.row.pause.clone());
-        ControllerStatus { version, breaker, pause, ca_rotation: self.rotation(), unheard: self.unheard() }
+        let store_filling_up = self.store_filling_up();
+        let (ca_rotation, unheard) = (self.rotation(), self.unheard());
+        ControllerStatus { version, breaker, pause, ca_rotation, store_filling_up, unheard }
     }
 }

@@ -93,6 +93,13 @@ pub enum Event {
         /// Its SHA-256, hex.
         fingerprint: String,
     },
+    /// The store was measured.
+    StoreSize {
+        /// Bytes that hold something.
+        used: u64,
+        /// Bytes that it may come to, on the disk where it is.
+        limit: u64,
+    },
     /// A message of a notifier was on its way.
     Delivered {
         /// Whose.

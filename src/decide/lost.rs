@@ -9,6 +9,7 @@ use indexmap::IndexMap;
 use jiff::Timestamp;
 use xene_agent::decide::{
     cron::Schedule,
+    mutant::Mutant,
     time::{Now, after, before},
 };
 use xene_schemas::{
@@ -66,7 +67,8 @@ impl Ambiguous {
 impl Controller {
     /// True if due times of a pipeline that a lost agent may have started are started again.
     pub(super) fn runs_ambiguous(&self, key: &PipelineKey) -> bool {
-        self.pipelines.get(key).is_some_and(|pipeline| pipeline.on_ambiguous == OnAmbiguous::Run)
+        let asks = self.pipelines.get(key).is_some_and(|pipeline| pipeline.on_ambiguous == OnAmbiguous::Run);
+        asks || self.mutants.is(Mutant::AmbiguousByDefault)
     }
 
     /// Orders runs for due times that may have been started.
@@ -82,10 +84,14 @@ impl Controller {
             };
             let params: IndexMap<String, String> = params.clone().filter_map(value).collect();
             for slot in slots {
+                let run = match self.mutants.is(Mutant::AmbiguousUnderItsName) {
+                    true => RunName::of_slot(key, &trigger, slot),
+                    false => RunName::of_ambiguous(key, &trigger, slot),
+                };
                 let order = Order {
                     pipeline: key.clone(),
                     spec_hash,
-                    run: RunName::of_ambiguous(key, &trigger, slot),
+                    run,
                     trigger: RunTrigger {
                         kind: TriggerType::Cron,
                         name: Some(trigger.clone()),
@@ -121,7 +127,7 @@ impl Controller {
         if self.rerun(now, again, fx).is_ok()
             && let Some(row) = self.runs.get_mut(&run)
         {
-            row.lost = lost;
+            row.lost = if self.mutants.is(Mutant::RetryUncounted) { 0 } else { lost };
             fx.commit.push(Change::PutRun(Box::new(row.clone())));
         }
     }

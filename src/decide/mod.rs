@@ -8,6 +8,7 @@ mod breaker;
 pub mod desired;
 pub mod event;
 mod fence;
+mod filling_up;
 pub mod gauges;
 mod group;
 mod ledger;
@@ -56,6 +57,7 @@ use self::{
     breaker::Breaker,
     desired::{Desired, Observed, SourceOrigin},
     event::{Authority, Effect, Effects, Event, SessionId},
+    filling_up::FillingUp,
     notices::Told,
     outbox::Outbox,
     ownership::Owned,
@@ -152,6 +154,8 @@ pub struct Controller {
     asked: BootTime,
     /// Set while nothing is taken from silent agents.
     breaker: Option<Breaker>,
+    /// Set while the store has not much room left.
+    filling_up: Option<FillingUp>,
     /// When the recovery that is under way began.
     recovering: Option<BootTime>,
     workflows: BTreeMap<Name, Workflow>,
@@ -231,6 +235,7 @@ impl Controller {
             floor: now.boot,
             asked: now.boot,
             breaker: None,
+            filling_up: None,
             recovering: None,
             workflows: BTreeMap::new(),
             observed: Observed::default(),
@@ -322,6 +327,7 @@ impl Controller {
             Event::CertificateIssued { agent, fingerprint } => {
                 self.certificate_issued(&agent, fingerprint, &mut fx);
             }
+            Event::StoreSize { used, limit } => self.store_size(now, used, limit, &mut fx),
             Event::Delivered { notifier, number, outcome } => {
                 self.delivered(now, &notifier, number, outcome, &mut fx);
             }

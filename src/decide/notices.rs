@@ -74,10 +74,11 @@ fn of_run(now: Now, transition: Transition, row: &RunRow) -> Notice {
 
 /// Whether a run ended otherwise than the one that ended before it. Those that were cancelled say nothing.
 pub(super) fn edge(before: &[EndedRun], ended: &EndedRun) -> Option<Transition> {
-    // Of several in one second, the one that was heard of last.
+    // Of several in one second, the one that was made last: so it is after a restart, too.
+    let place = |run: &EndedRun| (run.finished_at, run.name);
     let judged = before.iter().filter(|other| !other.cancelled && other.name != ended.name);
-    let before = judged.max_by_key(|run| run.finished_at)?;
-    if ended.cancelled || before.finished_at > ended.finished_at || before.success == ended.success {
+    let before = judged.max_by_key(|run| place(run))?;
+    if ended.cancelled || place(before) > place(ended) || before.success == ended.success {
         return None;
     }
     Some(if ended.success { Transition::Recovered } else { Transition::Broken })

@@ -5,7 +5,10 @@ use std::{collections::VecDeque, time::Duration};
 
 use jiff::Timestamp;
 use xene_agent::{
-    decide::time::{Now, after},
+    decide::{
+        mutant::Mutant,
+        time::{Now, after},
+    },
     glob::Globs,
 };
 use xene_schemas::{
@@ -245,6 +248,9 @@ impl Controller {
         let Some(outbox) = self.outboxes.get_mut(name).filter(|outbox| outbox.sending.is_none()) else { return };
         let Some(message) = outbox.waiting.front() else { return };
         (outbox.sending, outbox.due) = (Some(message.number), None);
+        if self.mutants.is(Mutant::MessageGoneTooEarly) {
+            fx.commit.push(Change::DeleteMessage(name.clone(), message.number, Fate::Delivered));
+        }
         fx.then.push(Effect::Deliver(Box::new(Delivery {
             notifier: name.clone(),
             number: message.number,

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use indexmap::IndexMap;
-use xene_agent::decide::time::{BootTime, Now, after};
+use xene_agent::decide::{
+    mutant::Mutant,
+    time::{BootTime, Now, after},
+};
 use xene_schemas::{
     meta::{AgentName, Epoch, PipelineKey, Revision, RunName, SpecHash},
     phase::{Reason, RunPhase, TaskPhase},
@@ -423,7 +426,11 @@ impl Controller {
         status.message = Some("its agent is lost; if it comes back, so does the run".to_owned());
         row.give_up_at = Some(after(now.wall, patience));
         self.timers.arm(Timer::GiveUp(run), now.boot + patience);
+        let row = row.clone();
         fx.commit.push(Change::PutRun(Box::new(row.clone())));
+        if self.mutants.is(Mutant::RetryTooEarly) && self.is_retried(&row) {
+            self.retry_lost(now, row, fx);
+        }
     }
 
     /// After a recovery: if it did not begin, as the store remembers, any agent may have begun it since.

@@ -30,6 +30,9 @@ const ANSWERS_LOST: Duration = Duration::from_secs(30);
 const MACHINE_LABELS: [&str; 3] = ["os", "arch", "hostname"];
 /// How far an agent's clock may be off before the operator hears of it.
 const SKEW: Duration = Duration::from_secs(5);
+/// A renewal may have been on its way for as long as a session outlives a cut, and then it tells of a clock that is
+/// late where none is. For so long every one has to say so.
+const LATE_FOR: Duration = Duration::from_secs(30);
 /// The shortest span over which reconnects are spread.
 const RECONNECT: Duration = Duration::from_secs(5);
 /// Reconnects that a controller takes in a second without haste.
@@ -213,7 +216,9 @@ impl Controller {
         let renewed_before = state.renewed_at;
         state.busy = renew.busy;
         let was_wrong = state.skew > SKEW_LIMIT;
-        state.note_skew(renew.wall, now, agent, fx);
+        if !state.may_be_delayed(renew.wall, now) {
+            state.note_skew(renew.wall, now, agent, fx);
+        }
         let mended = was_wrong && state.skew <= SKEW_LIMIT;
         let Some(session) = state.session.as_mut().filter(|session| session.id == id) else { return };
         let first = session.seq == 0;
@@ -390,6 +395,15 @@ impl Controller {
 }
 
 impl AgentState {
+    /// True if the agent's clock may be right, although what it says is old.
+    fn may_be_delayed(&mut self, wall: jiff::Timestamp, now: Now) -> bool {
+        if now.wall.duration_since(wall) <= jiff::SignedDuration::from_secs(SKEW.as_secs().cast_signed()) {
+            self.late_since = None;
+            return false;
+        }
+        now.boot.since(*self.late_since.get_or_insert(now.boot)) < LATE_FOR
+    }
+
     /// Notes how far the agent's clock is off; the operator hears once.
     fn note_skew(&mut self, wall: jiff::Timestamp, now: Now, agent: &AgentName, fx: &mut Effects) {
         let skew = wall.duration_since(now.wall).unsigned_abs();
@@ -398,5 +412,43 @@ impl AgentState {
             fx.now.push(Effect::Alert(format!("the clock of {agent} is {seconds} s away from this host's")));
         }
         self.skew = skew;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use xene_agent::decide::time::{BootTime, after, before};
+
+    use super::*;
+
+    #[test]
+    fn a_renewal_that_was_held_up_says_nothing_of_the_clock_and_a_late_clock_is_told_of() {
+        let mut state = AgentState::new(None);
+        let agent = "a".parse().unwrap();
+        let mut alerts = Vec::new();
+        let mut renews = |second: u64, late: u64| {
+            let boot = BootTime::from_nanos(second * 1_000_000_000);
+            let wall = after(Timestamp::from_second(1_800_000_000).unwrap(), Duration::from_secs(second));
+            let (now, said) = (Now { boot, wall }, before(wall, Duration::from_secs(late)));
+            let mut fx = Effects::default();
+            if !state.may_be_delayed(said, now) {
+                state.note_skew(said, now, &agent, &mut fx);
+            }
+            alerts.extend(fx.now);
+            (state.skew.as_secs(), alerts.len())
+        };
+        assert_eq!(renews(10, 0), (0, 0));
+        // What was said during a cut comes all at once.
+        for late in [18, 13, 8] {
+            assert_eq!(renews(40, late), (0, 0));
+        }
+        assert_eq!(renews(45, 1), (1, 0));
+        for second in [50, 60, 70, 79] {
+            assert_eq!(renews(second, 9), (1, 0));
+        }
+        assert_eq!(renews(80, 9), (9, 1));
+        assert_eq!(renews(90, 9), (9, 1));
+        assert_eq!(renews(100, 0), (0, 1));
     }
 }

@@ -7,6 +7,7 @@ mod breaker;
 mod drift;
 mod exclusive;
 mod files;
+mod filling_up;
 mod groups;
 mod ledger;
 mod lost;

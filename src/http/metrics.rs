@@ -59,6 +59,8 @@ families! {
     SOURCE_OBSERVED = gauge "xene_source_observed_timestamp_seconds", "When the source was last looked at";
     SOURCE_SYNCED = gauge "xene_source_synced_timestamp_seconds", "When the source last came into effect";
     STORE_BYTES = gauge "xene_store_bytes", "Size of the store's file";
+    STORE_USED = gauge "xene_store_used_bytes", "Bytes of the store that hold something";
+    STORE_LIMIT = gauge "xene_store_limit_bytes", "Bytes that they may come to on the store's disk";
     STORE_FULL = gauge "xene_store_full", "1 while nothing new is taken because the disk is full";
     STORE_COMMITS = counter "xene_store_commits", "Batches that were committed, for the life of the store";
     LOG_BYTES = counter "xene_log_bytes", "Bytes of logs that came from agents";
@@ -167,6 +169,9 @@ pub(super) async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> 
         }
     }
     page.one(&STORE_BYTES, bytes);
+    let size = store.size()?;
+    page.one(&STORE_USED, size.used);
+    page.one(&STORE_LIMIT, size.limit);
     page.one(&STORE_FULL, u8::from(store.is_full()));
     page.one(&STORE_COMMITS, commits);
     page.one(&LOG_BYTES, api.handle.counters().log_bytes());

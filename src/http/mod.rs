@@ -214,12 +214,14 @@ async fn nothing_here() -> Problem {
 }
 
 async fn ready(State(api): State<Arc<Api>>) -> Response {
-    let answered = timeout(READY_WITHIN, api.handle.view(|_, _| ())).await;
+    let answered = timeout(READY_WITHIN, api.handle.view(|controller, _| controller.status().store_filling_up)).await;
     if api.handle.store().is_full() {
         return Problem::new(StatusCode::SERVICE_UNAVAILABLE, Refusal::DiskFull.to_string()).into_response();
     }
     match (answered, api.handle.store().revision()) {
-        (Ok(Ok(())), Ok(_)) => "ready\n".into_response(),
+        (Ok(Ok(None)), Ok(_)) => "ready\n".into_response(),
+        // No reason to send requests elsewhere, but whoever reads it should know.
+        (Ok(Ok(Some(filling_up))), Ok(_)) => format!("ready, but {}\n", filling_up.message).into_response(),
         _ => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the controller does not answer").into_response(),
     }
 }

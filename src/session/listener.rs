@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     io,
-    net::{IpAddr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -42,6 +42,9 @@ use crate::decide::event::SessionId;
 /// Handshakes at a time. Each costs about a millisecond of processor on both ends; more at once and datagrams are lost
 /// faster than they are answered, fewer and round trips are waited for.
 const HANDSHAKES: usize = 200;
+
+/// Of those over TCP, how many one address may have: who opens connections and says nothing holds up nobody elsewhere.
+const HANDSHAKES_OF_ONE: usize = HANDSHAKES / 4;
 
 /// When this many are under way, a peer must first show that it receives at the address it sends from.
 const UNVALIDATED: usize = HANDSHAKES / 4;
@@ -260,7 +263,7 @@ async fn accept<D: Driver, L: LogSink>(endpoint: Endpoint, shared: Arc<Shared<D,
             let _ = incoming.retry();
             continue;
         }
-        tokio::spawn(serve(incoming, permit, shared.clone(), None));
+        tokio::spawn(serve(incoming, Permit(permit, None), shared.clone(), None));
     }
 }
 
@@ -302,7 +305,7 @@ async fn set_up_anew(
     }
 }
 
-/// `open` is held by each connection while it goes on.
+/// `open` is held by each connection from when something was said there until it has ended.
 async fn accept_tcp<D: Driver, L: LogSink>(
     listener: TcpListener,
     (over, open): (watch::Receiver<Over>, mpsc::Sender<()>),
@@ -310,18 +313,25 @@ async fn accept_tcp<D: Driver, L: LogSink>(
 ) {
     // Apart from those of UDP: who opens connections and says nothing holds up nobody there.
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    let by_address = ByAddress::default();
     loop {
         // The semaphore is never closed.
         let Ok(permit) = handshakes.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, address)) => {
-                let (over, open, shared) = (over.borrow().clone(), open.clone(), shared.clone());
+                let Some(one) = by_address.one_more(address.ip()) else {
+                    tracing::debug!(%address, "too many connections over TCP that have proved nothing");
+                    continue;
+                };
+                let (over, open, shared) = (over.borrow().clone(), open.downgrade(), shared.clone());
                 tokio::spawn(async move {
-                    match serve_tcp(stream, permit, &over, shared).await {
-                        Ok(endpoint) => drop(timeout(LAST_BYTES, endpoint.wait_idle()).await),
+                    match serve_tcp(stream, Permit(permit, Some(one)), (&over, open), shared).await {
+                        Ok((endpoint, open)) => {
+                            drop(timeout(LAST_BYTES, endpoint.wait_idle()).await);
+                            drop(open);
+                        }
                         Err(error) => tracing::debug!(%address, error, "no connection over TCP"),
                     }
-                    drop(open);
                 });
             }
             // A peer that has gone already, or no more open files: not to be asked for at once.
@@ -333,13 +343,59 @@ async fn accept_tcp<D: Driver, L: LogSink>(
     }
 }
 
+/// One handshake of those that may be under way.
+struct Permit(
+    #[expect(dead_code, reason = "held")] OwnedSemaphorePermit,
+    #[expect(dead_code, reason = "held")] Option<One>,
+);
+
+/// How many handshakes over TCP are under way, by address.
+#[derive(Clone, Default)]
+struct ByAddress(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+/// One of them, until it is dropped.
+struct One(ByAddress, IpAddr);
+
+impl ByAddress {
+    /// One more of this address, or none if it has enough.
+    fn one_more(&self, address: IpAddr) -> Option<One> {
+        let address = network(address);
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(address).or_default();
+        (*count < HANDSHAKES_OF_ONE).then(|| {
+            *count += 1;
+            One(self.clone(), address)
+        })
+    }
+}
+
+impl Drop for One {
+    fn drop(&mut self) {
+        let mut counts = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.1);
+            }
+        }
+    }
+}
+
+/// The addresses that one host can have as it likes count as one: of IPv6 the first 64 bits.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+    }
+}
+
 /// Serves the one connection within this one; gives its endpoint back once it is closed, to be waited for.
 async fn serve_tcp<D: Driver, L: LogSink>(
     stream: TcpStream,
-    permit: OwnedSemaphorePermit,
-    over: &Over,
+    permit: Permit,
+    (over, open): (&Over, mpsc::WeakSender<()>),
     shared: Arc<Shared<D, L>>,
-) -> Result<Endpoint, String> {
+) -> Result<(Endpoint, mpsc::Sender<()>), String> {
     let opening = async {
         let stream = over.tls.accept(stream).await.map_err(|error| error.to_string())?;
         let opened = tunnel::endpoint(TlsStream::from(stream), Some(over.within.clone()));
@@ -353,13 +409,14 @@ async fn serve_tcp<D: Driver, L: LogSink>(
     };
     let (endpoint, incoming, broken) =
         timeout(SILENCE, opening).await.unwrap_or_else(|_| Err("it said too little for too long".into()))?;
+    let open = open.upgrade().ok_or("the controller is shutting down")?;
     serve(incoming, permit, shared, Some(broken)).await;
-    Ok(endpoint)
+    Ok((endpoint, open))
 }
 
 async fn serve<D: Driver, L: LogSink>(
     incoming: Incoming,
-    permit: OwnedSemaphorePermit,
+    permit: Permit,
     shared: Arc<Shared<D, L>>,
     mut broken: Option<Broken>,
 ) {
@@ -414,4 +471,24 @@ fn identity(pki: &Pki, connection: &Connection) -> Option<ShownCertificate> {
     let leaf = chain.first()?;
     let agent = tls::facts(leaf)?.agent?;
     Some(ShownCertificate { agent, fingerprint: tls::fingerprint(leaf), authority: pki.authority_of(leaf) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_address_has_a_part_of_the_handshakes_over_tcp() {
+        let by_address = ByAddress::default();
+        let one_more = |address: &str| by_address.one_more(address.parse().unwrap());
+        let mut all: Vec<_> = (0..HANDSHAKES_OF_ONE).map(|_| one_more("192.0.2.1").unwrap()).collect();
+        assert!(one_more("192.0.2.1").is_none() && one_more("::ffff:192.0.2.1").is_none());
+        assert!(one_more("192.0.2.2").is_some());
+        all.pop();
+        all.push(one_more("192.0.2.1").unwrap());
+        all.extend((0..HANDSHAKES_OF_ONE).map(|n| one_more(&format!("2001:db8::{n:x}")).unwrap()));
+        assert!(one_more("2001:db8::1:0:0:1").is_none() && one_more("2001:db8:0:1::1").is_some());
+        drop(all);
+        assert!(by_address.0.lock().unwrap().is_empty());
+    }
 }

@@ -228,8 +228,14 @@ impl Pki {
         let fresh = params.self_signed(&key)?.pem();
         let cross = params.signed_by(&key, &state.issuer)?.pem();
         let next = [key.serialize_pem(), fresh, cross, state.ca_pem.clone()].concat();
-        write(&self.folder, NEXT, &next)?;
-        *state = State::open(&self.folder, now)?;
+        let before = Before::read(&self.folder)?;
+        let opened = write(&self.folder, NEXT, &next).and_then(|()| State::open(&self.folder, now));
+        *state = opened.inspect_err(|_| {
+            // Else whoever opens the folder next would finish what was told to have failed.
+            if let Err(error) = before.put_back(&self.folder, &next) {
+                tracing::error!(%error, "the new authority can't be given up: the next start of the controller goes on with it");
+            }
+        })?;
         drop(state);
         self.changed.send_modify(|changes| *changes += 1);
         Ok(())
@@ -401,6 +407,31 @@ fn follow(folder: &Path, next: &str) -> Option<Result<(), PkiError>> {
     KeyPair::from_pem(key).ok()?;
     let files = [(OLD_CA, *old), (CROSS_CA, *cross), (CA_KEY, key), (CA, fresh)];
     Some(files.iter().try_for_each(|(file, text)| write(folder, file, text)).and_then(|()| remove(folder, NEXT)))
+}
+
+/// The files that a new authority changes, as they were before.
+struct Before([(&'static str, Option<String>); 4]);
+
+impl Before {
+    fn read(folder: &Path) -> Result<Self, PkiError> {
+        let read = |file| Ok::<_, PkiError>((file, read(folder, file)?));
+        Ok(Self([read(CA)?, read(CA_KEY)?, read(CROSS_CA)?, read(OLD_CA)?]))
+    }
+
+    /// Has them be so again. If it breaks off, the folder is that of an authority on its way, which is `next`.
+    fn put_back(&self, folder: &Path, next: &str) -> Result<(), PkiError> {
+        if self.0.iter().any(|(file, text)| read(folder, file).is_ok_and(|now| now != *text)) {
+            write(folder, NEXT, next)?;
+        }
+        for (file, text) in &self.0 {
+            match text {
+                Some(text) if read(folder, file)?.as_ref() == Some(text) => {}
+                Some(text) => write(folder, file, text)?,
+                None => remove(folder, file)?,
+            }
+        }
+        remove(folder, NEXT)
+    }
 }
 
 /// The public key of a request, which its holder has signed with the private one.
@@ -699,5 +730,24 @@ mod tests {
         before.iter().for_each(|(file, text)| fs::write(folder.path().join(file), text).unwrap());
         fs::write(folder.path().join("next.pem.new"), "half").unwrap();
         assert_eq!(Pki::open(folder.path(), now(), AGENT_LIFE).unwrap().authority().before, None);
+    }
+
+    #[test]
+    fn a_rotation_that_fails_leaves_nothing_for_the_next_start_to_go_on_with() {
+        for stuck in [NEXT, OLD_CA, CROSS_CA, CA_KEY, CA] {
+            let folder = tempfile::tempdir().unwrap();
+            let pki = Pki::open(folder.path(), now(), AGENT_LIFE).unwrap();
+            let first = pki.authority();
+            // Where the file would be written until it is whole.
+            let in_the_way = folder.path().join(format!("{stuck}.new"));
+            fs::create_dir_all(in_the_way.join("full")).unwrap();
+            assert!(matches!(pki.rotate(now()), Err(PkiError::File { .. })), "{stuck}");
+            assert_eq!(pki.authority(), first, "{stuck}");
+            assert!(!folder.path().join(NEXT).exists(), "{stuck}");
+            assert_eq!(Pki::open(folder.path(), now(), AGENT_LIFE).unwrap().authority(), first, "{stuck}");
+            fs::remove_dir_all(in_the_way).unwrap();
+            pki.rotate(now()).unwrap();
+            assert_eq!(pki.authority().before.unwrap().0, first.fingerprint, "{stuck}");
+        }
     }
 }

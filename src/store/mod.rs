@@ -30,7 +30,7 @@ use tokio::sync::broadcast;
 use xene_agent::{
     crash::Places,
     folder,
-    lmdb::{CommitError, Env, MapFull, OpenError, Writer, has_room},
+    lmdb::{CommitError, Env, MapFull, OpenError, Size, Writer, has_room},
 };
 use xene_schemas::meta::{PipelineKey, RunName, SpecHash};
 
@@ -117,6 +117,19 @@ impl MapFull for StoreError {
     }
 }
 
+impl StoreError {
+    /// True if it came of a full disk, that of `dir`.
+    fn lacks_room(&self, dir: &Path) -> bool {
+        let (Self::Backup { source: error, .. } | Self::Read(heed::Error::Io(error))) = self else { return false };
+        match error.kind() {
+            // What was begun may be gone by now, and there be room again.
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => true,
+            // Of a write that is cut short LMDB makes EIO, which is also what a broken disk says.
+            _ => error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) && !has_room(dir),
+        }
+    }
+}
+
 /// What was committed together, as watchers get it.
 #[derive(Debug)]
 pub struct Committed {
@@ -158,9 +171,8 @@ impl Store {
         folder::private(&dir).map_err(|source| StoreError::Folder { path: dir.clone(), source })?;
         let env = Env::open(&dir, tables::COUNT)?;
         let tables = upgrade::upgrade(&env, &dir, upgrade::STEPS).map_err(|error| match error {
-            StoreError::Newer { .. } => error,
-            error if has_room(&dir) => error,
-            error => StoreError::Full { dir: dir.clone(), source: Box::new(error) },
+            error if error.lacks_room(&dir) => StoreError::Full { dir: dir.clone(), source: Box::new(error) },
+            error => error,
         })?;
         let writing = tables.clone();
         let writer = Writer::spawn(env.clone(), move |txn, job: &Job| job.apply(&writing, txn));
@@ -303,6 +315,14 @@ impl Store {
     /// True while commits wait because the file system is full.
     pub fn is_full(&self) -> bool {
         !has_room(&self.data)
+    }
+
+    /// How big it is, and may become.
+    ///
+    /// # Errors
+    /// If LMDB or the file system can't say.
+    pub fn size(&self) -> Result<Size, StoreError> {
+        Ok(self.env.size()?)
     }
 
     /// The size of its file, in bytes.

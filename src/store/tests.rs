@@ -671,3 +671,26 @@ fn the_store_is_for_this_account_alone() {
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
     assert_eq!((mode(&dir), mode(&dir.join("data.mdb"))), (0o700, 0o600));
 }
+
+#[test]
+fn a_full_disk_is_told_from_a_broken_one() {
+    use std::io;
+
+    use rustix::io::Errno;
+
+    let temp = tempfile::tempdir().unwrap();
+    let of = |errno: Errno| io::Error::from_raw_os_error(errno.raw_os_error());
+    let read = |errno| StoreError::from(heed::Error::Io(of(errno)));
+    let backup = |errno| StoreError::Backup { path: temp.path().to_owned(), source: of(errno) };
+    // What was begun was removed: there is room again by the time that somebody looks.
+    assert!(read(Errno::NOSPC).lacks_room(temp.path()) && backup(Errno::NOSPC).lacks_room(temp.path()));
+    assert!(backup(Errno::DQUOT).lacks_room(temp.path()));
+    assert!(!read(Errno::IO).lacks_room(temp.path()), "the disk has room, and is broken");
+    assert!(!backup(Errno::ACCESS).lacks_room(temp.path()));
+    let Some(disk) = xene_test_support::disk::SmallDisk::mount(&temp.path().join("disk"), "4m") else { return };
+    disk.fill();
+    let full = temp.path().join("disk");
+    assert!(read(Errno::IO).lacks_room(&full), "LMDB makes EIO of a write that is cut short");
+    let damaged = StoreError::from(heed::Error::Mdb(heed::MdbError::Corrupted));
+    assert!(!damaged.lacks_room(&full) && !backup(Errno::ACCESS).lacks_room(&full), "whatever the disk");
+}

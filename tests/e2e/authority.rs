@@ -61,11 +61,26 @@ fn agents_follow_to_a_new_authority_over_restarts_and_who_was_away_joins_anew() 
     away.line_after("an authority that this one has replaced since");
     drop(away);
     std::fs::remove_dir_all(cluster.folder().join("agent-c/identity")).unwrap();
+    // Its journal is still there, and its name is free once a person says so.
+    let token = cluster.join_token(&[]);
+    let mut taken = Process::spawn("c", cluster.agent_command("c", &["--token", &token]));
+    assert_ne!(taken.wait().code(), Some(0), "{}", taken.output());
+    assert!(taken.output().contains("name"), "{}", taken.output());
+    cluster.run(&["agents", "forget", "c"]).expect(0);
+    cluster.start_agent("c", &[]);
+    for agent in ["a", "b", "d"] {
+        cluster.run(&["agents", "drain", agent]).expect(0);
+    }
+    cluster.until("c has the pipeline", &["get", "pipelines", "say/it"], |pipeline| pipeline["status"]["agent"] == "c");
+    cluster.run(&["trigger", "say/it", "--wait"]).expect(0);
+    for agent in ["a", "b", "d"] {
+        cluster.run(&["agents", "undrain", agent]).expect(0);
+    }
     cluster.start_agent("c2", &[]);
 
     cluster.kill_controller();
     cluster.start_controller();
-    for agent in ["a", "b", "d", "c2"] {
+    for agent in ["a", "b", "c", "d", "c2"] {
         agent_has_session(&cluster, agent);
     }
     cluster.run(&["trigger", "say/it", "--wait"]).expect(0);

@@ -179,6 +179,11 @@ fn a_full_disk_refuses_what_is_new_keeps_leases_and_heals() {
     let ready = ureq::get(format!("{}/readyz", cluster.server())).call();
     assert!(matches!(ready, Err(ureq::Error::StatusCode(503))), "{ready:?}");
     cluster.run(&["get", "runs"]).expect(0);
+    // It is told, though the event about it waits for room.
+    eventually("the store is said to fill up", || {
+        let status = cluster.run(&["status"]).expect(0).stdout;
+        if status.contains("store filling up") { Ok(()) } else { Err(status) }
+    });
     let before = lines();
     eventually("the agent goes on", || {
         let now = lines();
@@ -190,6 +195,10 @@ fn a_full_disk_refuses_what_is_new_keeps_leases_and_heals() {
     eventually("it heals by itself", || {
         let ended = cluster.run(&["trigger", "w/hand", "--wait"]);
         if ended.code == 0 { Ok(()) } else { Err(format!("{ended:#?}")) }
+    });
+    cluster.until("both are events", &["get", "events"], |events| {
+        let said = |reason| events["items"].as_array().unwrap().iter().any(|event| event["reason"] == reason);
+        said("StoreFillingUp") && said("StoreHasRoom")
     });
     // What the agent did meanwhile arrives, each once.
     eventually("every start is a run at the controller", || {

@@ -47,4 +47,9 @@ noticed! {
     a_shorter_autonomy_that_counts_at_once_is_noticed: ShorterAtOnce,
     a_copy_that_is_let_in_is_noticed: AnyToken,
     exclusive_runs_that_outlive_the_lease_are_noticed: RunsOutliveLease,
+    a_retry_while_the_lost_agent_may_still_run_it_is_noticed: RetryTooEarly,
+    retries_that_are_not_counted_are_noticed: RetryUncounted,
+    ambiguous_due_times_that_are_started_by_default_are_noticed: AmbiguousByDefault,
+    messages_that_are_deleted_before_they_are_delivered_are_noticed: MessageGoneTooEarly,
+    ambiguous_due_times_that_are_started_under_their_names_are_noticed: AmbiguousUnderItsName,
 }

@@ -349,3 +349,186 @@ fn agents_go_on_alone_while_the_controller_is_away_as_announced() {
     "#]],
     );
 }
+
+#[test]
+fn an_agent_that_is_there_twice_is_refused_both_times_and_replaced_after_w() {
+    let mut story = Story::begin(2, fires("0 * * * * *").autonomy("60s"));
+    story.pass(20);
+    story.copy(0);
+    story.pass(280);
+    check(
+        story,
+        &expect![[r#"
+        08:01:40 controller starts
+        08:01:40 a          starts
+        08:01:40 store      w0/p0 is nobody's, NoAgentAvailable
+        08:01:40 store      w0/p0 is a's under epoch 1, slots from 08:01:40
+        08:01:42 b          starts
+        08:02:00 a          starts the run of w0/p0 that is due 08:02:00
+        08:02:04 a          is copied
+        08:02:15 a          has a copy, which is switched on
+        08:02:15 a          starts
+        08:02:15 a          is there twice
+        08:02:25 a          dies, 0 changes get to the disk
+        08:02:25 a          dies, 0 changes get to the disk
+        08:04:08 store      no run of w0/p0 at 08:02:59: Unknown
+        08:04:08 store      w0/p0 is b's under epoch 2, slots from 08:04:08
+        08:05:00 b          starts the run of w0/p0 that is due 08:05:00
+        08:06:00 b          starts the run of w0/p0 that is due 08:06:00
+    "#]],
+    );
+}
+
+#[test]
+fn an_exclusive_run_of_an_agent_that_is_cut_off_ends_before_the_next_owner_starts() {
+    let mut story = Story::begin(2, fires("0 * * * * *").autonomy("60s").exclusive());
+    story.pass(22);
+    story.cut_off(&[0], 600);
+    story.pass(5);
+    story.tell_bounds(0);
+    story.pass(240);
+    check(
+        story,
+        &expect![[r#"
+        08:01:40 controller starts
+        08:01:40 a          starts
+        08:01:40 store      w0/p0 is nobody's, NoAgentAvailable
+        08:01:40 store      w0/p0 is a's under epoch 1, slots from 08:01:40
+        08:01:42 b          starts
+        08:02:00 a          starts the run of w0/p0 that is due 08:02:00
+        08:02:06 a          is cut off
+        08:02:11 a          the run that was due 08:02:00 ends by 08:02:54
+        08:04:05 store      no run of w0/p0 at 08:02:59: Unknown
+        08:04:05 store      w0/p0 is b's under epoch 2, slots from 08:04:05
+        08:05:00 b          starts the run of w0/p0 that is due 08:05:00
+        08:06:00 b          starts the run of w0/p0 that is due 08:06:00
+    "#]],
+    );
+}
+
+#[test]
+fn a_start_in_hand_is_finished_before_a_planned_move() {
+    let mut story = Story::begin(2, fires("0 * * * * *").autonomy("5m"));
+    story.pass(15);
+    story.slow_disk(0, 3);
+    story.pass(2);
+    story.drain(0);
+    story.pass(60);
+    check(
+        story,
+        &expect![[r#"
+        08:01:40 controller starts
+        08:01:40 a          starts
+        08:01:40 store      w0/p0 is nobody's, NoAgentAvailable
+        08:01:40 store      w0/p0 is a's under epoch 1, slots from 08:01:40
+        08:01:42 b          starts
+        08:02:01 a          is drained
+        08:02:01 store      w0/p0 is a's under epoch 1, slots from 08:01:40, Moving
+        08:02:03 a          starts the run of w0/p0 that is due 08:02:00
+        08:02:06 store      w0/p0 is nobody's, Moving
+        08:02:06 store      w0/p0 is b's under epoch 2, slots from 08:02:00
+        08:03:00 b          starts the run of w0/p0 that is due 08:03:00
+    "#]],
+    );
+}
+
+#[test]
+fn a_controller_whose_clock_leaps_by_a_day_starts_each_due_time_once() {
+    let mut story = Story::begin(2, fires("0 * * * * *").autonomy("60s"));
+    story.pass(30);
+    for ahead in [86_400, 0, -86_400, 0] {
+        story.controllers_clock(ahead);
+        story.pass(60);
+    }
+    let due: Vec<String> = (2..=6).map(|minute| format!("08:0{minute}:00 run")).collect();
+    assert_eq!(story.ledger(), due);
+    check(
+        story,
+        &expect![[r#"
+        08:01:40 controller starts
+        08:01:40 a          starts
+        08:01:40 store      w0/p0 is nobody's, NoAgentAvailable
+        08:01:40 store      w0/p0 is a's under epoch 1, slots from 08:01:40
+        08:01:42 b          starts
+        08:02:00 a          starts the run of w0/p0 that is due 08:02:00
+        08:02:14 controller its clock is 86400 s ahead
+        08:03:00 a          starts the run of w0/p0 that is due 08:03:00
+        08:03:14 controller its clock is 0 s ahead
+        08:04:00 a          starts the run of w0/p0 that is due 08:04:00
+        08:04:14 controller its clock is -86400 s ahead
+        08:05:00 a          starts the run of w0/p0 that is due 08:05:00
+        08:05:14 controller its clock is 0 s ahead
+        08:06:00 a          starts the run of w0/p0 that is due 08:06:00
+    "#]],
+    );
+}
+
+#[test]
+fn an_authority_is_replaced_while_one_agent_is_away() {
+    let mut story = Story::begin(3, fires("0 0 0 1 1 *").autonomy("60s"));
+    story.power_off(2);
+    story.rotate();
+    story.tell_rotation();
+    story.pass(20);
+    story.stop_controller();
+    story.start_controller();
+    story.pass(40);
+    story.tell_rotation();
+    story.power_on(2);
+    story.pass(20);
+    story.tell_rotation();
+    check(
+        story,
+        &expect![[r#"
+        08:01:40 controller starts
+        08:01:40 a          starts
+        08:01:40 store      w0/p0 is nobody's, NoAgentAvailable
+        08:01:40 store      w0/p0 is a's under epoch 1, slots from 08:01:40
+        08:01:42 b          starts
+        08:01:44 c          starts
+        08:01:46 c          dies, 0 changes get to the disk
+        08:01:46 controller has a new authority beside the old one
+        08:01:46 controller trusts two authorities, and waits for a, b, c
+        08:01:47 a          has a certificate of the new authority
+        08:01:47 b          has a certificate of the new authority
+        08:02:06 controller dies, 0 changes get to the disk
+        08:02:06 controller starts
+        08:02:46 controller trusts two authorities, and waits for c
+        08:02:46 c          starts
+        08:02:47 c          has a certificate of the new authority
+        08:02:50 controller all agents have come by the new one
+        08:03:06 controller trusts one authority
+    "#]],
+    );
+}
+
+#[test]
+fn who_is_away_for_all_of_a_rotation_is_not_let_in_any_more() {
+    let mut story = Story::begin(2, fires("0 0 0 1 1 *").autonomy("60s"));
+    story.power_off(1);
+    story.rotate();
+    story.pass(60);
+    story.tell_rotation();
+    story.pass(48 * 3600);
+    story.tell_rotation();
+    story.power_on(1);
+    story.pass(60);
+    check(
+        story,
+        &expect![[r#"
+        08:01:40 controller starts
+        08:01:40 a          starts
+        08:01:40 store      w0/p0 is nobody's, NoAgentAvailable
+        08:01:40 store      w0/p0 is a's under epoch 1, slots from 08:01:40
+        08:01:42 b          starts
+        08:01:44 b          dies, 0 changes get to the disk
+        08:01:44 controller has a new authority beside the old one
+        08:01:45 a          has a certificate of the new authority
+        08:02:44 controller trusts two authorities, and waits for b
+        08:01:44 controller its time is over
+        08:02:44 controller trusts one authority
+        08:02:44 b          starts
+        08:02:44 b          is not let in: nobody trusts its authority any more
+    "#]],
+    );
+}

@@ -37,6 +37,16 @@ pub enum Mutant {
     AnyToken,
     /// Runs of exclusive pipelines go on when the lease has ended, and when their pipeline is given back.
     RunsOutliveLease,
+    /// A run is started again as soon as its agent is silent, though that may still run it, and report it.
+    RetryTooEarly,
+    /// How often a run was started again is not counted.
+    RetryUncounted,
+    /// Due times that a lost agent may have started are started again, whatever their pipeline says.
+    AmbiguousByDefault,
+    /// They are started again under the names that their runs may have had.
+    AmbiguousUnderItsName,
+    /// A notifier's message goes from the store when it sets out, not when its destination has taken it.
+    MessageGoneTooEarly,
 }
 
 /// The rule that is left out, if one is.

@@ -1,6 +1,7 @@
 //! Reaches a controller, and says in a sentence why not.
 
 use std::{
+    collections::HashMap,
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
@@ -113,8 +114,8 @@ impl<E: Into<DialError>> From<E> for Failed {
 }
 
 /// Resolves `controller` (`HOST:PORT`) and dials each of its addresses, the later ones with a delay; the first that
-/// answers is taken. The name is resolved anew at each call. TCP comes later than UDP, if both may be, and not at all
-/// once something was answered there.
+/// answers is taken. The name is resolved anew at each call. TCP comes later than UDP, if both may be, and not at all to
+/// an address that has answered there.
 pub(super) async fn dial(
     controller: &str,
     transports: Transports,
@@ -125,6 +126,18 @@ pub(super) async fn dial(
     let addresses = tokio::net::lookup_host(controller)
         .await
         .map_err(|source| DialError::Resolve { controller: controller.into(), source })?;
+    dial_any(controller, addresses, transports, configs, patience, why).await
+}
+
+async fn dial_any(
+    controller: &str,
+    addresses: impl IntoIterator<Item = SocketAddr>,
+    transports: Transports,
+    configs: &Configs,
+    patience: Duration,
+    why: &Why,
+) -> Result<Dialed, DialError> {
+    let mut tcp_to = HashMap::new();
     let (mut by_udp, mut by_tcp) = (JoinSet::new(), JoinSet::new());
     let mut delay = Duration::ZERO;
     for address in addresses {
@@ -132,16 +145,17 @@ pub(super) async fn dial(
             let (config, why) = (configs.quic.clone(), why.clone());
             by_udp.spawn(async move {
                 tokio::time::sleep(delay).await;
-                dial_udp(address, config, &why).await
+                (address, dial_udp(address, config, &why).await)
             });
         }
         if transports != Transports::Quic {
             let (configs, why) = (configs.clone(), why.clone());
             let alone = if transports == Transports::Auto { UDP_ALONE } else { Duration::ZERO };
-            by_tcp.spawn(async move {
+            let attempt = by_tcp.spawn(async move {
                 tokio::time::sleep(alone + delay).await;
-                dial_tcp(address, configs, &why).await
+                (address, dial_tcp(address, configs, &why).await)
             });
+            tcp_to.insert(address, attempt);
         }
         delay += HEAD_START;
     }
@@ -158,14 +172,16 @@ pub(super) async fn dial(
                 Some(attempt) = by_tcp.join_next() => (attempt, false),
                 else => return None,
             };
+            // Else it was called off.
+            let Ok((address, attempt)) = attempt else { continue };
             match attempt {
-                Ok(Ok(dialed)) => return Some(dialed),
-                Ok(Err(Failed::Silent)) | Err(_) => {}
-                Ok(Err(Failed::Here(error))) => failure = error,
-                Ok(Err(Failed::Refused(sentence))) => {
+                Ok(dialed) => return Some(dialed),
+                Err(Failed::Silent) => {}
+                Err(Failed::Here(error)) => failure = error,
+                Err(Failed::Refused(sentence)) => {
                     failure = DialError::Refused(sentence);
-                    if udp {
-                        by_tcp = JoinSet::new();
+                    if let Some(attempt) = tcp_to.get(&address).filter(|_| udp) {
+                        attempt.abort();
                     }
                 }
             }
@@ -317,14 +333,18 @@ mod tests {
     use super::*;
     use crate::session::tls::provider;
 
-    async fn failure(controller: &str, transports: Transports) -> String {
+    fn configs() -> Configs {
         let config = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()
             .with_root_certificates(RootCertStore::empty())
             .with_no_client_auth();
         let quic = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(config.clone()).unwrap()));
-        let configs = Configs { quic, tunnel: Arc::new(config) };
+        Configs { quic, tunnel: Arc::new(config) }
+    }
+
+    async fn failure(controller: &str, transports: Transports) -> String {
+        let configs = configs();
         let failure = dial(controller, transports, &configs, Duration::from_millis(100), &Why::Join).await;
         failure.unwrap_err().to_string()
     }
@@ -343,5 +363,37 @@ mod tests {
         }
         let unknown = failure("host.invalid:1", Transports::Auto).await;
         assert!(unknown.starts_with("host.invalid:1 has no address"), "{unknown}");
+    }
+
+    #[tokio::test]
+    async fn an_address_that_refuses_keeps_no_other_from_being_tried_by_tcp() {
+        let signed = rcgen::generate_simple_self_signed([SERVER_NAME.to_owned()]).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(signed.signing_key.serialize_der()).unwrap();
+        let server = rustls::ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![signed.cert.der().clone()], key)
+            .unwrap();
+        let server = quinn::crypto::rustls::QuicServerConfig::try_from(server).unwrap();
+        let server = quinn::ServerConfig::with_crypto(Arc::new(server));
+        let stranger = Endpoint::server(server, "127.0.0.1:0".parse().unwrap()).unwrap();
+        let answers = tokio::spawn({
+            let stranger = stranger.clone();
+            async move {
+                while let Some(incoming) = stranger.accept().await {
+                    drop(incoming.await);
+                }
+            }
+        });
+        let listening = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addresses = [stranger.local_addr().unwrap(), listening.local_addr().unwrap()];
+        let (configs, why, patience) = (configs(), Why::Join, Duration::from_secs(20));
+        let dialing = dial_any("xene:1", addresses, Transports::Auto, &configs, patience, &why);
+        tokio::select! {
+            dialed = dialing => panic!("{:?}", dialed.map(|_| ())),
+            taken = listening.accept() => drop(taken.unwrap()),
+        }
+        answers.abort();
     }
 }

@@ -155,3 +155,21 @@ async fn what_answers_by_tcp_and_is_no_controller_is_told_as_that() {
     drop(web.await);
     agent.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_says_nothing_over_tcp_is_not_waited_for_at_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut controller = Controller::start(folder.path());
+    // As many as one address may have; the next one is not served, which tells that these are.
+    let mut silent = Vec::new();
+    for _ in 0..50 {
+        silent.push(TcpStream::connect(controller.address).await.unwrap());
+    }
+    let mut refused = TcpStream::connect(controller.address).await.unwrap();
+    let said = soon(refused.read(&mut [0])).await;
+    assert!(said.is_err() || said.is_ok_and(|length| length == 0));
+    let ending = clock::now().boot;
+    soon(controller.listener.take().unwrap().shutdown()).await;
+    // Each may be silent for four seconds.
+    assert!(clock::now().boot.since(ending) < Duration::from_secs(2));
+}

@@ -45,6 +45,9 @@ impl World {
         match action {
             Action::Commit => {
                 let said = self.source.commit(&self.setup, &mut self.random);
+                if self.mail.changes() {
+                    self.source.notifiers = self.mail.draw();
+                }
                 self.history.note(self.at, "source", || said);
                 self.compile()
             }
@@ -289,6 +292,7 @@ impl World {
         let Some(backup) = self.backup.clone().filter(|_| self.controller.machine.is_some()) else { return Ok(()) };
         self.crash_controller()?;
         let lost = std::mem::replace(&mut self.controller.store, backup);
+        self.mail.restored();
         self.witness.restored(lost.runs.into_keys().chain(lost.retired));
         for node in &mut self.agents {
             node.drained = self.controller.store.agents.get(&node.name).is_some_and(|row| row.draining);

@@ -159,7 +159,7 @@ impl World {
                     }
                     let sync =
                         if changes.is_empty() { 0 } else { self.random.between(MILLISECOND / 5, 10 * MILLISECOND) };
-                    let (number, at) = node.commits.push(self.at + sync, changes, then);
+                    let (number, at) = node.commits.push(self.at + sync + node.slow_disk, changes, then);
                     let process = node.process;
                     self.schedule(at, What::AgentDurable { agent, process, number });
                 }

@@ -3,13 +3,14 @@
 use xene::decide::{
     Config, Controller,
     desired::SourceOrigin,
-    event::{Answer, Authority, Command, Effect, Effects, Event, RequestId},
+    event::{Answer, Command, Effect, Effects, Event, RequestId},
     rows::{Change, OwnerRow},
 };
 use xene_schemas::{
     meta::{Epoch, PipelineKey, RunName},
-    phase::RunPhase,
-    run::TriggerType,
+    phase::{Reason, RunPhase},
+    pipeline::{OnAgentLost, OnAmbiguous},
+    run::{Run, TriggerType},
     source::SourceKind,
     wire::control::{AgentMessage, ControllerMessage, Specs},
 };
@@ -39,7 +40,7 @@ impl World {
             software: String::new(),
             store_id: "store".into(),
             source: SourceOrigin { kind: SourceKind::Git, url: "repository".into(), branch: None, path: None },
-            authority: Authority::default(),
+            authority: self.authority.clone(),
             mutant: self.setup.mutant,
         };
         let (machine, fx) = Controller::new(node.clock.now(self.at), config, node.store.load());
@@ -170,6 +171,7 @@ impl World {
 
     pub(super) fn write_store(&mut self, changes: Vec<Change>) -> Result<(), Violation> {
         let owners = self.finite_owners();
+        let (notified, mut ends) = (self.notified(), Vec::new());
         for change in changes {
             self.history.store(self.at, &change);
             match &change {
@@ -181,6 +183,10 @@ impl World {
             if let Change::PutOwner(key, row) = &change {
                 self.may_take(&owners, key, row)?;
             }
+            if let Change::PutRun(row) = &change {
+                self.may_start_again(&row.run)?;
+            }
+            self.may_tell(&change, &mut ends)?;
             let started = match &change {
                 Change::PutRun(row) if row.run.spec.trigger.kind == TriggerType::After && row.facts == 0 => {
                     Some(row.run.clone()).filter(|run| run.spec.rerun_of.is_none())
@@ -196,7 +202,34 @@ impl World {
                 })?;
             }
         }
-        Ok(())
+        self.are_told(&notified, &ends)
+    }
+
+    /// What a lost agent did is done once more only where the pipeline says that it may be, and by rule.
+    fn may_start_again(&mut self, run: &Run) -> Result<(), Violation> {
+        let store = &self.controller.store;
+        let name = run.metadata.name;
+        if store.runs.contains_key(&name) || store.retired.contains(&name) {
+            return Ok(());
+        }
+        let spec = store.pipelines.get(&run.spec.key()).map(|row| &row.spec);
+        let law = "once more only where it does no harm";
+        match run.spec.trigger.by.as_deref() {
+            Some("onAmbiguous: Run") if spec.is_some_and(|spec| spec.on_ambiguous != Some(OnAmbiguous::Run)) => {
+                Violation::of(law, format!("{} of {}", tail(&name), run.spec.key()))
+            }
+            Some("onAgentLost: Retry") if spec.is_some_and(|spec| spec.on_agent_lost != Some(OnAgentLost::Retry)) => {
+                Violation::of(law, format!("{} of {}", tail(&name), run.spec.key()))
+            }
+            Some("onAgentLost: Retry") => {
+                let lost = run.spec.rerun_of.and_then(|lost| store.runs.get(&lost));
+                let ended = lost.is_none_or(|lost| {
+                    lost.run.status.reason == Some(Reason::AGENT_LOST) && lost.run.status.phase.is_final()
+                });
+                self.witness.retried(run, ended)
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn controller_effect(&mut self, effect: Effect) -> Result<(), Violation> {
@@ -219,11 +252,11 @@ impl World {
                 Ok(Answer::Run(run)) => self.kept(run.metadata.name, 0),
                 _ => Ok(()),
             },
+            Effect::Deliver(delivery) => self.send_out(delivery),
+            Effect::FinishRotation { newest, why } => self.finish_rotation(&newest, why),
             Effect::SendFiles { .. }
             | Effect::SignCertificate { .. }
             | Effect::SendRoots(_)
-            | Effect::FinishRotation { .. }
-            | Effect::Deliver(_)
             | Effect::DeleteLogs(_)
             | Effect::Alert(_) => Ok(()),
         }

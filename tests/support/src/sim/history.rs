@@ -189,6 +189,7 @@ pub(super) fn controller_hears(event: &Event, agents: &[AgentNode], sessions: &B
         Event::CertificateIssued { .. } => "certificate".into(),
         Event::Authority { .. } => "authority".into(),
         Event::Delivered { .. } => "delivered".into(),
+        Event::StoreSize { .. } => "store measured".into(),
     }
 }
 

@@ -78,6 +78,8 @@ pub struct Witness {
     pub forgotten: BTreeSet<RunName>,
     /// Who had a pipeline under an epoch.
     pub(super) owners: BTreeMap<(PipelineKey, Epoch), AgentName>,
+    /// The runs that took the places of lost ones, and which.
+    retries: BTreeMap<RunName, RunName>,
     /// By which run a pipeline followed an upstream run, also in a store that is lost by now.
     followed: BTreeMap<(PipelineKey, RunName), RunName>,
 }
@@ -113,6 +115,27 @@ impl Witness {
             }
         }
         Ok(())
+    }
+
+    /// `onAgentLost: Retry`: a lost run is started again once, when nobody can report it any more, and no more than
+    /// three in a row are.
+    pub fn retried(&mut self, run: &Run, ended: bool) -> Result<(), Violation> {
+        let law = "a lost run is started again once it is given up, and three times at most";
+        let Some(lost) = run.spec.rerun_of else { return Ok(()) };
+        let name = run.metadata.name;
+        if !ended {
+            return Violation::of(law, format!("{} is, while {} may be reported", tail(&name), tail(&lost)));
+        }
+        let before = self.retries.iter().find(|(retry, of)| **of == lost && **retry != name);
+        if let Some((before, _)) = before.filter(|_| !self.forgotten.contains(&lost)) {
+            return Violation::of(law, format!("{} by {} and by {}", tail(&lost), tail(before), tail(&name)));
+        }
+        self.retries.insert(name, lost);
+        let row = std::iter::successors(Some(name), |run| self.retries.get(run).copied());
+        match row.count() {
+            ..=4 => Ok(()),
+            count => Violation::of(law, format!("{} is the run number {count} of one", tail(&name))),
+        }
     }
 
     /// I14: with one more run that starts, there are no more of those that share its `max` than its spec allows.

@@ -87,6 +87,10 @@ pub(super) struct AgentNode {
     pub(super) journal: Recovered,
     /// On its way there.
     pub(super) commits: Commits<JournalChange, agent::Effect>,
+    /// How much longer than others its disk takes, in nanoseconds.
+    pub(super) slow_disk: u64,
+    /// The authority that signed its certificate.
+    pub(super) authority: String,
     /// What it is about to do.
     pub(super) todo: VecDeque<Todo>,
     /// It stands still until then.
@@ -128,6 +132,8 @@ impl AgentNode {
             machine: None,
             journal: Recovered::default(),
             commits: Commits::default(),
+            slow_disk: 0,
+            authority: String::new(),
             todo: VecDeque::new(),
             paused: Instant::default(),
             starting: None,

@@ -60,6 +60,7 @@ impl World {
             }
         }
         self.check_runs()?;
+        self.check_notifiers()?;
         self.outcome.starts = self.witness.starts.len() as u64;
         Ok(self.outcome)
     }
@@ -69,6 +70,7 @@ impl World {
         self.history.note(self.at, "world", || "is mended".into());
         (self.setup.crashes, self.setup.pauses, self.setup.slow, self.setup.outage) = (0, 0, 0, 2);
         let was_hostile = std::mem::take(&mut self.setup.hostile);
+        self.mail.mended = true;
         self.controller.clock.set_offset(0);
         self.start_controller()?;
         let store = &self.controller.store;

@@ -86,6 +86,8 @@ pub struct Setup {
     pub exclusive: u64,
     /// How many of a thousand workflows have lost runs and due times started again.
     pub again: u64,
+    /// How many of a thousand worlds have notifiers.
+    pub notified: u64,
     /// How fast elapsed time of a host runs, in thousandths.
     pub rates: &'static [u64],
     /// True: messages are lost, doubled and overtake each other. False: sessions are ordered streams that break.
@@ -133,6 +135,7 @@ impl Setup {
             gated: 0,
             exclusive: 0,
             again: 0,
+            notified: 0,
             rates: &[1000],
             hostile: false,
             delay: SECOND / 100,
@@ -199,6 +202,7 @@ impl Setup {
             gated: random.pick(&[0, 0, 500]),
             exclusive: random.pick(&[0, 0, 400]),
             again: random.pick(&[0, 0, 500]),
+            notified: 300,
             rates: &[950, 970, 1000, 1000, 1030, 1050],
             hostile: random.chance(400),
             delay: random.pick(&[SECOND / 100, SECOND / 4, 2 * SECOND]),
@@ -260,6 +264,28 @@ impl Setup {
             Mutant::RunsOutliveLease => {
                 more(&[Action::Cut, Action::Drain]);
                 (setup.exclusive, setup.pause_margin, setup.schedules) = (1_000, 1, QUICK);
+            }
+            Mutant::MessageGoneTooEarly => {
+                more(&[Action::CrashController]);
+                setup.notified = 1_000;
+            }
+            Mutant::RetryTooEarly => {
+                more(&[Action::Cut, Action::Reboot]);
+                (setup.again, setup.exclusive) = (1_000, 500);
+            }
+            Mutant::RetryUncounted => {
+                // A run has to lose four agents, one after the other.
+                setup.actions = vec![(Action::Fence, 1)];
+                (setup.again, setup.exclusive, setup.gated) = (1_000, 1_000, 1_000);
+                (setup.horizon, setup.calm) = (1_500, 10);
+            }
+            Mutant::AmbiguousByDefault => {
+                more(&[Action::Cut, Action::Reboot]);
+                (setup.again, setup.schedules) = (0, QUICK);
+            }
+            Mutant::AmbiguousUnderItsName => {
+                more(&[Action::Cut]);
+                (setup.again, setup.schedules) = (1_000, QUICK);
             }
             Mutant::AnyToken => more(&[Action::Copy, Action::Cut, Action::Reboot]),
             Mutant::FenceKeepsEpoch => more(&[Action::Fence]),

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::json;
-use xene::decide::desired::{Desired, DesiredWorkflow, WorkflowBody};
+use xene::decide::desired::{Desired, DesiredNotifier, DesiredWorkflow, WorkflowBody};
 use xene_schemas::{
     meta::{Name, ObjectMeta, PipelineKey, Revision, SpecHash},
     pipeline::{CompiledPipeline, PipelineSpec},
@@ -41,6 +41,10 @@ type Tree = BTreeMap<usize, Text>;
 #[derive(Debug, Default)]
 pub(super) struct Source {
     commits: Vec<Tree>,
+    /// In effect with the next commit.
+    pub(super) notifiers: BTreeMap<Name, DesiredNotifier>,
+    /// Revisions look like ids of commits, which have a status.
+    pub(super) ids: bool,
 }
 
 impl Source {
@@ -51,10 +55,15 @@ impl Source {
     }
 
     /// The first commit, of so many pipelines `w0/p0`, `w1/p0` …
-    pub(super) fn begin_with(&mut self, workflows: usize, schedule: &'static str, autonomy: &'static str) {
+    pub(super) fn begin_with(
+        &mut self,
+        workflows: usize,
+        (schedule, autonomy): (&'static str, &'static str),
+        exclusive: bool,
+    ) {
         let (catch_up, policy) = ("Latest", "Queue");
         let (max, group, follows, zone) = (1, None, false, None);
-        let (pipelines, steps, gated, suspend, exclusive, again) = (1, 1, false, false, false, false);
+        let (pipelines, steps, gated, suspend, again) = (1, 1, false, false, false);
         let text = Text {
             pipelines,
             schedule,
@@ -106,7 +115,8 @@ impl Source {
 
     /// What the newest commit asks for.
     pub(super) fn desired(&self) -> Desired {
-        let revision = Revision(format!("r{}", self.commits.len().saturating_sub(1)));
+        let number = self.commits.len().saturating_sub(1);
+        let revision = Revision(if self.ids { format!("{number:040x}") } else { format!("r{number}") });
         let tree = self.commits.last();
         Desired {
             revision,
@@ -115,7 +125,7 @@ impl Source {
             subject: None,
             folder: String::new(),
             workflows: tree.into_iter().flatten().map(|(at, text)| workflow(*at, text)).collect(),
-            notifiers: BTreeMap::new(),
+            notifiers: self.notifiers.clone(),
             complete: true,
             files: BTreeMap::new(),
             problems: Vec::new(),

@@ -5,9 +5,10 @@ use std::{
     sync::Arc,
 };
 
+use jiff::Timestamp;
 use xene::decide::rows::{
-    AfterRow, AgentRow, Change, ControllerRow, EndedRun, JoinTokenRow, Loaded, OwnerRow, PipelineRow, RunRow,
-    Suspendable, SuspensionRow, WorkflowRow,
+    AfterRow, AgentRow, Change, ControllerRow, EndedRun, JoinTokenRow, LedgerRow, Loaded, MessageRow, NotifierHealth,
+    NotifierRow, OwnerRow, PipelineRow, RunRow, Suspendable, SuspensionRow, WorkflowRow,
 };
 use xene_agent::decide::event::{JournalChange, Recovered};
 use xene_schemas::{
@@ -39,6 +40,13 @@ pub(super) struct Store {
     after: BTreeMap<PipelineKey, AfterRow>,
     /// What is suspended by command.
     suspensions: BTreeMap<Suspendable, SuspensionRow>,
+    /// What became of due times.
+    pub(super) ledger: BTreeMap<(PipelineKey, Name, Timestamp), LedgerRow>,
+    /// Notifiers in effect.
+    pub(super) notifiers: BTreeMap<Name, NotifierRow>,
+    /// What they have to deliver.
+    pub(super) messages: BTreeMap<(Name, u64), MessageRow>,
+    notifier_health: BTreeMap<Name, NotifierHealth>,
     tokens: BTreeMap<String, JoinTokenRow>,
     source: Option<SourceStatus>,
 }
@@ -75,12 +83,18 @@ impl Store {
             Change::Redigest => {}
             Change::DeleteSuspension(what) => _ = self.suspensions.remove(&what),
             Change::PutApiToken(_) | Change::DeleteApiToken(_) => {}
-            Change::PutNotifier(_)
-            | Change::DeleteNotifier(_)
-            | Change::PutMessage(_)
-            | Change::DeleteMessage(..)
-            | Change::PutNotifierHealth(..) => {}
-            Change::AddEvent(_) | Change::PutFile(..) | Change::PutLedger(_) | Change::PutDelivery(..) => {}
+            Change::PutNotifier(row) => _ = self.notifiers.insert(row.metadata.name.clone(), *row),
+            Change::DeleteNotifier(name) => {
+                self.notifiers.remove(&name);
+                self.notifier_health.remove(&name);
+            }
+            Change::PutMessage(row) => _ = self.messages.insert((row.notifier.clone(), row.number), *row),
+            Change::DeleteMessage(notifier, number, _) => _ = self.messages.remove(&(notifier, number)),
+            Change::PutNotifierHealth(name, health) => _ = self.notifier_health.insert(name, health),
+            Change::PutLedger(row) => {
+                self.ledger.insert((row.pipeline.clone(), row.trigger.clone(), row.slot), row);
+            }
+            Change::AddEvent(_) | Change::PutFile(..) | Change::PutDelivery(..) => {}
         }
         Ok(())
     }
@@ -94,7 +108,7 @@ impl Store {
                 ended_runs
                     .entry(row.run.spec.key())
                     .or_default()
-                    .push(EndedRun::new(&row.run, jiff::Timestamp::UNIX_EPOCH));
+                    .push(EndedRun::new(&row.run, status.finished_at.unwrap_or(Timestamp::UNIX_EPOCH)));
             } else {
                 active_runs.push(row.clone());
             }
@@ -112,9 +126,9 @@ impl Store {
             api_tokens: Vec::new(),
             after: self.after.iter().map(|(key, row)| (key.clone(), row.clone())).collect(),
             suspensions: self.suspensions.values().cloned().collect(),
-            notifiers: Vec::new(),
-            messages: Vec::new(),
-            notifier_health: Vec::new(),
+            notifiers: self.notifiers.values().cloned().collect(),
+            messages: self.messages.values().cloned().collect(),
+            notifier_health: self.notifier_health.iter().map(|(name, row)| (name.clone(), row.clone())).collect(),
             source: self.source.clone(),
             files: Vec::new(),
         }

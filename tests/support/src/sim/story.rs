@@ -1,23 +1,31 @@
 //! Worlds without chance, in which a test does things one after the other and reads what came of it.
 
-use super::{History, Random, Setup, World, clock::SECOND, world::What};
+use std::collections::BTreeSet;
+
+use super::{History, Random, Setup, World, clock::SECOND, history::time_of_day, world::What};
 
 /// What a story's only pipeline is.
 #[derive(Debug, Clone, Copy)]
 pub struct Fires {
     schedule: &'static str,
     autonomy: &'static str,
+    exclusive: bool,
 }
 
 /// A pipeline with this schedule.
 pub fn fires(schedule: &'static str) -> Fires {
-    Fires { schedule, autonomy: "5m" }
+    Fires { schedule, autonomy: "5m", exclusive: false }
 }
 
 impl Fires {
     /// With this L.
     pub fn autonomy(self, autonomy: &'static str) -> Self {
         Self { autonomy, ..self }
+    }
+
+    /// Its runs never overlap, whatever the network does; their steps take up to a minute and a half.
+    pub fn exclusive(self) -> Self {
+        Self { exclusive: true, ..self }
     }
 }
 
@@ -34,7 +42,8 @@ impl Story {
     /// The same with so many pipelines, each in a workflow of its own.
     pub fn begin_with(agents: usize, workflows: usize, fires: Fires) -> Self {
         let mut world = World::new(Setup::calm(agents), Random::new(0), History::of_marks());
-        world.source.begin_with(workflows, fires.schedule, fires.autonomy);
+        world.source.begin_with(workflows, (fires.schedule, fires.autonomy), fires.exclusive);
+        world.acting = fires.exclusive;
         let mut story = Self(world);
         story.law(World::begin);
         for agent in 0..agents {
@@ -91,6 +100,68 @@ impl Story {
                 Ok(())
             });
         }
+    }
+
+    /// A host is copied, and the copy is switched on some ten seconds later.
+    pub fn copy(&mut self, agent: usize) {
+        self.law(|world| {
+            world.acting = true;
+            world.copy(agent, SECOND);
+            Ok(())
+        });
+    }
+
+    /// What an agent's journal is told takes so many seconds longer from now on.
+    pub fn slow_disk(&mut self, agent: usize, seconds: u64) {
+        self.0.agents[agent].slow_disk = seconds * SECOND;
+    }
+
+    /// The wall clock of the controller's host is set to so many seconds ahead of true time.
+    pub fn controllers_clock(&mut self, ahead: i64) {
+        self.0.history.mark(self.0.at, "controller", || format!("its clock is {ahead} s ahead"));
+        self.0.controller.clock.set_offset(ahead * SECOND.cast_signed());
+    }
+
+    /// A person has the certificate authority replaced.
+    pub fn rotate(&mut self) {
+        self.law(World::rotate);
+    }
+
+    /// Tells of whom the rotation waits.
+    pub fn tell_rotation(&mut self) {
+        let machine = self.0.controller.machine.as_ref();
+        let rotation = machine.and_then(|machine| machine.status().ca_rotation);
+        self.0.history.mark(self.0.at, "controller", || match rotation {
+            Some(rotation) => {
+                let waiting: Vec<String> = rotation.waiting.iter().map(ToString::to_string).collect();
+                format!("trusts two authorities, and waits for {}", waiting.join(", "))
+            }
+            None => "trusts one authority".into(),
+        });
+    }
+
+    /// Tells until when the processes of an agent's runs live, by what shims are told.
+    pub fn tell_bounds(&mut self, agent: usize) {
+        let node = &self.0.agents[agent];
+        let runs: BTreeSet<_> = node.running.iter().map(|id| id.run).collect();
+        for run in runs {
+            let Some(until) = node.bounds.get(&run) else { continue };
+            let until = time_of_day(node.clock.when(*until).wall());
+            self.0.history.mark(self.0.at, &node.name, || {
+                format!("the run that was due {} ends by {until}", time_of_day(run.at()))
+            });
+        }
+    }
+
+    /// What the ledger says of each due time, in order.
+    pub fn ledger(&self) -> Vec<String> {
+        let rows = self.0.controller.store.ledger.values();
+        let told = rows.map(|row| {
+            let what = row.reason.as_ref().map_or_else(|| "run".to_owned(), ToString::to_string);
+            let until = row.until.map(|until| format!("-{}", time_of_day(until))).unwrap_or_default();
+            format!("{}{until} {what}", time_of_day(row.slot))
+        });
+        told.collect()
     }
 
     /// A person says that the machine of an agent is off.

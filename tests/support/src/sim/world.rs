@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
 use jiff::Timestamp;
-use xene::decide::event::{Command, Event, SessionId};
+use xene::decide::event::{Authority, Command, Event, SessionId};
 use xene_agent::decide::event::{Event as AgentEvent, Recovered, StepExit, StepId};
 use xene_schemas::{
     meta::RunName,
@@ -18,6 +18,7 @@ use super::{
     invariants::{Violation, Witness},
     network::{Link, Payload},
     node::{AgentNode, ControllerNode, Todo},
+    notices::{Letter, Mail},
     random::Random,
     setup::Setup,
     source::Source,
@@ -44,6 +45,8 @@ pub(super) enum What {
     Fence { agent: usize },
     StartCopy { agent: usize, journal: Box<Recovered> },
     Part { agent: usize },
+    Certificate { agent: usize, process: u64 },
+    Delivered { process: u64, letter: Box<Letter> },
     Act,
 }
 
@@ -86,6 +89,10 @@ pub struct World {
     pub(super) restored: bool,
     /// Some downtime was announced.
     pub(super) announced: bool,
+    /// Where messages of notifiers go.
+    pub(super) mail: Mail,
+    /// The certificate authority.
+    pub(super) authority: Authority,
     idle: u32,
     pub(super) outcome: Outcome,
 }
@@ -94,7 +101,9 @@ impl World {
     /// A world that has not begun.
     pub fn new(setup: Setup, random: Random, history: History) -> Self {
         let mut random = random;
+        let mut mail = Mail::new(&random, setup.notified);
         let mut source = Source::default();
+        (source.ids, source.notifiers) = (mail.on, mail.draw());
         source.begin(&setup, &mut random);
         let mut rate = || random.pick(setup.rates);
         let controller = ControllerNode::new(Clock::boot(Instant::default(), rate()));
@@ -124,6 +133,8 @@ impl World {
             recover: false,
             restored: false,
             announced: false,
+            mail,
+            authority: Authority::default(),
             idle: 0,
             outcome: Outcome::default(),
         }
@@ -219,9 +230,10 @@ impl World {
             | What::AgentDurable { agent, .. }
             | What::StepExited { agent, .. }
             | What::LogDelivered { agent, .. } => self.agents[*agent].paused,
-            What::ControllerClosed { .. } | What::ControllerDurable { .. } | What::Compile { .. } => {
-                self.controller.paused
-            }
+            What::ControllerClosed { .. }
+            | What::ControllerDurable { .. }
+            | What::Compile { .. }
+            | What::Delivered { .. } => self.controller.paused,
             _ => Instant::default(),
         };
         if paused > self.at {
@@ -280,6 +292,11 @@ impl World {
             What::Fence { agent } => self.fence(agent),
             What::StartCopy { agent, journal } => self.start_copy(agent, *journal),
             What::Part { agent } => self.part(agent),
+            What::Delivered { process, letter } => self.comes_in(*letter, self.controller.process == process),
+            What::Certificate { agent, process } if current(self, agent, process) => {
+                self.takes_certificate(agent);
+                Ok(())
+            }
             What::Act if self.acting => self.act(),
             _ => Ok(()),
         }
@@ -289,6 +306,10 @@ impl World {
         if self.agents[agent].session.is_some() || self.agents[agent].machine.is_none() {
             return Ok(());
         }
+        if !self.is_trusted(agent) {
+            // Who joins anew does so by hand.
+            return Ok(());
+        }
         if !self.links[agent].is_whole() || self.controller.machine.is_none() {
             let wait = self.random.between(SECOND, 5 * SECOND);
             self.later(wait, What::Dial { agent, process: self.agents[agent].process });
@@ -296,6 +317,7 @@ impl World {
         }
         self.sessions += 1;
         self.agents[agent].session = Some(self.sessions);
+        self.renew_certificate(agent);
         self.agent_takes(agent, AgentEvent::Connected)
     }
 
@@ -336,12 +358,12 @@ impl World {
                         self.controller.sessions.insert(session, agent);
                         let (name, id) = (self.agents[agent].name.clone(), SessionId(session));
                         let (fingerprint, address) = (String::new(), String::new());
-                        let hello = Box::new(hello);
+                        let (hello, authority) = (Box::new(hello), self.agents[agent].authority.clone());
                         self.controller_takes(Event::SessionOpened {
                             session: id,
                             agent: name,
                             fingerprint,
-                            authority: String::new(),
+                            authority,
                             address,
                             transport: Transport::Quic,
                             hello,
