@@ -159,6 +159,7 @@ fn every_page_opens_complains_of_nothing_and_can_be_used_by_everybody() {
         (&format!("/runs/{check}?q=assertion"), "Run"),
         ("/agents", "Agents"),
         ("/agents/oak", "oak"),
+        ("/notifiers", "Notifiers"),
         ("/events", "Events"),
         ("/source", "Source"),
         ("/workflows/absent", "Not Found"),

@@ -15,14 +15,14 @@ const HOSTILE: &str =
 
 impl World {
     /// The cookie of somebody who signed in.
-    async fn signed_in(&self) -> String {
+    pub(super) async fn signed_in(&self) -> String {
         let response = self.form("/sign-in", "", &[("secret", ADMIN)]).await;
         assert_eq!(response.status(), 303);
         let cookie = response.headers()["set-cookie"].to_str().unwrap();
         cookie.split(';').next().unwrap().to_owned()
     }
 
-    async fn form(&self, path: &str, cookie: &str, fields: &[(&str, &str)]) -> Response {
+    pub(super) async fn form(&self, path: &str, cookie: &str, fields: &[(&str, &str)]) -> Response {
         self.form_from(path, cookie, fields, &[("sec-fetch-site", "same-origin")]).await
     }
 
@@ -42,7 +42,7 @@ impl World {
     }
 
     /// A form's token, as a page of this session has it.
-    async fn form_token(&self, cookie: &str) -> String {
+    pub(super) async fn form_token(&self, cookie: &str) -> String {
         let (_, page) = self.page("/source", cookie).await;
         let (_, rest) = page.split_once("name=\"form-token\" value=\"").unwrap();
         rest.split_once('"').unwrap().0.to_owned()
@@ -116,6 +116,7 @@ const PAGES: &[&str] = &[
     "/workflows/w/slow/start",
     "/runs",
     "/agents",
+    "/notifiers",
     "/events",
     "/source",
 ];
@@ -205,6 +206,7 @@ async fn empty_pages_say_what_to_do_next() {
         ("/runs", "xene trigger"),
         ("/runs?phase=Error", "Show all runs"),
         ("/agents", "xene agents token create"),
+        ("/notifiers", "kind: Notifier"),
         ("/workflows/w", "It has not run yet"),
     ] {
         let (status, page) = world.page(path, &cookie).await;
@@ -361,7 +363,7 @@ async fn a_session_may_and_sees_what_its_token_does_and_ends_with_it() {
     let response = world.form("/sign-in", "", &[("secret", &token)]).await;
     assert_eq!(response.status(), 303);
     let cookie = response.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
-    for path in PAGES.iter().filter(|path| !path.ends_with("/start")) {
+    for path in PAGES.iter().filter(|path| !path.ends_with("/start") && **path != "/notifiers") {
         let (status, page) = world.page(path, &cookie).await;
         assert_eq!(status, 200, "{path}: {page}");
         assert!(!page.contains("secret/") && !page.contains(&hidden_name.to_string()), "{path}: {page}");

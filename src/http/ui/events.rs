@@ -48,6 +48,7 @@ fn about(regarding: &str) -> Markup {
         }
         Some(("run", name)) => Some(format!("/runs/{name}")),
         Some(("agent", name)) => Some(format!("/agents/{name}")),
+        Some(("notifier", name)) => Some(format!("/notifiers#notifier-{name}")),
         _ => (regarding == "source").then(|| "/source".to_owned()),
     };
     html! {

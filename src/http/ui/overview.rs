@@ -4,6 +4,7 @@ use maud::{Markup, html};
 use xene_schemas::{
     agent::Agent,
     controller::Controller,
+    notifier::NotifierObject,
     object::PipelineObject,
     phase::{AgentPhase, RunPhase},
     run::Run,
@@ -13,6 +14,7 @@ use xene_schemas::{
 use super::{
     client::{Client, Failure},
     html::{agent_link, empty, failure, pipeline_link, plain, run_link, run_phase, runs_table, took},
+    notifiers,
     page::Page,
     source::{problems, summary},
 };
@@ -32,10 +34,16 @@ pub(super) async fn render(client: &Client) -> Result<Page, Failure> {
     let recent: Vec<Run> = client.list(&format!("/api/v1/runs?limit={RECENT}")).await?;
     let pipelines: Vec<PipelineObject> = client.list(&format!("/api/v1/pipelines?limit={LOOKED_AT}")).await?;
     let homeless: Vec<PipelineObject> = client.list("/api/v1/pipelines?phase=NotScheduled&limit=100").await?;
+    // About all workflows at once: whoever sees only some may not ask.
+    let notifiers: Vec<NotifierObject> = if client.who.scope.is_all() {
+        client.list(&format!("/api/v1/notifiers?limit={LOOKED_AT}")).await?
+    } else {
+        Vec::new()
+    };
     let failed: Vec<&Run> = recent.iter().filter(|run| run.status.phase == RunPhase::Error).take(SHOWN).collect();
     let ended: Vec<Run> = recent.iter().filter(|run| run.status.phase.is_final()).take(SHOWN).cloned().collect();
     Ok(Page::new("Overview")
-        .live("health", health(source.as_ref(), &controller, &agents, (&pipelines, &homeless)))
+        .live("health", health(source.as_ref(), &controller, &agents, &notifiers, (&pipelines, &homeless)))
         .live("source", source_part(source.as_ref()))
         .live("active", active_part(&active))
         .live("failed", failed_part(&failed))
@@ -48,6 +56,7 @@ fn health(
     source: Option<&Source>,
     controller: &Controller,
     agents: &[Agent],
+    notifiers: &[NotifierObject],
     (pipelines, homeless): (&[PipelineObject], &[PipelineObject]),
 ) -> Markup {
     let mut concerns: Vec<Markup> = Vec::new();
@@ -77,6 +86,7 @@ fn health(
             @if let Some(message) = &pipeline.status.message { ": " (plain(message)) }
         }
     }));
+    concerns.extend(notifiers.iter().filter_map(notifiers::concern));
     html! {
         section.health aria-labelledby="health-title" {
             h2 #health-title { "Health" }

@@ -15,12 +15,13 @@ use super::{
     Ui, agents,
     assets::{ICON, SCRIPT, STYLE},
     client::{Client, Failure},
-    events, overview, run, runs,
+    events, notifiers, overview, run, runs,
     sign_in::{Session, TOKEN_FIELD, query_value},
     source, workflow, workflows,
 };
 use crate::decide::rows::Change;
 
+const NOTIFIERS: &str = "/notifiers";
 const HTML: &str = "text/html; charset=utf-8";
 
 /// What every page tells the browser: nothing from elsewhere, nothing into elsewhere.
@@ -48,6 +49,7 @@ pub(super) enum View {
     Run(RunName, Pairs),
     Agents,
     Agent(Name),
+    Notifiers(Pairs),
     Events(Pairs),
     Source,
 }
@@ -119,6 +121,7 @@ impl View {
             ["runs", name] => Self::Run(name.parse().ok()?, pairs),
             ["agents"] => Self::Agents,
             ["agents", name] => Self::Agent(name.parse().ok()?),
+            ["notifiers"] => Self::Notifiers(pairs),
             ["events"] => Self::Events(pairs),
             ["source"] => Self::Source,
             _ => return None,
@@ -132,6 +135,7 @@ impl View {
             Self::Workflows(_) | Self::Workflow(_) | Self::History(_) => "/workflows",
             Self::Runs(_) | Self::Run(..) => "/runs",
             Self::Agents | Self::Agent(_) => "/agents",
+            Self::Notifiers(_) => NOTIFIERS,
             Self::Events(_) => "/events",
             Self::Source => "/source",
         }
@@ -154,6 +158,7 @@ impl View {
             Self::Run(name, pairs) => run::render(ui, client, session, *name, is_first.then_some(pairs)).await,
             Self::Agents => agents::list(client).await,
             Self::Agent(name) => agents::one(client, name).await,
+            Self::Notifiers(pairs) => notifiers::render(client, session, pairs).await,
             Self::Events(pairs) => events::render(client, pairs).await,
             Self::Source => source::render(client).await,
         }
@@ -166,6 +171,8 @@ impl View {
         let is_run = matches!(change, Change::PutRun(_) | Change::DeleteRun(_));
         let is_workflow = matches!(change, Change::PutWorkflow(_) | Change::DeleteWorkflow(_));
         let is_agent = matches!(change, Change::PutAgent(_) | Change::DeleteAgent(_));
+        let is_notifier =
+            matches!(change, Change::PutNotifier(_) | Change::DeleteNotifier(_) | Change::PutNotifierHealth(..));
         let is_suspension = matches!(change, Change::PutSuspension(_) | Change::DeleteSuspension(_));
         match self {
             // Some of what it tells, such as that takeovers are held, has no row but an event.
@@ -175,6 +182,7 @@ impl View {
                     || is_run
                     || is_workflow
                     || is_agent
+                    || is_notifier
                     || is_suspension
                     || matches!(change, Change::PutSource(_))
             }
@@ -188,6 +196,7 @@ impl View {
                 _ => is_owner_or_pipeline,
             },
             Self::Agents | Self::Agent(_) => is_agent || is_owner_or_pipeline || is_run,
+            Self::Notifiers(_) => is_notifier || matches!(change, Change::PutMessage(_) | Change::DeleteMessage(..)),
             Self::Events(_) => matches!(change, Change::AddEvent(_)),
             Self::Source => matches!(change, Change::PutSource(_)) || is_suspension,
         }
@@ -269,15 +278,18 @@ fn framed(session: &Session, place: &str, address: Option<&str>, page: &Page) ->
         ("/workflows", "Workflows"),
         ("/runs", "Runs"),
         ("/agents", "Agents"),
+        (NOTIFIERS, "Notifiers"),
         ("/events", "Events"),
         ("/source", "Source"),
     ];
+    // They are about all workflows at once: the API shows them to nobody who sees only some.
+    let sees_notifiers = session.who.scope.is_all();
     let body = html! {
         a.skip href="#main" { "Skip to content" }
         header.top {
             a.brand href="/" { "xene" }
             nav aria-label="Main" { ul {
-                @for (path, name) in PLACES {
+                @for (path, name) in PLACES.iter().filter(|(path, _)| *path != NOTIFIERS || sees_notifiers) {
                     li { a href=(path) aria-current=[(*path == place).then_some("page")] { (name) } }
                 }
             } }
