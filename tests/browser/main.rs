@@ -69,6 +69,12 @@ spec:
           steps:
             - name: gate
               run: "echo one; while [ ! -e GATE ]; do sleep 0.02; done; date +%s%3N"
+    ticking:
+      tasks:
+        tick:
+          steps:
+            - name: clock
+              run: "while [ ! -e GATE ]; do sleep 0.02; done; for i in $(seq 40); do date +%s%3N; sleep 0.05; done"
     chatty:
       tasks:
         talk: {steps: ["seq 1 120000 | sed 's/^/line /'"]}
@@ -89,7 +95,7 @@ impl Shop {
         let gate = cluster.folder().join("gate");
         cluster.repository.write("xene.d/shop.yaml", &SHOP.replace("GATE", &gate.to_string_lossy()));
         cluster.commit("Ship the shop");
-        for pipeline in ["shop/ship", "shop/check", "shop/slow", "shop/chatty"] {
+        for pipeline in ["shop/ship", "shop/check", "shop/slow", "shop/ticking", "shop/chatty"] {
             cluster.scheduled(pipeline);
         }
         let browser = Browser::start();
@@ -249,6 +255,40 @@ fn a_run_is_followed_as_it_goes() {
     let next = shop.ended("shop/ship");
     browser.shows("#r-recent", &next);
     assert_eq!(browser.script("return window.same"), true);
+}
+
+#[test]
+fn lines_are_shown_as_they_are_printed() {
+    const LINES: usize = 40;
+    let shop = Shop::open();
+    let browser = &shop.browser;
+    let run = shop.cluster.run(&["trigger", "shop/ticking"]).expect(0).stdout.trim().to_owned();
+    shop.go(&format!("/runs/{run}"));
+    browser.shows("#r-tasks", "Running");
+    browser.shows("#live", "Live");
+    // By the clock that the step prints: from before a line is printed until the page holds it. A line that nobody has
+    // opened is not there: the section opens by itself once it comes.
+    browser.script(
+        "window.delays = new Map();
+         new MutationObserver(() => {
+           const now = Date.now();
+           for (const line of document.querySelectorAll('#log-sections li')) {
+             const printed = Number(line.querySelector('.t')?.textContent.trim());
+             if (printed > 1e12 && !window.delays.has(line.id)) window.delays.set(line.id, now - printed);
+           }
+         }).observe(document.getElementById('log-sections'), {childList: true, subtree: true});",
+    );
+    fs::write(&shop.gate, "").unwrap();
+    let mut delays = eventually("all lines came", || {
+        let delays = browser.script("return [...window.delays.values()]");
+        let delays: Vec<u64> = delays.as_array().unwrap().iter().filter_map(Value::as_u64).collect();
+        if delays.len() == LINES { Ok(delays) } else { Err(format!("{delays:?}")) }
+    });
+    delays.sort_unstable();
+    let (median, most) = (delays[LINES / 2], delays[LINES - 1]);
+    println!("from print to page: median {median} ms, most {most} ms, of {LINES} lines");
+    // docs/design/web-ui.md has what an idle machine takes.
+    assert!(median < 500 && most < 2_000, "{delays:?}");
 }
 
 #[test]
