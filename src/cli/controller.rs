@@ -7,6 +7,7 @@ use std::{
 };
 
 use clap::{ValueEnum, builder::BoolishValueParser};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     runtime::{Builder, Runtime},
     signal::unix::{SignalKind, signal},
@@ -294,6 +295,7 @@ impl Args {
 pub fn run(args: Args, global: &Global) -> Result<(), Error> {
     args.check()?;
     command::init_logging(global.quiet, global.verbose);
+    allow_open_files();
     let runtime = runtime()?;
     let ended = runtime.block_on(async {
         let stop = Stop::listen()?;
@@ -316,6 +318,18 @@ pub fn run(args: Args, global: &Global) -> Result<(), Error> {
     // A call to another server that is not answered keeps nobody here.
     runtime.shutdown_timeout(LINGER);
     ended
+}
+
+/// Takes as many open files as are needed for all connections at once, as far as the system lets: by default it gives
+/// 1,024, for the sake of programs that count on that. The controller's only children are git's.
+fn allow_open_files() {
+    const NEEDED: u64 = 16_384;
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(NEEDED, |most| most.min(NEEDED));
+    if limit.current.is_some_and(|current| current < wanted) {
+        let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit });
+        raised.unwrap_or_else(|error| tracing::warn!(%error, "no more files can be open than by default"));
+    }
 }
 
 /// The source in a few words.

@@ -20,8 +20,9 @@ use tower::ServiceExt as _;
 
 use super::{audit::Peer, stopped};
 
-/// So many connections at a time; more wait in the kernel's queue.
-const CONNECTIONS: u32 = 1024;
+/// So many connections at a time: a thousand who watch leave room for those who ask. More are not refused, they wait in the
+/// kernel's queue until one ends, so that neither memory nor open files grow with those who come.
+const CONNECTIONS: u32 = 2048;
 /// A client must have sent its handshake, and then each request's head, within this.
 const HEAD_WITHIN: Duration = Duration::from_secs(if cfg!(test) { 5 } else { 10 });
 /// A client that speaks HTTP/2 and says nothing is asked this often whether it is there.

@@ -22,4 +22,5 @@ mod plan;
 mod restarts;
 mod run;
 mod tcp;
+mod watchers;
 mod workflow_tests;
