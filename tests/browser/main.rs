@@ -10,7 +10,12 @@ mod driver;
 use std::{fs, path::Path, time::Duration};
 
 use serde_json::Value;
-use xene_test_support::{cluster::Cluster, eventually, within};
+use xene_test_support::{
+    cluster::Cluster,
+    eventually,
+    process::{Process, xene},
+    within,
+};
 
 use crate::driver::Browser;
 
@@ -289,6 +294,33 @@ fn lines_are_shown_as_they_are_printed() {
     println!("from print to page: median {median} ms, most {most} ms, of {LINES} lines");
     // docs/design/web-ui.md has what an idle machine takes.
     assert!(median < 500 && most < 2_000, "{delays:?}");
+}
+
+#[test]
+fn the_link_of_xene_dev_signs_in_once() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("xene.d")).unwrap();
+    let text = "apiVersion: xene/v1\nkind: Workflow\nmetadata: {name: hello}\n\
+                spec: {pipelines: {greet: {tasks: {say: {steps: ['echo hello']}}}}}\n";
+    fs::write(folder.path().join("xene.d/hello.yaml"), text).unwrap();
+    let mut command = xene(folder.path());
+    command.args(["dev", "--http", "127.0.0.1:0"]);
+    let mut dev = Process::spawn("dev", command);
+    let link = format!("http://{}", dev.line_after("UI       http://"));
+    assert!(link.contains("/sign-in#"), "{link}");
+    let browser = Browser::start();
+    browser.open(&link);
+    browser.shows("h1", "Overview");
+    assert!(!browser.address().contains('#'), "the code does not stay in the address: {}", browser.address());
+    browser.click("nav a[href='/workflows']");
+    browser.shows("h1", "Workflows");
+    browser.shows("#r-list", "hello");
+    // Somebody else who has the link, such as by a look at the terminal.
+    let other = Browser::start();
+    other.open(&link);
+    other.shows(".problem", "A code works once");
+    other.open(&browser.address());
+    other.shows("h2", "Sign in");
 }
 
 #[test]
