@@ -85,6 +85,14 @@ spec:
         talk: {steps: ["seq 1 120000 | sed 's/^/line /'"]}
 "#;
 
+/// Nothing that happens here is told by it.
+const NOTIFIER: &str = "
+apiVersion: xene/v1
+kind: Notifier
+metadata: {name: team-chat, description: Whoever is on duty.}
+spec: {on: [AgentLost, AgentReturned], slack: {credential: chat}}
+";
+
 /// A controller with one agent and the workflow of a shop, and a browser that has signed in by a link.
 struct Shop {
     browser: Browser,
@@ -99,6 +107,7 @@ impl Shop {
         cluster.start_agent("oak", &[]);
         let gate = cluster.folder().join("gate");
         cluster.repository.write("xene.d/shop.yaml", &SHOP.replace("GATE", &gate.to_string_lossy()));
+        cluster.repository.write("xene.d/notify.yaml", NOTIFIER);
         cluster.commit("Ship the shop");
         for pipeline in ["shop/ship", "shop/check", "shop/slow", "shop/ticking", "shop/chatty"] {
             cluster.scheduled(pipeline);
@@ -380,6 +389,23 @@ fn a_run_is_started_by_a_form_and_its_text_stays_text() {
     browser.shows("h2", "Sign in");
     shop.go("/runs");
     browser.shows("h2", "Sign in");
+}
+
+#[test]
+fn a_notifier_is_tried_from_its_page() {
+    let shop = Shop::open();
+    let browser = &shop.browser;
+    shop.go("/");
+    browser.click("nav a[href='/notifiers']");
+    browser.shows("#notifier-team-chat", "AgentLost, AgentReturned");
+    browser.click("#notifier-team-chat button");
+    browser.shows("h1", "Test of team-chat");
+    // The controller has no credentials here.
+    browser.shows(".problem", "It does not deliver");
+    let found = faults(browser);
+    assert!(found.is_empty(), "{found:?}");
+    browser.click("main a.button");
+    browser.shows("#notifier-team-chat", "Ready");
 }
 
 #[test]
