@@ -2,6 +2,7 @@
 
 mod access;
 mod hooks;
+mod long_lists;
 mod metrics;
 mod notifiers;
 mod openid;

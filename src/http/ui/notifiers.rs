@@ -17,8 +17,8 @@ use xene_schemas::{
 
 use super::{
     Ui,
-    client::{Client, Failure},
-    html::{empty, phase, plain, revision, time},
+    client::{Client, Failure, Part},
+    html::{empty, phase, plain, rest, revision, time},
     page::{self, Page, Pairs, param, query, token},
     sign_in::{Fields, Session, check_form},
 };
@@ -27,14 +27,11 @@ use crate::http::{audit::about, identity::Role};
 const PAGE: usize = 50;
 
 pub(super) async fn render(client: &Client, session: &Session, pairs: &Pairs) -> Result<Page, Failure> {
-    let limit = (PAGE + 1).to_string();
-    let asked = query(&[("limit", Some(&limit)), ("after", param(pairs, "after"))]);
-    let mut notifiers: Vec<NotifierObject> = client.list(&format!("/api/v1/notifiers?{asked}")).await?;
-    let is_more = notifiers.len() > PAGE;
-    notifiers.truncate(PAGE);
+    let asked = query(&[("after", param(pairs, "after"))]);
+    let notifiers: Part<NotifierObject> = client.part(&format!("/api/v1/notifiers?{asked}"), PAGE).await?;
     let may_test = session.who.role >= Role::Operator;
     let body = html! {
-        @if notifiers.is_empty() {
+        @if notifiers.items.is_empty() {
             (empty("There is no notifier here.", html! {
                 "Commit a document of " code { "kind: Notifier" } " to the " a href="/source" { "source" }
                 ": the transitions that it tells, and one destination, such as " code { "slack" } " or " code { "email" } "."
@@ -47,12 +44,12 @@ pub(super) async fn render(client: &Client, session: &Session, pairs: &Pairs) ->
                     th scope="col" { "Last delivered" } th scope="col" { "Last failure" } th scope="col" { "Next attempt" }
                     @if may_test { th scope="col" { "Test" } }
                 } }
-                tbody { @for notifier in &notifiers { (row(notifier, may_test.then_some(session))) } }
+                tbody { @for notifier in &notifiers.items { (row(notifier, may_test.then_some(session))) } }
             } }
         }
-        @if is_more { @if let Some(last) = notifiers.last() {
-            p.pager { a rel="next" href={ "?" (query(&[("after", Some(last.metadata.name.as_str()))])) } { "More notifiers" } }
-        } }
+        @if let Some(last) = notifiers.last() {
+            (rest(&format!("?{}", query(&[("after", Some(last.metadata.name.as_str()))])), "More notifiers"))
+        }
     };
     Ok(Page::new("Notifiers").live("list", body))
 }

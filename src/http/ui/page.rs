@@ -43,11 +43,11 @@ pub(super) const HEADERS: &[(&str, &str)] = &[
 pub(super) enum View {
     Overview,
     Workflows(Pairs),
-    Workflow(Name),
-    History(Name),
+    Workflow(Name, Pairs),
+    History(Name, Pairs),
     Runs(Pairs),
     Run(RunName, Pairs),
-    Agents,
+    Agents(Pairs),
     Agent(Name),
     Notifiers(Pairs),
     Events(Pairs),
@@ -115,11 +115,11 @@ impl View {
         Some(match parts[..] {
             [""] => Self::Overview,
             ["workflows"] => Self::Workflows(pairs),
-            ["workflows", name] => Self::Workflow(name.parse().ok()?),
-            ["workflows", name, "history"] => Self::History(name.parse().ok()?),
+            ["workflows", name] => Self::Workflow(name.parse().ok()?, pairs),
+            ["workflows", name, "history"] => Self::History(name.parse().ok()?, pairs),
             ["runs"] => Self::Runs(pairs),
             ["runs", name] => Self::Run(name.parse().ok()?, pairs),
-            ["agents"] => Self::Agents,
+            ["agents"] => Self::Agents(pairs),
             ["agents", name] => Self::Agent(name.parse().ok()?),
             ["notifiers"] => Self::Notifiers(pairs),
             ["events"] => Self::Events(pairs),
@@ -132,9 +132,9 @@ impl View {
     fn place(&self) -> &'static str {
         match self {
             Self::Overview => "/",
-            Self::Workflows(_) | Self::Workflow(_) | Self::History(_) => "/workflows",
+            Self::Workflows(_) | Self::Workflow(..) | Self::History(..) => "/workflows",
             Self::Runs(_) | Self::Run(..) => "/runs",
-            Self::Agents | Self::Agent(_) => "/agents",
+            Self::Agents(_) | Self::Agent(_) => "/agents",
             Self::Notifiers(_) => NOTIFIERS,
             Self::Events(_) => "/events",
             Self::Source => "/source",
@@ -152,11 +152,11 @@ impl View {
         match self {
             Self::Overview => overview::render(client).await,
             Self::Workflows(pairs) => workflows::render(client, pairs).await,
-            Self::Workflow(name) => workflow::render(client, session, name).await,
-            Self::History(name) => workflow::history(client, name).await,
+            Self::Workflow(name, pairs) => workflow::render(client, session, name, pairs).await,
+            Self::History(name, pairs) => workflow::history(client, name, pairs).await,
             Self::Runs(pairs) => runs::render(client, pairs).await,
             Self::Run(name, pairs) => run::render(ui, client, session, *name, is_first.then_some(pairs)).await,
-            Self::Agents => agents::list(client).await,
+            Self::Agents(pairs) => agents::list(client, pairs).await,
             Self::Agent(name) => agents::one(client, name).await,
             Self::Notifiers(pairs) => notifiers::render(client, session, pairs).await,
             Self::Events(pairs) => events::render(client, pairs).await,
@@ -186,8 +186,8 @@ impl View {
                     || is_suspension
                     || matches!(change, Change::PutSource(_))
             }
-            Self::Workflows(_) | Self::Workflow(_) => is_owner_or_pipeline || is_run || is_workflow || is_suspension,
-            Self::History(_) => is_workflow,
+            Self::Workflows(_) | Self::Workflow(..) => is_owner_or_pipeline || is_run || is_workflow || is_suspension,
+            Self::History(..) => is_workflow,
             Self::Runs(_) => is_run,
             Self::Run(name, _) => match change {
                 // Those that run may be what it waits for.
@@ -195,7 +195,7 @@ impl View {
                 Change::DeleteRun(gone) => gone == name,
                 _ => is_owner_or_pipeline,
             },
-            Self::Agents | Self::Agent(_) => is_agent || is_owner_or_pipeline || is_run,
+            Self::Agents(_) | Self::Agent(_) => is_agent || is_owner_or_pipeline || is_run,
             Self::Notifiers(_) => is_notifier || matches!(change, Change::PutMessage(_) | Change::DeleteMessage(..)),
             Self::Events(_) => matches!(change, Change::AddEvent(_)),
             Self::Source => matches!(change, Change::PutSource(_)) || is_suspension,
