@@ -15,6 +15,7 @@ mod files;
 mod hostile;
 mod limits;
 mod logs;
+mod long_log;
 mod main_job;
 mod notify;
 mod operators;
