@@ -52,7 +52,6 @@ impl Reader {
         let first = began.elapsed();
         body.read_to_end(&mut bytes).unwrap();
         let (text, last) = (String::from_utf8(bytes).unwrap(), began.elapsed());
-        println!("{path}: first byte after {first:.0?}, last after {last:.0?}, {} kB", text.len() / 1000);
         assert!(text.len() < LONGEST, "{path} has {} bytes", text.len());
         Page { text, first, last }
     }
@@ -86,33 +85,39 @@ fn a_long_log_is_shown_in_windows_and_its_end_is_found() {
     let run = cluster.run(&["trigger", "long/p", "--wait"]).stdout.trim().to_owned();
     println!("{megabytes} MB were printed and stored in {:.1?}", began.elapsed());
     let reader = Reader::signed_in(&cluster);
+    let look = |path: String| {
+        let page = reader.page(&path);
+        let (first, last, kb) = (page.first, page.last, page.text.len() / 1000);
+        println!("{path}: first byte after {first:.0?}, last after {last:.0?}, {kb} kB");
+        page
+    };
     let before = anonymous(&cluster);
 
     // The page does not wait until all of the log was looked at.
-    let page = reader.page(&format!("/runs/{run}"));
+    let page = look(format!("/runs/{run}"));
     assert!(page.first < Duration::from_secs(2), "{:?}", page.first);
     let section = within(Duration::from_secs(120), "its section is known", || {
-        let page = reader.page(&format!("/runs/{run}?log=1"));
+        let page = look(format!("/runs/{run}?log=1"));
         let told = page.text.split("data-section=\"").nth(1).and_then(|rest| rest.split('"').next());
         told.map(str::to_owned).ok_or(page.text)
     });
     let end = within(Duration::from_secs(300), "its end is there", || {
-        let page = reader.page(&format!("/runs/{run}/log/{section}"));
+        let page = look(format!("/runs/{run}/log/{section}"));
         if page.text.contains("the needle") { Ok(page) } else { Err(page.text) }
     });
     assert!(end.text.matches("<li").count() <= 500, "a window");
     for from in [1, lines / 2, lines - 600] {
-        let window = reader.page(&format!("/runs/{run}/log/{section}?from={from}"));
+        let window = look(format!("/runs/{run}/log/{section}?from={from}"));
         assert!(window.text.contains(&format!("id=\"L{section}-{from}\"")), "line {from}");
         assert!(window.last < Duration::from_secs(2), "{:?}", window.last);
     }
     // What is at its end is found, and its address leads there.
-    let found = reader.page(&format!("/runs/{run}?q=the+needle"));
+    let found = look(format!("/runs/{run}?q=the+needle"));
     assert!(found.text.contains("1 line holds"), "{}", found.text);
     let hit = format!("#L{section}-{}\"", lines + 1);
     let link = found.text.split("<a href=\"").find(|rest| rest.contains(&hit)).unwrap();
     let address = link.split('#').next().unwrap().replace("&amp;", "&");
-    let there = reader.page(&format!("/runs/{run}{address}"));
+    let there = look(format!("/runs/{run}{address}"));
     assert!(there.text.contains(&format!("id=\"L{section}-{}\"", lines + 1)), "{}", there.text);
 
     let after = anonymous(&cluster);
