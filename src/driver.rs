@@ -405,10 +405,11 @@ impl Driver {
 
 #[cfg(test)]
 impl Handle {
-    /// A handle to an empty machine, for tests: `answer` takes its commands, events are dropped.
+    /// A handle to a machine that holds what is `loaded`, for tests: `answer` takes its commands, events are dropped.
     pub(crate) fn for_tests(
         store: Store,
         logs: LogStore,
+        loaded: Loaded,
         mut answer: impl FnMut(Command) -> Result<Answer, Refusal> + Send + 'static,
     ) -> Self {
         let (inputs, mut asked) = mpsc::channel(INPUTS);
@@ -430,7 +431,7 @@ impl Handle {
             #[cfg(feature = "mutants")]
             mutant: None,
         };
-        let (machine, _) = Controller::new(clock::now(), config, Loaded::default());
+        let (machine, _) = Controller::new(clock::now(), config, loaded);
         tokio::spawn(async move {
             while let Some(input) = asked.recv().await {
                 match input {

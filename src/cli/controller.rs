@@ -295,7 +295,7 @@ impl Args {
 pub fn run(args: Args, global: &Global) -> Result<(), Error> {
     args.check()?;
     command::init_logging(global.quiet, global.verbose);
-    open_many_files();
+    allow_open_files();
     let runtime = runtime()?;
     let ended = runtime.block_on(async {
         let stop = Stop::listen()?;
@@ -319,12 +319,15 @@ pub fn run(args: Args, global: &Global) -> Result<(), Error> {
     ended
 }
 
-/// Each connection is an open file. By habit a process begins with fewer than it may have, for the sake of programs that
-/// `select` (no step is one: those are started by agents).
-fn open_many_files() {
-    let limits = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limits.maximum, ..limits }) {
-        tracing::debug!(%error, "the number of open files stays as it was");
+/// Takes as many open files as are needed for all connections at once, as far as the system lets: by default it gives
+/// 1,024, for the sake of programs that count on that. The controller's only children are git's.
+fn allow_open_files() {
+    const NEEDED: u64 = 16_384;
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(NEEDED, |most| most.min(NEEDED));
+    if limit.current.is_some_and(|current| current < wanted) {
+        let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit });
+        raised.unwrap_or_else(|error| tracing::warn!(%error, "no more files can be open than by default"));
     }
 }
 

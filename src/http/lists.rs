@@ -14,7 +14,7 @@ use xene_agent::clock;
 use xene_schemas::{
     agent::Agent,
     controller::Controller,
-    meta::{Name, ObjectMeta, PipelineKey, RunName},
+    meta::{AgentName, Name, ObjectMeta, PipelineKey, RunName},
     object::WorkflowObject,
     phase::{AgentPhase, PipelinePhase, RunPhase, WorkflowPhase},
     run::Run,
@@ -179,6 +179,7 @@ pub(super) async fn runs(State(api): State<Arc<Api>>, identity: Identity, mut qu
     let (limit, labels, since) = (query.limit()?, query.labels()?, query.since()?);
     let after: Option<RunName> = query.parse("after", "a run's name")?;
     let (workflow, pipeline) = pipeline_filter(&mut query)?;
+    let agent: Option<AgentName> = query.parse("agent", "an agent's name")?;
     let phase: Option<RunPhase> =
         query.parse("phase", "StartingUp, Running, ShuttingDown, Success, Error or Unknown")?;
     let active = query.flag("active")?;
@@ -193,7 +194,7 @@ pub(super) async fn runs(State(api): State<Arc<Api>>, identity: Identity, mut qu
         Some(rows.into_iter().map(|row| row.key).collect::<BTreeSet<_>>())
     };
     let within = identity.scope.workflows().cloned();
-    let filter = RunFilter { workflow, pipeline, phase, active, since, within, among };
+    let filter = RunFilter { workflow, pipeline, agent, phase, active, since, within, among };
     let rows = store.runs(&filter, after, limit)?;
     Ok(list("Run", rows.into_iter().map(|row| row.run).collect()))
 }

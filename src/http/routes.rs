@@ -219,6 +219,7 @@ fn reading() -> Vec<Route> {
             PIPELINE,
             PHASE,
             SINCE,
+            ("agent", "string", "only those that this agent has, or had"),
             ("active", "boolean", "only those that have not ended"),
         ]),
         get("/runs/{name}", Viewer, lists::run).says("One run", One("Run")),

@@ -3,7 +3,9 @@
 mod access;
 mod hooks;
 mod limits;
+mod long_lists;
 mod metrics;
+mod notifiers;
 mod openid;
 mod parts;
 mod watch;
@@ -38,7 +40,7 @@ use super::*;
 use crate::{
     decide::{
         event::{Answer, Command, Refusal},
-        rows::{Batch, Change, NewEvent, PipelineRow, RunRow, Suspendable, SuspensionRow, WorkflowRow},
+        rows::{Batch, Change, Loaded, NewEvent, PipelineRow, RunRow, Suspendable, SuspensionRow, WorkflowRow},
     },
     store::{Store, logs::LogStore},
 };
@@ -147,6 +149,11 @@ impl World {
 
     /// One that `change` makes its own.
     fn configured(change: impl FnOnce(&mut Config)) -> Self {
+        Self::holding(Loaded::default(), change)
+    }
+
+    /// One whose machine holds this.
+    fn holding(loaded: Loaded, change: impl FnOnce(&mut Config)) -> Self {
         let data = tempfile::tempdir().unwrap();
         let store = Store::open(data.path()).unwrap();
         let logs = LogStore::open(&data.path().join("logs")).unwrap();
@@ -157,7 +164,7 @@ impl World {
         let trouble = Arc::new(StdMutex::new(None));
         let troubled = trouble.clone();
         let (machine, seen) = (store.clone(), asked.clone());
-        let handle = Handle::for_tests(store.clone(), logs.clone(), move |command| {
+        let handle = Handle::for_tests(store.clone(), logs.clone(), loaded, move |command| {
             let command = match command {
                 Command::By { command, .. } => *command,
                 command => command,

@@ -41,6 +41,8 @@ pub struct RunFilter {
     pub workflow: Option<Name>,
     /// Of a pipeline with this name.
     pub pipeline: Option<Name>,
+    /// That this agent has, or had.
+    pub agent: Option<AgentName>,
     /// In this phase.
     pub phase: Option<RunPhase>,
     /// Not ended.
@@ -58,6 +60,7 @@ impl RunFilter {
         let (spec, status) = (&row.run.spec, &row.run.status);
         self.workflow.as_ref().is_none_or(|workflow| *workflow == spec.workflow)
             && self.pipeline.as_ref().is_none_or(|pipeline| *pipeline == spec.pipeline)
+            && self.agent.as_ref().is_none_or(|agent| status.agent.as_ref() == Some(agent))
             && self.phase.is_none_or(|phase| phase == status.phase)
             && !(self.active && status.phase.is_final())
             && self.within.as_ref().is_none_or(|within| within.contains(&spec.workflow))

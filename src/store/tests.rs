@@ -416,6 +416,7 @@ fn filters() -> impl Strategy<Value = RunFilter> {
         |(workflow, pipeline, phase, active, since)| RunFilter {
             workflow: workflow.map(name),
             pipeline: pipeline.map(name),
+            agent: None,
             phase,
             active,
             since: since.map(at),

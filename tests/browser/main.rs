@@ -10,7 +10,12 @@ mod driver;
 use std::{fs, path::Path, time::Duration};
 
 use serde_json::Value;
-use xene_test_support::{cluster::Cluster, eventually, within};
+use xene_test_support::{
+    cluster::Cluster,
+    eventually,
+    process::{Process, xene},
+    within,
+};
 
 use crate::driver::Browser;
 
@@ -69,10 +74,24 @@ spec:
           steps:
             - name: gate
               run: "echo one; while [ ! -e GATE ]; do sleep 0.02; done; date +%s%3N"
+    ticking:
+      tasks:
+        tick:
+          steps:
+            - name: clock
+              run: "while [ ! -e GATE ]; do sleep 0.02; done; for i in $(seq 40); do date +%s%3N; sleep 0.05; done"
     chatty:
       tasks:
         talk: {steps: ["seq 1 120000 | sed 's/^/line /'"]}
 "#;
+
+/// Nothing that happens here is told by it.
+const NOTIFIER: &str = "
+apiVersion: xene/v1
+kind: Notifier
+metadata: {name: team-chat, description: Whoever is on duty.}
+spec: {on: [AgentLost, AgentReturned], slack: {credential: chat}}
+";
 
 /// A controller with one agent and the workflow of a shop, and a browser that has signed in by a link.
 struct Shop {
@@ -88,8 +107,9 @@ impl Shop {
         cluster.start_agent("oak", &[]);
         let gate = cluster.folder().join("gate");
         cluster.repository.write("xene.d/shop.yaml", &SHOP.replace("GATE", &gate.to_string_lossy()));
+        cluster.repository.write("xene.d/notify.yaml", NOTIFIER);
         cluster.commit("Ship the shop");
-        for pipeline in ["shop/ship", "shop/check", "shop/slow", "shop/chatty"] {
+        for pipeline in ["shop/ship", "shop/check", "shop/slow", "shop/ticking", "shop/chatty"] {
             cluster.scheduled(pipeline);
         }
         let browser = Browser::start();
@@ -159,6 +179,7 @@ fn every_page_opens_complains_of_nothing_and_can_be_used_by_everybody() {
         (&format!("/runs/{check}?q=assertion"), "Run"),
         ("/agents", "Agents"),
         ("/agents/oak", "oak"),
+        ("/notifiers", "Notifiers"),
         ("/events", "Events"),
         ("/source", "Source"),
         ("/workflows/absent", "Not Found"),
@@ -251,6 +272,67 @@ fn a_run_is_followed_as_it_goes() {
 }
 
 #[test]
+fn lines_are_shown_as_they_are_printed() {
+    const LINES: usize = 40;
+    let shop = Shop::open();
+    let browser = &shop.browser;
+    let run = shop.cluster.run(&["trigger", "shop/ticking"]).expect(0).stdout.trim().to_owned();
+    shop.go(&format!("/runs/{run}"));
+    browser.shows("#r-tasks", "Running");
+    browser.shows("#live", "Live");
+    // By the clock that the step prints: from before a line is printed until the page holds it. A line that nobody has
+    // opened is not there: the section opens by itself once it comes.
+    browser.script(
+        "window.delays = new Map();
+         new MutationObserver(() => {
+           const now = Date.now();
+           for (const line of document.querySelectorAll('#log-sections li')) {
+             const printed = Number(line.querySelector('.t')?.textContent.trim());
+             if (printed > 1e12 && !window.delays.has(line.id)) window.delays.set(line.id, now - printed);
+           }
+         }).observe(document.getElementById('log-sections'), {childList: true, subtree: true});",
+    );
+    fs::write(&shop.gate, "").unwrap();
+    let mut delays = eventually("all lines came", || {
+        let delays = browser.script("return [...window.delays.values()]");
+        let delays: Vec<u64> = delays.as_array().unwrap().iter().filter_map(Value::as_u64).collect();
+        if delays.len() == LINES { Ok(delays) } else { Err(format!("{delays:?}")) }
+    });
+    delays.sort_unstable();
+    let (median, most) = (delays[LINES / 2], delays[LINES - 1]);
+    println!("from print to page: median {median} ms, most {most} ms, of {LINES} lines");
+    // docs/design/web-ui.md has what an idle machine takes.
+    assert!(median < 500 && most < 2_000, "{delays:?}");
+}
+
+#[test]
+fn the_link_of_xene_dev_signs_in_once() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("xene.d")).unwrap();
+    let text = "apiVersion: xene/v1\nkind: Workflow\nmetadata: {name: hello}\n\
+                spec: {pipelines: {greet: {tasks: {say: {steps: ['echo hello']}}}}}\n";
+    fs::write(folder.path().join("xene.d/hello.yaml"), text).unwrap();
+    let mut command = xene(folder.path());
+    command.args(["dev", "--http", "127.0.0.1:0"]);
+    let mut dev = Process::spawn("dev", command);
+    let link = format!("http://{}", dev.line_after("UI       http://"));
+    assert!(link.contains("/sign-in#"), "{link}");
+    let browser = Browser::start();
+    browser.open(&link);
+    browser.shows("h1", "Overview");
+    assert!(!browser.address().contains('#'), "the code does not stay in the address: {}", browser.address());
+    browser.click("nav a[href='/workflows']");
+    browser.shows("h1", "Workflows");
+    browser.shows("#r-list", "hello");
+    // Somebody else who has the link, such as by a look at the terminal.
+    let other = Browser::start();
+    other.open(&link);
+    other.shows(".problem", "A code works once");
+    other.open(&browser.address());
+    other.shows("h2", "Sign in");
+}
+
+#[test]
 fn a_failing_step_is_found_in_three_clicks() {
     let shop = Shop::open();
     let browser = &shop.browser;
@@ -307,6 +389,23 @@ fn a_run_is_started_by_a_form_and_its_text_stays_text() {
     browser.shows("h2", "Sign in");
     shop.go("/runs");
     browser.shows("h2", "Sign in");
+}
+
+#[test]
+fn a_notifier_is_tried_from_its_page() {
+    let shop = Shop::open();
+    let browser = &shop.browser;
+    shop.go("/");
+    browser.click("nav a[href='/notifiers']");
+    browser.shows("#notifier-team-chat", "AgentLost, AgentReturned");
+    browser.click("#notifier-team-chat button");
+    browser.shows("h1", "Test of team-chat");
+    // The controller has no credentials here.
+    browser.shows(".problem", "It does not deliver");
+    let found = faults(browser);
+    assert!(found.is_empty(), "{found:?}");
+    browser.click("main a.button");
+    browser.shows("#notifier-team-chat", "Ready");
 }
 
 #[test]

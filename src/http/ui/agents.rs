@@ -4,20 +4,25 @@ use maud::{Markup, html};
 use xene_schemas::{agent::Agent, meta::Name, run::Run};
 
 use super::{
-    client::{Client, Failure},
-    html::{agent_link, empty, fact, phase, pipeline_link, plain, runs_table, time},
-    page::Page,
+    client::{Client, Failure, Part},
+    html::{agent_link, empty, fact, phase, pipeline_link, plain, rest, runs_table, time},
+    page::{Page, Pairs, param, query},
 };
 
-pub(super) async fn list(client: &Client) -> Result<Page, Failure> {
-    let agents: Vec<Agent> = client.list("/api/v1/agents?limit=1000").await?;
+const PAGE: usize = 100;
+/// So many runs of one agent are shown.
+const RUNS: usize = 50;
+
+pub(super) async fn list(client: &Client, pairs: &Pairs) -> Result<Page, Failure> {
+    let asked = query(&[("after", param(pairs, "after"))]);
+    let agents: Part<Agent> = client.part(&format!("/api/v1/agents?{asked}"), PAGE).await?;
     let body = html! {
-        @if agents.is_empty() {
+        @if agents.items.is_empty() {
             (empty("No agent has joined yet.", html! { "Make a token with " code { "xene agents token create" } ", then start one: " code { "xene agent --controller HOST:7421 --token TOKEN" } "." }))
         } @else {
             div.scroll { table {
                 thead { tr { th scope="col" { "Agent" } th scope="col" { "Phase" } th scope="col" { "Slots" } th scope="col" { "Pipelines" } th scope="col" { "Last seen" } th scope="col" { "Version" } th scope="col" { "Labels" } } }
-                tbody { @for agent in &agents { tr {
+                tbody { @for agent in &agents.items { tr {
                     th scope="row" { (agent_link(&agent.metadata.name)) }
                     td { (phase(agent.status.phase.as_str())) }
                     td { (slots(agent)) }
@@ -28,14 +33,17 @@ pub(super) async fn list(client: &Client) -> Result<Page, Failure> {
                 } } }
             } }
         }
+        @if let Some(last) = agents.last() {
+            (rest(&format!("?{}", query(&[("after", Some(last.metadata.name.as_str()))])), "More agents"))
+        }
     };
     Ok(Page::new("Agents").live("list", body))
 }
 
 pub(super) async fn one(client: &Client, name: &Name) -> Result<Page, Failure> {
     let agent: Agent = client.get(&format!("/api/v1/agents/{name}")).await?;
-    let active: Vec<Run> = client.list("/api/v1/runs?active=true&limit=500").await?;
-    let here: Vec<Run> = active.into_iter().filter(|run| run.status.agent.as_ref() == Some(name)).collect();
+    let of_it = format!("active=true&agent={name}");
+    let here: Part<Run> = client.part(&format!("/api/v1/runs?{of_it}"), RUNS).await?;
     let status = &agent.status;
     let summary = html! {
         dl.facts {
@@ -57,7 +65,8 @@ pub(super) async fn one(client: &Client, name: &Name) -> Result<Page, Failure> {
     };
     let runs = html! {
         h2 { "Running here" }
-        @if here.is_empty() { p.quiet { "Nothing." } } @else { (runs_table(&here, true)) }
+        @if here.items.is_empty() { p.quiet { "Nothing." } } @else { (runs_table(&here.items, true)) }
+        @if here.is_more { (rest(&format!("/runs?{of_it}"), "All that run here")) }
     };
     Ok(Page::new(name.to_string()).live("summary", summary).live("runs", runs).live("pipelines", pipelines))
 }

@@ -61,6 +61,21 @@ struct List<T> {
     items: Vec<T>,
 }
 
+/// The beginning of a list: what a page shows of it.
+#[derive(Debug)]
+pub(super) struct Part<T> {
+    pub(super) items: Vec<T>,
+    /// True if there are others.
+    pub(super) is_more: bool,
+}
+
+impl<T> Part<T> {
+    /// What the next part begins after, if there is one.
+    pub(super) fn last(&self) -> Option<&T> {
+        self.items.last().filter(|_| self.is_more)
+    }
+}
+
 /// The API, in somebody's name.
 #[derive(Debug, Clone)]
 pub(super) struct Client {
@@ -86,7 +101,16 @@ impl Client {
         }
     }
 
-    /// One page of a list.
+    /// The first so many of a list, and whether there are others.
+    pub(super) async fn part<T: DeserializeOwned>(&self, path: &str, count: usize) -> Result<Part<T>, Failure> {
+        let joint = if path.contains('?') { '&' } else { '?' };
+        let mut items: Vec<T> = self.list(&format!("{path}{joint}limit={}", count + 1)).await?;
+        let is_more = items.len() > count;
+        items.truncate(count);
+        Ok(Part { items, is_more })
+    }
+
+    /// A list that is short, or whose path says how much of it is wanted.
     pub(super) async fn list<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>, Failure> {
         self.get::<List<T>>(path).await.map(|list| list.items)
     }

@@ -122,6 +122,11 @@ pub(super) fn empty(what: &str, next: Markup) -> Markup {
     html! { div.empty { p { (what) } p { (next) } } }
 }
 
+/// Leads to the rest of a list.
+pub(super) fn rest(to: &str, label: &str) -> Markup {
+    html! { p.pager { a rel="next" href=(to) { (label) } } }
+}
+
 /// What started a run, in a few words.
 pub(super) fn trigger(trigger: &RunTrigger) -> Markup {
     html! {

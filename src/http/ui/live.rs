@@ -37,8 +37,12 @@ use crate::{
     http::{query::Query, stopped, stream::stream},
 };
 
-/// Looks are at least so far apart: changes that come within it are shown as one.
+/// Looks at what was committed are at least so far apart: changes that come within it are shown as one.
 const GATHER: Duration = Duration::from_millis(100);
+/// Looks at a log that grows are so far apart: lines that come one by one are shown one by one, a flood in lumps. Within
+/// this the pause is [`LOG_SHARE`] times what the last look took, so that it never takes more than a part of a processor.
+const GATHER_LINES: (Duration, Duration) = (Duration::from_millis(10), GATHER);
+const LOG_SHARE: u32 = 4;
 /// Lists of a busy controller need not flicker.
 const GATHER_LIST: Duration = Duration::from_millis(500);
 /// More sections are not followed at a time.
@@ -84,6 +88,7 @@ pub(super) async fn live(
             if !watch.session.is_on(&ui) {
                 return;
             }
+            let began = Instant::now();
             let goes_on = watch.look(&ui, is_new, &mut text).await;
             if text.is_empty() {
                 text.push_str(":\n\n");
@@ -92,7 +97,7 @@ pub(super) async fn live(
                 return;
             }
             let looked = Instant::now();
-            let gather = if matches!(watch.view, View::Run(..)) { GATHER } else { GATHER_LIST };
+            let took = looked - began;
             is_new = !watch.more
                 && loop {
                     tokio::select! {
@@ -108,6 +113,11 @@ pub(super) async fn live(
                         () = stopped(ui.api.config.stopping.clone()) => return,
                     }
                 };
+            let gather = match watch.view {
+                View::Run(..) if !is_new => (took * LOG_SHARE).clamp(GATHER_LINES.0, GATHER_LINES.1),
+                View::Run(..) => GATHER,
+                _ => GATHER_LIST,
+            };
             // The first change after a rest is shown at once.
             sleep_until(looked + gather).await;
             loop {

@@ -14,6 +14,7 @@ mod html;
 mod lines;
 mod live;
 mod log;
+mod notifiers;
 mod openid;
 mod overview;
 mod page;
@@ -71,6 +72,8 @@ pub(super) fn router(api: Arc<Api>, routes: Router) -> Router<Arc<Api>> {
         .route("/runs/{run}/approve", post(act::approve))
         .route("/agents", get(page::show))
         .route("/agents/{agent}", get(page::show))
+        .route("/notifiers", get(page::show))
+        .route("/notifiers/{notifier}/test", post(notifiers::test))
         .route("/events", get(page::show))
         .route("/source", get(page::show))
         .route("/live", get(live::live))

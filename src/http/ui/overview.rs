@@ -4,6 +4,7 @@ use maud::{Markup, html};
 use xene_schemas::{
     agent::Agent,
     controller::Controller,
+    notifier::NotifierObject,
     object::PipelineObject,
     phase::{AgentPhase, RunPhase},
     run::Run,
@@ -11,8 +12,9 @@ use xene_schemas::{
 };
 
 use super::{
-    client::{Client, Failure},
-    html::{agent_link, empty, failure, pipeline_link, plain, run_link, run_phase, runs_table, took},
+    client::{Client, Failure, Part},
+    html::{agent_link, empty, failure, pipeline_link, plain, rest, run_link, run_phase, runs_table, took},
+    notifiers,
     page::Page,
     source::{problems, summary},
 };
@@ -23,24 +25,36 @@ const RECENT: usize = 100;
 const SHOWN: usize = 10;
 /// So many pipelines are looked at for what fires next.
 const LOOKED_AT: usize = 1000;
+/// So many runs that go on are shown.
+const ACTIVE: usize = 50;
+/// The longest list that the API gives.
+const ALL: usize = 10_000;
 
 pub(super) async fn render(client: &Client) -> Result<Page, Failure> {
     let source: Option<Source> = client.find("/api/v1/source").await?;
     let controller: Controller = client.get("/api/v1/controller").await?;
-    let agents: Vec<Agent> = client.list("/api/v1/agents?limit=1000").await?;
-    let active: Vec<Run> = client.list("/api/v1/runs?active=true&limit=50").await?;
-    let recent: Vec<Run> = client.list(&format!("/api/v1/runs?limit={RECENT}")).await?;
-    let pipelines: Vec<PipelineObject> = client.list(&format!("/api/v1/pipelines?limit={LOOKED_AT}")).await?;
-    let homeless: Vec<PipelineObject> = client.list("/api/v1/pipelines?phase=NotScheduled&limit=100").await?;
-    let failed: Vec<&Run> = recent.iter().filter(|run| run.status.phase == RunPhase::Error).take(SHOWN).collect();
-    let ended: Vec<Run> = recent.iter().filter(|run| run.status.phase.is_final()).take(SHOWN).cloned().collect();
+    let agents: Vec<Agent> = client.list(&format!("/api/v1/agents?limit={ALL}")).await?;
+    let active: Part<Run> = client.part("/api/v1/runs?active=true", ACTIVE).await?;
+    let recent: Part<Run> = client.part("/api/v1/runs", RECENT).await?;
+    let pipelines: Part<PipelineObject> = client.part("/api/v1/pipelines", LOOKED_AT).await?;
+    let homeless: Part<PipelineObject> = client.part("/api/v1/pipelines?phase=NotScheduled", RECENT).await?;
+    // About all workflows at once: whoever sees only some may not ask.
+    let notifiers: Vec<NotifierObject> = if client.who.scope.is_all() {
+        client.list(&format!("/api/v1/notifiers?limit={ALL}")).await?
+    } else {
+        Vec::new()
+    };
+    let failed: Vec<&Run> = recent.items.iter().filter(|run| run.status.phase == RunPhase::Error).collect();
+    let ended: Vec<Run> = recent.items.iter().filter(|run| run.status.phase.is_final()).take(SHOWN).cloned().collect();
+    let is_more = recent.is_more || ended.len() == SHOWN;
+    let may_start = client.who.role >= Role::Operator;
     Ok(Page::new("Overview")
-        .live("health", health(source.as_ref(), &controller, &agents, (&pipelines, &homeless)))
+        .live("health", health(source.as_ref(), &controller, &agents, &notifiers, (&pipelines, &homeless)))
         .live("source", source_part(source.as_ref()))
         .live("active", active_part(&active))
         .live("failed", failed_part(&failed))
         .live("next", next_part(&pipelines))
-        .live("recent", recent_part(&ended, pipelines.first(), client.who.role >= Role::Operator)))
+        .live("recent", recent_part(&ended, is_more, pipelines.items.first(), may_start)))
 }
 
 /// What a person should look at, worst first; or that there is nothing.
@@ -48,7 +62,8 @@ fn health(
     source: Option<&Source>,
     controller: &Controller,
     agents: &[Agent],
-    (pipelines, homeless): (&[PipelineObject], &[PipelineObject]),
+    notifiers: &[NotifierObject],
+    (pipelines, homeless): (&Part<PipelineObject>, &Part<PipelineObject>),
 ) -> Markup {
     let mut concerns: Vec<Markup> = Vec::new();
     if let Some(breaker) = &controller.status.breaker {
@@ -72,24 +87,38 @@ fn health(
         concerns.push(html! { a href="/agents" { "No agent" } " is connected: nothing can run." });
     }
     let away = agents.iter().filter(|agent| agent.status.phase == AgentPhase::Disconnected);
-    concerns.extend(away.map(|agent| html! { "Agent " (agent_link(&agent.metadata.name)) " is disconnected." }));
-    let homeless = homeless.iter().filter(|pipeline| pipeline.status.suspension.is_none());
-    concerns.extend(homeless.take(SHOWN).map(|pipeline| {
+    let away = away.map(|agent| html! { "Agent " (agent_link(&agent.metadata.name)) " is disconnected." });
+    add_some(&mut concerns, away, false, "/agents", "more agents are disconnected");
+    let unplaced = homeless.items.iter().filter(|pipeline| pipeline.status.suspension.is_none());
+    let unplaced = unplaced.map(|pipeline| {
         html! {
             (pipeline_link(&pipeline.metadata.name)) " is not scheduled"
             @if let Some(message) = &pipeline.status.message { ": " (plain(message)) }
         }
-    }));
+    });
+    add_some(&mut concerns, unplaced, homeless.is_more, "/workflows", "more pipelines are not scheduled");
+    let silent = notifiers.iter().filter_map(notifiers::concern);
+    add_some(&mut concerns, silent, false, "/notifiers", "more notifiers have a problem");
     html! {
         section.health aria-labelledby="health-title" {
             h2 #health-title { "Health" }
             @if concerns.is_empty() {
                 p.good { "All is well: " (connected) @if connected == 1 { " agent" } @else { " agents" } " connected, "
-                    @if pipelines.len() == LOOKED_AT { "at least " } (pipelines.len()) @if pipelines.len() == 1 { " pipeline" } @else { " pipelines" } " scheduled." }
+                    @if pipelines.is_more { "at least " } (pipelines.items.len()) @if pipelines.items.len() == 1 { " pipeline" } @else { " pipelines" } " scheduled." }
             } @else {
                 ul.concerns { @for concern in &concerns { li { (concern) } } }
             }
         }
+    }
+}
+
+/// Adds the first few of concerns that are alike, and how many there are beside them.
+fn add_some(concerns: &mut Vec<Markup>, alike: impl Iterator<Item = Markup>, is_more: bool, to: &str, others: &str) {
+    let mut alike = alike.fuse();
+    concerns.extend(alike.by_ref().take(SHOWN));
+    let left = alike.count();
+    if left > 0 {
+        concerns.push(html! { a href=(to) { @if is_more { "At least " } (left) " " (others) } "." });
     }
 }
 
@@ -105,18 +134,19 @@ fn source_part(source: Option<&Source>) -> Markup {
     }
 }
 
-fn active_part(active: &[Run]) -> Markup {
+fn active_part(active: &Part<Run>) -> Markup {
     html! {
         section aria-labelledby="active-title" {
             h2 #active-title { a href="/runs?active=true" { "Running now" } }
-            @if active.is_empty() { p.quiet { "Nothing runs." } }
+            @if active.items.is_empty() { p.quiet { "Nothing runs." } }
             @else {
-                ul.cards { @for run in active { li {
+                ul.cards { @for run in &active.items { li {
                     p { (pipeline_link(&run.spec.key())) " " (run_phase(run)) }
                     p { (run_link(run.metadata.name)) " " (took(run.status.started_at, run.status.finished_at)) }
                     @if let Some(message) = &run.status.message { p.quiet { (plain(message)) } }
                 } } }
             }
+            @if active.is_more { (rest("/runs?active=true", "All that run")) }
         }
     }
 }
@@ -127,19 +157,23 @@ fn failed_part(failed: &[&Run]) -> Markup {
             h2 #failed-title { a href="/runs?phase=Error" { "Failed lately" } }
             @if failed.is_empty() { p.quiet { "None of the last runs failed." } }
             @else {
-                ul.cards { @for run in failed { li {
+                ul.cards { @for run in failed.iter().take(SHOWN) { li {
                     p { (pipeline_link(&run.spec.key())) " " (run_phase(run)) }
                     p { (run_link(run.metadata.name)) " " (super::html::time(run.metadata.created_at)) }
                     @if let Some(why) = failure(run) { p.quiet { (why) } }
                 } } }
             }
+            @if failed.len() > SHOWN { (rest("/runs?phase=Error", "All that failed")) }
         }
     }
 }
 
-fn next_part(pipelines: &[PipelineObject]) -> Markup {
-    let mut due: Vec<_> =
-        pipelines.iter().filter_map(|pipeline| Some((pipeline.status.next_fire?, &pipeline.metadata.name))).collect();
+fn next_part(pipelines: &Part<PipelineObject>) -> Markup {
+    let mut due: Vec<_> = pipelines
+        .items
+        .iter()
+        .filter_map(|pipeline| Some((pipeline.status.next_fire?, &pipeline.metadata.name)))
+        .collect();
     due.sort();
     html! {
         section aria-labelledby="next-title" {
@@ -148,15 +182,23 @@ fn next_part(pipelines: &[PipelineObject]) -> Markup {
             @else {
                 ol.due { @for (at, name) in due.iter().take(SHOWN) { li { (super::html::time(*at)) " " (pipeline_link(name)) } } }
             }
+            @if due.len() > SHOWN || pipelines.is_more {
+                p.pager { "The first " (due.len().min(SHOWN)) " of " (due.len()) " are shown"
+                    @if pipelines.is_more { ", among the first " (pipelines.items.len()) " pipelines" }
+                    "; " a href="/workflows" { "each workflow" } " tells its own." }
+            }
         }
     }
 }
 
-fn recent_part(ended: &[Run], pipeline: Option<&PipelineObject>, may_start: bool) -> Markup {
+fn recent_part(ended: &[Run], is_more: bool, pipeline: Option<&PipelineObject>, may_start: bool) -> Markup {
     html! {
         section aria-labelledby="recent-title" {
             h2 #recent-title { a href="/runs" { "Ended lately" } }
-            @if !ended.is_empty() { (runs_table(ended, true)) }
+            @if !ended.is_empty() {
+                (runs_table(ended, true))
+                @if is_more { (rest("/runs", "All runs")) }
+            }
             @else if let Some(pipeline) = pipeline {
                 @let name = &pipeline.metadata.name;
                 (empty("No run has ended yet.", html! { @if may_start { "Start one: " a href={ "/workflows/" (name.workflow) "/" (name.pipeline) "/start" } { (name) } "." } }))

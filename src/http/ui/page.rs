@@ -15,12 +15,13 @@ use super::{
     Ui, agents,
     assets::{ICON, SCRIPT, STYLE},
     client::{Client, Failure},
-    events, overview, run, runs,
+    events, notifiers, overview, run, runs,
     sign_in::{Session, TOKEN_FIELD, query_value},
     source, workflow, workflows,
 };
 use crate::decide::rows::Change;
 
+const NOTIFIERS: &str = "/notifiers";
 const HTML: &str = "text/html; charset=utf-8";
 
 /// What every page tells the browser: nothing from elsewhere, nothing into elsewhere.
@@ -42,12 +43,13 @@ pub(super) const HEADERS: &[(&str, &str)] = &[
 pub(super) enum View {
     Overview,
     Workflows(Pairs),
-    Workflow(Name),
-    History(Name),
+    Workflow(Name, Pairs),
+    History(Name, Pairs),
     Runs(Pairs),
     Run(RunName, Pairs),
-    Agents,
+    Agents(Pairs),
     Agent(Name),
+    Notifiers(Pairs),
     Events(Pairs),
     Source,
 }
@@ -113,12 +115,13 @@ impl View {
         Some(match parts[..] {
             [""] => Self::Overview,
             ["workflows"] => Self::Workflows(pairs),
-            ["workflows", name] => Self::Workflow(name.parse().ok()?),
-            ["workflows", name, "history"] => Self::History(name.parse().ok()?),
+            ["workflows", name] => Self::Workflow(name.parse().ok()?, pairs),
+            ["workflows", name, "history"] => Self::History(name.parse().ok()?, pairs),
             ["runs"] => Self::Runs(pairs),
             ["runs", name] => Self::Run(name.parse().ok()?, pairs),
-            ["agents"] => Self::Agents,
+            ["agents"] => Self::Agents(pairs),
             ["agents", name] => Self::Agent(name.parse().ok()?),
+            ["notifiers"] => Self::Notifiers(pairs),
             ["events"] => Self::Events(pairs),
             ["source"] => Self::Source,
             _ => return None,
@@ -129,9 +132,10 @@ impl View {
     fn place(&self) -> &'static str {
         match self {
             Self::Overview => "/",
-            Self::Workflows(_) | Self::Workflow(_) | Self::History(_) => "/workflows",
+            Self::Workflows(_) | Self::Workflow(..) | Self::History(..) => "/workflows",
             Self::Runs(_) | Self::Run(..) => "/runs",
-            Self::Agents | Self::Agent(_) => "/agents",
+            Self::Agents(_) | Self::Agent(_) => "/agents",
+            Self::Notifiers(_) => NOTIFIERS,
             Self::Events(_) => "/events",
             Self::Source => "/source",
         }
@@ -148,12 +152,13 @@ impl View {
         match self {
             Self::Overview => overview::render(client).await,
             Self::Workflows(pairs) => workflows::render(client, pairs).await,
-            Self::Workflow(name) => workflow::render(client, session, name).await,
-            Self::History(name) => workflow::history(client, name).await,
+            Self::Workflow(name, pairs) => workflow::render(client, session, name, pairs).await,
+            Self::History(name, pairs) => workflow::history(client, name, pairs).await,
             Self::Runs(pairs) => runs::render(client, pairs).await,
             Self::Run(name, pairs) => run::render(ui, client, session, *name, is_first.then_some(pairs)).await,
-            Self::Agents => agents::list(client).await,
+            Self::Agents(pairs) => agents::list(client, pairs).await,
             Self::Agent(name) => agents::one(client, name).await,
+            Self::Notifiers(pairs) => notifiers::render(client, session, pairs).await,
             Self::Events(pairs) => events::render(client, pairs).await,
             Self::Source => source::render(client).await,
         }
@@ -166,6 +171,8 @@ impl View {
         let is_run = matches!(change, Change::PutRun(_) | Change::DeleteRun(_));
         let is_workflow = matches!(change, Change::PutWorkflow(_) | Change::DeleteWorkflow(_));
         let is_agent = matches!(change, Change::PutAgent(_) | Change::DeleteAgent(_));
+        let is_notifier =
+            matches!(change, Change::PutNotifier(_) | Change::DeleteNotifier(_) | Change::PutNotifierHealth(..));
         let is_suspension = matches!(change, Change::PutSuspension(_) | Change::DeleteSuspension(_));
         match self {
             // Some of what it tells, such as that takeovers are held, has no row but an event.
@@ -175,11 +182,12 @@ impl View {
                     || is_run
                     || is_workflow
                     || is_agent
+                    || is_notifier
                     || is_suspension
                     || matches!(change, Change::PutSource(_))
             }
-            Self::Workflows(_) | Self::Workflow(_) => is_owner_or_pipeline || is_run || is_workflow || is_suspension,
-            Self::History(_) => is_workflow,
+            Self::Workflows(_) | Self::Workflow(..) => is_owner_or_pipeline || is_run || is_workflow || is_suspension,
+            Self::History(..) => is_workflow,
             Self::Runs(_) => is_run,
             Self::Run(name, _) => match change {
                 // Those that run may be what it waits for.
@@ -187,7 +195,8 @@ impl View {
                 Change::DeleteRun(gone) => gone == name,
                 _ => is_owner_or_pipeline,
             },
-            Self::Agents | Self::Agent(_) => is_agent || is_owner_or_pipeline || is_run,
+            Self::Agents(_) | Self::Agent(_) => is_agent || is_owner_or_pipeline || is_run,
+            Self::Notifiers(_) => is_notifier || matches!(change, Change::PutMessage(_) | Change::DeleteMessage(..)),
             Self::Events(_) => matches!(change, Change::AddEvent(_)),
             Self::Source => matches!(change, Change::PutSource(_)) || is_suspension,
         }
@@ -269,15 +278,18 @@ fn framed(session: &Session, place: &str, address: Option<&str>, page: &Page) ->
         ("/workflows", "Workflows"),
         ("/runs", "Runs"),
         ("/agents", "Agents"),
+        (NOTIFIERS, "Notifiers"),
         ("/events", "Events"),
         ("/source", "Source"),
     ];
+    // They are about all workflows at once: the API shows them to nobody who sees only some.
+    let sees_notifiers = session.who.scope.is_all();
     let body = html! {
         a.skip href="#main" { "Skip to content" }
         header.top {
             a.brand href="/" { "xene" }
             nav aria-label="Main" { ul {
-                @for (path, name) in PLACES {
+                @for (path, name) in PLACES.iter().filter(|(path, _)| *path != NOTIFIERS || sees_notifiers) {
                     li { a href=(path) aria-current=[(*path == place).then_some("page")] { (name) } }
                 }
             } }

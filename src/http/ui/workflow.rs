@@ -16,33 +16,50 @@ use xene_schemas::{
 };
 
 use super::{
-    client::{Client, Failure},
+    client::{Client, Failure, Part},
     dag::{self, Node},
-    html::{agent_link, empty, fact, phase, plain, revision, run_link, runs_table, slug, time},
-    page::{Page, token},
+    html::{agent_link, empty, fact, phase, plain, rest, revision, run_link, runs_table, slug, time},
+    page::{Page, Pairs, param, query, token},
     sign_in::Session,
 };
 use crate::http::identity::Role;
 
 /// So many due times of each schedule are told.
 const DUE: usize = 3;
+/// So many pipelines are shown at a time, each with its graph.
+const PIPELINES: usize = 50;
+const RUNS: usize = 20;
+/// So many commits are shown at first; each further look shows so many times as many.
+const CHANGES: usize = 30;
+const FURTHER: usize = 4;
+/// The longest list that the API gives, but for the one that says whether there are more.
+const MOST: usize = 9_999;
 
-pub(super) async fn render(client: &Client, session: &Session, name: &Name) -> Result<Page, Failure> {
+pub(super) async fn render(client: &Client, session: &Session, name: &Name, pairs: &Pairs) -> Result<Page, Failure> {
     let workflow: WorkflowObject = client.get(&format!("/api/v1/workflows/{name}")).await?;
-    let pipelines: Vec<PipelineObject> = client.list(&format!("/api/v1/pipelines?workflow={name}&limit=200")).await?;
-    let runs: Vec<Run> = client.list(&format!("/api/v1/runs?workflow={name}&limit=20")).await?;
+    let asked = query(&[("workflow", Some(name.as_str())), ("after", param(pairs, "after"))]);
+    let pipelines: Part<PipelineObject> = client.part(&format!("/api/v1/pipelines?{asked}"), PIPELINES).await?;
+    let runs: Part<Run> = client.part(&format!("/api/v1/runs?workflow={name}"), RUNS).await?;
     let mut page = Page::new(name.to_string())
         .live("summary", summary(session, &workflow))
         .live("triggers", triggers(&workflow.spec, clock::now().wall));
-    for pipeline in &pipelines {
+    for pipeline in &pipelines.items {
         let id = format!("pipeline-{}", pipeline.metadata.name.pipeline);
         page = page.live(&id, pipeline_part(pipeline, client.who.role >= Role::Operator));
+    }
+    if let Some(last) = pipelines.last() {
+        let after = last.metadata.name.to_string();
+        page = page.live("more-pipelines", rest(&format!("?{}", query(&[("after", Some(&after))])), "More pipelines"));
     }
     let recent = html! {
         section aria-labelledby="runs-title" {
             h2 #runs-title { a href={ "/runs?workflow=" (name) } { "Runs" } }
-            @if runs.is_empty() { (empty("It has not run yet.", html! { "Start a pipeline of it above." })) }
-            @else { (runs_table(&runs, false)) }
+            @if runs.items.is_empty() { (empty("It has not run yet.", html! { "Start a pipeline of it above." })) }
+            @else { (runs_table(&runs.items, false)) }
+            @if let Some(last) = runs.last() {
+                @let after = last.metadata.name.to_string();
+                (rest(&format!("/runs?{}", query(&[("workflow", Some(name.as_str())), ("after", Some(&after))])), "Older runs"))
+            }
         }
     };
     let past = html! {
@@ -172,10 +189,12 @@ fn nodes(spec: &PipelineSpec) -> Vec<Node> {
 }
 
 /// The commits that changed a workflow.
-pub(super) async fn history(client: &Client, name: &Name) -> Result<Page, Failure> {
-    let changes: Vec<WorkflowChange> = client.list(&format!("/api/v1/workflows/{name}/history?limit=30")).await?;
+pub(super) async fn history(client: &Client, name: &Name, pairs: &Pairs) -> Result<Page, Failure> {
+    let shown = param(pairs, "shown").and_then(|shown| shown.parse().ok()).unwrap_or(CHANGES).clamp(1, MOST);
+    let changes: Part<WorkflowChange> = client.part(&format!("/api/v1/workflows/{name}/history"), shown).await?;
+    let further = (shown * FURTHER).min(MOST);
     let body = html! {
-        ol.history { @for change in &changes { li {
+        ol.history { @for change in &changes.items { li {
             p { (revision(&change.revision)) " " @if let Some(subject) = &change.subject { bdi.subject { (plain(subject)) } } }
             p.quiet { (plain(&change.change)) @if let Some(author) = &change.author { " by " bdi { (plain(author)) } } ", " (time(change.at)) }
             @if let Some(message) = &change.message { p { (plain(message)) } }
@@ -199,6 +218,11 @@ pub(super) async fn history(client: &Client, name: &Name) -> Result<Page, Failur
                 }
             } @else { p.quiet { "no run of this version" } }
         } } }
+        @if changes.is_more && further > shown {
+            (rest(&format!("/workflows/{name}/history?shown={further}"), "Older commits"))
+        } @else if changes.is_more {
+            p.quiet { "These are the last " (shown) "; those before them are in the repository." }
+        }
     };
     let heading = html! { p.crumbs { a href={ "/workflows/" (name) } { (name) } } h1 { "History of " (name) } };
     Ok(Page { heading: Some(heading), ..Page::new(format!("History of {name}")) }.live("history", body))
