@@ -182,7 +182,7 @@ fn read(name: &Name, path: &str, bytes: &[u8]) -> State {
         }
         Ok(None) => State::Absent,
         Err(problems) => {
-            let problem = problems.first().map(|problem| format!("{}:{}: {}", path, problem.line, problem.message));
+            let problem = problems.first().map(|problem| format!("{}: {}", problem.place(), problem.message));
             State::Broken { path: path.into(), problem: problem.unwrap_or_default() }
         }
     }

@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use xene_schemas::{
     diagnostic::Diagnostic,
-    meta::Revision,
+    meta::{Name, Revision},
+    pipeline::{CompiledPipeline, PipelineFile},
     plan::{PlanReport, PlanSide},
 };
 
@@ -15,6 +16,7 @@ use crate::{
     decide::{
         desired::Desired,
         preview::{InEffect, preview},
+        rows::{PipelineRow, WorkflowRow},
     },
     source::{Failure, FileEntry, Known, Snapshot, snapshot::Travelling},
     store::{self, Store, StoreError},
@@ -58,8 +60,27 @@ pub fn against_store(
     };
     let to = side(to, &snapshot);
     let desired = catalog.apply(from.revision.clone(), snapshot);
-    let before = InEffect::of_rows(workflows, &pipelines, notifiers);
+    let files = travelling(store, &workflows, &pipelines)?;
+    let before = InEffect::of_rows(workflows, &pipelines, notifiers).with_files(files);
     Ok((preview(&before, &desired, from, to, now), desired))
+}
+
+/// The files that travel with each workflow, as the compiled specs of its pipelines name them; all of them name the same.
+fn travelling(
+    store: &Store,
+    workflows: &[WorkflowRow],
+    pipelines: &[PipelineRow],
+) -> Result<BTreeMap<Name, Vec<PipelineFile>>, StoreError> {
+    let mut files = BTreeMap::new();
+    for workflow in workflows.iter().filter(|workflow| !workflow.spec.files.is_empty()) {
+        let name = &workflow.metadata.name;
+        let Some(one) = pipelines.iter().find(|pipeline| pipeline.key.workflow == *name) else { continue };
+        let spec = store.spec(&one.spec_hash)?;
+        if let Some(compiled) = spec.and_then(|bytes| serde_json::from_slice::<CompiledPipeline>(&bytes).ok()) {
+            files.insert(name.clone(), compiled.files);
+        }
+    }
+    Ok(files)
 }
 
 /// Compares two snapshots, as if the first had taken effect where nothing was.

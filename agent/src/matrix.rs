@@ -88,14 +88,16 @@ pub fn expand(matrix: &Matrix) -> Result<Expanded, Vec<MatrixError>> {
     }
     let include = read_entries(matrix, "include", &mut errors);
     let exclude = read_entries(matrix, "exclude", &mut errors);
-    if !errors.is_empty() {
+    // An axis that could not be read is one all the same: what names it is right.
+    let is_axis = |key: &&String| !matches!(key.as_str(), "include" | "exclude" | "maxParallel");
+    let mut names: Vec<String> = matrix.0.keys().filter(is_axis).cloned().collect();
+    let listed_only = names.is_empty();
+    if let (true, Some(first)) = (listed_only, include.first()) {
+        names = first.iter().map(|(axis, _)| axis.clone()).collect();
+    }
+    if names.is_empty() && !errors.is_empty() {
         return Err(errors);
     }
-    let listed_only = axes.is_empty();
-    let names: Vec<String> = match include.first() {
-        Some(first) if listed_only => first.iter().map(|(axis, _)| axis.clone()).collect(),
-        _ => axes.iter().map(|(axis, _)| axis.clone()).collect(),
-    };
     if names.is_empty() {
         let message = "a matrix needs an axis: a name with a list of values";
         return Err(vec![MatrixError { key: None, ..at(MatrixErrorKind::Shape, "", message) }]);
@@ -170,7 +172,10 @@ fn read_axis(axis: &str, value: &Value, errors: &mut Vec<MatrixError>) -> Option
 }
 
 /// A value as it stands in a name and in a variable.
-fn scalar(value: &Value) -> Result<String, &'static str> {
+///
+/// # Errors
+/// With the rest of a sentence that says why it can't.
+pub fn scalar(value: &Value) -> Result<String, &'static str> {
     let text = match value {
         Value::String(text) => text.clone(),
         Value::Number(number) => number.to_string(),
@@ -266,9 +271,42 @@ fn multiply(axes: &[(String, Vec<String>)]) -> Vec<Combination> {
     combinations
 }
 
+/// The entries of `exclude`, from 0, that leave nothing out: none of them matches a combination of the axes. None in a
+/// matrix that can't be run.
+pub fn idle_excludes(matrix: &Matrix) -> Vec<usize> {
+    let mut axes_only = matrix.clone();
+    axes_only.0.retain(|key, _| !matches!(key.as_str(), "include" | "exclude"));
+    let (Ok(_), Ok(all)) = (expand(matrix), expand(&axes_only)) else { return Vec::new() };
+    let exclude = read_entries(matrix, "exclude", &mut Vec::new());
+    let matches = |entry: &Combination| {
+        all.combinations.iter().any(|combination| entry.iter().all(|value| combination.contains(value)))
+    };
+    exclude.iter().enumerate().filter(|(_, entry)| !matches(entry)).map(|(index, _)| index).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_mistakes_are_told_at_once() {
+        assert_eq!(
+            shown(r#"{"os": [], "go": [1], "maxParallel": 0, "exclude": [{"os": "x"}, {"arch": "y"}]}"#),
+            [
+                "Shape: axis `os` has no value",
+                "Shape: `maxParallel` is a whole number above 0",
+                "Axis: there is no axis `arch`"
+            ]
+        );
+    }
+
+    #[test]
+    fn excludes_that_leave_nothing_out_are_found() {
+        let idle = |json: &str| idle_excludes(&matrix(json));
+        assert_eq!(idle(r#"{"go": [1, 2], "exclude": [{"go": 1}, {"go": 3}]}"#), [1]);
+        assert_eq!(idle(r#"{"go": [1], "include": [{"go": 4}], "exclude": [{"go": 4}]}"#), [0]);
+        assert_eq!(idle(r#"{"go": [1], "exclude": [{"os": 1}]}"#), [0; 0], "that is an error");
+    }
 
     fn matrix(yaml: &str) -> Matrix {
         // JSON, as flow YAML would be read.

@@ -27,7 +27,7 @@ pub fn explain(error: &clap::Error, command: &clap::Command, args: &[OsString]) 
         ErrorKind::InvalidValue if value.is_empty() => format!("{arg} needs a value"),
         ErrorKind::InvalidValue => format!("{value:?} is no value of {arg}"),
         ErrorKind::ValueValidation => match cause {
-            Some(cause) => format!("{value:?} is no value of {arg}: {cause}"),
+            Some(cause) => format!("{value:?} is no value of {arg}: {}", plain(&cause)),
             None => format!("{value:?} is no value of {arg}"),
         },
         _ => first_sentence(&text),
@@ -40,6 +40,29 @@ pub fn explain(error: &clap::Error, command: &clap::Command, args: &[OsString]) 
         None => format!("`{command} --help` shows what it takes"),
     };
     (message, hint)
+}
+
+/// The words of the library for numbers and addresses, in those of people; any others are our own.
+fn plain(cause: &str) -> String {
+    let at_least = |least: &str| format!("expected a number, at least {least}");
+    match cause {
+        "number would be zero for non-zero type" => return at_least("1"),
+        "invalid digit found in string" | "cannot parse integer from empty string" => {
+            return "expected a whole number".to_owned();
+        }
+        "number too large to fit in target type" => return "the number is too large".to_owned(),
+        "number too small to fit in target type" => return "the number is too small".to_owned(),
+        "invalid socket address syntax" => return "expected ADDRESS:PORT, such as 127.0.0.1:7420".to_owned(),
+        _ => {}
+    }
+    match cause.split_once(" is not in ").and_then(|(_, range)| range.split_once("..")) {
+        Some((least, most)) => {
+            let most = most.trim_start_matches('=');
+            let is_any = most.is_empty() || [u32::MAX.to_string(), u64::MAX.to_string()].iter().any(|any| any == most);
+            if is_any { at_least(least) } else { format!("expected a number from {least} to {most}") }
+        }
+        None => cause.to_owned(),
+    }
 }
 
 /// `xene`, `xene trigger`, …: the command that a command line means, as far as it is one.

@@ -51,6 +51,17 @@ impl fmt::Display for Severity {
 impl fmt::Display for Diagnostic {
     /// `path:line:column: error[XE0012]: message`, the form that editors and CI systems recognise.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}: {}[{}]: {}", self.path, self.line, self.column, self.severity, self.code, self.message)
+        write!(f, "{}: {}[{}]: {}", self.place(), self.severity, self.code, self.message)
+    }
+}
+
+impl Diagnostic {
+    /// `path:line:column`, as far as that is more than the whole file or line.
+    pub fn place(&self) -> String {
+        match (self.line, self.column) {
+            (0, _) => self.path.clone(),
+            (line, 0) => format!("{}:{line}", self.path),
+            (line, column) => format!("{}:{line}:{column}", self.path),
+        }
     }
 }

@@ -86,6 +86,7 @@ pub struct PipelineSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_workspace: Option<KeepWorkspace>,
     /// At least one; acyclic.
+    #[cfg_attr(feature = "schema", schemars(extend("minProperties" = 1)))]
     pub tasks: UniqueMap<Name, Task>,
     /// What joins tasks, beside their `dependencies`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -190,6 +191,7 @@ impl schemars::JsonSchema for Autonomy {
 pub struct Concurrency {
     /// At least 1; default 1.
     #[serde(default = "one")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub max: u32,
     /// What becomes of one too many.
     #[serde(default)]
@@ -247,14 +249,16 @@ pub enum OnAmbiguous {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct History {
-    /// At most this many; default 100.
+    /// At most this many, at least 1; default 100.
     #[serde(default = "default_runs")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub runs: u32,
     /// At most this old; default 30d.
     #[serde(default = "default_max_age")]
     pub max_age: Duration,
     /// At least this many in Success; default 1.
     #[serde(default = "one")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub keep_successes: u32,
 }
 

@@ -165,7 +165,7 @@ impl<'de> Visitor<'de> for TextOrList {
 }
 
 macro_rules! text_or_list {
-    ($type:ident, $one:ident, $expecting:literal) => {
+    ($type:ident, $one:ident, $expecting:literal, $text:tt) => {
         impl Serialize for $type {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 match self {
@@ -194,7 +194,7 @@ macro_rules! text_or_list {
                 schemars::json_schema!({
                     "description": $expecting,
                     "anyOf": [
-                        {"type": "string"},
+                        $text,
                         {"type": "array", "minItems": 1, "items": {"type": "string"}}
                     ]
                 })
@@ -203,8 +203,8 @@ macro_rules! text_or_list {
     };
 }
 
-text_or_list!(Run, Script, "a script, or a program and its arguments as a list");
-text_or_list!(Shell, Named, "`sh`, `bash`, or a program and its arguments as a list");
+text_or_list!(Run, Script, "a script, or a program and its arguments as a list", {"type": "string"});
+text_or_list!(Shell, Named, "`sh`, `bash`, or a program and its arguments as a list", {"enum": ["sh", "bash"]});
 
 #[cfg(feature = "schema")]
 impl schemars::JsonSchema for Step {

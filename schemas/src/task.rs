@@ -49,9 +49,11 @@ pub struct Task {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub executor: Option<Executor>,
     /// At least one, run in order.
+    #[cfg_attr(feature = "schema", schemars(length(min = 1)))]
     pub steps: Vec<Step>,
     /// The only names that steps may publish, if given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<Vec<OutputName>>"))]
     pub outputs: Option<Vec<String>>,
     /// Files kept with the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -68,12 +70,14 @@ fn names_is_empty(names: &Names) -> bool {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Retry {
     /// How often after the first try; 1 to 100.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 100)))]
     pub attempts: u32,
     /// Before the first retry; default 1s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delay: Option<Duration>,
     /// What the delay is multiplied by each time; default 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 100)))]
     pub backoff: Option<f64>,
     /// The longest delay; default 5m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -85,9 +89,53 @@ pub struct Retry {
 
 /// Axes of a matrix: name by values, and what to add, leave out, and run at once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct Matrix(pub IndexMap<String, serde_json::Value>);
+
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for Matrix {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Matrix".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let value = serde_json::json!({"type": ["string", "number", "boolean"]});
+        let entries = |about: &str| {
+            let entry = serde_json::json!({"type": "object", "minProperties": 1, "additionalProperties": value});
+            serde_json::json!({"description": about, "type": "array", "items": entry})
+        };
+        schemars::json_schema!({
+            "description": "Axes of a matrix: name by values, and what to add, leave out, and run at once.",
+            "type": "object",
+            "minProperties": 1,
+            "properties": {
+                "include": entries("Combinations to add, each whole."),
+                "exclude": entries("Combinations to leave out: those that have all of these values."),
+                "maxParallel": {"description": "How many run at once.", "type": "integer", "minimum": 1}
+            },
+            "additionalProperties": {"type": "array", "minItems": 1, "items": value}
+        })
+    }
+}
+
+/// What can name an output, for the schema.
+#[cfg(feature = "schema")]
+struct OutputName;
+
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for OutputName {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "OutputName".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_-]*$"})
+    }
+}
 
 /// Files kept with the run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -100,4 +148,11 @@ pub struct Artifacts {
     /// Tasks whose artifacts are laid into the workspace first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub from: Vec<Name>,
+}
+
+/// True for what can name an output: a letter or `_`, then letters, digits, `_` and `-`.
+pub fn is_output_name(name: &str) -> bool {
+    let mut chars = name.chars();
+    chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+        && chars.all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
 }

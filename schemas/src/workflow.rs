@@ -64,5 +64,6 @@ pub struct WorkflowSpec {
     #[serde(default, skip_serializing_if = "UniqueMap::is_empty")]
     pub triggers: UniqueMap<Name, Trigger>,
     /// At least one.
+    #[cfg_attr(feature = "schema", schemars(extend("minProperties" = 1)))]
     pub pipelines: UniqueMap<Name, PipelineSpec>,
 }

@@ -24,15 +24,113 @@ fn generate() -> Value {
     let (workflow, test) = (generator.subschema_for::<Workflow>(), generator.subschema_for::<WorkflowTest>());
     let notifier = generator.subschema_for::<Notifier>();
     let is = |kind: &str| json!({"properties": {"kind": {"const": kind}}, "required": ["kind"]});
+    let mut definitions = Value::Object(generator.take_definitions(true));
+    definitions.as_object_mut().unwrap().values_mut().for_each(loosen);
+    // The first xene's manifests are read by types of their own.
+    let first = json!({"properties": {"apiVersion": {"const": "v1alpha1"}}, "required": ["apiVersion"]});
+    let manifest = json!({"type": "object", "required": ["apiVersion", "kind", "metadata", "spec"]});
     // Serialising puts the keywords in an order for readers.
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "xene workflow",
-        "if": is("WorkflowTest"),
-        "then": test,
-        "else": {"if": is("Notifier"), "then": notifier, "else": workflow},
-        "$defs": generator.take_definitions(true),
+        "if": first,
+        "then": manifest,
+        "else": {
+            "if": is("WorkflowTest"),
+            "then": test,
+            "else": {"if": is("Notifier"), "then": notifier, "else": workflow},
+        },
+        "$defs": definitions,
     })
+}
+
+/// Where text is wanted YAML's users write numbers and booleans, which are taken for their text; and a map that is left
+/// empty is none.
+fn loosen(schema: &mut Value) {
+    let text = json!(["string", "number", "boolean"]);
+    let is_free = |schema: &Value| {
+        schema["type"] == "string" && ["pattern", "enum", "const"].iter().all(|key| schema.get(key).is_none())
+    };
+    if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
+        for (name, field) in properties {
+            match name.as_str() {
+                "description" | "when" | "expr" => {
+                    if is_free(field) {
+                        field["type"] = text.clone();
+                    } else if field["type"] == json!(["string", "null"]) {
+                        field["type"] = json!(["string", "number", "boolean", "null"]);
+                    }
+                }
+                "labels" | "annotations" if is_free(&field["additionalProperties"]) => {
+                    field["additionalProperties"]["type"] = text.clone();
+                }
+                "env" if field["type"] == "object" => field["type"] = json!(["object", "null"]),
+                _ => {}
+            }
+        }
+    }
+    if schema["type"] == "array" && is_free(&schema["items"]) {
+        schema["items"]["type"] = text;
+    }
+    match schema {
+        Value::Object(map) => map.values_mut().for_each(loosen),
+        Value::Array(values) => values.iter_mut().for_each(loosen),
+        _ => {}
+    }
+}
+
+/// What xene refuses the schema refuses, and what xene takes it takes, as far as a schema can tell.
+#[test]
+fn the_schema_agrees_with_the_reader() {
+    let schema = generate();
+    let verdict = |pipeline: &str| {
+        let text = format!(
+            "{{apiVersion: xene/v1, kind: Workflow, metadata: {{name: w, description: 5, labels: {{a: 1}}}}, spec: {{pipelines: {pipeline}}}}}"
+        );
+        let value: Value = serde_yaml::from_str(&text).unwrap();
+        (check(&schema, &schema, &value, "").is_ok(), serde_yaml::from_str::<Workflow>(&text).is_ok(), text)
+    };
+    let task = |task: &str| format!("{{p: {{tasks: {{t: {{steps: [echo], {task}}}}}}}}}");
+    let pipeline = |fields: &str| format!("{{p: {{tasks: {{t: {{steps: [echo]}}}}, {fields}}}}}");
+    let step = |step: &str| format!("{{p: {{tasks: {{t: {{steps: [{step}]}}}}}}}}");
+    let refused = [
+        "{}".to_owned(),
+        "{p: {tasks: {}}}".to_owned(),
+        "{p: {tasks: {t: {steps: []}}}}".to_owned(),
+        task("matrix: {}"),
+        task("matrix: {a: []}"),
+        task("matrix: {a: b}"),
+        task("matrix: {a: [1], maxParallel: '2'}"),
+        task("retry: {attempts: 101}"),
+        task("outputs: ['b c']"),
+        pipeline("concurrency: {max: 0}"),
+        pipeline("history: {runs: 0}"),
+        step("{run: x, shell: zsh}"),
+    ];
+    for text in &refused {
+        let (taken, _, text) = verdict(text);
+        assert!(!taken, "{text}");
+    }
+    let taken = [
+        task("when: true"),
+        task("env: {A: {expr: 1}}"),
+        task("env: "),
+        task("description: 5"),
+        task("matrix: {a: [1, x, true], include: [{a: y}], exclude: [{a: 1}], maxParallel: 2}"),
+        pipeline("agents: {labels: {gpu: 2}}"),
+        pipeline("labels: {a: 1}"),
+        step("{run: [sleep, 5]}"),
+        step("{run: x, shell: bash}"),
+        step("{run: x, shell: [zsh]}"),
+    ];
+    for text in &taken {
+        let (by_schema, by_reader, text) = verdict(text);
+        assert!(by_reader, "{text}");
+        assert!(by_schema, "{text}");
+    }
+    let old =
+        json!({"apiVersion": "v1alpha1", "kind": "Workflow", "metadata": {"name": "w"}, "spec": {"pipelines": {}}});
+    assert_eq!(check(&schema, &schema, &old, ""), Ok(()));
 }
 
 #[test]
@@ -101,6 +199,7 @@ fn check(root: &Value, schema: &Value, value: &Value, at: &str) -> Result<(), St
                 true
             }
             ("minItems", Value::Array(items)) => items.len() as u64 >= rule.as_u64().unwrap(),
+            ("minProperties", Value::Object(map)) => map.len() as u64 >= rule.as_u64().unwrap(),
             ("minimum", Value::Number(number)) => number.as_f64() >= rule.as_f64(),
             ("maximum", Value::Number(number)) => number.as_f64() <= rule.as_f64(),
             ("pattern", Value::String(text)) => regex::Regex::new(rule.as_str().unwrap()).unwrap().is_match(text),
@@ -112,6 +211,7 @@ fn check(root: &Value, schema: &Value, value: &Value, at: &str) -> Result<(), St
                 | "required"
                 | "items"
                 | "minItems"
+                | "minProperties"
                 | "minimum"
                 | "maximum"
                 | "minLength"

@@ -1,7 +1,7 @@
 //! Waiting for a run, and watching it: a live tree on a terminal, lines of output elsewhere.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     io::{BufRead, BufReader, Write},
     sync::{
         atomic::{AtomicBool, Ordering},
@@ -12,7 +12,11 @@ use std::{
 };
 
 use serde_json::Value;
-use xene_schemas::{meta::RunName, phase::RunPhase, run::Run};
+use xene_schemas::{
+    meta::RunName,
+    phase::{Reason, RunPhase, TaskPhase},
+    run::Run,
+};
 
 use super::{
     Error,
@@ -196,6 +200,7 @@ fn prefixed(line: &str) -> Option<String> {
 /// Output as it comes, a line each.
 fn plain(news: &Receiver<News>, printed: Printed, ui: &mut Ui) -> Result<Run, Error> {
     let (mut ended, mut output_ended) = (None::<Run>, false);
+    let mut phases = Phases::default();
     let is_result = printed == Printed::Here && ui.is_human();
     loop {
         let patience = if ended.is_some() { LAST_WORDS } else { Duration::MAX };
@@ -212,22 +217,63 @@ fn plain(news: &Receiver<News>, printed: Printed, ui: &mut Ui) -> Result<Run, Er
                 let stream = if is_result { &mut ui.out } else { &mut ui.err };
                 stream.line(if stream.is_terminal { escape::output_line(&line) } else { line })?;
             }
-            Some(News::Run(_) | News::Typed) => {}
+            Some(News::Run(run)) => phases.tell(&run, ui),
+            Some(News::Typed) => {}
             Some(News::Said(text)) => {
                 ui.err.line(escape::line(&text))?;
                 ui.err.flush()?;
             }
             Some(News::Lost) => ui.note(LOST),
             Some(News::OutputEnded) => output_ended = true,
-            Some(News::Ended(result)) => ended = Some((*result)?),
+            Some(News::Ended(result)) => {
+                let run = (*result)?;
+                phases.tell(&run, ui);
+                ended = Some(run);
+            }
             None => output_ended = true,
         }
         if output_ended && let Some(run) = ended {
+            let warnings = match run.status.warnings {
+                0 => String::new(),
+                1 => ", with 1 warning".to_owned(),
+                count => format!(", with {count} warnings"),
+            };
             if run.status.phase == RunPhase::Success {
                 let took = rows::run_took(&run, ui.now()).map(|took| format!(" after {took}")).unwrap_or_default();
-                ui.note(&format!("run {} ended in Success{took}", run.metadata.name));
+                ui.note(&format!("run {} ended in Success{took}{warnings}", run.metadata.name));
+            } else if !warnings.is_empty() {
+                ui.note(&format!("run {} ended in {}{warnings}", run.metadata.name, run.status.phase));
             }
             return Ok(run);
+        }
+    }
+}
+
+/// What was told of a run's tasks where no tree shows them.
+#[derive(Debug, Default)]
+struct Phases {
+    told: HashMap<String, TaskPhase>,
+}
+
+impl Phases {
+    /// Tells which tasks have ended otherwise than in Success; with `--verbose` each change of a phase. What its own
+    /// `when` left out was meant to be.
+    fn tell(&mut self, run: &Run, ui: &mut Ui) {
+        for (name, task) in &run.status.tasks {
+            let has_ended =
+                task.phase == TaskPhase::Error || (task.phase == TaskPhase::NotExecuted && run.status.phase.is_final());
+            let is_skipped = task.reason.as_ref().is_some_and(|reason| *reason == Reason::SKIPPED);
+            let is_news = if ui.verbose {
+                has_ended || matches!(task.phase, TaskPhase::Running | TaskPhase::Success)
+            } else {
+                has_ended && !is_skipped
+            };
+            if !is_news || self.told.insert(name.clone(), task.phase) == Some(task.phase) {
+                continue;
+            }
+            let reason = task.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+            let message = task.message.as_deref().map(|message| format!(": {message}")).unwrap_or_default();
+            ui.note(&format!("xene: task {name}: {}{reason}{message}", task.phase));
         }
     }
 }

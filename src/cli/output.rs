@@ -135,6 +135,8 @@ pub struct Ui {
     pub format: Format,
     /// No remarks.
     pub quiet: bool,
+    /// More remarks than are needed.
+    pub verbose: bool,
     now: fn() -> Timestamp,
 }
 
@@ -146,7 +148,7 @@ impl Ui {
         // Results may be long: written in blocks, flushed where somebody waits for them.
         let out = Stream::new(io::BufWriter::with_capacity(1 << 16, stdout), out_terminal, color);
         let now = || xene_agent::clock::now().wall;
-        Self { out, err: Stream::new(stderr, err_terminal, color), format, quiet, now }
+        Self { out, err: Stream::new(stderr, err_terminal, color), format, quiet, verbose: false, now }
     }
 
     /// The time that relative times are told from.
@@ -291,7 +293,7 @@ pub(crate) mod testing {
     pub(crate) fn ui(format: Format) -> (Ui, Buffer, Buffer) {
         let (out, err) = (Buffer::default(), Buffer::default());
         let stream = |buffer: &Buffer| Stream::new(buffer.clone(), false, ColorChoice::Never);
-        (Ui { out: stream(&out), err: stream(&err), format, quiet: false, now: fixed_now }, out, err)
+        (Ui { out: stream(&out), err: stream(&err), format, quiet: false, verbose: false, now: fixed_now }, out, err)
     }
 }
 

@@ -185,9 +185,9 @@ fn print_diagnostic(problem: &Diagnostic, ui: &mut Ui) -> Result<(), Error> {
         xene_schemas::diagnostic::Severity::Error => "Error",
         xene_schemas::diagnostic::Severity::Warning => "Warning",
     });
-    let Diagnostic { path, line, column, code, severity, message, .. } = problem;
+    let Diagnostic { code, severity, message, .. } = problem;
     let word = painted(&format!("{severity}[{}]", escape::line(code)), style.bold(), ui.out.colored);
-    ui.out.line(format!("{}:{line}:{column}: {word}: {}", escape::line(path), escape::line(message)))?;
+    ui.out.line(format!("{}: {word}: {}", escape::line(&problem.place()), escape::line(message)))?;
     match &problem.hint {
         Some(hint) => ui.out.line(format!("  hint: {}", escape::line(hint))),
         None => Ok(()),

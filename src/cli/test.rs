@@ -46,7 +46,7 @@ struct Tried<'t> {
 /// # Errors
 /// If a file can't be read or has errors, there is no test, or a case fails.
 pub fn run(args: &Args, ui: &mut Ui) -> Result<(), Error> {
-    let named = validate::collect(&args.paths)?;
+    let validate::Collected { files: named, problems: refused } = validate::collect(&args.paths)?;
     let mut files = named.clone();
     for file in args.paths.iter().filter(|path| path.is_file()) {
         files.extend(beside(file)?.into_iter().filter(|(path, _)| !named.iter().any(|(known, _)| known == path)));
@@ -55,8 +55,9 @@ pub fn run(args: &Args, ui: &mut Ui) -> Result<(), Error> {
     files.dedup();
     let compiled = compile::compile(&files);
     let is_named = |path: &str| named.iter().any(|(known, _)| known == path);
-    let mut broken = false;
-    let texts = validate::by_path(&files);
+    let mut broken = refused.iter().any(|problem| problem.severity == Severity::Error);
+    refused.iter().try_for_each(|problem| validate::print(problem, &Default::default(), &mut ui.err))?;
+    let texts = validate::by_path(&files, &compiled.problems);
     // What else lies in the folder is not what was asked about.
     for problem in compiled.problems.iter().filter(|problem| is_named(&problem.path)) {
         validate::print(problem, &texts, &mut ui.err)?;
@@ -106,7 +107,7 @@ fn beside(file: &Path) -> Result<validate::Files, Error> {
             paths.push(path);
         }
     }
-    validate::collect(&paths)
+    Ok(validate::collect(&paths)?.files)
 }
 
 fn keys(keys: &[&str]) -> Vec<Segment> {

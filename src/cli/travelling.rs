@@ -46,9 +46,15 @@ pub(super) fn failed(failure: Failure) -> Error {
 fn place(file: &Path) -> io::Result<(PathBuf, String)> {
     let folder = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     let folder = folder.canonicalize()?;
-    let around = Repository::discover(&folder).ok().and_then(|found| found.workdir()?.canonicalize().ok());
-    let root = around.filter(|root| folder.starts_with(root)).unwrap_or_else(|| folder.clone());
-    let within =
-        folder.strip_prefix(&root).unwrap_or_else(|_| Path::new("")).join(file.file_name().unwrap_or_default());
+    let (root, within) = around(&folder);
+    let within = Path::new(&within).join(file.file_name().unwrap_or_default());
     Ok((root, within.to_string_lossy().into_owned()))
+}
+
+/// The root of the work tree around a folder, or else the folder itself; and the folder relative to that.
+pub(super) fn around(folder: &Path) -> (PathBuf, String) {
+    let around = Repository::discover(folder).ok().and_then(|found| found.workdir()?.canonicalize().ok());
+    let root = around.filter(|root| folder.starts_with(root)).unwrap_or_else(|| folder.to_owned());
+    let within = folder.strip_prefix(&root).unwrap_or_else(|_| Path::new("")).to_string_lossy().into_owned();
+    (root, within)
 }

@@ -51,6 +51,10 @@ mod tests {
             "xene controller --source . --tls-cert c.pem",
             "xene agent --controller nowhere",
             "xene agents token create --uses 0",
+            "xene history w --limit x",
+            "xene history w --limit 0",
+            "xene run a.yaml --slots 0",
+            "xene dev --http bad",
         ];
         expect![[r#"
             $ xene nonsense
@@ -99,8 +103,20 @@ mod tests {
             "nowhere" is no value of --controller <HOST:PORT>: expected HOST:PORT, such as controller.example:7421
               `xene agent --help` shows what it takes
             $ xene agents token create --uses 0
-            "0" is no value of --uses <N>: number would be zero for non-zero type
+            "0" is no value of --uses <N>: expected a number, at least 1
               `xene agents token create --help` shows what it takes
+            $ xene history w --limit x
+            "x" is no value of --limit <N>: expected a whole number
+              `xene history --help` shows what it takes
+            $ xene history w --limit 0
+            "0" is no value of --limit <N>: expected a number from 1 to 10000
+              `xene history --help` shows what it takes
+            $ xene run a.yaml --slots 0
+            "0" is no value of --slots <N>: expected a number, at least 1
+              `xene run --help` shows what it takes
+            $ xene dev --http bad
+            "bad" is no value of --http <ADDRESS>: expected ADDRESS:PORT, such as 127.0.0.1:7420
+              `xene dev --help` shows what it takes
         "#]]
         .assert_eq(&lines.map(told).concat());
     }

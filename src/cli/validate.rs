@@ -4,7 +4,7 @@ mod github;
 mod sarif;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs, io,
     io::Read,
     path::{Path, PathBuf},
@@ -19,7 +19,13 @@ use super::{
     output::{Format, Output, Stream, Ui, painted, phase_style},
     travelling,
 };
-use crate::compile;
+use crate::{
+    compile::{
+        self,
+        render::{Lines, render},
+    },
+    source,
+};
 
 /// Arguments of `xene validate`.
 #[derive(Debug, Clone, clap::Args)]
@@ -40,6 +46,9 @@ pub struct Args {
     pub convert: bool,
 }
 
+/// Codes below this one are of files that can't be read as what they are: see [`compile::rules::ALL`].
+const FIRST_OF_RULES: &str = "XE0017";
+
 /// Files by path, as the compiler takes them.
 pub(super) type Files = Vec<(String, Vec<u8>)>;
 
@@ -51,61 +60,77 @@ type Verdict = (usize, Vec<Diagnostic>);
 /// # Errors
 /// If a path can't be read, or a file has an error: then the exit status is [`exit::FAILED`].
 pub fn run(args: &Args, output: Output, ui: &mut Ui) -> Result<(), Error> {
-    let files = collect(&args.paths)?;
+    let Collected { files, mut problems } = collect(&args.paths)?;
     let compiled = travelling::compile(&files, &travelling::take(&files, None)?);
-    let verdict = (compiled.workflows.len(), compiled.problems);
-    if args.convert { convert(&files, &verdict, ui) } else { report(&files, &verdict, (output, args.strict), ui) }
+    problems.extend(compiled.problems);
+    problems.sort();
+    let verdict = (compiled.workflows.len(), problems);
+    if args.convert {
+        convert(&files, &verdict, args.strict, ui)
+    } else {
+        report(&files, &verdict, (output, args.strict), ui)
+    }
+}
+
+/// Files, and what a source would refuse of their folders.
+#[derive(Debug, Default)]
+pub(super) struct Collected {
+    pub(super) files: Files,
+    pub(super) problems: Vec<Diagnostic>,
 }
 
 /// Reads the files: a named one whatever it is called, of folders what a source would read.
-pub(super) fn collect(paths: &[PathBuf]) -> Result<Files, Error> {
-    let mut found = Vec::new();
+pub(super) fn collect(paths: &[PathBuf]) -> Result<Collected, Error> {
+    let mut collected = Collected::default();
+    // A file that is named twice, however, is one file; a link to one is another, as for a source.
+    let mut seen = HashSet::new();
+    let mut is_new = |path: &Path| {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+        let parent = parent.canonicalize().unwrap_or_else(|_| parent.to_owned());
+        seen.insert(parent.join(path.file_name().unwrap_or_default()))
+    };
     for path in paths {
         if path == Path::new("-") {
-            found.push(path.clone());
+            if is_new(path) {
+                let bytes = bounded(io::stdin()).map_err(|error| Error::file("-", &error))?;
+                collected.files.push(("<stdin>".to_owned(), bytes));
+            }
             continue;
         }
-        let about = fs::metadata(path).map_err(|error| Error::file(path, &error))?;
-        if about.is_dir() {
-            walk(path, &mut found)?;
-        } else {
-            found.push(path.clone());
+        let unreadable = |error: io::Error| Error::file(path, &error);
+        if fs::metadata(path).map_err(unreadable)?.is_dir() {
+            let Collected { files, problems } = of_folder(path).map_err(unreadable)?;
+            collected.files.extend(files.into_iter().filter(|(path, _)| is_new(Path::new(path))));
+            collected.problems.extend(problems);
+        } else if is_new(path) {
+            let bytes = fs::File::open(path).and_then(bounded).map_err(unreadable)?;
+            collected.files.push((shown(path), bytes));
         }
     }
-    found.dedup();
-    found
-        .into_iter()
-        .map(|path| {
-            if path == Path::new("-") {
-                let mut bytes = Vec::new();
-                // One byte beyond what is read, so that more is noticed.
-                let limit = compile::MAX_FILE_BYTES as u64 + 1;
-                io::stdin().take(limit).read_to_end(&mut bytes).map_err(|error| Error::file("-", &error))?;
-                return Ok(("<stdin>".to_owned(), bytes));
-            }
-            Ok((shown(&path), fs::read(&path).map_err(|error| Error::file(&path, &error))?))
-        })
-        .collect()
+    collected.problems.sort();
+    collected.problems.dedup();
+    Ok(collected)
 }
 
-/// The workflow files below a folder, in order of their paths. Hidden entries and what `.xeneignore` names are left out.
-fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), Error> {
-    let entries = ignore::WalkBuilder::new(folder)
-        .standard_filters(false)
-        .hidden(true)
-        .add_custom_ignore_filename(".xeneignore")
-        .sort_by_file_path(Path::cmp)
-        .build();
-    for entry in entries {
-        let entry = entry.map_err(|error| match error.io_error() {
-            Some(cause) => Error::file(folder, cause),
-            None => Error::file(folder, &io::Error::other(error.to_string())),
-        })?;
-        if entry.file_type().is_some_and(|kind| kind.is_file()) && is_workflow_file(entry.path()) {
-            found.push(entry.into_path());
-        }
-    }
-    Ok(())
+/// What a source would read of a folder. Links may lead to anything in the repository around it.
+fn of_folder(folder: &Path) -> io::Result<Collected> {
+    let real = folder.canonicalize()?;
+    fs::read_dir(&real)?;
+    let (root, within) = travelling::around(&real);
+    let (files, mut problems) = source::read_folder(&root, &within);
+    let named = |path: &str| {
+        let beneath = path.strip_prefix(&within).unwrap_or(path).trim_start_matches('/');
+        shown(&folder.join(beneath))
+    };
+    problems.iter_mut().for_each(|problem| problem.path = named(&problem.path));
+    Ok(Collected { files: files.into_iter().map(|(path, bytes)| (named(&path), bytes)).collect(), problems })
+}
+
+/// All that there is, but one byte beyond what a file may have at most, so that more is noticed.
+pub(super) fn bounded(from: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.take(compile::MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// True for a file that a source would read.
@@ -119,8 +144,8 @@ pub(super) fn shown(path: &Path) -> String {
     text.strip_prefix("./").map_or_else(|| text.clone(), str::to_owned)
 }
 
-/// Files in today's format to stdout; what is wrong with them, but for what needs a container, to stderr.
-fn convert(files: &Files, (_, problems): &Verdict, ui: &mut Ui) -> Result<(), Error> {
+/// Files in today's format to stdout, whatever form is asked for; what is wrong with them to stderr.
+fn convert(files: &Files, (_, problems): &Verdict, strict: bool, ui: &mut Ui) -> Result<(), Error> {
     let mut failed = false;
     for (index, (path, bytes)) in files.iter().enumerate() {
         match compile::convert(path, bytes) {
@@ -134,10 +159,9 @@ fn convert(files: &Files, (_, problems): &Verdict, ui: &mut Ui) -> Result<(), Er
         }
     }
     ui.out.flush()?;
-    for problem in problems {
-        let text = files.iter().find(|(path, _)| *path == problem.path);
-        ui.note(&compile::render::render(problem, text.and_then(|(_, bytes)| std::str::from_utf8(bytes).ok())));
-    }
+    let texts = by_path(files, problems);
+    problems.iter().try_for_each(|problem| print(problem, &texts, &mut ui.err))?;
+    failed |= problems.iter().any(|problem| strict || problem.severity == Severity::Error);
     if failed { Err(Error::Status(exit::FAILED)) } else { Ok(()) }
 }
 
@@ -165,7 +189,7 @@ fn report(
             paths.iter().try_for_each(|path| ui.out.line(path))?;
         }
         (_, Format::Table | Format::Wide) => {
-            let texts = by_path(files);
+            let texts = by_path(files, problems);
             problems.iter().try_for_each(|problem| print(problem, &texts, &mut ui.out))?;
         }
     }
@@ -178,19 +202,30 @@ fn report(
         (errors, warnings) => format!(": {}, {}", plural(errors, "error"), plural(warnings, "warning")),
     }
     .as_str();
+    // What can't be read as a workflow is not checked any further.
+    if problems.iter().any(|problem| problem.severity == Severity::Error && problem.code.as_str() < FIRST_OF_RULES) {
+        summary += "; once these are mended there may be more";
+    }
     ui.note(&summary);
     if errors > 0 || (strict && warnings > 0) { Err(Error::Status(exit::FAILED)) } else { Ok(()) }
 }
 
-/// Files by path.
-pub(super) fn by_path(files: &Files) -> HashMap<&str, &[u8]> {
-    files.iter().map(|(path, bytes)| (path.as_str(), bytes.as_slice())).collect()
+/// The lines of files, by path.
+pub(super) type Texts<'f> = HashMap<&'f str, Lines<'f>>;
+
+/// The lines of the files that have problems.
+pub(super) fn by_path<'f>(files: &'f Files, problems: &[Diagnostic]) -> Texts<'f> {
+    let broken: HashSet<&str> = problems.iter().map(|problem| problem.path.as_str()).collect();
+    let broken = files.iter().filter(|(path, _)| broken.contains(path.as_str()));
+    broken.filter_map(|(path, bytes)| Some((path.as_str(), Lines::of(std::str::from_utf8(bytes).ok()?)))).collect()
 }
 
-/// One problem with the line that it stands on; `texts` are the files by path.
-pub(super) fn print(problem: &Diagnostic, texts: &HashMap<&str, &[u8]>, to: &mut Stream) -> Result<(), Error> {
-    let text = texts.get(problem.path.as_str()).and_then(|bytes| std::str::from_utf8(bytes).ok());
-    let text = compile::render::render(problem, text);
+/// One problem with the line that it stands on.
+pub(super) fn print(problem: &Diagnostic, texts: &Texts<'_>, to: &mut Stream) -> Result<(), Error> {
+    let text = match texts.get(problem.path.as_str()) {
+        Some(lines) => lines.render(problem),
+        None => render(problem, None),
+    };
     let colored = to.colored;
     let style = phase_style(if problem.severity == Severity::Error { "Error" } else { "Warning" }).bold();
     let mut lines = text.lines();

@@ -67,7 +67,7 @@ pub(super) fn compile_file(path: &str, bytes: &[u8], found: Option<&[Travelling]
 
 /// True if these problems keep a file from counting.
 pub(super) fn is_broken(problems: &[Diagnostic]) -> bool {
-    // What needs a container is refused by itself.
+    // What needs a container was an error once, and a store may hold it as one: it keeps nothing else from counting.
     problems.iter().any(|problem| problem.severity == Severity::Error && problem.code != NEEDS_CONTAINER.code)
 }
 

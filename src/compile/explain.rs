@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use xene_schemas::diagnostic::Diagnostic;
 
 use super::{
-    outline::{Outline, Position},
+    outline::{Content, Outline, Position},
     parse::{Chunk, ReadError, diagnostic, without_place},
     reread::{Entry, Failure, read},
     rules::{Rule, file, suggest},
@@ -60,7 +60,12 @@ fn problem(
     if !at_key && without.iter().any(|(of, _)| *of == outline.resolved(node)) {
         return (None, innermost);
     }
-    let meaning = meaning(&essence(&message));
+    let mut meaning = meaning(&essence(&message));
+    if *meaning.rule == file::DUPLICATE_KEY
+        && let Some(message) = innermost.and_then(|entry| said_otherwise(outline, entry))
+    {
+        (meaning.message, meaning.hint) = (message, None);
+    }
     let key_of = |entry: Entry| outline.key(entry).map(|key| key.at);
     let (at, wrong) = match &meaning.target {
         _ if at_key => (innermost.and_then(key_of), innermost),
@@ -74,6 +79,19 @@ fn problem(
     let at = at.unwrap_or(outline.nodes[node].at);
     (Some((meaning, at)), wrong)
 }
+
+/// What to say of a key that stands in its map once, beside another spelling of it.
+fn said_otherwise(outline: &Outline, (node, entry): Entry) -> Option<String> {
+    let Content::Map(entries) = &outline.nodes[node].content else { return None };
+    let this = &entries.get(entry)?.0.text;
+    let spellings = SPELLINGS.iter().find(|(one, other)| one == this || other == this)?;
+    let other = if spellings.0 == this { spellings.1 } else { spellings.0 };
+    let count = |text: &str| entries.iter().filter(|(key, _)| key.text == text).count();
+    (count(this) == 1 && count(other) > 0).then(|| format!("`{this}` and `{other}` say the same; write one of them"))
+}
+
+/// Fields that have two spellings.
+const SPELLINGS: &[(&str, &str)] = &[("trigger", "triggers"), ("schedule", "expression"), ("timeZone", "timezone")];
 
 /// The message without the path before it and the place after it.
 fn essence(message: &str) -> String {
@@ -131,6 +149,12 @@ fn meaning(message: &str) -> Meaning {
         let message = format!("expected {}, found {}", plain(expected), plain(found));
         return Meaning { rule: &file::WRONG_VALUE, message, hint: None, target: Target::Here };
     }
+    if let Some(rest) = message.strip_prefix("invalid value: ")
+        && let Some((found, expected)) = rest.rsplit_once(", expected ")
+    {
+        let message = format!("expected {}, found {}", range(expected), plain(found));
+        return Meaning { rule: &file::WRONG_VALUE, message, hint: None, target: Target::Here };
+    }
     let rule = if message.starts_with("a name h") { &file::BAD_NAME } else { &file::WRONG_VALUE };
     Meaning { rule, message: message.into(), hint: None, target: Target::Here }
 }
@@ -180,6 +204,20 @@ fn choices(rest: &str) -> impl Iterator<Item = &str> {
     rest.split('`').skip(2).step_by(2)
 }
 
+/// serde's words for kinds of numbers, where one is of the kind, but out of its range.
+fn range(kind: &str) -> String {
+    let range = |least: i64, most: u64| format!("a whole number from {least} to {most}");
+    match kind {
+        "u8" => range(0, u8::MAX.into()),
+        "u16" => range(0, u16::MAX.into()),
+        "u32" => range(0, u32::MAX.into()),
+        "u64" | "usize" => range(0, u64::MAX),
+        "i32" => range(i32::MIN.into(), i32::MAX.unsigned_abs().into()),
+        "i64" => range(i64::MIN, i64::MAX.unsigned_abs()),
+        _ => plain(kind),
+    }
+}
+
 /// serde's words for kinds of values, in those of YAML's users.
 fn plain(kind: &str) -> String {
     match kind {
@@ -188,13 +226,16 @@ fn plain(kind: &str) -> String {
         "sequence" | "a sequence" => "a list".into(),
         "a string" | "string" => "text".into(),
         "a boolean" => "true or false".into(),
-        "i32" | "i64" | "u32" | "u64" => "a whole number".into(),
-        "f64" => "a number".into(),
+        "i8" | "i16" | "i32" | "i64" | "isize" | "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number".into(),
+        "f32" | "f64" => "a number".into(),
         _ if kind.starts_with("struct ") => "a map".into(),
         _ if kind.contains("tagged enum") => "a map with `type`".into(),
         _ => match kind.split_once(' ') {
             Some(("string", text)) => format!("the text {text}"),
-            Some(("integer" | "floating", number)) => number.trim_start_matches("point ").replace('`', ""),
+            Some(("integer" | "floating", number)) => {
+                let number = number.trim_start_matches("point ").replace('`', "");
+                number.trim_end_matches(" as u128").trim_end_matches(" as i128").to_owned()
+            }
             Some(("boolean", truth)) => truth.replace('`', ""),
             _ => kind.into(),
         },

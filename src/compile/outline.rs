@@ -148,6 +148,23 @@ impl Outline {
         Some(at)
     }
 
+    /// The text of the scalar at `path`, if it stands there without quotes.
+    pub(super) fn plain_at(&self, path: &[Segment]) -> Option<&str> {
+        let mut node = self.nodes.last()?;
+        for segment in path {
+            let value = match (segment, &node.content) {
+                (Segment::Key(key), _) => self.entry(node, key)?.1,
+                (Segment::Index(index), Content::List(items)) => *items.get(*index)?,
+                (Segment::Index(_), Content::Scalar { .. } | Content::Map(_) | Content::Alias(_)) => return None,
+            };
+            node = &self.nodes[self.resolved(value)];
+        }
+        match &node.content {
+            Content::Scalar { text, plain: true } => Some(text),
+            Content::Scalar { .. } | Content::Map(_) | Content::List(_) | Content::Alias(_) => None,
+        }
+    }
+
     /// The value of an entry.
     pub(super) fn value(&self, (node, entry): (usize, usize)) -> usize {
         match &self.nodes[node].content {
@@ -285,12 +302,45 @@ impl Builder {
             }
         }
         if self.nodes.len() >= MAX_NODES {
-            let message = format!("this document has more than {MAX_NODES} values");
-            return Err(Refusal { rule: &file::TOO_LARGE, at: node.at, message });
+            return Err(too_many(node.at));
         }
         self.nodes.push(node);
         Ok(())
     }
+}
+
+pub(super) fn too_many(at: Position) -> Refusal {
+    Refusal { rule: &file::TOO_LARGE, at, message: format!("this document has more than {MAX_NODES} values") }
+}
+
+/// Where a JSON text has more values than a document may, told without building any of them. Of a text that is no JSON
+/// it says nothing that matters: that is refused anyway.
+pub(super) fn too_many_values(text: &str) -> Option<Position> {
+    let bytes = text.as_bytes();
+    let (mut count, mut in_text, mut escaped) = (1, false, false);
+    for (i, byte) in bytes.iter().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            _ if in_text => {}
+            b',' => count += 1,
+            // The first of those within.
+            b'[' | b'{' => {
+                let next = bytes[i + 1..].iter().find(|next| !next.is_ascii_whitespace());
+                count += usize::from(!matches!(next, None | Some(b']' | b'}')));
+            }
+            _ => {}
+        }
+        if count > MAX_NODES {
+            let before = &text[..i];
+            let line = before.matches('\n').count() + 1;
+            let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+            let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+            return Some(Position { line: number(line), column: number(column) });
+        }
+    }
+    None
 }
 
 fn too_deep(at: Position) -> Refusal {

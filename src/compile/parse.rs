@@ -1,5 +1,7 @@
 //! Bytes → documents: splitting, limits before anything is built, typed reading, and what each error means.
 
+use std::{collections::HashMap, fmt::Write as _};
+
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Value, json};
 use xene_schemas::{
@@ -16,7 +18,7 @@ use super::{
     Limits,
     cases::TestDocument,
     explain::explain,
-    outline::{Outline, Position, Refusal, needs_reading},
+    outline::{Outline, Position, Refusal, needs_reading, too_many, too_many_values},
     path::Segment,
     rules::{self, Problem, Rule, file},
 };
@@ -24,6 +26,9 @@ use crate::source::snapshot::Travelling;
 
 /// The largest file that is read.
 pub const MAX_FILE_BYTES: usize = 1 << 20;
+
+/// How many problems of one file are told.
+const MAX_TOLD: usize = 200;
 
 /// What one file says.
 #[derive(Debug, Default)]
@@ -51,8 +56,9 @@ pub(super) fn parse(path: &str, bytes: &[u8], found: Option<&[Travelling]>, limi
         diagnostic(path, rule, Position { line, column: u32::from(line > 0) }, message, hint.map(Into::into))
     };
     if bytes.len() > MAX_FILE_BYTES {
-        let message = format!("this file has {} bytes; at most 1 MiB is read", bytes.len());
-        parsed.problems.push(whole(&file::TOO_LARGE, 0, message, None));
+        // Whoever reads a file reads no more than shows that it is too large: how large it is nobody knows.
+        let message = "this file has more than 1 MiB, and so is not read".to_owned();
+        parsed.problems.push(whole(&file::TOO_LARGE, 0, message, Some("make several files of it")));
         return parsed;
     }
     let text = match std::str::from_utf8(bytes) {
@@ -74,15 +80,30 @@ pub(super) fn parse(path: &str, bytes: &[u8], found: Option<&[Travelling]>, limi
     }
     let workflows = parsed.workflows.iter().map(|(workflow, line)| ("workflow", &workflow.metadata.name, *line));
     let notifiers = parsed.notifiers.iter().map(|(notifier, line)| ("notifier", &notifier.metadata.name, *line));
-    let mut names: Vec<(&str, &Name, u32)> = Vec::new();
+    let mut names: HashMap<(&str, &Name), u32> = HashMap::new();
     for (kind, name, line) in workflows.chain(notifiers) {
-        if let Some((.., first)) = names.iter().find(|(of, other, _)| *of == kind && *other == name) {
+        if let Some(first) = names.get(&(kind, name)) {
             let message = format!("{kind} `{name}` stands twice in this file, first in line {first}");
-            parsed.problems.push(whole(&file::DUPLICATE_NAME, line, message, None));
+            let hint = "give one of them another name";
+            parsed.problems.push(whole(&file::DUPLICATE_NAME, line, message, Some(hint)));
+        } else {
+            names.insert((kind, name), line);
         }
-        names.push((kind, name, line));
     }
+    cap(&mut parsed.problems);
     parsed
+}
+
+/// Leaves so many problems as a person may want to read, errors before warnings; the last one says how many there are
+/// besides.
+fn cap(problems: &mut Vec<Diagnostic>) {
+    let Some(more) = problems.len().checked_sub(MAX_TOLD).filter(|more| *more > 0) else { return };
+    problems.sort_by_key(|problem| (problem.severity, problem.line, problem.column));
+    problems.truncate(MAX_TOLD);
+    problems.sort();
+    if let Some(last) = problems.last_mut() {
+        let _ = write!(last.message, "; and {more} more problems in this file");
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -193,6 +214,12 @@ fn document(
     (found, limits): (Option<&[Travelling]>, Limits),
     parsed: &mut Parsed,
 ) {
+    if format == Format::Json
+        && let Some(at) = too_many_values(chunk.text)
+    {
+        parsed.problems.push(refused(path, chunk, too_many(at)));
+        return;
+    }
     if needs_reading(chunk.text)
         && let Err(refusal) = Outline::read(chunk.text)
     {
@@ -201,7 +228,13 @@ fn document(
     }
     let problems = match read(format, chunk.text) {
         Ok(workflow) => {
-            let problems = rules::check(&workflow, found, limits);
+            let mut problems = rules::check(&workflow, found, limits);
+            if format == Format::Yaml
+                && rules::numbers::may_read_otherwise(chunk.text)
+                && let Ok(outline) = Outline::read(chunk.text)
+            {
+                problems.extend(rules::numbers::check(&workflow, |at| outline.plain_at(at)));
+            }
             parsed.workflows.push((workflow, line));
             problems
         }
@@ -276,27 +309,31 @@ fn document(
     }
 }
 
-/// Takes a workflow of the first format, unless it needs a container: then its document is refused, and no other.
+/// Takes a workflow of the first format without the pipelines that need a container. If none is left its document is
+/// refused, and no other.
 fn legacy(mut workflow: Workflow, line: u32, limits: Limits, parsed: &mut Parsed) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (name, pipeline) in &workflow.spec.pipelines {
         if let Some(Executor::Container { .. }) = &pipeline.executor {
             let at = ["spec", "pipelines", name.as_str(), "executor"].map(|key| Segment::Key(key.into())).into();
-            let message = format!("pipeline `{name}` needs a container, which this version can't run yet");
+            let message =
+                format!("pipeline `{name}` needs a container, which this version can't run yet: it is left out");
             let hint =
                 Some("`xene validate --convert FILE` prints it in today's format, to be written for a shell".into());
             problems.push(Problem { rule: &file::NEEDS_CONTAINER, at, at_key: true, message, hint });
         }
     }
-    let needs_container = !problems.is_empty();
     let mut pipelines = workflow.spec.pipelines.into_inner();
+    let mut left = pipelines.clone();
+    left.retain(|_, pipeline| !matches!(pipeline.executor, Some(Executor::Container { .. })));
     pipelines.values_mut().for_each(|pipeline| pipeline.executor = None);
     workflow.spec.pipelines = pipelines.into();
-    // Its format has no files that travel.
+    // What is left out is checked, too. Its format has no files that travel.
     problems.extend(rules::check(&workflow, None, limits));
-    if needs_container {
+    if left.is_empty() && !workflow.spec.pipelines.is_empty() {
         parsed.refused.push(workflow.metadata.name);
     } else {
+        workflow.spec.pipelines = left.into();
         parsed.workflows.push((workflow, line));
     }
     problems
@@ -465,5 +502,6 @@ pub(super) fn placed(
 
 pub(super) fn diagnostic(path: &str, rule: &Rule, at: Position, message: String, hint: Option<String>) -> Diagnostic {
     let (code, severity) = (rule.code.to_owned(), rule.severity);
+    let hint = Some(hint.unwrap_or_else(|| rule.hint.to_owned()));
     Diagnostic { path: path.into(), line: at.line, column: at.column, code, severity, message, hint }
 }

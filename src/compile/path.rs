@@ -15,7 +15,7 @@ enum Part<'a> {
 }
 
 /// One part of a path within a document.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Segment {
     /// A key of a map.
     Key(String),

@@ -22,9 +22,30 @@ const CONTEXT: usize = 40;
 ///
 /// Without the file's text, or for a problem of the whole file, only the sentence and the hint.
 pub fn render(diagnostic: &Diagnostic, text: Option<&str>) -> String {
+    let line = diagnostic.line.checked_sub(1).and_then(|line| text?.lines().nth(line as usize));
+    render_line(diagnostic, line)
+}
+
+/// The lines of a file, found once however many problems it has.
+#[derive(Debug)]
+pub struct Lines<'t>(Vec<&'t str>);
+
+impl<'t> Lines<'t> {
+    /// Those of a text.
+    pub fn of(text: &'t str) -> Self {
+        Self(text.lines().collect())
+    }
+
+    /// [`render`], for one of many problems of this text.
+    pub fn render(&self, diagnostic: &Diagnostic) -> String {
+        let line = diagnostic.line.checked_sub(1).and_then(|line| self.0.get(line as usize).copied());
+        render_line(diagnostic, line)
+    }
+}
+
+fn render_line(diagnostic: &Diagnostic, line: Option<&str>) -> String {
     let mut out = format!("{diagnostic}\n");
     let margin = diagnostic.line.to_string().len();
-    let line = diagnostic.line.checked_sub(1).and_then(|line| text?.lines().nth(line as usize));
     if let Some(Excerpt { text, before, marked }) = line.map(|line| excerpt(line, diagnostic.column)) {
         // Writing to a string does not fail.
         let _ = writeln!(out, "{:margin$} |", "");

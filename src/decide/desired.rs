@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use xene_schemas::{
     diagnostic::{Diagnostic, Severity},
     meta::{Name, ObjectMeta, PipelineKey, Revision, SpecHash},
-    pipeline::CompiledPipeline,
+    pipeline::{CompiledPipeline, PipelineFile},
     source::SourceKind,
     workflow::WorkflowSpec,
 };
@@ -83,6 +83,13 @@ pub struct WorkflowBody {
     pub spec: WorkflowSpec,
     /// Its pipelines with what the workflow gives them.
     pub pipelines: BTreeMap<Name, CompiledPipeline>,
+}
+
+impl WorkflowBody {
+    /// The files that travel with it, the same ones with each of its pipelines.
+    pub fn files(&self) -> &[PipelineFile] {
+        self.pipelines.values().next().map_or(&[], |pipeline| &pipeline.files)
+    }
 }
 
 /// What is in effect, as far as planning needs it.

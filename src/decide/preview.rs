@@ -9,6 +9,7 @@ use xene_agent::decide::cron::Schedule;
 use xene_schemas::{
     map::UniqueMap,
     meta::{Name, ObjectMeta, PipelineKey},
+    pipeline::PipelineFile,
     plan::{Action, DueTime, FieldChange, Fires, HeldWorkflow, PlanReport, PlanSide, PlannedChange},
     trigger::Trigger,
     workflow::WorkflowSpec,
@@ -28,6 +29,8 @@ const DUE_TIMES: usize = 3;
 pub struct InEffect {
     observed: Observed,
     said: BTreeMap<Name, (ObjectMeta, WorkflowSpec)>,
+    /// What travels with each workflow, where that is known.
+    files: BTreeMap<Name, Vec<PipelineFile>>,
 }
 
 impl InEffect {
@@ -36,7 +39,14 @@ impl InEffect {
         let mut observed = Observed::of_rows(&workflows, pipelines);
         observed.notifiers = notifiers.into_iter().map(|row| (row.metadata.name.clone(), row)).collect();
         let said = workflows.into_iter().map(|row| (row.metadata.name.clone(), (row.metadata, row.spec)));
-        Self { observed, said: said.collect() }
+        Self { observed, said: said.collect(), files: BTreeMap::new() }
+    }
+
+    /// With the files that travel with each workflow, which its row does not hold.
+    #[must_use]
+    pub fn with_files(mut self, files: BTreeMap<Name, Vec<PipelineFile>>) -> Self {
+        self.files = files;
+        self
     }
 
     /// What would be in effect if `desired` took effect where nothing was.
@@ -56,6 +66,7 @@ impl InEffect {
             };
             in_effect.observed.workflows.insert(name.clone(), observed);
             in_effect.said.insert(name.clone(), (body.metadata.clone(), body.spec.clone()));
+            in_effect.files.insert(name.clone(), body.files().to_vec());
         }
         for (name, wanted) in &desired.notifiers {
             in_effect.observed.notifiers.insert(name.clone(), NotifierRow::new(wanted, &desired.revision, None));
@@ -188,7 +199,9 @@ fn fields_of(change: &PlanChange, name: &Name, before: &InEffect, desired: &Desi
     match change {
         PlanChange::UpdateWorkflow(_) => {
             let (Some((metadata, spec)), Some(body)) = (before.said.get(name), &wanted.body) else { return Vec::new() };
-            fields::between((metadata, spec), (&body.metadata, &body.spec))
+            let mut changes = fields::between((metadata, spec), (&body.metadata, &body.spec));
+            changes.extend(fields::of_files(before.files.get(name).map_or(&[], Vec::as_slice), body.files()));
+            changes
         }
         PlanChange::MoveWorkflow(_) | PlanChange::InvalidateWorkflow(_) | PlanChange::ValidateWorkflow(_) => {
             moved((&found.path, found.line, found.valid), (&wanted.path, wanted.line, wanted.valid))

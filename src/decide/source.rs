@@ -359,7 +359,7 @@ impl Controller {
         let (found, first) = (errors(problems), problems.iter().find(|problem| problem.severity == Severity::Error));
         match (before, found) {
             (0, 1..) => {
-                let first = first.map(|problem| format!(": {}:{}: {}", problem.path, problem.line, problem.message));
+                let first = first.map(|problem| format!(": {}: {}", problem.place(), problem.message));
                 let message = format!("{revision} has {}{}", count(found), first.unwrap_or_default());
                 self.tell_source(now, Transition::FilesBroken, &message, fx);
             }

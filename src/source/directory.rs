@@ -13,7 +13,7 @@ use std::{
 use notify::RecursiveMode;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use xene_agent::clock;
-use xene_schemas::meta::Revision;
+use xene_schemas::{diagnostic::Diagnostic, meta::Revision};
 
 use super::{
     files::{self, DEFAULT_FOLDER, IGNORE_FILE, Ignore, Problems},
@@ -222,6 +222,37 @@ impl Reader for Directory {
             looks_cheaply: false,
         }
     }
+}
+
+/// What a source would read of a folder as it lies now, and what it would refuse. `folder` is relative to `root`, which
+/// has no links in it; links may lead anywhere within `root`.
+pub fn read_folder(root: &Path, folder: &str) -> (BTreeMap<String, Vec<u8>>, Vec<Diagnostic>) {
+    let known = Known::default();
+    let mut pass = Pass {
+        root: root.to_owned(),
+        known: &known,
+        hurry: true,
+        ignore: Ignore::none(folder),
+        problems: Problems::default(),
+        unsettled: false,
+        files: BTreeMap::new(),
+        read: HashMap::new(),
+        watched: BTreeSet::new(),
+        above: Vec::new(),
+    };
+    let real = root.join(folder);
+    pass.read_ignore_file(folder, &real);
+    pass.walk(folder, &real, &HashMap::new());
+    let (mut files, mut problems) = (BTreeMap::new(), pass.problems);
+    for (path, file) in pass.files {
+        match file.bytes {
+            // As it would be in a commit.
+            Some(bytes) if files::is_lfs_pointer(&bytes) => problems.lfs_pointer(&path),
+            Some(bytes) => drop(files.insert(path, bytes)),
+            None => {}
+        }
+    }
+    (files, problems.finish().0)
 }
 
 impl Pass<'_> {

@@ -36,7 +36,7 @@ mod tests;
 
 pub use browse::Browser;
 pub use config::{Credentials, Mode, Password, Rewrites, SourceConfig};
-pub use directory::taken_from_folder;
+pub use directory::{read_folder, taken_from_folder};
 pub use git::taken_from_commit;
 pub use health::{Failure, Reason, SourceError};
 pub use snapshot::{FileEntry, Known, Snapshot};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use indexmap::{IndexMap, IndexSet};
 use jiff::{Timestamp, tz::TimeZone};
 use xene_agent::decide::cron::local_time;
 use xene_schemas::{
@@ -44,8 +45,8 @@ pub(super) fn run(expect: &Expect, world: &World<'_>) -> Vec<Mismatch> {
         equal("duration", Some(expected.to_string()), Duration::from_millis(millis).to_string());
     }
     for (name, expected) in &expect.tasks {
-        match status.tasks.get(name) {
-            Some(got) => task(name, expected, got, &mut wrong),
+        match status.tasks.get(name).cloned().or_else(|| joined(name, &status.tasks)) {
+            Some(got) => task(name, expected, &got, &mut wrong),
             None => {
                 let known: Vec<_> = status.tasks.keys().map(String::as_str).collect();
                 let what = format!("task {name}");
@@ -56,18 +57,53 @@ pub(super) fn run(expect: &Expect, world: &World<'_>) -> Vec<Mismatch> {
     if let Some(expected) = &expect.not_executed {
         let got = status.tasks.iter().filter(|(_, task)| task.phase == TaskPhase::NotExecuted);
         let got: BTreeSet<&String> = got.map(|(name, _)| name).collect();
-        let expected: BTreeSet<&String> = expected.iter().collect();
+        let tasks: Vec<&String> = status.tasks.keys().collect();
+        let mut meant: BTreeSet<&String> = BTreeSet::new();
+        for name in expected {
+            let of_name: Vec<&String> = tasks.iter().copied().filter(|task| is_meant(name, task)).collect();
+            // What is not there is missed.
+            let missed = of_name.is_empty().then_some(name);
+            meant.extend(of_name.into_iter().chain(missed));
+        }
+        let expected = meant;
         if got != expected {
             let list = |names: BTreeSet<&String>| list(names.into_iter().cloned());
             wrong.push(Mismatch::new(&["expect", "notExecuted"], "tasks not executed", list(expected), list(got)));
         }
     }
     let mut rest = world.started.iter();
-    if !expect.order.iter().all(|task| rest.any(|started| started == task)) {
+    if !expect.order.iter().all(|task| rest.any(|started| is_meant(task, started))) {
         let (expected, got) = (expect.order.join(", "), list(world.started.iter().cloned()));
         wrong.push(Mismatch::new(&["expect", "order"], "order of starts", expected, got));
     }
     wrong
+}
+
+/// True if `name` means that task: by its own name, or by that of the task whose instance it is.
+fn is_meant(name: &str, task: &str) -> bool {
+    task.strip_prefix(name).is_some_and(|rest| rest.is_empty() || (rest.starts_with('[') && !name.contains('[')))
+}
+
+/// All instances of a task with a matrix as one, joined as expressions join them: Error if one is, Success once one is
+/// and all others are, or were left out; each output is the list of what they published, as JSON.
+fn joined(name: &str, tasks: &IndexMap<String, TaskStatus>) -> Option<TaskStatus> {
+    let instances: Vec<&TaskStatus> =
+        tasks.iter().filter(|(task, _)| is_meant(name, task)).map(|(_, status)| status).collect();
+    let any = |phase: TaskPhase| instances.iter().any(|instance| instance.phase == phase);
+    let mut all: TaskStatus = (*instances.first()?).clone();
+    all.phase = [TaskPhase::Error, TaskPhase::Running, TaskPhase::Success]
+        .into_iter()
+        .find(|phase| any(*phase))
+        .unwrap_or(TaskPhase::NotExecuted);
+    let of_phase = instances.iter().find(|instance| instance.phase == all.phase);
+    (all.reason, all.message) = of_phase.map(|one| (one.reason.clone(), one.message.clone())).unwrap_or_default();
+    all.attempt = instances.iter().map(|instance| instance.attempt).max().unwrap_or_default();
+    let names: IndexSet<&String> = instances.iter().flat_map(|instance| instance.outputs.keys()).collect();
+    let list = |name: &String| -> Vec<&String> {
+        instances.iter().filter_map(|instance| instance.outputs.get(name)).collect()
+    };
+    all.outputs = names.into_iter().map(|name| (name.clone(), serde_json::json!(list(name)).to_string())).collect();
+    Some(all)
 }
 
 fn task(name: &str, expected: &TaskExpect, got: &TaskStatus, wrong: &mut Vec<Mismatch>) {

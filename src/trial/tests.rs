@@ -263,3 +263,42 @@ fn a_decision_that_nobody_makes_is_told() {
         "#]],
     );
 }
+
+#[test]
+fn a_task_with_a_matrix_is_expected_by_its_own_name() {
+    let workflow = "apiVersion: xene/v1
+kind: Workflow
+metadata: {name: shop}
+spec:
+  pipelines:
+    main:
+      tasks:
+        test: {matrix: {os: [linux, macos]}, outputs: [id], steps: [{name: s, run: x}]}
+        after: {dependencies: test, steps: [x]}
+        never: {matrix: {n: [1, 2]}, when: 'false', steps: [x]}
+";
+    check_of(
+        workflow,
+        "pipeline: main, stubs: {test/s: {outputs: {id: 9}}}, expect: {phase: Success, order: [test, after], \
+         notExecuted: [never], tasks: {test: {phase: Success, attempt: 1, outputs: {id: '[\"9\",\"9\"]'}}, \
+         'test[os=linux]': {outputs: {id: 9}}}}",
+        expect![[r#"
+            0s  task never[n=1]: NotExecuted (Skipped: its `when` is false)
+            0s  task never[n=2]: NotExecuted (Skipped: its `when` is false)
+            0s  task test[os=linux] starts
+            0s  task test[os=macos] starts
+            0s  task test[os=linux]: Success
+            0s  task test[os=macos]: Success
+            0s  task after starts
+            0s  task after: Success
+            0s  run: Success
+        "#]],
+    );
+    check_of(
+        workflow,
+        "pipeline: main, stubs: {'test[os=macos]/s': {exitCode: 1}}, expect: {tasks: {test: {phase: Success}}}",
+        expect![[r#"
+            task test: expected Success, got Error (StepFailed: step s of task test[os=macos] exited with code 1)
+        "#]],
+    );
+}

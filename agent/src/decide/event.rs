@@ -106,6 +106,24 @@ pub enum OutputsError {
         /// From 1.
         line: usize,
     },
+    /// A block has no end.
+    #[error("the block begun in line {line} of $XENE_OUTPUT has no line `{end}`")]
+    Unterminated {
+        /// The line of its `name<<END`, from 1.
+        line: usize,
+        /// What ends it.
+        end: String,
+    },
+    /// A value that no variable can hold.
+    #[error("line {line} of $XENE_OUTPUT: the value of {name} {why}")]
+    BadValue {
+        /// The output's name.
+        name: String,
+        /// Where it begins, from 1.
+        line: usize,
+        /// `is not UTF-8 text`, or `holds a NUL character`.
+        why: String,
+    },
     /// The step put something else in the file's place, or the system can't read it.
     #[error("can't read $XENE_OUTPUT: {0}")]
     Unreadable(String),

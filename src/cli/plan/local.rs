@@ -24,11 +24,13 @@ pub(super) struct Checkout {
 impl Checkout {
     /// The checkout that `here` lies in, if it lies in one.
     pub(super) fn find(here: &Path, folder: Option<&str>) -> Result<Option<Self>, Error> {
-        let folder = folder.map(|folder| folder.trim_end_matches('/').to_owned());
-        if folder.as_deref().is_some_and(|folder| folder.starts_with('/') || folder.split('/').any(|part| part == ".."))
-        {
+        if folder.is_some_and(|folder| folder.starts_with('/') || folder.split('/').any(|part| part == "..")) {
             return Err(Error::usage("--path takes a folder within the checkout, such as `xene.d`"));
         }
+        // Such as `.` and `./xene.d/`.
+        let plain =
+            |folder: &str| folder.split('/').filter(|part| !matches!(*part, "" | ".")).collect::<Vec<_>>().join("/");
+        let folder = folder.map(plain);
         Ok(match browse::root_of(here) {
             Some(root) => Some(Self { root, folder, is_repository: true }),
             None => {

@@ -92,7 +92,7 @@ fn problems(report: &PlanReport, text: &mut String) {
     let _ = writeln!(text, "<details open><summary>Problems in the files ({})</summary>\n", report.problems.len());
     *text += "| place | problem |\n|---|---|\n";
     for problem in report.problems.iter().take(ROWS) {
-        let place = format!("{}:{}:{}", problem.path, problem.line, problem.column);
+        let place = problem.place();
         let message = format!("{}[{}]: {}", problem.severity, problem.code, problem.message);
         let _ = writeln!(text, "| {} | {} |", code(&place), code(&message));
     }

@@ -33,10 +33,7 @@ pub(super) fn render(report: &PlanReport, now: Timestamp, wide: bool, colored: b
         page.line("");
     }
     for problem in &report.problems {
-        page.line(&format!(
-            "{}:{}:{}: {}[{}]: {}",
-            problem.path, problem.line, problem.column, problem.severity, problem.code, problem.message
-        ));
+        page.line(&problem.to_string());
     }
     page.line("");
     page.line(&summary(report));

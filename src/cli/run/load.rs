@@ -1,28 +1,24 @@
 //! What `xene run` runs: a file, the files of a folder, standard input, or any of them as a commit has it.
 
 use std::{
-    fs,
-    io::{self, Read},
+    fs, io,
     path::{Component, Path, PathBuf},
 };
 
 use git2::{ObjectType, Oid, Repository, Tree, TreeWalkMode, TreeWalkResult};
 use ignore::gitignore::GitignoreBuilder;
 use xene_agent::content::ContentStore;
-use xene_schemas::meta::Revision;
+use xene_schemas::{diagnostic::Diagnostic, meta::Revision};
 
 use crate::{
     cli::{
         Error,
         travelling::{self, Taken},
-        validate::{Files, collect, is_workflow_file, shown},
+        validate::{Collected, Files, collect, is_workflow_file, shown},
     },
-    compile::{MAX_FILE_BYTES, wanted_files},
+    compile::wanted_files,
     source::{taken_from_commit, travel::Wanted},
 };
-
-/// The name of what comes by standard input.
-const STDIN: &str = "<stdin>";
 
 /// Files, what travels with them, and what they stand at.
 #[derive(Debug)]
@@ -30,6 +26,8 @@ pub(super) struct Loaded {
     pub(super) files: Files,
     pub(super) taken: Taken,
     pub(super) revision: Revision,
+    /// What a source would refuse of the folder.
+    pub(super) problems: Vec<Diagnostic>,
 }
 
 /// Reads what `path` names, `-` being standard input; with `at` as that revision of the repository around it has it.
@@ -38,15 +36,7 @@ pub(super) fn load(path: &Path, at: Option<&str>, store: &ContentStore) -> Resul
     if let Some(revision) = at {
         return of_commit(path, revision, store);
     }
-    let files = if path == Path::new("-") {
-        let mut bytes = Vec::new();
-        // One byte more than is taken, so that too much is told as such.
-        let read = io::stdin().lock().take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes);
-        read.map_err(|error| Error::file(STDIN, &error))?;
-        vec![(STDIN.to_owned(), bytes)]
-    } else {
-        collect(&[path.to_owned()])?
-    };
+    let Collected { files, problems } = collect(&[path.to_owned()])?;
     let taken = travelling::take(&files, Some(store))?;
     let mut hasher = blake3::Hasher::new();
     for (name, bytes) in &files {
@@ -58,7 +48,7 @@ pub(super) fn load(path: &Path, at: Option<&str>, store: &ContentStore) -> Resul
         hasher.update(format!("{file:?}").as_bytes());
     }
     let revision = Revision(format!("dir-{}", &hasher.finalize().to_hex()[..12]));
-    Ok(Loaded { files, taken, revision })
+    Ok(Loaded { files, taken, revision, problems })
 }
 
 fn of_commit(path: &Path, revision: &str, store: &ContentStore) -> Result<Loaded, Error> {
@@ -109,7 +99,7 @@ fn of_commit(path: &Path, revision: &str, store: &ContentStore) -> Result<Loaded
         taken.push(wanted_files(&name, &bytes).map(of).transpose().map_err(travelling::failed)?);
         files.push((name, bytes));
     }
-    Ok(Loaded { files, taken, revision: Revision(commit.id().to_string()) })
+    Ok(Loaded { files, taken, revision: Revision(commit.id().to_string()), problems: Vec::new() })
 }
 
 /// The workflow files of a folder of a commit, as a source would read them.

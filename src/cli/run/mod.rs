@@ -98,17 +98,20 @@ pub struct Args {
 /// If the file has problems, what was asked for is not in it, or a run ends in Error.
 pub fn run(args: &Args, global: &Global, ui: &mut Ui) -> Result<(), Error> {
     let failed = |message: String| Error::Failed { message, hint: None };
+    ui.verbose = global.verbose > 0;
     let scratch = Scratch::new(&format!("xene-run-{}", new_name()?))
         .map_err(|error| failed(format!("no temporary folder can be made: {}", super::error::plain_cause(&error))))?;
     let store = ContentStore::open(&scratch.path().join("files"))
         .map_err(|error| failed(format!("files can't be kept: {}", super::error::plain_cause(&error))))?;
-    let Loaded { files, taken, revision } = load(&args.file, args.at.as_deref(), &store)?;
+    let Loaded { files, taken, revision, mut problems } = load(&args.file, args.at.as_deref(), &store)?;
     let compiled = travelling::compile(&files, &taken);
-    let texts = validate::by_path(&files);
-    for problem in &compiled.problems {
+    problems.extend(compiled.problems.iter().cloned());
+    problems.sort();
+    let texts = validate::by_path(&files, &problems);
+    for problem in &problems {
         validate::print(problem, &texts, &mut ui.err)?;
     }
-    if compiled.problems.iter().any(|problem| problem.severity == xene_schemas::diagnostic::Severity::Error) {
+    if problems.iter().any(|problem| problem.severity == xene_schemas::diagnostic::Severity::Error) {
         return Err(Error::Status(exit::FAILED));
     }
     let chosen = select::select(args, &compiled.workflows)?;

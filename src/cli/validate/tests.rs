@@ -17,13 +17,62 @@ fn folders_give_what_a_source_would_read() {
     ["b.yml", "a/x.yaml", "c.json", "no.txt", ".hidden/h.yaml", "skip.yaml", ".xeneignore"].into_iter().for_each(write);
     fs::write(root.path().join(".xeneignore"), "skip.yaml\n").unwrap();
     let names = |paths: &[PathBuf]| {
-        let files = collect(paths).unwrap();
+        let files = collect(paths).unwrap().files;
         let root = shown(root.path());
         files.iter().map(|(path, _)| path.trim_start_matches(&root).to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(names(&[root.path().into()]), ["/a/x.yaml", "/b.yml", "/c.json"]);
     assert_eq!(names(&[root.path().join("no.txt")]), ["/no.txt"], "a named file is taken as it is");
     assert_eq!(collect(&["/no/such".into()]).unwrap_err().status(), 2);
+}
+
+#[test]
+fn a_folder_is_refused_what_a_source_would_refuse() {
+    let outer = tempfile::tempdir().unwrap();
+    let root = outer.path().join("flows");
+    fs::create_dir_all(root.join("sub")).unwrap();
+    fs::write(outer.path().join("out.yaml"), "x: 1\n").unwrap();
+    fs::write(root.join("sub/real.yaml"), "x: 1\n").unwrap();
+    fs::write(root.join("lfs.yaml"), "version https://git-lfs.github.com/spec/v1\noid sha256:0\n").unwrap();
+    fs::write(root.join(".xeneignore"), "[z-a].yaml\n").unwrap();
+    let link = |to: &str, name: &str| std::os::unix::fs::symlink(to, root.join(name)).unwrap();
+    link("../out.yaml", "out.yaml");
+    link("nowhere.yaml", "dangling.yaml");
+    link("sub/real.yaml", "within.yaml");
+    let Collected { files, problems } = collect(std::slice::from_ref(&root)).unwrap();
+    let name = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
+    let read: Vec<_> = files.iter().map(|(path, _)| name(path)).collect();
+    assert_eq!(read, ["real.yaml", "within.yaml"], "a link within counts as a file of its own");
+    let told: Vec<_> = problems.iter().map(|problem| (name(&problem.path), problem.code.as_str())).collect();
+    let expected =
+        [(".xeneignore", "XE0908"), ("dangling.yaml", "XE0902"), ("lfs.yaml", "XE0903"), ("out.yaml", "XE0902")];
+    assert_eq!(told, expected.map(|(name, code)| (name.to_owned(), code)));
+}
+
+#[test]
+fn a_file_is_read_once_however_it_is_named_and_no_further_than_counts() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("a.yaml");
+    fs::write(&path, "x: 1\n").unwrap();
+    let files = collect(&[root.path().into(), path.clone(), root.path().join("./a.yaml")]).unwrap().files;
+    assert_eq!(files.len(), 1, "{files:?}");
+    let endless = collect(&["/dev/zero".into()]).unwrap().files;
+    assert_eq!(endless[0].1.len(), compile::MAX_FILE_BYTES + 1);
+    assert_eq!(compile::validate(&endless).1[0].code, "XE0002");
+}
+
+#[test]
+fn conversion_fails_where_there_are_errors() {
+    let files = vec![("w.yaml".to_owned(), b"x: 1\ny: 2\nname: bild\n".to_vec())];
+    let converted = |severity, strict| {
+        let (mut ui, _, err) = testing::ui(Format::Table);
+        let result = convert(&files, &(1, vec![problem(severity)]), strict, &mut ui);
+        (result.map_or_else(|error| error.status(), |()| 0), err.text())
+    };
+    let (status, told) = converted(Severity::Error, false);
+    assert_eq!(status, 1);
+    assert!(told.contains("\n3 | name: bild\n"), "{told}");
+    assert_eq!((converted(Severity::Warning, false).0, converted(Severity::Warning, true).0), (0, 1));
 }
 
 fn problem(severity: Severity) -> Diagnostic {
@@ -67,7 +116,7 @@ fn problems_go_to_stdout_and_the_sum_to_stderr() {
           = hint: did you mean build?
     "#]]
     .assert_eq(&out);
-    assert_eq!(err, "2 files, 1 workflow: 1 error, 1 warning\n");
+    assert_eq!(err, "2 files, 1 workflow: 1 error, 1 warning; once these are mended there may be more\n");
 }
 
 #[test]
@@ -170,7 +219,7 @@ fn old_manifests_are_printed_as_they_would_be_written_today() {
     let verdict = compile::validate(&files);
     assert_eq!(verdict, (1, vec![]));
     let (mut ui, out, err) = testing::ui(Format::Table);
-    convert(&files, &verdict, &mut ui).unwrap();
+    convert(&files, &verdict, false, &mut ui).unwrap();
     assert_eq!(err.text(), "");
     expect![[r#"
         apiVersion: xene/v1

@@ -347,12 +347,12 @@ fn a_file_that_can_not_be_read_keeps_what_it_gave() {
     check(
         &desired,
         expect![[r#"
-        a 98d7099a4a51 of a.yaml:1, last good
-        b 0588d5ddec27 of b.yaml:1, last good
-        a.yaml:0:0: error[XE0001]: permission denied
-        b.yaml:0:0: error[XE0001]: this file could not be read; what it last gave stays in effect
-        incomplete
-    "#]],
+            a 98d7099a4a51 of a.yaml:1, last good
+            b 0588d5ddec27 of b.yaml:1, last good
+            a.yaml: error[XE0001]: permission denied
+            b.yaml: error[XE0001]: this file could not be read; what it last gave stays in effect
+            incomplete
+        "#]],
     );
     assert!(desired.files.is_empty());
     check(

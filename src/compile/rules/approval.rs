@@ -4,7 +4,8 @@ use xene_schemas::workflow::WorkflowSpec;
 
 use super::{Path, Report, Rule, each_pipeline};
 
-pub(super) const BAD_APPROVAL: Rule = rule!(Error "XE0078", "approval that asks nobody");
+pub(super) const BAD_APPROVAL: Rule =
+    rule!(Error "XE0078", "approval that asks nobody", "leave time to answer, such as `timeout: 1d`");
 
 pub(super) fn check(spec: &WorkflowSpec, report: &mut Report) {
     each_pipeline(spec, |at: &Path<'_>, _, pipeline| {

@@ -17,13 +17,18 @@ use xene_schemas::{
 use super::{Path, Problem, Report, Rule, suggest};
 use crate::{compile::params::resolve, decide::desired::WorkflowBody};
 
-pub(super) const UNKNOWN_WORKFLOW: Rule = rule!(Error "XE0150", "test of an unknown workflow");
-pub(super) const CASE: Rule = rule!(Error "XE0151", "test case that can't be tried");
-pub(super) const CASE_TWICE: Rule = rule!(Error "XE0152", "test case named twice");
-pub(super) const UNKNOWN_IN_TEST: Rule = rule!(Error "XE0153", "test names what is not there");
-pub(super) const TEST_PARAM: Rule = rule!(Error "XE0154", "test gives wrong params");
-pub(super) const TEST_TIME: Rule = rule!(Error "XE0155", "bad time in a test");
-pub(super) const EXPECTS_NOTHING: Rule = rule!(Warning "XE0156", "test case that expects nothing");
+pub(super) const UNKNOWN_WORKFLOW: Rule =
+    rule!(Error "XE0150", "test of an unknown workflow", "name a workflow of these files");
+pub(super) const CASE: Rule = rule!(
+    Error "XE0151", "test case that can't be tried",
+    "docs/guide/testing-workflows.md shows how a case is written"
+);
+pub(super) const CASE_TWICE: Rule = rule!(Error "XE0152", "test case named twice", "rename one of them");
+pub(super) const UNKNOWN_IN_TEST: Rule = rule!(Error "XE0153", "test names what is not there", "mend the name");
+pub(super) const TEST_PARAM: Rule = rule!(Error "XE0154", "test gives wrong params", "give what the pipeline declares");
+pub(super) const TEST_TIME: Rule = rule!(Error "XE0155", "bad time in a test", "write it as 2026-03-29T02:30:00Z");
+pub(super) const EXPECTS_NOTHING: Rule =
+    rule!(Warning "XE0156", "test case that expects nothing", "expect something: `phase`, `tasks`, `notExecuted`");
 
 /// What is wrong with a test whatever its workflow says.
 pub(in crate::compile) fn check(test: &WorkflowTest) -> Vec<Problem> {

@@ -9,9 +9,13 @@ use xene_schemas::{
 
 use super::{Path, Report, Rule, each_pipeline, each_task};
 
-pub(super) const EXIT_CODE: Rule = rule!(Warning "XE0126", "exit code that is never tried again");
-pub(super) const TIMEOUT: Rule = rule!(Warning "XE0127", "timeout beyond what is around it");
-pub(super) const NO_EFFECT: Rule = rule!(Warning "XE0128", "without effect");
+pub(super) const EXIT_CODE: Rule = rule!(
+    Warning "XE0126", "exit code that is never tried again",
+    "take the exit code out: what ends with 0 has succeeded"
+);
+pub(super) const TIMEOUT: Rule =
+    rule!(Warning "XE0127", "timeout beyond what is around it", "let the inner one be the shorter one");
+pub(super) const NO_EFFECT: Rule = rule!(Warning "XE0128", "without effect", "take it out, or add what it is about");
 
 /// What a run has that does not say.
 const RUN_TIMEOUT: Duration = Duration::from_secs(6 * 3600);

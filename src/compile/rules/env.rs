@@ -3,18 +3,31 @@
 use std::cell::OnceCell;
 
 use xene_schemas::{
-    env::EnvValue, map::UniqueMap, meta::Name, param::Param, pipeline::PipelineSpec, task::Task, workflow::WorkflowSpec,
+    env::EnvValue,
+    map::UniqueMap,
+    meta::Name,
+    param::Param,
+    pipeline::PipelineSpec,
+    task::{Task, is_output_name},
+    workflow::WorkflowSpec,
 };
 
-use super::{Path, Report, Rule, each_pipeline, each_task, graph::Tasks, matrix::task_named, suggest};
+use super::{
+    Path, Report, Rule, each_pipeline, each_task, file::BAD_NAME, graph::Tasks, matrix::task_named, suggest,
+    twice::NAMED_TWICE,
+};
 use crate::compile::params::overlay;
 
-pub(super) const BAD_VARIABLE: Rule = rule!(Error "XE0053", "bad variable");
-pub(super) const UNKNOWN_PARAM: Rule = rule!(Error "XE0054", "unknown param");
-pub(super) const UNKNOWN_OUTPUT: Rule = rule!(Error "XE0055", "unknown output");
-pub(super) const OUTPUT_TOO_EARLY: Rule = rule!(Error "XE0056", "output read too early");
-pub(super) const KEPT_NAME: Rule = rule!(Warning "XE0130", "name kept for xene");
-pub(super) const OUTPUT_NEEDS_DEFAULT: Rule = rule!(Error "XE0057", "output without default");
+pub(super) const BAD_VARIABLE: Rule = rule!(Error "XE0053", "bad variable", "choose another name, or another value");
+pub(super) const UNKNOWN_PARAM: Rule = rule!(Error "XE0054", "unknown param", "declare it in `params`");
+pub(super) const UNKNOWN_OUTPUT: Rule =
+    rule!(Error "XE0055", "unknown output", "mend the name, or add it to `outputs` of the task");
+pub(super) const OUTPUT_TOO_EARLY: Rule =
+    rule!(Error "XE0056", "output read too early", "write it in `env` of a task or step that depends on the publisher");
+pub(super) const KEPT_NAME: Rule =
+    rule!(Warning "XE0130", "name kept for xene", "choose a name that does not begin with XENE_");
+pub(super) const OUTPUT_NEEDS_DEFAULT: Rule =
+    rule!(Error "XE0057", "output without default", "write `default:` beside it");
 
 /// What the agent itself sets for every step.
 pub(super) const RESERVED: &[&str] = &[
@@ -63,6 +76,7 @@ pub(super) fn check(spec: &WorkflowSpec, report: &mut Report) {
             let in_finally = !pipeline.tasks.get(name).is_some_and(|other| std::ptr::eq(other, task));
             let reader = Reader { pipeline, tasks: &tasks, name, in_finally };
             let scope = Scope { params: &params, reader: Some(reader) };
+            check_declared(report, at, task);
             check_env(report, &at.key("env"), &task.env, &scope);
             let steps = at.key("steps");
             for (index, step) in task.steps.iter().enumerate() {
@@ -133,6 +147,13 @@ fn check_output(
     if !publishes(report, at, publisher, (task, output)) {
         return;
     }
+    if name == reader.name {
+        let message = format!("task `{name}` can't read what it publishes itself this way: it has not ended yet");
+        let hint =
+            format!("in a later step of it write {{expr: tasks{}.outputs{}}}", member(name.as_str()), member(output));
+        report.add(&OUTPUT_TOO_EARLY, at, message).hint(hint);
+        return;
+    }
     let sure = if reader.in_finally {
         Some(false)
     } else {
@@ -150,6 +171,28 @@ fn check_output(
             let message = format!("task `{task}` may fail or be left out, and then there is no `{output}`");
             let hint = format!("write {{output: {task}.{output}, default: …}}");
             report.add(&OUTPUT_NEEDS_DEFAULT, at, message).hint(hint);
+        }
+    }
+}
+
+/// How an expression names an entry of a map: `.NAME`, or in brackets what is no word.
+fn member(name: &str) -> String {
+    let is_word = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    if is_word { format!(".{name}") } else { format!("[{name:?}]") }
+}
+
+/// Names of outputs that a step can publish, each once.
+fn check_declared(report: &mut Report, at: &Path<'_>, task: &Task) {
+    let Some(declared) = &task.outputs else { return };
+    let at = at.key("outputs");
+    for (index, name) in declared.iter().enumerate() {
+        if !is_output_name(name) {
+            let message = format!("{name:?} can't name an output: a letter or _, then letters, digits, _ and -");
+            report.add(&BAD_NAME, &at.index(index), message).hint("as in `image-tag`".to_owned());
+        } else if declared[..index].contains(name) {
+            let message = format!("output `{name}` is declared twice");
+            report.add(&NAMED_TWICE, &at.index(index), message).hint("take one of them out".to_owned());
         }
     }
 }

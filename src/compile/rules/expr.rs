@@ -15,10 +15,18 @@ use super::{
 };
 use crate::compile::params::overlay;
 
-pub(super) const EXPR_SYNTAX: Rule = rule!(Error "XE0070", "expression that can't be read");
-pub(super) const EXPR_TOO_LARGE: Rule = rule!(Error "XE0071", "expression too large");
-pub(super) const EXPR_UNKNOWN: Rule = rule!(Error "XE0072", "expression reads what there is not");
-pub(super) const EXPR_TOO_EARLY: Rule = rule!(Error "XE0073", "expression reads a task too early");
+pub(super) const EXPR_SYNTAX: Rule = rule!(
+    Error "XE0070", "expression that can't be read",
+    "docs/reference/language.md#expressions has the operators and functions"
+);
+pub(super) const EXPR_TOO_LARGE: Rule =
+    rule!(Error "XE0071", "expression too large", "compute it in a step, and publish the result as an output");
+pub(super) const EXPR_UNKNOWN: Rule = rule!(
+    Error "XE0072", "expression reads what there is not",
+    "docs/reference/language.md#expressions has what an expression reads"
+);
+pub(super) const EXPR_TOO_EARLY: Rule =
+    rule!(Error "XE0073", "expression reads a task too early", "add that task to the dependencies of this one");
 
 /// Of `trigger`.
 const TRIGGER: &[&str] = &["type", "name", "scheduledTime", "payload"];

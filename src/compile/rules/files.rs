@@ -12,11 +12,17 @@ use super::{
 };
 use crate::source::snapshot::{Travelling, What};
 
-pub(super) const BAD_GLOB: Rule = rule!(Error "XE0100", "bad pattern of files");
-pub(super) const TOO_MUCH: Rule = rule!(Error "XE0101", "too much travels");
-pub(super) const NOT_TAKEN: Rule = rule!(Error "XE0102", "file can't travel");
-pub(super) const NOTHING_MATCHES: Rule = rule!(Warning "XE0103", "pattern takes no file");
-pub(super) const NOT_BEFORE: Rule = rule!(Error "XE0104", "artifacts that are not there");
+pub(super) const BAD_GLOB: Rule =
+    rule!(Error "XE0100", "bad pattern of files", "write it as in .gitignore, relative to the folder of the file");
+pub(super) const TOO_MUCH: Rule = rule!(Error "XE0101", "too much travels", "take less, or fetch it in a step");
+pub(super) const NOT_TAKEN: Rule = rule!(
+    Error "XE0102", "file can't travel",
+    "commit the file itself, or leave it out with a pattern that begins with `!`"
+);
+pub(super) const NOTHING_MATCHES: Rule =
+    rule!(Warning "XE0103", "pattern takes no file", "mend the pattern, or take it out");
+pub(super) const NOT_BEFORE: Rule =
+    rule!(Error "XE0104", "artifacts that are not there", "name a task that has ended before, and saves artifacts");
 
 pub(super) fn check(spec: &WorkflowSpec, found: Option<&[Travelling]>, report: &mut Report) {
     let root = Path::ROOT.key("spec");

@@ -1,32 +1,62 @@
 //! Order: tasks and pipelines that wait for each other exist, and nothing waits for itself.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use petgraph::{
-    algo::{kosaraju_scc, toposort},
+    algo::kosaraju_scc,
     graph::{DiGraph, NodeIndex},
 };
-use xene_schemas::{connector::On, map::UniqueMap, meta::Name, pipeline::PipelineSpec, workflow::WorkflowSpec};
+use xene_schemas::{
+    connector::{Connector, Names, On},
+    map::UniqueMap,
+    meta::Name,
+    pipeline::PipelineSpec,
+    workflow::WorkflowSpec,
+};
 
 use super::{Path, Report, Rule, each_pipeline, suggest};
 
-pub(super) const UNKNOWN_TASK: Rule = rule!(Error "XE0040", "unknown task");
-pub(super) const TASK_CYCLE: Rule = rule!(Error "XE0041", "tasks wait for each other");
-pub(super) const FINALLY_JOINED: Rule = rule!(Error "XE0042", "task of finally joined to others");
-pub(super) const UNKNOWN_PIPELINE: Rule = rule!(Error "XE0043", "unknown pipeline");
-pub(super) const PIPELINE_CYCLE: Rule = rule!(Error "XE0044", "pipelines wait for each other");
+pub(super) const UNKNOWN_TASK: Rule = rule!(Error "XE0040", "unknown task", "name a task of this pipeline");
+pub(super) const TASK_CYCLE: Rule = rule!(Error "XE0041", "tasks wait for each other", "take one of these arrows out");
+pub(super) const FINALLY_JOINED: Rule = rule!(
+    Error "XE0042", "task of finally joined to others",
+    "take it out: `when` of a task of `finally` can look at how the others ended"
+);
+pub(super) const UNKNOWN_PIPELINE: Rule = rule!(Error "XE0043", "unknown pipeline", "name a pipeline of this workflow");
+pub(super) const PIPELINE_CYCLE: Rule =
+    rule!(Error "XE0044", "pipelines wait for each other", "take one of these arrows out");
 
 pub(super) fn check(spec: &WorkflowSpec, report: &mut Report) {
     check_after(report, spec);
     each_pipeline(spec, |at, _, pipeline| {
         check_names(report, at, pipeline);
         let tasks = Tasks::of(pipeline);
-        if let Some(cycle) = cycle(&tasks.graph) {
+        for cycle in cycles(&tasks.graph) {
+            if let [alone] = cycle[..] {
+                check_alone(report, at, pipeline, alone);
+                continue;
+            }
             let at = at.key("tasks");
             let message = format!("these tasks wait for each other: {}", round(&cycle));
-            report.add(&TASK_CYCLE, &at.key(cycle[0]), message).at_key();
+            report.add(&TASK_CYCLE, &at.key(cycle[0]), message).at_key().hint(TAKE_OUT.to_owned());
         }
     });
+}
+
+/// How a cycle is mended.
+const TAKE_OUT: &str = "take one of these arrows out";
+
+/// A task that waits for itself, told where that is written.
+fn check_alone(report: &mut Report, at: &Path<'_>, pipeline: &PipelineSpec, name: &str) {
+    let message = format!("task `{name}` waits for itself");
+    let hint = "take it out, or name another task".to_owned();
+    let names_it = |names: &Names| names.0.iter().any(|other| other.as_str() == name);
+    let depends = pipeline.tasks.get(name).is_some_and(|task| names_it(&task.dependencies));
+    let by_itself = |connector: &Connector| names_it(&connector.from) && names_it(&connector.to);
+    match pipeline.connectors.iter().position(by_itself).filter(|_| !depends) {
+        Some(index) => report.add(&TASK_CYCLE, &at.key("connectors").index(index), message).hint(hint),
+        None => report.add(&TASK_CYCLE, &at.key("tasks").key(name), message).at_key().hint(hint),
+    };
 }
 
 /// `after` of pipelines.
@@ -46,11 +76,14 @@ fn check_after(report: &mut Report, spec: &WorkflowSpec) {
             }
         }
     });
-    if let Some(cycle) = cycle(&graph) {
+    for cycle in cycles(&graph) {
         let root = Path::ROOT.key("spec");
         let pipelines = root.key("pipelines");
-        let message = format!("these pipelines wait for each other: {}", round(&cycle));
-        report.add(&PIPELINE_CYCLE, &pipelines.key(cycle[0]), message).at_key();
+        let message = match cycle[..] {
+            [alone] => format!("pipeline `{alone}` waits for itself"),
+            _ => format!("these pipelines wait for each other: {}", round(&cycle)),
+        };
+        report.add(&PIPELINE_CYCLE, &pipelines.key(cycle[0]), message).at_key().hint(TAKE_OUT.to_owned());
     }
 }
 
@@ -150,18 +183,23 @@ impl<'p> Tasks<'p> {
     }
 }
 
-/// One whole cycle, from the node that is declared first on; `None` if there is none.
+/// One whole cycle of each part of the graph in which all wait for all, from the node that is declared first on.
 ///
 /// Neither algorithm recurses: a file may declare a chain of thousands.
-fn cycle<'n, E>(graph: &DiGraph<&'n str, E>) -> Option<Vec<&'n str>> {
-    toposort(graph, None).err()?;
-    let of_component = kosaraju_scc(graph)
+fn cycles<'n, E>(graph: &DiGraph<&'n str, E>) -> Vec<Vec<&'n str>> {
+    let mut parts: Vec<Vec<NodeIndex>> = kosaraju_scc(graph)
         .into_iter()
         .filter(|nodes| nodes.len() > 1 || graph.contains_edge(nodes[0], nodes[0]))
-        .min_by_key(|nodes| nodes.iter().min().copied())?;
-    let start = *of_component.iter().min()?;
-    let inside: std::collections::HashSet<NodeIndex> = of_component.into_iter().collect();
-    // The shortest way from the start back to it.
+        .collect();
+    parts.iter_mut().for_each(|nodes| nodes.sort());
+    parts.sort();
+    parts.iter().filter_map(|nodes| cycle_within(graph, nodes)).collect()
+}
+
+/// The shortest way from the first of these nodes back to it.
+fn cycle_within<'n, E>(graph: &DiGraph<&'n str, E>, nodes: &[NodeIndex]) -> Option<Vec<&'n str>> {
+    let start = *nodes.first()?;
+    let inside: HashSet<NodeIndex> = nodes.iter().copied().collect();
     let mut came_from: HashMap<NodeIndex, NodeIndex> = HashMap::new();
     let mut queue = VecDeque::from([start]);
     while let Some(node) = queue.pop_front() {

@@ -6,8 +6,9 @@ use xene_schemas::{meta::Name, workflow::WorkflowSpec};
 
 use super::{Path, Report, Rule, each_pipeline};
 
-pub(super) const GROUP_MAX: Rule = rule!(Warning "XE0090", "pipelines of a group disagree");
-pub(super) const GROUP_LABELS: Rule = rule!(Error "XE0091", "no agent could have a group");
+pub(super) const GROUP_MAX: Rule =
+    rule!(Warning "XE0090", "pipelines of a group disagree", "write the same `max` in all of them");
+pub(super) const GROUP_LABELS: Rule = rule!(Error "XE0091", "no agent could have a group", "let their labels agree");
 
 pub(super) fn check(spec: &WorkflowSpec, report: &mut Report) {
     let mut first: HashMap<&Name, (&Name, u32)> = HashMap::new();

@@ -4,7 +4,8 @@ use xene_schemas::workflow::WorkflowSpec;
 
 use super::{Path, Report, Rule, each_pipeline, suggest};
 
-pub(super) const NO_AGENT: Rule = rule!(Warning "XE0118", "label that no agent has");
+pub(super) const NO_AGENT: Rule =
+    rule!(Warning "XE0118", "label that no agent has", "`xene get agents -o wide` shows the labels that there are");
 
 const SYSTEMS: &[&str] = &["linux", "macos", "freebsd", "netbsd", "openbsd", "dragonfly", "illumos", "solaris"];
 const MACHINES: &[&str] = &[

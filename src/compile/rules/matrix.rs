@@ -1,14 +1,23 @@
 //! Matrices: axes with values, combinations that are meant, and no more of them than can be run.
 
-use xene_agent::matrix::{CONNECTORS, Expanded, MatrixErrorKind, TASKS, expand, instance_name};
+use xene_agent::matrix::{CONNECTORS, Expanded, MatrixErrorKind, TASKS, expand, idle_excludes, instance_name};
 use xene_schemas::{meta::Name, pipeline::PipelineSpec, task::Task, workflow::WorkflowSpec};
 
 use super::{Path, Report, Rule, each_pipeline, each_task, suggest};
 
-pub(super) const MATRIX_SHAPE: Rule = rule!(Error "XE0074", "matrix written wrongly");
-pub(super) const MATRIX_AXIS: Rule = rule!(Error "XE0075", "combination that does not fit its matrix");
-pub(super) const MATRIX_SIZE: Rule = rule!(Error "XE0076", "too many instances");
-pub(super) const MATRIX_COLLISION: Rule = rule!(Error "XE0077", "instances or axes share a name");
+pub(super) const MATRIX_SHAPE: Rule =
+    rule!(Error "XE0074", "matrix written wrongly", "a matrix is written as {os: [linux, mac], go: [\"1.22\"]}");
+pub(super) const MATRIX_AXIS: Rule = rule!(
+    Error "XE0075", "combination that does not fit its matrix",
+    "an entry names the axes of its matrix, and no others"
+);
+pub(super) const MATRIX_SIZE: Rule =
+    rule!(Error "XE0076", "too many instances", "take values out, or make several pipelines of it");
+pub(super) const MATRIX_COLLISION: Rule =
+    rule!(Error "XE0077", "instances or axes share a name", "take one of them out, or rename it");
+
+pub(super) const EXCLUDES_NOTHING: Rule =
+    rule!(Warning "XE0134", "exclude that leaves nothing out", "mend its values, or take it out");
 
 pub(super) fn check(spec: &WorkflowSpec, report: &mut Report) {
     each_pipeline(spec, |at, _, pipeline| {
@@ -39,6 +48,20 @@ pub(super) fn check(spec: &WorkflowSpec, report: &mut Report) {
             let hint = "let a task without a matrix stand between them".to_owned();
             report.add(&MATRIX_SIZE, &at.key("tasks"), message).at_key().hint(hint);
         }
+    });
+}
+
+/// Entries of `exclude` without effect.
+pub(super) fn check_effect(spec: &WorkflowSpec, report: &mut Report) {
+    each_pipeline(spec, |at, _, pipeline| {
+        each_task(at, pipeline, |at, _, task| {
+            let Some(matrix) = &task.matrix else { return };
+            let at = at.key("matrix");
+            for index in idle_excludes(matrix) {
+                let message = "this leaves nothing out: no combination of the axes is like it";
+                report.add(&EXCLUDES_NOTHING, &at.key("exclude").index(index), message);
+            }
+        });
     });
 }
 

@@ -4,6 +4,8 @@
 //! in `docs/reference/diagnostics/`, which says what it means and shows it broken and kept: without the page it does
 //! not compile, and the test `every_page_does_what_it_says` runs the examples.
 
+use std::collections::HashSet;
+
 use xene_schemas::{
     diagnostic::Severity,
     meta::Name,
@@ -20,10 +22,11 @@ use crate::source::snapshot::Travelling;
 
 /// A rule; its page is part of the program.
 macro_rules! rule {
-    ($severity:ident $code:literal, $title:literal) => {
+    ($severity:ident $code:literal, $title:literal, $hint:literal) => {
         $crate::compile::rules::Rule {
             code: $code,
             title: $title,
+            hint: $hint,
             severity: xene_schemas::diagnostic::Severity::$severity,
             page: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/diagnostics/", $code, ".md")),
         }
@@ -42,6 +45,7 @@ mod group;
 mod labels;
 mod matrix;
 pub(super) mod notifier;
+pub(super) mod numbers;
 mod params;
 mod range;
 mod schedule;
@@ -62,6 +66,8 @@ pub struct Rule {
     pub code: &'static str,
     /// What is wrong where the rule is broken, in a few words.
     pub title: &'static str,
+    /// How to mend it, where the problem itself says nothing more fitting.
+    pub hint: &'static str,
     /// How bad that is.
     pub severity: Severity,
     /// What it means, why, and how to mend it, with examples: Markdown.
@@ -168,6 +174,11 @@ pub const ALL: &[&Rule] = &[
     &unused::VARIABLE,
     &file::NEARLY_OURS,
     &file::NEEDS_CONTAINER,
+    &matrix::EXCLUDES_NOTHING,
+    &numbers::READS_OTHERWISE,
+    &shell::NOT_OF_SH,
+    &shell::NO_ASSIGNMENT,
+    &shell::OF_ACTIONS,
     // Workflow tests.
     &cases::UNKNOWN_WORKFLOW,
     &cases::CASE,
@@ -212,6 +223,17 @@ impl Problem {
         self
     }
 
+    /// The pipeline that it is about; `None` if it is about what pipelines share.
+    fn pipeline(&self) -> Option<Segment> {
+        let key = |segment: &Segment, name: &str| *segment == Segment::Key(name.into());
+        match &self.at[..] {
+            [spec, pipelines, pipeline, ..] if key(spec, "spec") && key(pipelines, "pipelines") => {
+                Some(pipeline.clone())
+            }
+            _ => None,
+        }
+    }
+
     /// Says how to mend it.
     fn hint(&mut self, hint: impl Into<Option<String>>) -> &mut Self {
         self.hint = hint.into();
@@ -251,14 +273,22 @@ pub(super) fn check(workflow: &Workflow, found: Option<&[Travelling]>, limits: L
     matrix::check(spec, &mut report);
     approval::check(spec, &mut report);
     unsupported::check(spec, &mut report);
-    // A file with an error does nothing yet: what it would do besides is told once it is sound.
-    if !report.0.iter().any(|problem| problem.rule.severity == Severity::Error) {
-        twice::check(spec, &mut report);
-        unused::check(spec, &mut report);
-        labels::check(spec, &mut report);
-        shell::check(spec, &mut report);
-        effect::check(spec, &mut report);
-    }
+    let mut remarks = Report::default();
+    twice::check(spec, &mut remarks);
+    unused::check(spec, &mut remarks);
+    labels::check(spec, &mut remarks);
+    shell::check(spec, &mut remarks);
+    effect::check(spec, &mut remarks);
+    matrix::check_effect(spec, &mut remarks);
+    let errors = report.0.iter().filter(|problem| problem.rule.severity == Severity::Error);
+    let broken: HashSet<Option<Segment>> = errors.map(Problem::pipeline).collect();
+    // What has an error does nothing yet, and what it would do besides is told once it is sound. A pipeline without one
+    // is sound by itself; what all of them share is not while any of them has one.
+    let is_sound = |remark: &Problem| match remark.pipeline() {
+        Some(pipeline) => !broken.contains(&Some(pipeline)),
+        None => broken.is_empty(),
+    };
+    report.0.extend(remarks.0.into_iter().filter(is_sound));
     report.0
 }
 

@@ -7,12 +7,18 @@ use xene_schemas::notifier::Notifier;
 
 use super::{Path, Problem, Report, Rule};
 
-pub(super) const DESTINATION: Rule = rule!(Error "XE0160", "notifier without one destination");
-pub(super) const NOTHING_TOLD: Rule = rule!(Error "XE0161", "notifier that tells nothing");
-pub(super) const NOT_OF_COMMITS: Rule = rule!(Error "XE0162", "transition that is no commit's status");
-pub(super) const BAD_SELECT: Rule = rule!(Error "XE0163", "bad pattern of a notifier");
-pub(super) const BAD_RECIPIENT: Rule = rule!(Error "XE0164", "bad recipient of a notifier");
-pub(super) const TOLD_TWICE: Rule = rule!(Warning "XE0165", "transition named twice");
+pub(super) const DESTINATION: Rule =
+    rule!(Error "XE0160", "notifier without one destination", "write one of the destinations");
+pub(super) const NOTHING_TOLD: Rule =
+    rule!(Error "XE0161", "notifier that tells nothing", "name transitions under `on`");
+pub(super) const NOT_OF_COMMITS: Rule = rule!(
+    Error "XE0162", "transition that is no commit's status",
+    "a status of a commit is made of how runs begin and end"
+);
+pub(super) const BAD_SELECT: Rule = rule!(Error "XE0163", "bad pattern of a notifier", "`*` stands for anything");
+pub(super) const BAD_RECIPIENT: Rule =
+    rule!(Error "XE0164", "bad recipient of a notifier", "write addresses as name@example.org");
+pub(super) const TOLD_TWICE: Rule = rule!(Warning "XE0165", "transition named twice", "take one of them out");
 
 /// The most addresses that one message goes to.
 const MAX_RECIPIENTS: usize = 50;

@@ -15,10 +15,15 @@ use xene_schemas::{
 use super::{Path, Report, Rule, each_pipeline, file::BAD_NAME, suggest};
 use crate::compile::params::{Pattern, check_value, env_name, overlay};
 
-pub(super) const BAD_PARAM: Rule = rule!(Error "XE0050", "param declared wrongly");
-pub(super) const PARAM_COLLISION: Rule = rule!(Error "XE0051", "params share a variable");
-pub(super) const TRIGGER_PARAM: Rule = rule!(Error "XE0052", "trigger gives wrong params");
-pub(super) const BAD_PATTERN: Rule = rule!(Error "XE0079", "pattern that can't be used");
+pub(super) const BAD_PARAM: Rule =
+    rule!(Error "XE0050", "param declared wrongly", "let the declaration fit itself: `type`, `choices`, `default`");
+pub(super) const PARAM_COLLISION: Rule = rule!(Error "XE0051", "params share a variable", "rename one of them");
+pub(super) const TRIGGER_PARAM: Rule =
+    rule!(Error "XE0052", "trigger gives wrong params", "mend the value, or the declaration of the param");
+pub(super) const BAD_PATTERN: Rule = rule!(
+    Error "XE0079", "pattern that can't be used",
+    "see https://docs.rs/regex/latest/regex/#syntax for what a pattern may hold"
+);
 
 pub(super) fn check(spec: &WorkflowSpec, report: &mut Report) {
     let root = Path::ROOT.key("spec");

@@ -10,7 +10,7 @@ use xene_schemas::{
 use super::{Path, Report, Rule, each_pipeline, each_task};
 use crate::compile::Limits;
 
-pub(super) const OUT_OF_RANGE: Rule = rule!(Error "XE0060", "out of range");
+pub(super) const OUT_OF_RANGE: Rule = rule!(Error "XE0060", "out of range", "choose a value within the range");
 
 /// The largest L short of `Forever`: a day is the longest that a takeover is waited for.
 const MAX_AUTONOMY: Duration = Duration::from_secs(24 * 3600);
@@ -39,6 +39,15 @@ fn check_pipeline(report: &mut Report, limits: Limits, at: &Path<'_>, pipeline: 
         let hint = "to keep a pipeline from running, write `suspend: true`".to_owned();
         let at = at.key("concurrency");
         report.add(&OUT_OF_RANGE, &at.key("max"), "`max` is at least 1").hint(hint);
+    }
+    if let Some(history) = &pipeline.history {
+        let at = at.key("history");
+        for (field, value) in [("runs", history.runs), ("keepSuccesses", history.keep_successes)] {
+            if value == 0 {
+                let hint = "the last good run is always kept".to_owned();
+                report.add(&OUT_OF_RANGE, &at.key(field), format!("`{field}` is at least 1")).hint(hint);
+            }
+        }
     }
     not_zero(report, &at.key("timeout"), pipeline.timeout);
     not_zero(report, &at.key("queueTimeout"), pipeline.queue_timeout);

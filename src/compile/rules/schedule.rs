@@ -4,9 +4,10 @@ use xene_schemas::trigger::Cron;
 
 use super::{Path, Report, Rule};
 
-pub(super) const UNEVEN: Rule = rule!(Warning "XE0110", "uneven step");
-pub(super) const NTH_WEEKDAY: Rule = rule!(Warning "XE0111", "weekday or day, not both");
-pub(super) const DEADLINE: Rule = rule!(Warning "XE0112", "no start is in time");
+pub(super) const UNEVEN: Rule = rule!(Warning "XE0110", "uneven step", "write out the times that are meant");
+pub(super) const NTH_WEEKDAY: Rule =
+    rule!(Warning "XE0111", "weekday or day, not both", "let a `when` decide on one of the two");
+pub(super) const DEADLINE: Rule = rule!(Warning "XE0112", "no start is in time", "raise `startingDeadline`");
 
 /// A field of a schedule: its numbers begin anew with each `round`.
 struct Field {

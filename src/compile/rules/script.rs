@@ -72,15 +72,112 @@ pub(super) fn variable(text: &str) -> Option<&str> {
     })
 }
 
+/// The lines of a script without comments and the texts of here-documents; `_` stands for a text in quotes, which may go
+/// over several lines.
+fn bare_lines(script: &str) -> Vec<String> {
+    let (mut found, mut until, mut quote) = (Vec::new(), None::<String>, None);
+    for line in script.lines() {
+        if let Some(end) = &until {
+            if line.trim() == end {
+                until = None;
+            }
+            continue;
+        }
+        let (mut bare, mut chars) = (String::new(), line.trim().chars().peekable());
+        while let Some(c) = chars.next() {
+            match (quote, c) {
+                (Some('\''), '\\') => {}
+                (_, '\\') => drop(chars.next()),
+                (Some(open), c) if open == c => quote = None,
+                (Some(_), _) => {}
+                (None, '"' | '\'') => {
+                    quote = Some(c);
+                    bare.push('_');
+                }
+                (None, '#') if bare.is_empty() || bare.ends_with(char::is_whitespace) => break,
+                (None, c) => bare.push(c),
+            }
+        }
+        // `<<-"END"`, but neither `<<<` nor a shift in arithmetic.
+        let here = line.find("<<").map(|at| line[at + 2..].trim_start_matches('-').trim_start());
+        let word = here.map(|rest| rest.trim_start_matches(['"', '\'', '\\']));
+        let length = |word: &str| word.bytes().take_while(|b| b.is_ascii_alphanumeric() || *b == b'_').count();
+        until = word
+            .map(|word| word[..length(word)].to_owned())
+            .filter(|word| word.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && quote.is_none());
+        found.push(bare);
+    }
+    found
+}
+
+/// What of a script only bash understands, the first of it.
+pub(super) fn of_bash(script: &str) -> Option<&'static str> {
+    bare_lines(script).iter().find_map(|line| {
+        let begins = |word: &str| commands(line).iter().any(|command| command.program == word);
+        let is_name = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        let array = line
+            .split_whitespace()
+            .any(|word| word.split_once("=(").is_some_and(|(name, _)| is_name(name.trim_end_matches('+'))));
+        if line.split_whitespace().any(|word| word == "[[") {
+            Some("[[")
+        } else if begins("source") {
+            Some("source")
+        } else if line.contains(" <(") {
+            Some("<(")
+        } else if array {
+            Some("=(")
+        } else if begins("function") && line.ends_with('{') {
+            Some("function")
+        } else {
+            None
+        }
+    })
+}
+
+/// `NAME` of the first line that is `NAME = VALUE`.
+pub(super) fn spaced_assignment(script: &str) -> Option<String> {
+    bare_lines(script).iter().find_map(|line| {
+        let (name, _) = line.split_once(" = ")?;
+        let sound = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        sound.then(|| name.to_owned())
+    })
+}
+
+/// What of a script is for GitHub Actions, the first of it.
+pub(super) fn of_actions(script: &str) -> Option<&'static str> {
+    const FILES: [&str; 4] = ["GITHUB_OUTPUT", "GITHUB_ENV", "GITHUB_PATH", "GITHUB_STEP_SUMMARY"];
+    const SHOWN: [&str; 4] = ["$GITHUB_OUTPUT", "$GITHUB_ENV", "$GITHUB_PATH", "$GITHUB_STEP_SUMMARY"];
+    lines(script).find_map(|line| {
+        let named = |name: &str| line.contains(&format!("${name}")) || line.contains(&format!("${{{name}}}"));
+        let file = FILES.iter().position(|name| named(name)).map(|index| SHOWN[index]);
+        let command = ["::set-output", "::set-env", "::add-path", "::add-mask", "::save-state"]
+            .into_iter()
+            .find(|command| line.contains(command));
+        file.or(command)
+    })
+}
+
 /// The `{{ … }}` of another system's templates in a text, from its braces on.
 pub(super) fn template(text: &str) -> Option<&str> {
     let words = ["params", "inputs", "workflow", "tasks", "steps", "outputs", "secrets", "github", "matrix", "trigger"];
     let end = |at: usize| text[at..].find("}}").map_or(text.len(), |end| at + end + 2);
-    text.match_indices("{{").find_map(|(at, _)| {
-        let inside = text[at + 2..].trim_start_matches([' ', '=', '.']);
-        let names = words.iter().any(|word| inside.strip_prefix(word).is_some_and(|rest| rest.starts_with('.')));
-        if text[..at].ends_with('$') { Some(&text[at - 1..end(at)]) } else { names.then(|| &text[at..end(at)]) }
-    })
+    text.match_indices("{{")
+        .find_map(|(at, _)| {
+            let inside = text[at + 2..].trim_start_matches([' ', '=', '.']);
+            let names = words.iter().any(|word| inside.strip_prefix(word).is_some_and(|rest| rest.starts_with('.')));
+            if text[..at].ends_with('$') { Some(&text[at - 1..end(at)]) } else { names.then(|| &text[at..end(at)]) }
+        })
+        // `${params.who}`: no shell has a variable with a dot.
+        .or_else(|| {
+            text.match_indices("${").find_map(|(at, _)| {
+                let inside = &text[at + 2..];
+                let names =
+                    words.iter().any(|word| inside.strip_prefix(word).is_some_and(|rest| rest.starts_with('.')));
+                let end = inside.find('}').map(|end| at + 2 + end + 1)?;
+                names.then(|| &text[at..end])
+            })
+        })
 }
 
 #[cfg(test)]
@@ -102,6 +199,38 @@ mod tests {
     }
 
     #[test]
+    fn what_is_of_bash_is_told_from_what_looks_like_it() {
+        for (script, word) in [
+            ("if [[ -f x ]]; then make; fi", "[["),
+            ("cd a; source ./b", "source"),
+            ("a=(1 2)", "=("),
+            ("a+=(3)", "=("),
+            ("diff <(a) b", "<("),
+            ("function f {", "function"),
+        ] {
+            assert_eq!(of_bash(script), Some(word), "{script}");
+        }
+        for script in [
+            "grep '[[:space:]]' f",
+            "echo \"source x\"",
+            "# source x",
+            "cat <<'EOF'\nsource x\n[[ a ]]\nEOF\nmake",
+            "x=$(ls) y=$((1<<3))",
+            "awk '\n{ a = (b) }\n' f",
+            "f() {",
+            "echo $((1<<3))\n. ./x",
+        ] {
+            assert_eq!(of_bash(script), None, "{script}");
+        }
+        assert_eq!(spaced_assignment("make\nA = 1"), Some("A".to_owned()));
+        for script in ["[ a = b ]", "test a = b", "awk 'x = 1'", "cat <<E\nA = 1\nE", "A=1", "echo 'one\nA = 1\n'"] {
+            assert_eq!(spaced_assignment(script), None, "{script}");
+        }
+        assert_eq!(of_actions("echo a=1 >> \"${GITHUB_ENV}\""), Some("$GITHUB_ENV"));
+        assert_eq!(of_actions("# $GITHUB_ENV\necho $GITHUB"), None);
+    }
+
+    #[test]
     fn variables_and_templates_are_told_from_other_signs() {
         assert_eq!(variable("a $HOME/b"), Some("$HOME"));
         assert_eq!(variable("${XENE_CACHE}"), Some("${XENE_CACHE"));
@@ -111,6 +240,8 @@ mod tests {
         }
         assert_eq!(template("echo ${{ github.ref }} x"), Some("${{ github.ref }}"));
         assert_eq!(template("echo {{inputs.parameters.x}}"), Some("{{inputs.parameters.x}}"));
+        assert_eq!(template("echo ${params.who}!"), Some("${params.who}"));
+        assert_eq!(template("echo ${matrix} ${steps:-x}"), None);
         assert_eq!(template("docker inspect -f '{{.State.Status}}'"), None);
         assert_eq!(template("{{"), None);
     }

@@ -10,9 +10,12 @@ use xene_schemas::{
 
 use super::{Path, Report, Rule, each_pipeline, each_task};
 
-pub(super) const EMPTY: Rule = rule!(Error "XE0020", "nothing there");
-pub(super) const TWICE: Rule = rule!(Error "XE0021", "name used twice");
-pub(super) const SHELL: Rule = rule!(Error "XE0022", "unknown shell");
+pub(super) const EMPTY: Rule = rule!(Error "XE0020", "nothing there", "add something to do, or take the whole out");
+pub(super) const TWICE: Rule = rule!(Error "XE0021", "name used twice", "rename one of them");
+pub(super) const SHELL: Rule = rule!(
+    Error "XE0022", "unknown shell",
+    "write `sh`, `bash`, or a program with its arguments as a list: shell: [python3]"
+);
 
 pub(super) fn check(spec: &WorkflowSpec, report: &mut Report) {
     if spec.pipelines.is_empty() {

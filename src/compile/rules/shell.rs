@@ -10,13 +10,26 @@ use xene_schemas::{
 
 use super::{Path, Report, Rule, each_pipeline, each_task, script};
 
-pub(super) const TEMPLATE: Rule = rule!(Warning "XE0119", "template in a text");
-pub(super) const NOT_EXPANDED: Rule = rule!(Warning "XE0120", "variable not expanded");
-pub(super) const CARRIAGE_RETURN: Rule = rule!(Warning "XE0121", "carriage return in a script");
-pub(super) const HIDDEN_FAILURE: Rule = rule!(Warning "XE0122", "failure hidden in a pipe");
-pub(super) const GOES_ON: Rule = rule!(Warning "XE0123", "shell that goes on after failures");
-pub(super) const LEFT_BEHIND: Rule = rule!(Warning "XE0124", "process that outlives its step");
-pub(super) const NOTHING_LASTS: Rule = rule!(Warning "XE0125", "step without a lasting effect");
+pub(super) const TEMPLATE: Rule =
+    rule!(Warning "XE0119", "template in a text", "give the value to a variable by `env`");
+pub(super) const NOT_EXPANDED: Rule = rule!(Warning "XE0120", "variable not expanded", "let a script put it together");
+pub(super) const CARRIAGE_RETURN: Rule =
+    rule!(Warning "XE0121", "carriage return in a script", "end its lines with \\n alone");
+pub(super) const HIDDEN_FAILURE: Rule =
+    rule!(Warning "XE0122", "failure hidden in a pipe", "write `shell: bash`, which has pipefail set");
+pub(super) const GOES_ON: Rule =
+    rule!(Warning "XE0123", "shell that goes on after failures", "let the shell stop at a failure: `-e`");
+pub(super) const LEFT_BEHIND: Rule =
+    rule!(Warning "XE0124", "process that outlives its step", "`wait` for it within the step");
+pub(super) const NOTHING_LASTS: Rule =
+    rule!(Warning "XE0125", "step without a lasting effect", "write it in the step that needs it");
+
+pub(super) const NOT_OF_SH: Rule =
+    rule!(Warning "XE0136", "not of this shell", "write `shell: bash`, or what `sh` has: `[`, `.`, `f() {`");
+pub(super) const NO_ASSIGNMENT: Rule =
+    rule!(Warning "XE0137", "assignment with spaces", "write it without the spaces: `NAME=value`");
+pub(super) const OF_ACTIONS: Rule =
+    rule!(Warning "XE0138", "of GitHub Actions", "append `name=value` to \"$XENE_OUTPUT\" to publish an output");
 
 /// Programs whose failure matters more than that of what reads them.
 const PRODUCERS: &[&str] = &[
@@ -144,6 +157,7 @@ fn check_script(report: &mut Report, at: &Path<'_>, step: &Step, text: &str) {
     if let (Some(argv), Some(program)) = (argv, program) {
         check_errexit(report, &at.key("shell"), (program, argv), text);
     }
+    check_words(report, &at_run, step, text);
     let has_pipefail = match &step.shell {
         Some(Shell::Named(name)) => name == "bash",
         Some(Shell::Argv(argv)) => argv.iter().any(|word| word.contains("pipefail")),
@@ -153,6 +167,25 @@ fn check_script(report: &mut Report, at: &Path<'_>, step: &Step, text: &str) {
         check_pipes(report, &at_run, text);
     }
     check_end(report, &at_run, text);
+}
+
+/// Words that mean something elsewhere only.
+fn check_words(report: &mut Report, at: &Path<'_>, step: &Step, text: &str) {
+    let is_sh = match &step.shell {
+        None => true,
+        Some(Shell::Named(name)) => name == "sh",
+        Some(Shell::Argv(_)) => false,
+    };
+    if let Some(word) = script::of_bash(text).filter(|_| is_sh) {
+        report.add(&NOT_OF_SH, at, format!("`{word}` is of bash, and this script goes to `sh`"));
+    }
+    if let Some(name) = script::spaced_assignment(text) {
+        report.add(&NO_ASSIGNMENT, at, format!("`{name} = …` runs a program `{name}`: it is no assignment"));
+    }
+    let is_set = |word: &str| word.strip_prefix('$').is_some_and(|name| step.env.contains_key(name));
+    if let Some(word) = script::of_actions(text).filter(|word| !is_set(word)) {
+        report.add(&OF_ACTIONS, at, format!("`{word}` is of GitHub Actions, and means nothing here"));
+    }
 }
 
 fn check_errexit(report: &mut Report, at: &Path<'_>, (program, argv): (&str, &[String]), text: &str) {

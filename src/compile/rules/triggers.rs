@@ -11,9 +11,11 @@ use xene_schemas::{
 
 use super::{Path, Report, Rule, each_pipeline, schedule, suggest};
 
-pub(super) const UNKNOWN_TRIGGER: Rule = rule!(Error "XE0030", "unknown trigger");
-pub(super) const UNUSED_TRIGGER: Rule = rule!(Warning "XE0031", "unused trigger");
-pub(super) const BAD_SCHEDULE: Rule = rule!(Error "XE0032", "bad schedule");
+pub(super) const UNKNOWN_TRIGGER: Rule =
+    rule!(Error "XE0030", "unknown trigger", "declare it under `triggers` of the workflow");
+pub(super) const UNUSED_TRIGGER: Rule =
+    rule!(Warning "XE0031", "unused trigger", "name it in `triggers` of a pipeline, or take it out");
+pub(super) const BAD_SCHEDULE: Rule = rule!(Error "XE0032", "bad schedule", "`xene cron` shows what a schedule does");
 
 pub(super) fn check(spec: &WorkflowSpec, report: &mut Report) {
     let mut used: HashSet<&Name> = HashSet::new();

@@ -6,10 +6,11 @@ use xene_schemas::{connector::On, meta::Name, pipeline::PipelineSpec, workflow::
 
 use super::{Path, Report, Rule, each_pipeline, each_task};
 
-pub(super) const ALIKE: Rule = rule!(Warning "XE0113", "names alike");
-pub(super) const NAMED_TWICE: Rule = rule!(Warning "XE0114", "named twice");
-pub(super) const JOINED_TWICE: Rule = rule!(Warning "XE0115", "joined twice");
-pub(super) const NEVER_STARTS: Rule = rule!(Warning "XE0129", "task that never starts");
+pub(super) const ALIKE: Rule = rule!(Warning "XE0113", "names alike", "rename one of them");
+pub(super) const NAMED_TWICE: Rule = rule!(Warning "XE0114", "named twice", "take one of them out");
+pub(super) const JOINED_TWICE: Rule = rule!(Warning "XE0115", "joined twice", "leave one of them");
+pub(super) const NEVER_STARTS: Rule =
+    rule!(Warning "XE0129", "task that never starts", "leave one of the two conditions");
 
 pub(super) fn check(spec: &WorkflowSpec, report: &mut Report) {
     let root = Path::ROOT.key("spec");

@@ -6,7 +6,8 @@ use xene_schemas::{
 
 use super::{Path, Report, Rule, each_pipeline, each_task};
 
-pub(super) const UNSUPPORTED: Rule = rule!(Error "XE0018", "not carried out by this version");
+pub(super) const UNSUPPORTED: Rule =
+    rule!(Error "XE0018", "not carried out by this version", "take it out until a version carries it out");
 
 type Env = UniqueMap<String, EnvValue>;
 

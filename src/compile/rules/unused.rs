@@ -17,9 +17,11 @@ use xene_schemas::{
 use super::{Path, Report, Rule, each_pipeline, each_task, env::RESERVED, script, suggest};
 use crate::compile::params::{env_name, overlay};
 
-pub(super) const PARAM: Rule = rule!(Warning "XE0116", "unused param");
-pub(super) const OUTPUT: Rule = rule!(Warning "XE0117", "output that nobody publishes");
-pub(super) const VARIABLE: Rule = rule!(Warning "XE0131", "unknown variable of xene");
+pub(super) const PARAM: Rule = rule!(Warning "XE0116", "unused param", "use it, or take it out");
+pub(super) const OUTPUT: Rule =
+    rule!(Warning "XE0117", "output that nobody publishes", "publish it, or take it out of `outputs`");
+pub(super) const VARIABLE: Rule =
+    rule!(Warning "XE0131", "unknown variable of xene", "docs/reference/language.md has the variables that xene sets");
 
 /// Variables of the command line, which a step may set for a `xene` that it calls.
 const OF_CLIENTS: &[&str] = &["XENE_SERVER", "XENE_TOKEN", "XENE_CA", "XENE_DATA_DIR", "XENE_CONFIG"];

@@ -9,8 +9,9 @@ use xene_schemas::{
 use super::{Path, Report, Rule, each_pipeline, params::TRIGGER_PARAM, suggest};
 use crate::compile::params::overlay;
 
-pub(super) const BAD_HOOK_SECRET: Rule = rule!(Error "XE0096", "a secret that has no name");
-pub(super) const BAD_WEBHOOK: Rule = rule!(Error "XE0095", "bad expression of a webhook");
+pub(super) const BAD_HOOK_SECRET: Rule = rule!(Error "XE0096", "a secret that has no name", "write `secret: NAME/KEY`");
+pub(super) const BAD_WEBHOOK: Rule =
+    rule!(Error "XE0095", "bad expression of a webhook", "a webhook reads `payload`, `headers` and `query`");
 
 /// What a webhook's expressions read.
 const VARIABLES: [&str; 3] = ["payload", "headers", "query"];

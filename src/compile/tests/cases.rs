@@ -53,6 +53,7 @@ fn approvals_of_what_asks_for_none() {
                |
             17 |     - {name: a, pipeline: main, approvals: {build: Approve}, expect: {phase: Success}}
                |                                             ^^^^^
+               = hint: mend the name
 
             a.yaml:18:45: error[XE0153]: there is no task `ship`
                |
@@ -69,6 +70,7 @@ fn approvals_of_what_asks_for_none() {
                |
             17 |     - {name: c, trigger: nightly, from: 2026-03-29, until: 2026-03-30, approvals: {build: Reject}, expect: {firings: []}}
                |                                                                        ^^^^^^^^^
+               = hint: docs/guide/testing-workflows.md shows how a case is written
         "#]],
     );
 }
@@ -88,6 +90,7 @@ spec:
               |
             6 |   cases: []
               |          ^
+              = hint: docs/guide/testing-workflows.md shows how a case is written
         "#]],
     );
     check(
@@ -129,46 +132,55 @@ fn cases_that_cannot_be_tried() {
                |
             18 |     - {name: a, pipeline: main, expect: {}}
                |              ^
+               = hint: rename one of them
 
             a.yaml:18:33: warning[XE0156]: this case passes whatever happens
                |
             18 |     - {name: a, pipeline: main, expect: {}}
                |                                 ^^^^^^
+               = hint: expect something: `phase`, `tasks`, `notExecuted`
 
             a.yaml:19:33: error[XE0151]: `from` belongs to a case of due times, which names a trigger and no pipeline
                |
             19 |     - {name: c, pipeline: main, from: 2026-03-29, slots: 0, expect: {firings: []}}
                |                                 ^^^^
+               = hint: docs/guide/testing-workflows.md shows how a case is written
 
             a.yaml:19:58: error[XE0151]: without a slot no task can run
                |
             19 |     - {name: c, pipeline: main, from: 2026-03-29, slots: 0, expect: {firings: []}}
                |                                                          ^
+               = hint: docs/guide/testing-workflows.md shows how a case is written
 
             a.yaml:19:70: error[XE0151]: `firings` belong to a case of due times, which names a trigger and no pipeline
                |
             19 |     - {name: c, pipeline: main, from: 2026-03-29, slots: 0, expect: {firings: []}}
                |                                                                      ^^^^^^^
+               = hint: docs/guide/testing-workflows.md shows how a case is written
 
             a.yaml:20:7: error[XE0151]: a case of due times needs `from`
                |
             20 |     - {name: d, trigger: nightly, stubs: {build: {}}, until: 2026-03-29, expect: {phase: Success}}
                |       ^^^^^
+               = hint: docs/guide/testing-workflows.md shows how a case is written
 
             a.yaml:20:35: error[XE0151]: `stubs` belongs to a case of a run, which names a pipeline
                |
             20 |     - {name: d, trigger: nightly, stubs: {build: {}}, until: 2026-03-29, expect: {phase: Success}}
                |                                   ^^^^^
+               = hint: docs/guide/testing-workflows.md shows how a case is written
 
             a.yaml:20:74: error[XE0151]: a case of due times expects `firings`
                |
             20 |     - {name: d, trigger: nightly, stubs: {build: {}}, until: 2026-03-29, expect: {phase: Success}}
                |                                                                          ^^^^^^
+               = hint: docs/guide/testing-workflows.md shows how a case is written
 
             a.yaml:21:48: error[XE0151]: a stub that is a list has at least one entry
                |
             21 |     - {name: e, pipeline: main, stubs: {build: []}, expect: {phase: Success}}
                |                                                ^
+               = hint: docs/guide/testing-workflows.md shows how a case is written
         "#]],
     );
 }
@@ -198,11 +210,13 @@ fn what_is_not_there() {
                |
             19 |     - {name: c, trigger: hook, from: 2026-03-29, until: 2026-03-30, expect: {firings: []}}
                |                          ^^^^
+               = hint: mend the name
 
             a.yaml:20:42: error[XE0153]: pipeline `main` does not name trigger `hook`
                |
             20 |     - {name: d, pipeline: main, trigger: hook, stubs: {biuld: {}, build/link: {}}, expect: {tasks: {tydy: Success}, order: [x]}}
                |                                          ^^^^
+               = hint: mend the name
 
             a.yaml:20:56: error[XE0153]: there is no task `biuld`
                |
@@ -248,11 +262,13 @@ fn params_and_times() {
                |
             17 |     - {name: a, pipeline: main, at: noon, params: {keep: some, kept: 1}, expect: {phase: Success}}
                |                                           ^^^^^^
+               = hint: give what the pipeline declares
 
             a.yaml:17:43: error[XE0154]: there is no param kept; declared are: keep
                |
             17 |     - {name: a, pipeline: main, at: noon, params: {keep: some, kept: 1}, expect: {phase: Success}}
                |                                           ^^^^^^
+               = hint: give what the pipeline declares
 
             a.yaml:18:41: error[XE0155]: "2026-02-30" is no time
                |

@@ -14,11 +14,12 @@ spec: 1
     check(
         text,
         expect![[r#"
-        a.yaml:4:5: error[XE0004]: this is not YAML: did not find expected ',' or '}', while parsing a flow mapping
-          |
-        4 | spec: 1
-          |     ^
-    "#]],
+            a.yaml:4:5: error[XE0004]: this is not YAML: did not find expected ',' or '}', while parsing a flow mapping
+              |
+            4 | spec: 1
+              |     ^
+              = hint: look at the line above, too: most often a quote, a bracket or an indentation is to blame
+        "#]],
     );
 }
 
@@ -31,11 +32,12 @@ fn json_that_is_none() {
         "a.json",
         text.as_bytes(),
         expect![[r#"
-        a.json:2:10: error[XE0004]: this is not JSON: expected value
-          |
-        2 |  "kind": }
-          |          ^
-    "#]],
+            a.json:2:10: error[XE0004]: this is not JSON: expected value
+              |
+            2 |  "kind": }
+              |          ^
+              = hint: look at the line above, too: most often a quote, a bracket or an indentation is to blame
+        "#]],
     );
 }
 
@@ -53,6 +55,7 @@ spec:
               |
             4 |   pipelines: {}
               | ^^
+              = hint: indent with spaces
         "#]],
     );
 }
@@ -91,11 +94,12 @@ spec:
     check(
         text,
         expect![[r#"
-        a.yaml:7:5: error[XE0010]: the key `p` stands twice in this map
-          |
-        7 |     p: {tasks: {t: {steps: [echo]}}}
-          |     ^
-    "#]],
+            a.yaml:7:5: error[XE0010]: the key `p` stands twice in this map
+              |
+            7 |     p: {tasks: {t: {steps: [echo]}}}
+              |     ^
+              = hint: take one of the two out
+        "#]],
     );
 }
 
@@ -112,11 +116,12 @@ spec:
     check(
         text,
         expect![[r#"
-        a.yaml:7:3: error[XE0010]: the key `suspend` stands twice in this map
-          |
-        7 |   suspend: false
-          |   ^^^^^^^
-    "#]],
+            a.yaml:7:3: error[XE0010]: the key `suspend` stands twice in this map
+              |
+            7 |   suspend: false
+              |   ^^^^^^^
+              = hint: take one of the two out
+        "#]],
     );
 }
 
@@ -222,11 +227,12 @@ spec:
     check(
         text,
         expect![[r#"
-        a.yaml:3:1: error[XE0012]: `name` is missing
-          |
-        3 | metadata: {}
-          | ^^^^^^^^
-    "#]],
+            a.yaml:3:1: error[XE0012]: `name` is missing
+              |
+            3 | metadata: {}
+              | ^^^^^^^^
+              = hint: add it
+        "#]],
     );
 }
 
@@ -241,11 +247,12 @@ spec:
     check(
         text,
         expect![[r#"
-        a.yaml:4:1: error[XE0012]: `pipelines` is missing
-          |
-        4 | spec:
-          | ^^^^
-    "#]],
+            a.yaml:4:1: error[XE0012]: `pipelines` is missing
+              |
+            4 | spec:
+              | ^^^^
+              = hint: add it
+        "#]],
     );
 }
 
@@ -264,11 +271,12 @@ spec:
     check(
         text,
         expect![[r#"
-        a.yaml:7:16: error[XE0013]: a duration is written like 500ms, 30s, 5m, 1h30m or 7d, unlike "5"
-          |
-        7 |       timeout: 5
-          |                ^
-    "#]],
+            a.yaml:7:16: error[XE0013]: a duration is written like 500ms, 30s, 5m, 1h30m or 7d, unlike "5"
+              |
+            7 |       timeout: 5
+              |                ^
+              = hint: `xene explain XE0013` shows what is written how
+        "#]],
     );
 }
 
@@ -283,11 +291,12 @@ spec:
     check(
         text,
         expect![[r#"
-        a.yaml:5:3: error[XE0020]: a workflow needs at least one pipeline
-          |
-        5 |   pipelines:
-          |   ^^^^^^^^^
-    "#]],
+            a.yaml:5:3: error[XE0020]: a workflow needs at least one pipeline
+              |
+            5 |   pipelines:
+              |   ^^^^^^^^^
+              = hint: add something to do, or take the whole out
+        "#]],
     );
 }
 
@@ -329,11 +338,12 @@ spec:
     check(
         text,
         expect![[r#"
-        a.yaml:8:37: error[XE0013]: a duration is written like 500ms, 30s, 5m, 1h30m or 7d, unlike "5 minutes"
-          |
-        8 |         t: {steps: [echo], timeout: 5 minutes}
-          |                                     ^
-    "#]],
+            a.yaml:8:37: error[XE0013]: a duration is written like 500ms, 30s, 5m, 1h30m or 7d, unlike "5 minutes"
+              |
+            8 |         t: {steps: [echo], timeout: 5 minutes}
+              |                                     ^
+              = hint: `xene explain XE0013` shows what is written how
+        "#]],
     );
 }
 
@@ -351,11 +361,12 @@ spec:
     check(
         text,
         expect![[r#"
-        a.yaml:8:9: error[XE0014]: a name holds only A-Z a-z 0-9 - _ . and begins and ends with a letter or digit, unlike "build_"
-          |
-        8 |         build_: {steps: [echo]}
-          |         ^^^^^^
-    "#]],
+            a.yaml:8:9: error[XE0014]: a name holds only A-Z a-z 0-9 - _ . and begins and ends with a letter or digit, unlike "build_"
+              |
+            8 |         build_: {steps: [echo]}
+              |         ^^^^^^
+              = hint: a name has letters, digits, - _ and ., and begins and ends with a letter or digit
+        "#]],
     );
 }
 
@@ -370,11 +381,12 @@ spec:
     check(
         text,
         expect![[r#"
-        a.yaml:3:18: error[XE0014]: a name holds only A-Z a-z 0-9 - _ . and begins and ends with a letter or digit, unlike "my/workflow"
-          |
-        3 | metadata: {name: my/workflow}
-          |                  ^^^^^^^^^^^
-    "#]],
+            a.yaml:3:18: error[XE0014]: a name holds only A-Z a-z 0-9 - _ . and begins and ends with a letter or digit, unlike "my/workflow"
+              |
+            3 | metadata: {name: my/workflow}
+              |                  ^^^^^^^^^^^
+              = hint: a name has letters, digits, - _ and ., and begins and ends with a letter or digit
+        "#]],
     );
 }
 
@@ -390,11 +402,12 @@ spec:
     check(
         text,
         expect![[r#"
-        a.yaml:5:12: error[XE0014]: a name holds only A-Z a-z 0-9 - _ . and begins and ends with a letter or digit, unlike "-x"
-          |
-        5 |   params: {-x: {}}
-          |            ^^
-    "#]],
+            a.yaml:5:12: error[XE0014]: a name holds only A-Z a-z 0-9 - _ . and begins and ends with a letter or digit, unlike "-x"
+              |
+            5 |   params: {-x: {}}
+              |            ^^
+              = hint: a name has letters, digits, - _ and ., and begins and ends with a letter or digit
+        "#]],
     );
 }
 
@@ -484,11 +497,12 @@ spec:
     check(
         text,
         expect![[r#"
-        a.yaml:7:1: error[XE0017]: workflow `w` stands twice in this file, first in line 1
-          |
-        7 | apiVersion: xene/v1
-          | ^^^^^^^^^^
-    "#]],
+            a.yaml:7:1: error[XE0017]: workflow `w` stands twice in this file, first in line 1
+              |
+            7 | apiVersion: xene/v1
+              | ^^^^^^^^^^
+              = hint: give one of them another name
+        "#]],
     );
 }
 
@@ -506,11 +520,12 @@ spec:
     check(
         text,
         expect![[r#"
-        a.yaml:8:21: error[XE0009]: the tag `!run` means nothing here
-          |
-        8 |         a: {steps: [!run echo]}
-          |                     ^^^^
-    "#]],
+            a.yaml:8:21: error[XE0009]: the tag `!run` means nothing here
+              |
+            8 |         a: {steps: [!run echo]}
+              |                     ^^^^
+              = hint: take it out; a text that begins with `!` stands in quotes
+        "#]],
     );
 }
 
@@ -528,10 +543,11 @@ spec:
     check(
         text,
         expect![[r#"
-        a.yaml:8:24: error[XE0008]: an alias stands within what it names
-          |
-        8 |         a: &a {steps: [*a]}
-          |                        ^^
-    "#]],
+            a.yaml:8:24: error[XE0008]: an alias stands within what it names
+              |
+            8 |         a: &a {steps: [*a]}
+              |                        ^^
+              = hint: write out what is meant
+        "#]],
     );
 }

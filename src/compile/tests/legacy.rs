@@ -1,10 +1,10 @@
 //! Manifests of the first xene, `v1alpha1`: they load, as far as they need no container.
 
 use expect_test::expect;
-use xene_schemas::{trigger::Trigger, workflow::Workflow};
+use xene_schemas::{diagnostic::Severity, trigger::Trigger, workflow::Workflow};
 
 use super::check;
-use crate::compile::{Limits, convert, parse::parse, validate};
+use crate::compile::{Compiled, Limits, compile, convert, parse::parse, validate};
 
 fn read(text: &str) -> Vec<Workflow> {
     let parsed = parse("old.yaml", text.as_bytes(), None, Limits::default());
@@ -60,6 +60,7 @@ fn mistakes_have_their_place() {
               |
             5 |   triggers: {t: {type: cron, cronConfig: '61 * * * *'}}
               |                                          ^^^^^^^^^^^^
+              = hint: `xene cron` shows what a schedule does
         "#]],
     );
     check(
@@ -91,13 +92,21 @@ fn mistakes_have_their_place() {
 }
 
 #[test]
-fn what_needs_a_container_is_refused_alone() {
+fn what_needs_a_container_is_left_out_alone() {
     let container = manifest("{cronConfig: '@daily'}", "[{cmd: go test}]")
         .replace("trigger: t", "trigger: t, executor: {type: container, containerConfig: {image: golang}}");
     let plain = manifest("{cronConfig: '@daily'}", "[{cmd: make}]").replace("name: old", "name: other");
+    let beside = "    beside: {trigger: t, tasks: {say: {steps: [{cmd: make}]}}}\n";
+    let names = |text: &str| {
+        let Compiled { workflows, problems, .. } = compile(&[("a.yaml".into(), text.as_bytes().to_vec())]);
+        let told: Vec<_> = problems.iter().map(|problem| (problem.code.clone(), problem.severity)).collect();
+        assert_eq!(told, [("XE0133".to_owned(), Severity::Warning)], "{problems:?}");
+        let keys = workflows.iter().flat_map(|workflow| workflow.body.pipelines.values().map(|p| p.key.to_string()));
+        keys.collect::<Vec<_>>()
+    };
     let text = format!("{container}---\n{plain}");
-    let (count, problems) = validate(&[("a.yaml".into(), text.clone().into_bytes())]);
-    assert_eq!((count, problems.len(), problems[0].code.as_str()), (1, 1, "XE0133"));
+    assert_eq!(names(&text), ["other/main"], "a workflow without any other pipeline is none");
+    assert_eq!(names(&format!("{container}{beside}---\n{plain}")), ["old/beside", "other/main"]);
     // Converted, it says so in today's words, and the whole file is refused.
     let converted = convert("a.yaml", text.as_bytes()).unwrap();
     let (count, problems) = validate(&[("a.yaml".into(), converted.into_bytes())]);

@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use expect_test::{Expect, expect};
 
-use crate::compile::{convert, render::render, validate};
+use crate::compile::{
+    convert,
+    render::{Lines, render},
+    validate,
+};
 
 /// CPU time of the thread, which a loaded machine does not stretch as it does the wall's.
 fn cpu() -> Duration {
@@ -26,9 +30,25 @@ fn files_above_a_mebibyte() {
     refuse(
         vec![b'a'; 10 << 20],
         expect![[r#"
-        a.yaml:0:0: error[XE0002]: this file has 10485760 bytes; at most 1 MiB is read
-    "#]],
+            a.yaml: error[XE0002]: this file has more than 1 MiB, and so is not read
+              = hint: make several files of it
+        "#]],
     );
+}
+
+/// 80,000 documents with a problem each.
+#[test]
+fn many_problems_take_little_time_and_few_are_told() {
+    let text = "---\nkind: x\n".repeat(80_000);
+    let began = cpu();
+    let (_, problems) = validate(&[("a.yaml".to_owned(), text.clone().into_bytes())]);
+    let lines = Lines::of(&text);
+    let shown: Vec<String> = problems.iter().map(|problem| lines.render(problem)).collect();
+    let took = cpu() - began;
+    assert_eq!(shown.len(), 200);
+    assert!(shown[199].contains("; and 79800 more problems in this file\n"), "{}", shown[199]);
+    assert!(shown[199].contains("\n400 | kind: x\n"), "{}", shown[199]);
+    assert!(took < Duration::from_secs(20), "took {took:?}");
 }
 
 #[test]
@@ -53,8 +73,9 @@ fn alias_bombs() {
     refuse(
         text,
         expect![[r#"
-        a.yaml:5:15: error[XE0008]: the aliases of this document expand to far more than it says
-    "#]],
+            a.yaml:5:15: error[XE0008]: the aliases of this document expand to far more than it says
+              = hint: write out what is meant
+        "#]],
     );
 }
 
@@ -64,8 +85,9 @@ fn long_texts_aliased_often() {
     refuse(
         text,
         expect![[r#"
-        a.yaml:2:11: error[XE0008]: the aliases of this document expand to far more than it says
-    "#]],
+            a.yaml:2:11: error[XE0008]: the aliases of this document expand to far more than it says
+              = hint: write out what is meant
+        "#]],
     );
 }
 
@@ -74,33 +96,38 @@ fn deep_nesting_of_every_form() {
     refuse(
         "[".repeat(20_000),
         expect![[r#"
-        a.yaml:1:256: error[XE0007]: this is nested more than 64 levels deep
-    "#]],
+            a.yaml:1:256: error[XE0007]: this is nested more than 64 levels deep
+              = hint: a workflow needs far fewer levels: this is most often data
+        "#]],
     );
     refuse(
         "a: {".repeat(20_000),
         expect![[r#"
-        a.yaml:1:256: error[XE0007]: this is nested more than 64 levels deep
-    "#]],
+            a.yaml:1:256: error[XE0007]: this is nested more than 64 levels deep
+              = hint: a workflow needs far fewer levels: this is most often data
+        "#]],
     );
     refuse(
         "- ".repeat(20_000),
         expect![[r#"
-        a.yaml:1:129: error[XE0007]: this is nested more than 64 levels deep
-    "#]],
+            a.yaml:1:129: error[XE0007]: this is nested more than 64 levels deep
+              = hint: a workflow needs far fewer levels: this is most often data
+        "#]],
     );
     refuse(
         (0..1000).map(|n| format!("{}a:\n", " ".repeat(n))).collect::<String>(),
         expect![[r#"
-        a.yaml:65:65: error[XE0007]: this is nested more than 64 levels deep
-    "#]],
+            a.yaml:65:65: error[XE0007]: this is nested more than 64 levels deep
+               = hint: a workflow needs far fewer levels: this is most often data
+        "#]],
     );
     let aliases = (1..70).map(|n| format!("a{n}: &a{n} [*a{}]\n", n - 1)).collect::<String>();
     refuse(
         format!("a0: &a0 x\n{aliases}"),
         expect![[r#"
-        a.yaml:65:12: error[XE0007]: this is nested more than 64 levels deep
-    "#]],
+            a.yaml:65:12: error[XE0007]: this is nested more than 64 levels deep
+               = hint: a workflow needs far fewer levels: this is most often data
+        "#]],
     );
 }
 
@@ -109,20 +136,23 @@ fn brackets_without_end() {
     refuse(
         "[".repeat(1 << 20),
         expect![[r#"
-        a.yaml:1:256: error[XE0007]: this is nested more than 64 levels deep
-    "#]],
+            a.yaml:1:256: error[XE0007]: this is nested more than 64 levels deep
+              = hint: a workflow needs far fewer levels: this is most often data
+        "#]],
     );
     refuse(
         "[]".repeat(1 << 16),
         expect![[r#"
-        a.yaml:1:3: error[XE0004]: this is not YAML: did not find expected <document start>
-    "#]],
+            a.yaml:1:3: error[XE0004]: this is not YAML: did not find expected <document start>
+              = hint: look at the line above, too: most often a quote, a bracket or an indentation is to blame
+        "#]],
     );
     refuse(
         format!("{}{}", "[".repeat(60), "a,".repeat(10_000)),
         expect![[r#"
-        a.yaml:2:1: error[XE0004]: this is not YAML: did not find expected node content, while parsing a flow node
-    "#]],
+            a.yaml:2:1: error[XE0004]: this is not YAML: did not find expected node content, while parsing a flow node
+              = hint: look at the line above, too: most often a quote, a bracket or an indentation is to blame
+        "#]],
     );
 }
 
@@ -142,7 +172,7 @@ fn sixty_four_levels_pass() {
 }
 
 /// What hostile files hold, each in another way.
-fn hostile() -> Vec<Vec<u8>> {
+fn hostile() -> Vec<(&'static str, Vec<u8>)> {
     let mut bomb = "a: &a [x,x,x,x,x,x,x,x,x]\n".to_owned();
     for (before, now) in "abcdefghijk".chars().zip("bcdefghijkl".chars()) {
         let list = [format!("*{before}").as_str(); 9].join(",");
@@ -161,8 +191,13 @@ fn hostile() -> Vec<Vec<u8>> {
         format!("{header}metadata: {{name: w}}\nspec: {{pipelines: [{}]}}", "1,".repeat(20_000)),
         format!("{header}spec: \"{}\"", "\\u0041".repeat(20_000)),
     ]
-    .map(String::into_bytes)
-    .into()
+    .map(|text| ("a.yaml", text.into_bytes()))
+    .into_iter()
+    .chain(["1", "{}"].map(|value| {
+        let count = (1 << 20) / (value.len() + 1) - 1;
+        ("a.json", format!("[{}]", vec![value; count].join(",")).into_bytes())
+    }))
+    .collect()
 }
 
 /// Runs in a process of its own, whose memory nothing else uses.
@@ -177,9 +212,9 @@ fn hostile_files_take_little_time_and_memory() {
         assert!(ended.status.success() && said.contains("1 passed"), "{said}");
         return;
     }
-    for bytes in hostile() {
+    for (path, bytes) in hostile() {
         let began = cpu();
-        let (count, problems) = validate(&[("a.yaml".to_owned(), bytes)]);
+        let (count, problems) = validate(&[(path.to_owned(), bytes)]);
         let took = cpu() - began;
         assert!(count == 0 && !problems.is_empty());
         assert!(took < Duration::from_millis(200), "took {took:?}: {:?}", problems[0]);

@@ -78,6 +78,9 @@ fn check(rule: &Rule, example: &Example, complaints: &mut Vec<String>) -> Vec<St
             validate(&[(path.to_owned(), example.text.clone().into_bytes())]).1
         }
     };
+    for problem in problems.iter().filter(|problem| problem.hint.as_ref().is_none_or(String::is_empty)) {
+        complaints.push(format!("{}: {problem}: it has no hint", rule.code));
+    }
     let mut found: Vec<_> = problems.iter().map(|problem| (problem.line, problem.code.clone())).collect();
     let as_expected = if example.language == Language::Shell && example.is_wrong {
         // A script makes whole files: each of them is wrong in the way that the page is about.

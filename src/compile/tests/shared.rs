@@ -55,6 +55,7 @@ spec:
               |
             7 |     hook: {type: webhook, when: payload.ref ==, params: {tag: payloud.tag, tga: query.tag}}
               |                                 ^^^^^^^^^^^
+              = hint: a webhook reads `payload`, `headers` and `query`
 
             a.yaml:7:63: error[XE0095]: a webhook has no `payloud`
               |

@@ -21,6 +21,7 @@ spec:
               |
             6 |     a: {after: b, tasks: {t: {steps: [echo]}}}
               |     ^
+              = hint: take one of these arrows out
 
             a.yaml:7:20: error[XE0043]: this workflow has no pipeline `c`
               |
@@ -47,27 +48,30 @@ spec:
     check(
         text,
         expect![[r#"
-        a.yaml:6:33: error[XE0050]: the default does not fit: param n takes a whole number, not "many"
-          |
-        6 |     n: {type: integer, default: many}
-          |                                 ^^^^
+            a.yaml:6:33: error[XE0050]: the default does not fit: param n takes a whole number, not "many"
+              |
+            6 |     n: {type: integer, default: many}
+              |                                 ^^^^
+              = hint: let the declaration fit itself: `type`, `choices`, `default`
 
-        a.yaml:7:5: error[XE0050]: param `c` has no `choices` to choose from
-          |
-        7 |     c: {type: choice}
-          |     ^
+            a.yaml:7:5: error[XE0050]: param `c` has no `choices` to choose from
+              |
+            7 |     c: {type: choice}
+              |     ^
+              = hint: let the declaration fit itself: `type`, `choices`, `default`
 
-        a.yaml:8:9: error[XE0050]: `choices` belong to `type: choice`
-          |
-        8 |     d: {choices: [a]}
-          |         ^^^^^^^
-          = hint: write `type: choice`
+            a.yaml:8:9: error[XE0050]: `choices` belong to `type: choice`
+              |
+            8 |     d: {choices: [a]}
+              |         ^^^^^^^
+              = hint: write `type: choice`
 
-        a.yaml:9:49: error[XE0050]: the default does not fit: param e takes one of a, b, not "c"
-          |
-        9 |     e: {type: choice, choices: [a, b], default: c}
-          |                                                 ^
-    "#]],
+            a.yaml:9:49: error[XE0050]: the default does not fit: param e takes one of a, b, not "c"
+              |
+            9 |     e: {type: choice, choices: [a, b], default: c}
+              |                                                 ^
+              = hint: let the declaration fit itself: `type`, `choices`, `default`
+        "#]],
     );
 }
 
@@ -83,16 +87,18 @@ spec:
     check(
         text,
         expect![[r#"
-        a.yaml:5:21: error[XE0051]: params `a-b` and `a.b` would share the variable XENE_PARAM_A_B
-          |
-        5 |   params: {a-b: {}, a.b: {}}
-          |                     ^^^
+            a.yaml:5:21: error[XE0051]: params `a-b` and `a.b` would share the variable XENE_PARAM_A_B
+              |
+            5 |   params: {a-b: {}, a.b: {}}
+              |                     ^^^
+              = hint: rename one of them
 
-        a.yaml:6:28: error[XE0051]: params `a.b` and `A-B` would share the variable XENE_PARAM_A_B
-          |
-        6 |   pipelines: {p: {params: {A-B: {}}, tasks: {t: {steps: [echo]}}}}
-          |                            ^^^
-    "#]],
+            a.yaml:6:28: error[XE0051]: params `a.b` and `A-B` would share the variable XENE_PARAM_A_B
+              |
+            6 |   pipelines: {p: {params: {A-B: {}}, tasks: {t: {steps: [echo]}}}}
+              |                            ^^^
+              = hint: rename one of them
+        "#]],
     );
 }
 
@@ -112,29 +118,30 @@ spec:
     check(
         text,
         expect![[r#"
-        a.yaml:7:63: error[XE0052]: param level takes a whole number, not "high", as pipeline `p` declares it
-          |
-        7 |     nightly: {type: cron, schedule: '@daily', params: {level: high, leve: 3}}
-          |                                                               ^^^^
+            a.yaml:7:63: error[XE0052]: param level takes a whole number, not "high", as pipeline `p` declares it
+              |
+            7 |     nightly: {type: cron, schedule: '@daily', params: {level: high, leve: 3}}
+              |                                                               ^^^^
+              = hint: mend the value, or the declaration of the param
 
-        a.yaml:7:69: error[XE0052]: pipeline `p` has no param `leve`
-          |
-        7 |     nightly: {type: cron, schedule: '@daily', params: {level: high, leve: 3}}
-          |                                                                     ^^^^
-          = hint: did you mean `level`?
+            a.yaml:7:69: error[XE0052]: pipeline `p` has no param `leve`
+              |
+            7 |     nightly: {type: cron, schedule: '@daily', params: {level: high, leve: 3}}
+              |                                                                     ^^^^
+              = hint: did you mean `level`?
 
-        a.yaml:10:20: error[XE0052]: param `who` is required, and trigger `nightly` does not give it
-           |
-        10 |     p: {triggers: [nightly, push], tasks: {t: {steps: [echo]}}}
-           |                    ^^^^^^^
-           = hint: give it a default, or let the trigger give it
+            a.yaml:10:20: error[XE0052]: param `who` is required, and trigger `nightly` does not give it
+               |
+            10 |     p: {triggers: [nightly, push], tasks: {t: {steps: [echo]}}}
+               |                    ^^^^^^^
+               = hint: give it a default, or let the trigger give it
 
-        a.yaml:10:29: error[XE0052]: param `who` is required, and trigger `push` does not give it
-           |
-        10 |     p: {triggers: [nightly, push], tasks: {t: {steps: [echo]}}}
-           |                             ^^^^
-           = hint: give it a default, or let the trigger give it
-    "#]],
+            a.yaml:10:29: error[XE0052]: param `who` is required, and trigger `push` does not give it
+               |
+            10 |     p: {triggers: [nightly, push], tasks: {t: {steps: [echo]}}}
+               |                             ^^^^
+               = hint: give it a default, or let the trigger give it
+        "#]],
     );
 }
 
@@ -150,31 +157,36 @@ spec:
     check(
         text,
         expect![[r#"
-        a.yaml:5:9: error[XE0053]: "1A" can't name a variable: letters, digits and _ can, not beginning with a digit
-          |
-        5 |   env: {1A: b, XENE_RUN_ID: c, XENE_PARAM_X: d, 'A B': e, OK: "a\0b"}
-          |         ^^
+            a.yaml:5:9: error[XE0053]: "1A" can't name a variable: letters, digits and _ can, not beginning with a digit
+              |
+            5 |   env: {1A: b, XENE_RUN_ID: c, XENE_PARAM_X: d, 'A B': e, OK: "a\0b"}
+              |         ^^
+              = hint: choose another name, or another value
 
-        a.yaml:5:16: error[XE0053]: XENE_RUN_ID is set by xene itself
-          |
-        5 |   env: {1A: b, XENE_RUN_ID: c, XENE_PARAM_X: d, 'A B': e, OK: "a\0b"}
-          |                ^^^^^^^^^^^
+            a.yaml:5:16: error[XE0053]: XENE_RUN_ID is set by xene itself
+              |
+            5 |   env: {1A: b, XENE_RUN_ID: c, XENE_PARAM_X: d, 'A B': e, OK: "a\0b"}
+              |                ^^^^^^^^^^^
+              = hint: choose another name, or another value
 
-        a.yaml:5:32: error[XE0053]: XENE_PARAM_X is set by xene itself
-          |
-        5 |   env: {1A: b, XENE_RUN_ID: c, XENE_PARAM_X: d, 'A B': e, OK: "a\0b"}
-          |                                ^^^^^^^^^^^^
+            a.yaml:5:32: error[XE0053]: XENE_PARAM_X is set by xene itself
+              |
+            5 |   env: {1A: b, XENE_RUN_ID: c, XENE_PARAM_X: d, 'A B': e, OK: "a\0b"}
+              |                                ^^^^^^^^^^^^
+              = hint: choose another name, or another value
 
-        a.yaml:5:49: error[XE0053]: "A B" can't name a variable: letters, digits and _ can, not beginning with a digit
-          |
-        5 |   env: {1A: b, XENE_RUN_ID: c, XENE_PARAM_X: d, 'A B': e, OK: "a\0b"}
-          |                                                 ^^^^^
+            a.yaml:5:49: error[XE0053]: "A B" can't name a variable: letters, digits and _ can, not beginning with a digit
+              |
+            5 |   env: {1A: b, XENE_RUN_ID: c, XENE_PARAM_X: d, 'A B': e, OK: "a\0b"}
+              |                                                 ^^^^^
+              = hint: choose another name, or another value
 
-        a.yaml:5:63: error[XE0053]: a variable can't hold a NUL character
-          |
-        5 |   env: {1A: b, XENE_RUN_ID: c, XENE_PARAM_X: d, 'A B': e, OK: "a\0b"}
-          |                                                               ^^^^^^
-    "#]],
+            a.yaml:5:63: error[XE0053]: a variable can't hold a NUL character
+              |
+            5 |   env: {1A: b, XENE_RUN_ID: c, XENE_PARAM_X: d, 'A B': e, OK: "a\0b"}
+              |                                                               ^^^^^^
+              = hint: choose another name, or another value
+        "#]],
     );
 }
 
@@ -263,17 +275,18 @@ spec:
     check(
         text,
         expect![[r#"
-        a.yaml:5:21: error[XE0056]: outputs are known only within a run: refer to them in a task or step
-          |
-        5 |   env: {V: {output: a.v}}
-          |                     ^^^
+            a.yaml:5:21: error[XE0056]: outputs are known only within a run: refer to them in a task or step
+              |
+            5 |   env: {V: {output: a.v}}
+              |                     ^^^
+              = hint: write it in `env` of a task or step that depends on the publisher
 
-        a.yaml:10:51: error[XE0056]: task `a` need not have run when `b` starts
-           |
-        10 |         b: {steps: [{run: echo, env: {V: {output: a.v, default: x}}}]}
-           |                                                   ^^^
-           = hint: add `a` to the dependencies of `b`
-    "#]],
+            a.yaml:10:51: error[XE0056]: task `a` need not have run when `b` starts
+               |
+            10 |         b: {steps: [{run: echo, env: {V: {output: a.v, default: x}}}]}
+               |                                                   ^^^
+               = hint: add `a` to the dependencies of `b`
+        "#]],
     );
 }
 
@@ -327,42 +340,48 @@ spec:
     check(
         text,
         expect![[r#"
-        a.yaml:7:17: error[XE0060]: autonomy is from 30s to 24h, or Forever, not 10s
-          |
-        7 |       autonomy: 10s
-          |                 ^^^
+            a.yaml:7:17: error[XE0060]: autonomy is from 30s to 24h, or Forever, not 10s
+              |
+            7 |       autonomy: 10s
+              |                 ^^^
+              = hint: choose a value within the range
 
-        a.yaml:8:26: error[XE0060]: `max` is at least 1
-          |
-        8 |       concurrency: {max: 0}
-          |                          ^
-          = hint: to keep a pipeline from running, write `suspend: true`
+            a.yaml:8:26: error[XE0060]: `max` is at least 1
+              |
+            8 |       concurrency: {max: 0}
+              |                          ^
+              = hint: to keep a pipeline from running, write `suspend: true`
 
-        a.yaml:9:21: error[XE0060]: a timeout of 0 leaves no time at all
-          |
-        9 |       queueTimeout: 0s
-          |                     ^^
+            a.yaml:9:21: error[XE0060]: a timeout of 0 leaves no time at all
+              |
+            9 |       queueTimeout: 0s
+              |                     ^^
+              = hint: choose a value within the range
 
-        a.yaml:11:51: error[XE0060]: `attempts` is from 1 to 100, not 0
-           |
-        11 |         a: {steps: [{run: echo, retry: {attempts: 0}}], retry: {attempts: 101, backoff: 0.5}, timeout: 0s}
-           |                                                   ^
+            a.yaml:11:51: error[XE0060]: `attempts` is from 1 to 100, not 0
+               |
+            11 |         a: {steps: [{run: echo, retry: {attempts: 0}}], retry: {attempts: 101, backoff: 0.5}, timeout: 0s}
+               |                                                   ^
+               = hint: choose a value within the range
 
-        a.yaml:11:75: error[XE0060]: `attempts` is from 1 to 100, not 101
-           |
-        11 |         a: {steps: [{run: echo, retry: {attempts: 0}}], retry: {attempts: 101, backoff: 0.5}, timeout: 0s}
-           |                                                                           ^^^
+            a.yaml:11:75: error[XE0060]: `attempts` is from 1 to 100, not 101
+               |
+            11 |         a: {steps: [{run: echo, retry: {attempts: 0}}], retry: {attempts: 101, backoff: 0.5}, timeout: 0s}
+               |                                                                           ^^^
+               = hint: choose a value within the range
 
-        a.yaml:11:89: error[XE0060]: `backoff` is from 1 to 100
-           |
-        11 |         a: {steps: [{run: echo, retry: {attempts: 0}}], retry: {attempts: 101, backoff: 0.5}, timeout: 0s}
-           |                                                                                         ^^^
+            a.yaml:11:89: error[XE0060]: `backoff` is from 1 to 100
+               |
+            11 |         a: {steps: [{run: echo, retry: {attempts: 0}}], retry: {attempts: 101, backoff: 0.5}, timeout: 0s}
+               |                                                                                         ^^^
+               = hint: choose a value within the range
 
-        a.yaml:11:104: error[XE0060]: a timeout of 0 leaves no time at all
-           |
-        11 |         a: {steps: [{run: echo, retry: {attempts: 0}}], retry: {attempts: 101, backoff: 0.5}, timeout: 0s}
-           |                                                                                                        ^^
-    "#]],
+            a.yaml:11:104: error[XE0060]: a timeout of 0 leaves no time at all
+               |
+            11 |         a: {steps: [{run: echo, retry: {attempts: 0}}], retry: {attempts: 101, backoff: 0.5}, timeout: 0s}
+               |                                                                                                        ^^
+               = hint: choose a value within the range
+        "#]],
     );
 }
 
@@ -381,10 +400,11 @@ spec:
     check(
         text,
         expect![[r#"
-        a.yaml:7:17: error[XE0060]: autonomy is from 30s to 24h, or Forever, not 1d1h
-          |
-        7 |       autonomy: 25h
-          |                 ^^^
-    "#]],
+            a.yaml:7:17: error[XE0060]: autonomy is from 30s to 24h, or Forever, not 1d1h
+              |
+            7 |       autonomy: 25h
+              |                 ^^^
+              = hint: choose a value within the range
+        "#]],
     );
 }

@@ -29,6 +29,7 @@ spec:
               |
             6 |   env: {TOKEN: {secret: deploy/token}, N: {expr: 1 + 1}}
               |                 ^^^^^^
+              = hint: take it out until a version carries it out
         "#]],
     );
 }
@@ -66,11 +67,13 @@ spec:
                |
             12 |       executor: {type: container, image: alpine}
                |       ^^^^^^^^
+               = hint: take it out until a version carries it out
 
             a.yaml:21:28: error[XE0018]: `type: container` is part of the language, but this version does not carry it out yet
                |
             21 |         b: {steps: [echo], executor: {type: container, image: alpine}}
                |                            ^^^^^^^^
+               = hint: take it out until a version carries it out
         "#]],
     );
 }
@@ -88,26 +91,30 @@ spec:
     check(
         text,
         expect![[r#"
-        a.yaml:6:9: error[XE0020]: pipeline `p` needs at least one task
-          |
-        6 |     p: {tasks: {}}
-          |         ^^^^^
+            a.yaml:6:9: error[XE0020]: pipeline `p` needs at least one task
+              |
+            6 |     p: {tasks: {}}
+              |         ^^^^^
+              = hint: add something to do, or take the whole out
 
-        a.yaml:7:21: error[XE0020]: task `t` needs at least one step
-          |
-        7 |     q: {tasks: {t: {steps: []}, u: {steps: [' ', {run: []}]}}}
-          |                     ^^^^^
+            a.yaml:7:21: error[XE0020]: task `t` needs at least one step
+              |
+            7 |     q: {tasks: {t: {steps: []}, u: {steps: [' ', {run: []}]}}}
+              |                     ^^^^^
+              = hint: add something to do, or take the whole out
 
-        a.yaml:7:45: error[XE0020]: this step runs nothing
-          |
-        7 |     q: {tasks: {t: {steps: []}, u: {steps: [' ', {run: []}]}}}
-          |                                             ^^^
+            a.yaml:7:45: error[XE0020]: this step runs nothing
+              |
+            7 |     q: {tasks: {t: {steps: []}, u: {steps: [' ', {run: []}]}}}
+              |                                             ^^^
+              = hint: add something to do, or take the whole out
 
-        a.yaml:7:56: error[XE0020]: a list to run begins with a program
-          |
-        7 |     q: {tasks: {t: {steps: []}, u: {steps: [' ', {run: []}]}}}
-          |                                                        ^
-    "#]],
+            a.yaml:7:56: error[XE0020]: a list to run begins with a program
+              |
+            7 |     q: {tasks: {t: {steps: []}, u: {steps: [' ', {run: []}]}}}
+              |                                                        ^
+              = hint: add something to do, or take the whole out
+        "#]],
     );
 }
 
@@ -122,11 +129,12 @@ spec:
     check(
         text,
         expect![[r#"
-        a.yaml:5:3: error[XE0020]: a workflow needs at least one pipeline
-          |
-        5 |   pipelines: {}
-          |   ^^^^^^^^^
-    "#]],
+            a.yaml:5:3: error[XE0020]: a workflow needs at least one pipeline
+              |
+            5 |   pipelines: {}
+              |   ^^^^^^^^^
+              = hint: add something to do, or take the whole out
+        "#]],
     );
 }
 
@@ -145,11 +153,12 @@ spec:
     check(
         text,
         expect![[r#"
-        a.yaml:7:17: error[XE0021]: task `t` stands in both `tasks` and `finally`
-          |
-        7 |       finally: {t: {steps: [echo]}}
-          |                 ^
-    "#]],
+            a.yaml:7:17: error[XE0021]: task `t` stands in both `tasks` and `finally`
+              |
+            7 |       finally: {t: {steps: [echo]}}
+              |                 ^
+              = hint: rename one of them
+        "#]],
     );
 }
 
@@ -170,11 +179,12 @@ spec:
     check(
         text,
         expect![[r#"
-        a.yaml:11:22: error[XE0021]: another step of this task is named `a`
-           |
-        11 |             - {name: a, run: echo}
-           |                      ^
-    "#]],
+            a.yaml:11:22: error[XE0021]: another step of this task is named `a`
+               |
+            11 |             - {name: a, run: echo}
+               |                      ^
+               = hint: rename one of them
+        "#]],
     );
 }
 
@@ -196,23 +206,24 @@ spec:
     check(
         text,
         expect![[r#"
-        a.yaml:10:37: error[XE0022]: there is no shell named `python3`: by name there are `sh` and `bash`
-           |
-        10 |             - {run: print(), shell: python3}
-           |                                     ^^^^^^^
-           = hint: a program that takes the script as a file is written as a list: shell: [python3]
+            a.yaml:10:37: error[XE0022]: there is no shell named `python3`: by name there are `sh` and `bash`
+               |
+            10 |             - {run: print(), shell: python3}
+               |                                     ^^^^^^^
+               = hint: a program that takes the script as a file is written as a list: shell: [python3]
 
-        a.yaml:11:34: error[XE0022]: a list is run without a shell
-           |
-        11 |             - {run: [ls], shell: bash}
-           |                                  ^^^^
-           = hint: remove `shell`, or write `run` as text
+            a.yaml:11:34: error[XE0022]: a list is run without a shell
+               |
+            11 |             - {run: [ls], shell: bash}
+               |                                  ^^^^
+               = hint: remove `shell`, or write `run` as text
 
-        a.yaml:12:37: error[XE0022]: a list for `shell` begins with a program
-           |
-        12 |             - {run: print(), shell: []}
-           |                                     ^
-    "#]],
+            a.yaml:12:37: error[XE0022]: a list for `shell` begins with a program
+               |
+            12 |             - {run: print(), shell: []}
+               |                                     ^
+               = hint: write `sh`, `bash`, or a program with its arguments as a list: shell: [python3]
+        "#]],
     );
 }
 
@@ -265,16 +276,18 @@ spec:
     check(
         text,
         expect![[r#"
-        a.yaml:6:31: error[XE0032]: minute "61" is out of range; allowed is 0 to 59
-          |
-        6 |     a: {type: cron, schedule: '61 * * * *'}
-          |                               ^^^^^^^^^^^^
+            a.yaml:6:31: error[XE0032]: minute "61" is out of range; allowed is 0 to 59
+              |
+            6 |     a: {type: cron, schedule: '61 * * * *'}
+              |                               ^^^^^^^^^^^^
+              = hint: `xene cron` shows what a schedule does
 
-        a.yaml:7:51: error[XE0032]: "Europe/Atlantis" is not a time zone of the IANA database; write a name such as Europe/Berlin or UTC
-          |
-        7 |     b: {type: cron, schedule: '@daily', timeZone: Europe/Atlantis}
-          |                                                   ^^^^^^^^^^^^^^^
-    "#]],
+            a.yaml:7:51: error[XE0032]: "Europe/Atlantis" is not a time zone of the IANA database; write a name such as Europe/Berlin or UTC
+              |
+            7 |     b: {type: cron, schedule: '@daily', timeZone: Europe/Atlantis}
+              |                                                   ^^^^^^^^^^^^^^^
+              = hint: `xene cron` shows what a schedule does
+        "#]],
     );
 }
 
@@ -296,23 +309,24 @@ spec:
     check(
         text,
         expect![[r#"
-        a.yaml:8:28: error[XE0040]: this pipeline has no task `deploy`
-          |
-        8 |         - {from: test, to: deploy}
-          |                            ^^^^^^
-          = hint: there is: build, test
+            a.yaml:8:28: error[XE0040]: this pipeline has no task `deploy`
+              |
+            8 |         - {from: test, to: deploy}
+              |                            ^^^^^^
+              = hint: there is: build, test
 
-        a.yaml:9:12: error[XE0040]: `from` names no task
-          |
-        9 |         - {from: [], to: test}
-          |            ^^^^
+            a.yaml:9:12: error[XE0040]: `from` names no task
+              |
+            9 |         - {from: [], to: test}
+              |            ^^^^
+              = hint: name a task of this pipeline
 
-        a.yaml:12:46: error[XE0040]: this pipeline has no task `biuld`
-           |
-        12 |         test: {steps: [echo], dependencies: [biuld]}
-           |                                              ^^^^^
-           = hint: did you mean `build`?
-    "#]],
+            a.yaml:12:46: error[XE0040]: this pipeline has no task `biuld`
+               |
+            12 |         test: {steps: [echo], dependencies: [biuld]}
+               |                                              ^^^^^
+               = hint: did you mean `build`?
+        "#]],
     );
 }
 
@@ -334,11 +348,12 @@ spec:
     check(
         text,
         expect![[r#"
-        a.yaml:10:9: error[XE0041]: these tasks wait for each other: a → b → c → a
-           |
-        10 |         a: {steps: [echo], dependencies: [c, z]}
-           |         ^
-    "#]],
+            a.yaml:10:9: error[XE0041]: these tasks wait for each other: a → b → c → a
+               |
+            10 |         a: {steps: [echo], dependencies: [c, z]}
+               |         ^
+               = hint: take one of these arrows out
+        "#]],
     );
 }
 
@@ -356,11 +371,12 @@ spec:
     check(
         text,
         expect![[r#"
-        a.yaml:8:9: error[XE0041]: these tasks wait for each other: a → a
-          |
-        8 |         a: {steps: [echo], dependencies: a}
-          |         ^
-    "#]],
+            a.yaml:8:9: error[XE0041]: task `a` waits for itself
+              |
+            8 |         a: {steps: [echo], dependencies: a}
+              |         ^
+              = hint: take it out, or name another task
+        "#]],
     );
 }
 
@@ -380,20 +396,23 @@ spec:
     check(
         text,
         expect![[r#"
-        a.yaml:7:36: error[XE0042]: tasks of `finally` wait for all others, and not for each other
-          |
-        7 |       finally: {f: {steps: [echo], dependencies: a}}
-          |                                    ^^^^^^^^^^^^
+            a.yaml:7:36: error[XE0042]: tasks of `finally` wait for all others, and not for each other
+              |
+            7 |       finally: {f: {steps: [echo], dependencies: a}}
+              |                                    ^^^^^^^^^^^^
+              = hint: take it out: `when` of a task of `finally` can look at how the others ended
 
-        a.yaml:8:34: error[XE0042]: task `f` is of `finally`, which runs after all others: nothing joins it
-          |
-        8 |       connectors: [{from: a, to: f}]
-          |                                  ^
+            a.yaml:8:34: error[XE0042]: task `f` is of `finally`, which runs after all others: nothing joins it
+              |
+            8 |       connectors: [{from: a, to: f}]
+              |                                  ^
+              = hint: take it out: `when` of a task of `finally` can look at how the others ended
 
-        a.yaml:10:42: error[XE0042]: task `f` is of `finally`, which runs after all others: nothing joins it
-           |
-        10 |         a: {steps: [echo], dependencies: f}
-           |                                          ^
-    "#]],
+            a.yaml:10:42: error[XE0042]: task `f` is of `finally`, which runs after all others: nothing joins it
+               |
+            10 |         a: {steps: [echo], dependencies: f}
+               |                                          ^
+               = hint: take it out: `when` of a task of `finally` can look at how the others ended
+        "#]],
     );
 }

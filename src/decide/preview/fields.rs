@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use serde_json::Value;
-use xene_schemas::{meta::ObjectMeta, plan::FieldChange};
+use xene_schemas::{meta::ObjectMeta, pipeline::PipelineFile, plan::FieldChange};
 
 /// What differs between two versions of an object, in the order of its fields: metadata, then spec.
 pub fn between<S: Serialize>(old: (&ObjectMeta, &S), new: (&ObjectMeta, &S)) -> Vec<FieldChange> {
@@ -10,6 +10,34 @@ pub fn between<S: Serialize>(old: (&ObjectMeta, &S), new: (&ObjectMeta, &S)) -> 
     compare("metadata", &json(old.0), &json(new.0), &mut changes);
     compare("spec", &json(old.1), &json(new.1), &mut changes);
     changes
+}
+
+/// What differs between the files that travel with two versions of a workflow, by their paths: the ids of their
+/// content, and whether they may be executed, if only that changed.
+pub(super) fn of_files(old: &[PipelineFile], new: &[PipelineFile]) -> Vec<FieldChange> {
+    let of = |files: &[PipelineFile], path: &str| files.iter().find(|file| file.path == path).cloned();
+    let added = new.iter().filter(|file| !old.iter().any(|before| before.path == file.path));
+    let paths = old.iter().chain(added).map(|file| file.path.as_str());
+    let change = |path: &str| {
+        let (before, after) = (of(old, path), of(new, path));
+        if before == after {
+            return None;
+        }
+        let same_content = matches!((&before, &after), (Some(before), Some(after)) if before.hash == after.hash);
+        let value = |file: PipelineFile| {
+            let mode = if !same_content {
+                ""
+            } else if file.executable {
+                " (executable)"
+            } else {
+                " (not executable)"
+            };
+            Value::from(format!("{}{mode}", file.hash))
+        };
+        let (old, new) = (before.map(value), after.map(value));
+        Some(FieldChange { path: format!("files[{}]", Value::from(path)), old, new })
+    };
+    paths.filter_map(change).collect()
 }
 
 /// What people write are texts, numbers, lists and maps with texts as keys: all of it can be written.

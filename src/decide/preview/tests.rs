@@ -176,3 +176,45 @@ fn fields_and_due_times_are_told_before_and_after() {
     .assert_eq(&told.concat());
     assert_eq!(to_place(&report, &after).0.len(), 1);
 }
+
+#[test]
+fn files_that_travel_are_told_by_their_paths() {
+    let with = |files: &[(&str, &str, bool)]| {
+        let mut desired = desired("{files: ['scripts/**'], pipelines: {build: {tasks: {t: {steps: [make]}}}}}");
+        let wanted = desired.workflows.values_mut().next().unwrap();
+        wanted.hash = xene_schemas::meta::SpecHash::of(format!("{files:?}").as_bytes());
+        let body = Arc::make_mut(wanted.body.as_mut().unwrap());
+        for pipeline in body.pipelines.values_mut() {
+            let file = |(path, text, executable): &(&str, &str, bool)| PipelineFile {
+                path: (*path).into(),
+                hash: xene_schemas::meta::FileHash::of(text.as_bytes()),
+                size: text.len() as u64,
+                executable: *executable,
+            };
+            pipeline.files = files.iter().map(file).collect();
+        }
+        desired
+    };
+    let before = InEffect::of_desired(&with(&[("a.sh", "1", true), ("b.sh", "1", true), ("gone", "1", false)]));
+    let after = with(&[("a.sh", "2", true), ("b.sh", "1", false), ("new", "1", false)]);
+    let report = report(&before, &after);
+    let fields = report.changes.iter().flat_map(|change| &change.fields);
+    let told: Vec<String> = fields
+        .map(|field| {
+            let value = |value: &Option<serde_json::Value>| match value.as_ref().and_then(|value| value.as_str()) {
+                Some(text) => text.split_once(' ').map_or("id", |(_, rest)| rest).to_owned(),
+                None => "-".to_owned(),
+            };
+            format!("{}: {} → {}", field.path, value(&field.old), value(&field.new))
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "files[\"a.sh\"]: id → id",
+            "files[\"b.sh\"]: (executable) → (not executable)",
+            "files[\"gone\"]: id → -",
+            "files[\"new\"]: - → id"
+        ]
+    );
+}

@@ -68,7 +68,7 @@ pub(super) fn problems(status: &SourceStatus) -> Markup {
         @if status.problems.is_empty() { p.good { "No problem in any file." } }
         @else {
             ul.problems { @for problem in &status.problems { li {
-                p { code { (plain(&problem.path)) ":" (problem.line) ":" (problem.column) } " " span class={ "severity " (problem.severity) } { (problem.severity) } " " code { (problem.code) } }
+                p { code { (plain(&problem.place())) } " " span class={ "severity " (problem.severity) } { (problem.severity) } " " code { (problem.code) } }
                 p { (plain(&problem.message)) }
                 @if let Some(hint) = &problem.hint { p.quiet { (plain(hint)) } }
             } } }

@@ -1,6 +1,7 @@
 //! What the steps of a task publish: names, caps, and that later steps win.
 
 use indexmap::IndexMap;
+use xene_schemas::task::is_output_name;
 
 use crate::decide::event::OutputsError;
 
@@ -36,7 +37,7 @@ impl Outputs {
     ) -> Result<Vec<String>, Refusal> {
         let mut undeclared = Vec::new();
         for (name, value) in published {
-            if !is_name(&name) {
+            if !is_output_name(&name) {
                 return Err(Refusal::Name(name.chars().take(64).collect()));
             }
             if declared.is_some_and(|declared| !declared.contains(&name)) {
@@ -67,12 +68,6 @@ impl Outputs {
     pub(super) fn into_values(self) -> IndexMap<String, String> {
         self.values
     }
-}
-
-fn is_name(name: &str) -> bool {
-    let mut chars = name.chars();
-    chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
-        && chars.all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
 }
 
 #[cfg(test)]
