@@ -26,7 +26,7 @@ use tower::ServiceExt as _;
 use super::{audit::Peer, body::Connection, stopped, unproven::Unproven};
 
 /// So many connections at a time, if the process may have so many files open; more wait in the kernel's queue.
-const CONNECTIONS: usize = 4096;
+const CONNECTIONS: usize = 2048;
 /// So many files are for everything else: the store, logs, agents' connections.
 const OTHER_FILES: usize = 256;
 /// One in so many connections may be one that has not shown yet whose it is.

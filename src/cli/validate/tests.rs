@@ -54,7 +54,7 @@ fn a_file_is_read_once_however_it_is_named_and_no_further_than_counts() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("a.yaml");
     fs::write(&path, "x: 1\n").unwrap();
-    let files = collect(&[root.path().into(), path.clone(), root.path().join("./a.yaml")]).unwrap().files;
+    let files = collect(&[root.path().into(), path, root.path().join("./a.yaml")]).unwrap().files;
     assert_eq!(files.len(), 1, "{files:?}");
     let endless = collect(&["/dev/zero".into()]).unwrap().files;
     assert_eq!(endless[0].1.len(), compile::MAX_FILE_BYTES + 1);
