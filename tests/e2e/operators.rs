@@ -139,16 +139,15 @@ fn a_default_folder_that_goes_removes_nothing_also_over_a_restart() {
     cluster.until("it is missing", &["status"], is_missing);
     cluster.kill_controller();
     cluster.start_controller();
-    cluster.run(&["sync"]).expect(3);
+    let failed = cluster.run(&["sync"]).expect(1);
+    assert!(failed.stderr.contains("no folder xene.d any more"), "{failed:?}");
     let after = cluster.until("it still is", &["status"], is_missing);
     assert_eq!(after["status"]["revision"], first.as_str(), "{after:#}");
     assert_eq!(after["status"]["workflows"], 1, "{after:#}");
 
-    // With the folder, and nothing in it, a person is asked.
+    // With the folder, and nothing in it, that is meant.
     cluster.repository.write("xene.d/.xeneignore", "");
-    let empty = cluster.commit("remove what is in it");
-    assert_eq!(cluster.json(&["status"])["status"]["workflows"], 1);
-    cluster.run(&["approve-prune", &empty]).expect(0);
+    cluster.commit("remove what is in it");
     assert_eq!(cluster.json(&["status"])["status"]["workflows"], 0);
 }
 
