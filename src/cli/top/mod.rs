@@ -9,7 +9,7 @@ mod tests;
 mod view;
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{self, BufRead, BufReader},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -42,6 +42,9 @@ const WAITING: usize = 1024;
 const TICK: Duration = Duration::from_secs(1);
 /// Who moves on within this is not shown what lies between.
 const REST: Duration = Duration::from_millis(200);
+/// After so long without a line it is asked whether the run is still looked at: a run that is quiet must not keep its
+/// connection once nobody is.
+const QUIET: Duration = Duration::from_secs(10);
 /// So many runs are read at first, beside those under way.
 const LIMIT: &str = "500";
 /// The longest list that the API gives.
@@ -173,22 +176,9 @@ impl Outside {
                 return;
             }
             let Ok(path) = Kind::Runs.path_of(&run) else { return };
-            let query = [("follow", "true"), ("tail", "1000")];
-            let log = match client.stream(&format!("{path}/logs"), &query, &[], None) {
-                Ok(log) => log,
-                Err(error) => {
-                    drop(sender.send(Input::Log { run, line: format!("xene: {error}") }));
-                    return;
-                }
-            };
-            let mut lines = BufReader::new(log);
-            let mut bytes = Vec::new();
-            while is_last() && lines.read_until(b'\n', &mut bytes).is_ok_and(|read| read > 0) {
-                let line = String::from_utf8_lossy(&bytes).trim_end_matches(['\n', '\r']).to_owned();
-                bytes.clear();
-                if sender.send(Input::Log { run: run.clone(), line }).is_err() {
-                    return;
-                }
+            let tell = |line| sender.send(Input::Log { run: run.clone(), line }).is_ok();
+            if let Err(error) = follow_log(&client, &path, QUIET, is_last, tell) {
+                tell(format!("xene: {error}"));
             }
         });
     }
@@ -204,4 +194,38 @@ impl Outside {
             drop(sender.send(Input::Said(said)));
         });
     }
+}
+
+/// Tells the last lines of a run's log and those that come, while `is_wanted`, which is asked after each of them and
+/// after `quiet` without one; ends once `tell` takes no more.
+fn follow_log(
+    client: &Client,
+    path: &str,
+    quiet: Duration,
+    is_wanted: impl Fn() -> bool,
+    tell: impl Fn(String) -> bool,
+) -> Result<(), Error> {
+    let query = [("follow", "true"), ("tail", "1000")];
+    let mut log = BufReader::new(client.stream(&format!("{path}/logs"), &query, &[], Some(quiet))?);
+    let mut bytes = Vec::new();
+    while is_wanted() {
+        match log.read_until(b'\n', &mut bytes) {
+            // What came of a line stays: it goes on with the next read.
+            Err(error) if is_quiet(&error) => continue,
+            Ok(0) | Err(_) => break,
+            Ok(_) => {}
+        }
+        let line = String::from_utf8_lossy(&bytes).trim_end_matches(['\n', '\r']).to_owned();
+        bytes.clear();
+        if !tell(line) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// True if nothing came for as long as a read may take; the next one goes on where this one was.
+fn is_quiet(error: &io::Error) -> bool {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<ureq::Error>());
+    matches!(cause, Some(ureq::Error::Timeout(_)))
 }

@@ -1,15 +1,25 @@
 //! What is drawn, and what keys do.
 
+use std::{
+    cell::{Cell, RefCell},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpListener,
+    sync::mpsc::channel,
+    thread,
+    time::Duration,
+};
+
 use expect_test::{Expect, expect};
 use jiff::Timestamp;
 use ratatui::{Terminal, backend::TestBackend};
 use serde_json::{Value, json};
 
 use super::{
+    follow_log,
     model::{Do, Input, Key, Model},
     view,
 };
-use crate::cli::{fixtures, output::testing};
+use crate::cli::{client::Client, fake, fixtures, output::testing};
 
 fn model() -> (Model, Vec<Do>) {
     let mut model = Model::new(testing::fixed_now());
@@ -193,4 +203,46 @@ fn nothing_that_is_shown_acts_on_the_terminal() {
     model.update(Input::Said(evil.into()));
     let shown = screen(&model, 120, 30);
     assert!(!shown.chars().any(|c| (c.is_control() && c != '\n') || c == '\u{202e}'), "{shown:?}");
+}
+
+#[test]
+fn a_quiet_log_that_nobody_looks_at_any_more_gives_its_connection_back() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = format!("http://{}", listener.local_addr().unwrap());
+    let controller = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+        while lines.next().is_some_and(|line| !line.unwrap().is_empty()) {}
+        stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\none\n\r\n2\r\ntw\r\n").unwrap();
+        let (sender, goes_on) = channel();
+        let rest = thread::spawn(move || {
+            goes_on.recv().unwrap();
+            stream.write_all(b"2\r\no\n\r\n").unwrap();
+            // Nothing comes any more, and the log does not end.
+            let mut rest = Vec::new();
+            stream.read_to_end(&mut rest).unwrap();
+        });
+        (sender, rest)
+    });
+    let client = Client::new(&fake::global(&server)).unwrap();
+    let (told, asked) = (RefCell::new(Vec::new()), Cell::new(0));
+    let connection = Cell::new(Some(controller));
+    let rest = Cell::new(None);
+    let is_wanted = || {
+        asked.set(asked.get() + 1);
+        // It was quiet once within a line, and that line goes on.
+        if asked.get() == 3 {
+            let (goes_on, ended) = connection.take().unwrap().join().unwrap();
+            goes_on.send(()).unwrap();
+            rest.set(Some(ended));
+        }
+        asked.get() < 5 || told.borrow().len() < 2
+    };
+    let tell = |line| {
+        told.borrow_mut().push(line);
+        true
+    };
+    follow_log(&client, "/api/v1/runs/r", Duration::from_millis(500), is_wanted, tell).unwrap();
+    assert_eq!(*told.borrow(), ["one", "two"]);
+    rest.take().unwrap().join().expect("the connection is closed");
 }
