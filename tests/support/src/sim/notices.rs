@@ -159,10 +159,10 @@ impl World {
             if matches!(outcome, Outcome::Refused(_)) {
                 self.mail.refused.insert(place);
             }
-            // Of commits the newest is told first.
+            // Of commits the newest is told first. What a process that is gone had on its way comes when it comes.
             let first = takes && self.mail.taken.insert((notifier.clone(), notice.id));
-            if let (true, None, Some(workflow), Some(pipeline)) =
-                (first, &spec.commit_status, notice.workflow, notice.pipeline)
+            if let (true, true, None, Some(workflow), Some(pipeline)) =
+                (first, heard, &spec.commit_status, notice.workflow, notice.pipeline)
             {
                 let thread = (notifier.clone(), PipelineKey { workflow, pipeline });
                 let newest = self.mail.newest.entry(thread).or_default();
