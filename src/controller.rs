@@ -551,7 +551,11 @@ async fn check_digest(store: Store, drifted: impl Fn()) {
 /// Tells the machine how big the store is.
 async fn measure(store: Store, handle: Handle) {
     loop {
-        match store.size() {
+        let measured = store.clone();
+        // A backup that is made, or a disk that hangs, holds it up.
+        let size = tokio::task::spawn_blocking(move || measured.size()).await;
+        let Ok(size) = size else { return };
+        match size {
             Ok(Size { used, limit }) => {
                 if handle.tell(Event::StoreSize { used, limit }).await.is_err() {
                     return;

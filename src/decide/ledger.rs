@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use xene_agent::decide::{
     cron::Schedule,
-    time::{Now, after, before},
+    time::{Now, before},
 };
 use xene_schemas::{
     meta::{AgentName, Name, PipelineKey},
@@ -82,20 +82,26 @@ impl Controller {
 
     /// What is due of a pipeline that nobody looks after means something else from now on: its triggers are edited, or
     /// are no longer suspended. What has come by now never fires.
-    pub(super) fn pass_over(&mut self, now: Now, key: &PipelineKey, fx: &mut Effects) {
-        let until = self.slot_now(now, fx);
-        let Some(owned) = self.owners.get(key).filter(|owned| owned.row.owner.is_none() || owned.row.revoking) else {
-            // Its owner sees to it once it hears.
-            return;
-        };
-        // Of a lost owner nobody can tell what it started.
-        let is_known = owned.row.clean || owned.row.revoking;
-        for due in self.due(key, until) {
-            let reason = if is_known { Reason::TRIGGER_EDITED } else { Reason::UNKNOWN };
-            fx.commit.push(due.row(key, due.first, reason, until, None));
+    pub(super) fn pass_over(&mut self, until: Timestamp, key: &PipelineKey, fx: &mut Effects) {
+        let Some(owned) = self.owners.get_mut(key) else { return };
+        owned.row.edited = owned.row.edited.max(Some(until));
+        let row = owned.row.clone();
+        // Its owner sees to the rest once it hears.
+        if row.owner.is_none() || row.revoking {
+            let is_known = row.owner.is_none() && row.clean;
+            for due in self.due(key, until) {
+                fx.commit.push(if is_known {
+                    due.row(key, due.first, Reason::TRIGGER_EDITED, until, None)
+                } else {
+                    // Of a lost owner, or one that has not heard yet, nobody can tell what it started.
+                    due.row(key, due.just_before(), Reason::UNKNOWN, until, row.owner.clone())
+                });
+            }
+            if let Some(owned) = self.owners.get_mut(key) {
+                owned.row.watermark = owned.row.watermark.max(until);
+            }
         }
-        if let Some(owned) = self.owners.get_mut(key) {
-            owned.row.watermark = owned.row.watermark.max(until);
+        if let Some(owned) = self.owners.get(key) {
             fx.commit.push(Change::PutOwner(key.clone(), owned.row.clone()));
         }
     }
@@ -103,16 +109,16 @@ impl Controller {
     /// Rule 6: due times up to `until` that the last owner may have fired unseen, one row for each trigger that has any.
     /// Gives those that are to be started, as their pipeline says.
     pub(super) fn lose_sight(&self, key: &PipelineKey, until: Timestamp, fx: &mut Effects) -> Vec<Ambiguous> {
-        let owner = self.owners.get(key).and_then(|owned| owned.row.owner.clone());
+        let row = self.owners.get(key).map(|owned| &owned.row);
+        let (owner, edited) =
+            (row.and_then(|row| row.owner.clone()), row.and_then(|row| row.edited).unwrap_or_default());
         let mut started = Vec::new();
         for due in self.due(key, until) {
-            // Just before it, so that there is a place for its own row, should the old owner come back and tell.
-            let slot = before(due.first, Duration::from_millis(1));
             // What was suspended nobody has started.
             if self.runs_ambiguous(key) && !due.suspended {
-                started.extend(Ambiguous::between(&due.trigger, &due.cron, due.since, until));
+                started.extend(Ambiguous::between(&due.trigger, &due.cron, due.since.max(edited), until));
             }
-            fx.commit.push(due.row(key, slot, Reason::UNKNOWN, until, owner.clone()));
+            fx.commit.push(due.row(key, due.just_before(), Reason::UNKNOWN, until, owner.clone()));
         }
         started
     }
@@ -120,13 +126,15 @@ impl Controller {
     /// The triggers of a pipeline that have come by `until` since somebody last told what became of them.
     fn due(&self, key: &PipelineKey, until: Timestamp) -> Vec<Due> {
         let since = self.owners.get(key).map(|owned| owned.told_upto.max(owned.row.watermark));
+        // What was heard before a restart is known by the runs that it made.
+        let since = since.max(since.and_then(|_| self.newest_start(key, until)));
         let workflow = self.workflow_row(&key.workflow);
         let (Some(since), Some(workflow)) = (since, workflow) else { return Vec::new() };
         let by_command = self.suspension(key).is_some();
         let due = crons(&workflow.spec, &key.pipeline).filter_map(|(trigger, cron, suspended)| {
             let first = Schedule::parse(cron).ok()?.next_after(since)?;
-            // A due time comes as much later as its jitter says: what has not come yet is the next owner's.
-            let has_come = after(first, cron.jitter.into()) <= until;
+            // Also of those that come later by their jitter: the next owner begins with due times after `until`.
+            let has_come = first <= until;
             let (trigger, cron, suspended) = (trigger.clone(), cron.clone(), suspended || by_command);
             has_come.then_some(Due { trigger, cron, suspended, since, first })
         });
@@ -136,10 +144,11 @@ impl Controller {
     /// A workflow is edited: pipelines whose cron triggers are others now, and that nobody looks after.
     pub(super) fn edit_triggers(&mut self, now: Now, name: &Name, new: &WorkflowSpec, fx: &mut Effects) {
         let Some(old) = self.workflow_row(name).map(|row| row.spec) else { return };
+        let until = self.slot_now(now, fx);
         for pipeline in old.pipelines.keys() {
             if new.pipelines.contains_key(pipeline) && !crons(&old, pipeline).eq(crons(new, pipeline)) {
                 let key = PipelineKey { workflow: name.clone(), pipeline: pipeline.clone() };
-                self.pass_over(now, &key, fx);
+                self.pass_over(until, &key, fx);
             }
         }
     }
@@ -169,6 +178,11 @@ struct Due {
 }
 
 impl Due {
+    /// A place for what stands for it, so that there is one for its own row, should the old owner come back and tell.
+    fn just_before(&self) -> Timestamp {
+        before(self.first, Duration::from_millis(1))
+    }
+
     fn row(
         &self,
         key: &PipelineKey,

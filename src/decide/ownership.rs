@@ -244,7 +244,7 @@ impl Controller {
     }
 
     /// The latest due time up to `limit` of which a start was told. It lies ahead if the owner's clock did.
-    fn newest_start(&self, key: &PipelineKey, limit: Timestamp) -> Option<Timestamp> {
+    pub(super) fn newest_start(&self, key: &PipelineKey, limit: Timestamp) -> Option<Timestamp> {
         let ended = self.ended.get(key).into_iter().flatten().filter(|run| run.scheduled).map(|run| run.name);
         let active = self.active.get(key).into_iter().flatten().copied();
         let active = active.filter(|run| self.runs.get(run).is_some_and(|row| row.run.spec.trigger.is_slot()));
@@ -301,6 +301,7 @@ impl Controller {
             revoking: false,
             void: false,
             unsure: false,
+            edited: None,
             spec_hash,
             revision,
             message,
@@ -370,6 +371,7 @@ impl Controller {
         let slot_now = self.slot_now(now, fx);
         if let Some(owned) = self.owners.get_mut(key).filter(|owned| owned.row.owner.is_none() || owned.row.revoking) {
             owned.row.watermark = owned.row.watermark.max(slot_now);
+            fx.commit.push(Change::PutOwner(key.clone(), owned.row.clone()));
         }
     }
 
@@ -579,6 +581,7 @@ impl Owned {
             revoking: false,
             void: false,
             unsure,
+            edited: None,
             spec_hash: pipeline.map_or(SpecHash([0; 32]), |pipeline| pipeline.spec_hash),
             revision: pipeline.map_or_else(|| Revision(String::new()), |pipeline| pipeline.revision.clone()),
             message: String::new(),

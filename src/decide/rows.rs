@@ -187,6 +187,9 @@ pub struct OwnerRow {
     /// True from a recovery until it has an owner again: an agent that nobody knows of may have a claim.
     #[serde(default)]
     pub unsure: bool,
+    /// When its triggers were last edited, or resumed, since it was granted: nothing that was due before is started anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edited: Option<Timestamp>,
     /// What the owner was given.
     pub spec_hash: SpecHash,
     /// The revision of that.

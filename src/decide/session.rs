@@ -125,6 +125,7 @@ impl Controller {
         (state.leaving, state.greeted) = (false, true);
         let before = state.chain.take().filter(|_| pending.is_none());
         state.chain = Some(Chain::begin(hello.tokens.and_then(|tokens| tokens.renewal), before));
+        state.late_since = None;
         state.note_skew(hello.wall, now, &agent, fx);
         let runs = state.runs.clone();
         self.sessions.insert(session, agent.clone());

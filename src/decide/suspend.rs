@@ -73,21 +73,24 @@ impl Controller {
         if !self.suspensions.contains_key(&what) {
             return Err(Refusal::NotSuspended(what.to_string()));
         }
-        self.unsuspend(now, &what, format!("by {by}"), fx);
+        let until = self.slot_now(now, fx);
+        self.unsuspend(now, &what, until, format!("by {by}"), fx);
         Ok(Answer::Done)
     }
 
     /// Its time is over.
     pub(super) fn suspension_ended(&mut self, now: Now, what: &Suspendable, fx: &mut Effects) {
         let Some(suspension) = self.suspensions.get(what) else { return };
-        let message = format!("by itself; it was {suspension}");
-        self.unsuspend(now, what, message, fx);
+        let (message, until) = (format!("by itself; it was {suspension}"), suspension.until);
+        // What has come since is as any other.
+        let until = self.slot_now(now, fx).min(until.unwrap_or(Timestamp::MAX));
+        self.unsuspend(now, what, until, message, fx);
     }
 
-    fn unsuspend(&mut self, now: Now, what: &Suspendable, message: String, fx: &mut Effects) {
+    fn unsuspend(&mut self, now: Now, what: &Suspendable, until: Timestamp, message: String, fx: &mut Effects) {
         note(fx, now, EventType::Normal, "Resumed", what.to_string(), message);
         for key in self.pipelines_of(what) {
-            self.pass_over(now, &key, fx);
+            self.pass_over(until, &key, fx);
         }
         self.drop_suspension(what, fx);
         self.tell_suspended(now, what, fx);

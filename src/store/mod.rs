@@ -308,8 +308,9 @@ impl Store {
 
     /// What the commits after `revision` touched, and the revision up to which that is all; `None` if it is not known
     /// any more, or there was no such revision yet.
-    pub fn touched_since(&self, revision: u64) -> Option<(u64, BTreeSet<Touched>)> {
-        self.recent.lock().unwrap_or_else(PoisonError::into_inner).since(revision)
+    /// `None` also if that is more than `most`.
+    pub fn touched_since(&self, revision: u64, most: usize) -> Option<(u64, BTreeSet<Touched>)> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner).since(revision, most)
     }
 
     /// True while commits wait because the file system is full.

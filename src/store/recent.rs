@@ -56,13 +56,15 @@ impl Recent {
     }
 
     /// What was touched after `revision`, and the revision up to which that is all; `None` if it is not known any more.
-    pub(super) fn since(&self, revision: u64) -> Option<(u64, BTreeSet<Touched>)> {
+    /// `None` also if that is more than `most`.
+    pub(super) fn since(&self, revision: u64, most: usize) -> Option<(u64, BTreeSet<Touched>)> {
         let (first, last) = (self.groups.front()?.0, self.groups.back()?.0);
         if revision.checked_add(1)? < first || revision > last {
             return None;
         }
-        let later = self.groups.iter().filter(|(group, _)| *group > revision);
-        Some((last, later.flat_map(|(_, touched)| touched).cloned().collect()))
+        let later = self.groups.iter().filter(|(group, _)| *group > revision).flat_map(|(_, touched)| touched);
+        let touched: BTreeSet<&Touched> = later.collect();
+        (touched.len() <= most).then(|| (last, touched.into_iter().cloned().collect()))
     }
 }
 
@@ -120,12 +122,12 @@ mod tests {
     #[test]
     fn what_was_touched_since_is_told_once() {
         let mut recent = Recent::default();
-        assert_eq!(recent.since(0), None, "of what was before the process began nothing is known");
+        assert_eq!(recent.since(0, KEPT), None, "of what was before the process began nothing is known");
         recent.add(&group(7, vec![gone("a"), gone("b")]));
         recent.add(&group(8, vec![Change::Redigest]));
         recent.add(&group(9, vec![gone("a")]));
         let since = |revision| {
-            recent.since(revision).map(|(last, touched)| {
+            recent.since(revision, KEPT).map(|(last, touched)| {
                 assert_eq!(last, 9);
                 touched.len()
             })
@@ -140,10 +142,10 @@ mod tests {
             recent.add(&group(revision, (0..KEPT / 4).map(|n| gone(&format!("w{n}"))).collect()));
         }
         assert!(recent.kept <= KEPT && recent.groups.len() == 4);
-        assert!(recent.since(5).is_none() && recent.since(6).is_some());
+        assert!(recent.since(5, KEPT).is_none() && recent.since(6, KEPT).is_some());
         recent.add(&group(11, (0..=KEPT).map(|n| gone(&format!("w{n}"))).collect()));
         assert_eq!((recent.kept, recent.groups.len()), (0, 0), "one that is too large alone is not kept");
         recent.add(&group(12, vec![]));
-        assert!(recent.since(10).is_none() && recent.since(11).is_some());
+        assert!(recent.since(10, KEPT).is_none() && recent.since(11, KEPT).is_some());
     }
 }

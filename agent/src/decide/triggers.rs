@@ -149,10 +149,10 @@ impl Hosted {
 
     /// The trigger is edited: what has come by `slot_now` and was not looked at never fires.
     pub(super) fn pass_over(&mut self, slot_now: Timestamp) -> Option<Passed> {
-        let last = before(slot_now, self.jitter);
-        let first = self.next.filter(|first| *first <= last)?;
-        self.next = self.schedule.next_after(last);
-        let until = (self.schedule.next_after(first) != self.next).then_some(last);
+        // Also what comes later by its jitter: the edited trigger begins with due times after this.
+        let first = self.next.filter(|first| *first <= slot_now)?;
+        self.next = self.schedule.next_after(slot_now);
+        let until = (self.schedule.next_after(first) != self.next).then_some(slot_now);
         let reason = if self.suspended { Reason::SUSPENDED } else { Reason::TRIGGER_EDITED };
         let slot = Slot { due: after(first, self.jitter), trigger: self.name.clone(), at: first };
         Some(Passed { slot, reason, until, count: None })

@@ -121,3 +121,44 @@ fn due_times_that_a_lost_agent_may_have_started_are_started_where_that_does_no_h
         }
     }
 }
+
+#[test]
+fn what_was_told_before_a_restart_of_the_controller_is_not_started_again() {
+    let mut world = two(r#","autonomy":"1m","onAmbiguous":"Run""#, Some(&format!(r#"{EVERY_MINUTE},"catchUp":"All""#)));
+    world.slow = false;
+    world.end_steps("a");
+    world.pass(2 * MINUTE);
+    world.stop_controller();
+    world.start_controller();
+    world.crash("a");
+    world.nodes.get_mut("a").unwrap().reachable = false;
+    world.pass(5 * MINUTE);
+    assert_eq!(world.owner("w/p").as_deref(), Some("b"));
+    let told: Vec<_> = world.starts.iter().filter(|start| start.agent == "a").map(|start| start.run).collect();
+    let told: Vec<_> = told.iter().filter_map(|run| world.run(*run).spec.trigger.scheduled_time).collect();
+    for run in by(&world, "onAmbiguous: Run") {
+        let slot = run.spec.trigger.scheduled_time.unwrap();
+        assert!(!told.contains(&slot), "{slot} was started by a, and that was told");
+    }
+}
+
+#[test]
+fn what_a_lost_agent_may_have_started_before_an_edit_is_not_started_by_the_edited_trigger() {
+    let once_a_year = r#""schedule":"0 0 1 1 *""#;
+    let fields = r#","autonomy":"1m","onAmbiguous":"Run""#;
+    let mut world = two(fields, Some(once_a_year));
+    world.slow = false;
+    world.end_steps("a");
+    world.pass(2 * MINUTE);
+    let owner = world.owner("w/p").unwrap();
+    world.crash(&owner);
+    world.nodes.get_mut(&owner).unwrap().reachable = false;
+    world.pass(MINUTE);
+    let edited = world.now().wall;
+    world.commit("w", fields, Some(&format!(r#"{EVERY_MINUTE},"catchUp":"All""#)));
+    world.pass(5 * MINUTE);
+    assert_ne!(world.owner("w/p").unwrap(), owner);
+    for run in by(&world, "onAmbiguous: Run") {
+        assert!(run.spec.trigger.scheduled_time.unwrap() >= edited, "{run:?}");
+    }
+}
