@@ -3,6 +3,7 @@
 use std::{fmt::Write as _, fs, sync::Arc};
 
 use axum::{
+    Extension,
     extract::State,
     http::{HeaderMap, HeaderValue, header},
     response::{IntoResponse, Response},
@@ -10,7 +11,7 @@ use axum::{
 use rustix::time::{ClockId, clock_gettime};
 use xene_schemas::{phase::RunPhase, source::ConditionStatus};
 
-use super::{Api, identity::identify, problem::Problem};
+use super::{Api, body::Proven, identity::identify, problem::Problem};
 use crate::{
     decide::rows::Fate,
     metrics::{Counts, DURATIONS},
@@ -119,9 +120,16 @@ impl Page {
 }
 
 /// Whoever may read may read this too; all may, if the operator says so.
-pub(super) async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> Result<Response, Problem> {
+pub(super) async fn metrics(
+    State(api): State<Arc<Api>>,
+    proven: Option<Extension<Proven>>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     if !api.config.metrics_public {
         identify(&api, &headers)?;
+        if let Some(Extension(proven)) = proven {
+            proven.now();
+        }
     }
     let gauges = api.handle.view(|controller, now| controller.gauges(now)).await?;
     let store = api.handle.store();

@@ -91,6 +91,8 @@ pub(super) async fn pack(mut request: Request, next: Next) -> Response {
     if request.method() == Method::HEAD {
         // Its headers are those of GET, which its body decides.
         *request.method_mut() = Method::GET;
+        // RFC 9110, 14.2: only GET has parts.
+        request.headers_mut().remove(header::RANGE);
         let (mut parts, body) = packed(request, next).await.into_parts();
         if let Some(length) = body.size_hint().exact().filter(|_| parts.status != StatusCode::NOT_MODIFIED) {
             parts.headers.insert(header::CONTENT_LENGTH, length.into());

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
     body::Bytes,
-    extract::{FromRequestParts, State, rejection::BytesRejection},
+    extract::{FromRequest as _, FromRequestParts, Request, State},
     http::{StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
@@ -38,6 +38,8 @@ pub(super) const MAX_BODY: usize = 64 << 20;
 pub(super) const ROOM: usize = 2 * (MAX_BODY >> 20);
 /// Whoever finds no room waits for it so long.
 const ROOM_WITHIN: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
+/// All of an upload must have come within this.
+const SENT_WITHIN: Duration = Duration::from_secs(60);
 /// So many runs in flight are named of each pipeline.
 const RUNS: usize = 100;
 
@@ -94,12 +96,10 @@ impl FromRequestParts<Arc<Api>> for Room {
 }
 
 /// `POST /api/v1/plan`: files that are sent along.
-pub(super) async fn of_files(
-    State(api): State<Arc<Api>>,
-    _room: Room,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Response, Problem> {
-    let body = body_of(body)?;
+pub(super) async fn of_files(State(api): State<Arc<Api>>, _room: Room, request: Request) -> Result<Response, Problem> {
+    // Whoever is slow does not keep the room from others.
+    let body = timeout(SENT_WITHIN, Bytes::from_request(request, &()));
+    let body = body_of(body.await.map_err(|_| Problem::of_status(StatusCode::REQUEST_TIMEOUT))?)?;
     // What is read of it is longer than itself, so that is done one at a time, too.
     let _one_at_a_time = api.planning.lock().await;
     let (store, limits) = (api.handle.store().clone(), api.config.limits);

@@ -43,7 +43,7 @@ impl Problem {
         Self::new(
             status,
             match status {
-                StatusCode::BAD_REQUEST => "the address can't be read: what is encoded in it is no text",
+                StatusCode::BAD_REQUEST => "the request can't be read: is what its address or body encodes text?",
                 StatusCode::METHOD_NOT_ALLOWED => "this address does not take that method",
                 StatusCode::REQUEST_TIMEOUT => "the body comes too slowly",
                 StatusCode::PAYLOAD_TOO_LARGE => "the body is longer than this address takes",

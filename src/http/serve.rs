@@ -30,7 +30,7 @@ const CONNECTIONS: usize = 2048;
 /// So many files are for everything else: the store, logs, agents' connections.
 const OTHER_FILES: usize = 256;
 /// One in so many connections may be one that has not shown yet whose it is.
-const UNPROVEN: usize = 8;
+const UNPROVEN: usize = 2;
 /// A client must have sent its handshake, and then each request's head, within this.
 pub(super) const HEAD_WITHIN: Duration = Duration::from_secs(if cfg!(test) { 5 } else { 10 });
 /// A client that speaks HTTP/2 and says nothing is asked this often whether it is there.
@@ -50,7 +50,7 @@ pub async fn serve(
     stopping: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let files = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |files| files.try_into().unwrap_or(usize::MAX));
-    let connections = files.saturating_sub(OTHER_FILES).clamp(UNPROVEN, CONNECTIONS);
+    let connections = files.saturating_sub(OTHER_FILES).clamp(OTHER_FILES / 4, CONNECTIONS);
     serve_some(listener, tls, router, stopping, connections).await
 }
 

@@ -34,6 +34,8 @@ use crate::{
 /// A client hears at least a comment this often, so that it can tell a quiet controller from a dead connection.
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
+/// Whoever missed more objects than that reads all anew: what is told again is put together in memory.
+const RESUMED: usize = 512;
 const KINDS: &[&str] = &["workflow", "pipeline", "run", "agent", "notifier", "source", "event"];
 
 pub(super) async fn watch(
@@ -55,7 +57,7 @@ pub(super) async fn watch(
     let known = match last {
         None => Some((revision, BTreeSet::new())),
         Some(Some(last)) if last == revision => Some((revision, BTreeSet::new())),
-        Some(last) => last.and_then(|last| api.handle.store().touched_since(last)),
+        Some(last) => last.and_then(|last| api.handle.store().touched_since(last, RESUMED)),
     };
     let mut told = known.as_ref().map_or(revision, |(revision, _)| *revision);
     match known {

@@ -49,6 +49,7 @@ async fn an_artifact_is_continued_where_it_was_cut_off() {
     let (status, _, body, again) = ask(&[("if-none-match", &tag)]).await;
     assert_eq!((status, &*body, again), (304, "", Some(tag)));
     let head = world.ask("HEAD", &path, &[("authorization", "Bearer s3cret"), ("range", "bytes=7-")], "").await;
+    assert_eq!((head.status().as_u16(), &head.headers()["content-length"]), (200, &"10".parse().unwrap()));
     assert_eq!(head.headers()["accept-ranges"], "bytes");
 }
 
