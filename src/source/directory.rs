@@ -78,6 +78,8 @@ struct Pass<'a> {
     watched: BTreeSet<PathBuf>,
     /// The folders that lead here: a link to one of them is a circle.
     above: Vec<(u64, u64)>,
+    /// True if links to folders are followed.
+    follows_folders: bool,
 }
 
 /// What came of reading a file.
@@ -159,6 +161,7 @@ impl Reader for Directory {
             read: HashMap::new(),
             watched: std::mem::take(&mut self.watched),
             above: Vec::new(),
+            follows_folders: true,
             root,
         };
         pass.read_ignore_file(&folder, &real);
@@ -239,6 +242,8 @@ pub fn read_folder(root: &Path, folder: &str) -> (BTreeMap<String, Vec<u8>>, Vec
         read: HashMap::new(),
         watched: BTreeSet::new(),
         above: Vec::new(),
+        // Git knows no other way to what a link leads to.
+        follows_folders: !root.join(".git").exists(),
     };
     let real = root.join(folder);
     pass.read_ignore_file(folder, &real);
@@ -319,6 +324,9 @@ impl Pass<'_> {
         if kind.is_symlink() {
             let target = real.canonicalize();
             is_folder = target.as_ref().is_ok_and(|target| target.is_dir());
+            if is_folder && !self.follows_folders {
+                return;
+            }
             real = match target {
                 Ok(target) if target.starts_with(&self.root) => target,
                 Ok(_) if is_folder => return self.problems.folder_link(&path, OUTSIDE),

@@ -56,6 +56,17 @@ fn a_file_is_read_once_however_it_is_named_and_no_further_than_counts() {
     fs::write(&path, "x: 1\n").unwrap();
     let files = collect(&[root.path().into(), path, root.path().join("./a.yaml")]).unwrap().files;
     assert_eq!(files.len(), 1, "{files:?}");
+    // Git leads nobody into a folder by a link.
+    let tree = tempfile::tempdir().unwrap();
+    for folder in [".git", "v2"] {
+        fs::create_dir(tree.path().join(folder)).unwrap();
+    }
+    fs::write(tree.path().join("v2/a.yaml"), "x: 1\n").unwrap();
+    std::os::unix::fs::symlink("v2", tree.path().join("latest")).unwrap();
+    assert_eq!(
+        source::read_folder(&tree.path().canonicalize().unwrap(), "").0.into_keys().collect::<Vec<_>>(),
+        ["v2/a.yaml"]
+    );
     let endless = collect(&["/dev/zero".into()]).unwrap().files;
     assert_eq!(endless[0].1.len(), compile::MAX_FILE_BYTES + 1);
     assert_eq!(compile::validate(&endless).1[0].code, "XE0002");

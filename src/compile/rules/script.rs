@@ -149,7 +149,12 @@ pub(super) fn of_actions(script: &str) -> Option<&'static str> {
     const FILES: [&str; 4] = ["GITHUB_OUTPUT", "GITHUB_ENV", "GITHUB_PATH", "GITHUB_STEP_SUMMARY"];
     const SHOWN: [&str; 4] = ["$GITHUB_OUTPUT", "$GITHUB_ENV", "$GITHUB_PATH", "$GITHUB_STEP_SUMMARY"];
     lines(script).find_map(|line| {
-        let named = |name: &str| line.contains(&format!("${name}")) || line.contains(&format!("${{{name}}}"));
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let bare = |name: &str| {
+            let mut found = line.match_indices(name).filter(|(at, _)| line[..*at].ends_with('$'));
+            found.any(|(at, _)| !line[at + name.len()..].starts_with(is_name))
+        };
+        let named = |name: &str| bare(name) || line.contains(&format!("${{{name}}}"));
         let file = FILES.iter().position(|name| named(name)).map(|index| SHOWN[index]);
         let command = ["::set-output", "::set-env", "::add-path", "::add-mask", "::save-state"]
             .into_iter()
@@ -158,26 +163,28 @@ pub(super) fn of_actions(script: &str) -> Option<&'static str> {
     })
 }
 
+/// What templates speak of.
+const WORDS: [&str; 10] =
+    ["params", "inputs", "workflow", "tasks", "steps", "outputs", "secrets", "github", "matrix", "trigger"];
+
 /// The `{{ … }}` of another system's templates in a text, from its braces on.
 pub(super) fn template(text: &str) -> Option<&str> {
-    let words = ["params", "inputs", "workflow", "tasks", "steps", "outputs", "secrets", "github", "matrix", "trigger"];
     let end = |at: usize| text[at..].find("}}").map_or(text.len(), |end| at + end + 2);
-    text.match_indices("{{")
-        .find_map(|(at, _)| {
-            let inside = text[at + 2..].trim_start_matches([' ', '=', '.']);
-            let names = words.iter().any(|word| inside.strip_prefix(word).is_some_and(|rest| rest.starts_with('.')));
-            if text[..at].ends_with('$') { Some(&text[at - 1..end(at)]) } else { names.then(|| &text[at..end(at)]) }
-        })
-        // `${params.who}`: no shell has a variable with a dot.
-        .or_else(|| {
-            text.match_indices("${").find_map(|(at, _)| {
-                let inside = &text[at + 2..];
-                let names =
-                    words.iter().any(|word| inside.strip_prefix(word).is_some_and(|rest| rest.starts_with('.')));
-                let end = inside.find('}').map(|end| at + 2 + end + 1)?;
-                names.then(|| &text[at..end])
-            })
-        })
+    text.match_indices("{{").find_map(|(at, _)| {
+        let inside = text[at + 2..].trim_start_matches([' ', '=', '.']);
+        let names = WORDS.iter().any(|word| inside.strip_prefix(word).is_some_and(|rest| rest.starts_with('.')));
+        if text[..at].ends_with('$') { Some(&text[at - 1..end(at)]) } else { names.then(|| &text[at..end(at)]) }
+    })
+}
+
+/// A `${params.who}` in a text that a shell reads, which has no variable with a dot.
+pub(super) fn dotted(text: &str) -> Option<&str> {
+    text.match_indices("${").find_map(|(at, _)| {
+        let inside = &text[at + 2..];
+        let names = WORDS.iter().any(|word| inside.strip_prefix(word).is_some_and(|rest| rest.starts_with('.')));
+        let end = inside.find('}').map(|end| at + 2 + end + 1)?;
+        names.then(|| &text[at..end])
+    })
 }
 
 #[cfg(test)]
@@ -196,6 +203,12 @@ mod tests {
         assert_eq!(of("# make\n\n  sudo tar c . |& tee log"), ["tar|", "tee"]);
         assert_eq!(of("X=$(curl -s u | jq .a)"), ["curl|", "jq"]);
         assert_eq!(of("a\\|b && c &"), ["a\\|b", "c"]);
+    }
+
+    #[test]
+    fn files_of_actions_are_known_by_their_whole_names() {
+        assert_eq!(of_actions("echo a=b >> \"$GITHUB_ENV\""), Some("$GITHUB_ENV"));
+        assert_eq!(of_actions("echo \"$GITHUB_ENVIRONMENT\""), None);
     }
 
     #[test]
@@ -240,8 +253,8 @@ mod tests {
         }
         assert_eq!(template("echo ${{ github.ref }} x"), Some("${{ github.ref }}"));
         assert_eq!(template("echo {{inputs.parameters.x}}"), Some("{{inputs.parameters.x}}"));
-        assert_eq!(template("echo ${params.who}!"), Some("${params.who}"));
-        assert_eq!(template("echo ${matrix} ${steps:-x}"), None);
+        assert_eq!(dotted("echo ${params.who}!"), Some("${params.who}"));
+        assert_eq!(dotted("echo ${matrix} ${steps:-x}"), None);
         assert_eq!(template("docker inspect -f '{{.State.Status}}'"), None);
         assert_eq!(template("{{"), None);
     }

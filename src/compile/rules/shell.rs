@@ -82,8 +82,13 @@ fn check_task(report: &mut Report, at: &Path<'_>, task: &Task) {
     }
 }
 
+/// A template of either kind, in a text that no program reads.
 fn check_template(report: &mut Report, at: &Path<'_>, text: &str) -> bool {
-    let Some(template) = script::template(text) else { return false };
+    told(report, at, script::template(text).or_else(|| script::dotted(text)))
+}
+
+fn told(report: &mut Report, at: &Path<'_>, template: Option<&str>) -> bool {
+    let Some(template) = template else { return false };
     let template: String = template.chars().take(60).collect();
     let message = format!("`{template}` stands as it is: nothing is ever put into a text");
     let hint =
@@ -141,7 +146,7 @@ fn check_argv(report: &mut Report, at: &Path<'_>, argv: &[String]) {
 
 fn check_script(report: &mut Report, at: &Path<'_>, step: &Step, text: &str) {
     let at_run = at.key("run");
-    check_template(report, &at_run, text);
+    let has_template = told(report, &at_run, script::template(text));
     if text.contains('\r') {
         let message = "this script has carriage returns, which a shell takes for a part of the last word of a line";
         report.add(&CARRIAGE_RETURN, &at_run, message).hint("end its lines with \\n alone".to_owned());
@@ -153,6 +158,10 @@ fn check_script(report: &mut Report, at: &Path<'_>, step: &Step, text: &str) {
     let program = argv.and_then(|argv| argv.first()).map(|program| program.rsplit('/').next().unwrap_or_default());
     if program.is_some_and(|program| !SHELLS.contains(&program)) {
         return;
+    }
+    // What a here-document holds may be of another language, where it means something.
+    if !has_template && !text.contains("<<") {
+        told(report, &at_run, script::dotted(text));
     }
     if let (Some(argv), Some(program)) = (argv, program) {
         check_errexit(report, &at.key("shell"), (program, argv), text);

@@ -41,6 +41,7 @@ pub fn taken_from_folder(
         read: HashMap::new(),
         watched: BTreeSet::new(),
         above: Vec::new(),
+        follows_folders: true,
     };
     let found = pass.take(path, wanted, &HashMap::new());
     let mut carrier = Carrier::new(Travel { store, ..Travel::default() });
