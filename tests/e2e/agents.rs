@@ -292,8 +292,12 @@ fn a_copy_of_a_data_folder_is_refused_and_so_is_the_agent_and_no_slot_fires_twic
     cluster.start_agent("b", &[]);
     eventually("it ticks on a", || if ticks(&file).len() >= 2 { Ok(()) } else { Err(format!("{:?}", ticks(&file))) });
     let copy = cluster.folder().join("copy");
-    let copied = Command::new("cp").arg("-a").arg(cluster.folder().join("agent-a")).arg(&copy).status().unwrap();
-    assert!(copied.success());
+    // What a run leaves may vanish under the copy's hands.
+    eventually("it is copied whole", || {
+        let _ = fs::remove_dir_all(&copy);
+        let copied = Command::new("cp").arg("-a").arg(cluster.folder().join("agent-a")).arg(&copy).output().unwrap();
+        if copied.status.success() { Ok(()) } else { Err(format!("{copied:?}")) }
+    });
     // A copy of this moment, on this machine, has a lease that lives: for as long as that it is the agent, restarted.
     let before = ticks(&file).len();
     eventually("the lease in the copy runs out", || match ticks(&file).len() {
