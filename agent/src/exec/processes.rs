@@ -149,13 +149,19 @@ pub(super) fn kill_each(processes: &[Process], limit: Duration) {
 }
 
 /// Kills all that `look` finds by `kill`, again and again, since they may start others between the look and the kill;
-/// gives the names of what there was.
+/// gives the names of what there was. A look takes its time, and misses one whose number is lower than that of the process
+/// that starts it and ends meanwhile, as after the numbers began anew: by the next look it is where it is found.
 pub(super) fn end_all(look: impl Fn() -> Vec<Process>, kill: impl Fn(&[Process])) -> Vec<String> {
     let (begun, mut names, mut seen) = (crate::clock::now().boot, Vec::new(), BTreeSet::new());
+    let mut looked_in_vain = false;
     loop {
         let found = look();
-        if found.is_empty() {
+        if found.is_empty() && looked_in_vain {
             return names;
+        }
+        looked_in_vain = found.is_empty();
+        if looked_in_vain {
+            continue;
         }
         names.extend(found.iter().filter(|p| seen.insert((p.pid, p.started))).map(|p| p.name.clone()));
         if crate::clock::now().boot.since(begun) > KILL_LIMIT {
@@ -181,7 +187,28 @@ pub(super) fn timespec(span: Duration) -> Timespec {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        cell::{Cell, RefCell},
+        collections::VecDeque,
+    };
+
     use super::*;
+
+    #[test]
+    fn what_one_look_misses_the_next_one_finds() {
+        let process = Process { pid: 7, name: "x".into(), parent: 3, ended: false, started: 777 };
+        let looks = RefCell::new(VecDeque::from([
+            vec![],
+            vec![process.clone()],
+            vec![],
+            vec![process],
+            vec![],
+            vec![],
+        ]));
+        let killed = Cell::new(0);
+        let names = end_all(|| looks.borrow_mut().pop_front().unwrap(), |found| killed.set(killed.get() + found.len()));
+        assert_eq!((names, killed.get(), looks.into_inner().len()), (vec!["x".to_owned()], 2, 0));
+    }
 
     #[test]
     fn reads_a_name_that_looks_like_fields() {

@@ -230,7 +230,9 @@ fn success() -> StepExit {
 /// True while a process lives. One that has ended but is not reaped does not.
 fn lives(pid: &str) -> bool {
     let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
-    stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
+    stat.rsplit(')')
+        .next()
+        .is_some_and(|rest| !rest.is_empty() && ![" Z", " X", " x"].iter().any(|end| rest.starts_with(end)))
 }
 
 #[tokio::test(flavor = "multi_thread")]
