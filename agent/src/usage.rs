@@ -32,8 +32,14 @@ pub fn explain(error: &clap::Error, command: &clap::Command, args: &[OsString]) 
         },
         _ => first_sentence(&text),
     };
-    let suggested = [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand, ContextKind::SuggestedValue]
-        .map(|kind| list(error, kind));
+    let suggested =
+        [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand, ContextKind::SuggestedValue].map(|kind| {
+            match error.get(kind) {
+                // The likeliest comes last.
+                Some(ContextValue::Strings(texts)) => texts.iter().rev().cloned().collect::<Vec<_>>().join(", "),
+                _ => list(error, kind),
+            }
+        });
     let hint = match suggested.into_iter().find(|text| !text.is_empty()) {
         Some(text) => format!("did you mean {text}?"),
         None if !valid.is_empty() => format!("it takes {valid}"),

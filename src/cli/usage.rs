@@ -62,7 +62,7 @@ mod tests {
               `xene --help` shows what it takes
             $ xene triger w/p
             `xene` has no command "triger"
-              did you mean notifiers, trigger?
+              did you mean trigger, notifiers?
             $ xene trigger
             `xene trigger` needs <PIPELINE>
               `xene trigger --help` shows what it takes
