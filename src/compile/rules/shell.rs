@@ -63,11 +63,15 @@ pub(super) fn check(spec: &WorkflowSpec, report: &mut Report) {
     check_env(report, &root, &spec.env);
     each_pipeline(spec, |at, _, pipeline| {
         check_env(report, at, &pipeline.env);
-        each_task(at, pipeline, |at, _, task| check_task(report, at, task));
+        each_task(at, pipeline, |at, _, task| {
+            let is_set = |name: &str| [&spec.env, &pipeline.env, &task.env].iter().any(|env| env.contains_key(name));
+            check_task(report, at, task, &is_set);
+        });
     });
 }
 
-fn check_task(report: &mut Report, at: &Path<'_>, task: &Task) {
+/// `is_set` tells whether a variable is given to all steps of the task.
+fn check_task(report: &mut Report, at: &Path<'_>, task: &Task, is_set: &dyn Fn(&str) -> bool) {
     check_env(report, at, &task.env);
     check_folder(report, at, task.working_dir.as_deref());
     let steps = at.key("steps");
@@ -76,7 +80,10 @@ fn check_task(report: &mut Report, at: &Path<'_>, task: &Task) {
         check_env(report, &at, &step.env);
         check_folder(report, &at, step.working_dir.as_deref());
         match &step.run {
-            Run::Script(text) => check_script(report, &at, step, text),
+            Run::Script(text) => {
+                check_script(report, &at, step, text);
+                check_actions(report, &at.key("run"), text, &|name| step.env.contains_key(name) || is_set(name));
+            }
             Run::Argv(argv) => check_argv(report, &at, argv),
         }
     }
@@ -191,8 +198,13 @@ fn check_words(report: &mut Report, at: &Path<'_>, step: &Step, text: &str) {
     if let Some(name) = script::spaced_assignment(text) {
         report.add(&NO_ASSIGNMENT, at, format!("`{name} = …` runs a program `{name}`: it is no assignment"));
     }
-    let is_set = |word: &str| word.strip_prefix('$').is_some_and(|name| step.env.contains_key(name));
-    if let Some(word) = script::of_actions(text).filter(|word| !is_set(word)) {
+}
+
+/// What only GitHub Actions understands, unless the workflow gives it a meaning.
+fn check_actions(report: &mut Report, at: &Path<'_>, text: &str, is_set: &dyn Fn(&str) -> bool) {
+    let has_meaning =
+        |word: &str| word.strip_prefix('$').is_some_and(|name| is_set(name) || text.contains(&format!("{name}=")));
+    if let Some(word) = script::of_actions(text).filter(|word| !has_meaning(word)) {
         report.add(&OF_ACTIONS, at, format!("`{word}` is of GitHub Actions, and means nothing here"));
     }
 }
