@@ -17,18 +17,31 @@ const MAX_PROBLEMS: usize = 20;
 /// How many values are read again at most, until all problems of a document are found.
 const MAX_EFFORT: usize = 400_000;
 
+/// Why a document is no `T`, and what it is but for that.
+pub(super) struct Explained<T> {
+    pub(super) problems: Vec<Diagnostic>,
+    /// The document without the entries that are wrong; `None` if they are not all known.
+    pub(super) rest: Option<(T, HashSet<Entry>)>,
+}
+
 /// Says why a document is no `T`. It is read again, each time without what was found to be wrong, until nothing is.
 pub(super) fn explain<T: DeserializeOwned>(
     path: &str,
     chunk: &Chunk<'_>,
     (line, outline): (u32, Option<&Outline>),
     error: &ReadError,
-) -> Vec<Diagnostic> {
-    let mut found = Vec::new();
+) -> Explained<T> {
+    let (mut found, mut rest) = (Vec::new(), None);
     if let Some(outline) = outline {
         let mut without = HashSet::new();
         for _ in 0..(MAX_EFFORT / outline.nodes.len().max(1)).max(1) {
-            let Err(failure) = read::<T>(outline, &without) else { break };
+            let failure = match read::<T>(outline, &without) {
+                Ok(value) => {
+                    rest = Some((value, without));
+                    break;
+                }
+                Err(failure) => failure,
+            };
             let (problem, wrong) = problem(outline, &without, failure);
             if let Some((Meaning { rule, message, hint, .. }, at)) = problem {
                 found.push(diagnostic(path, rule, chunk.in_file(at), message, hint));
@@ -44,8 +57,9 @@ pub(super) fn explain<T: DeserializeOwned>(
         let Meaning { rule, message, hint, .. } = meaning(&essence(&error.message));
         let at = error.at.map(|at| chunk.in_file(at)).unwrap_or(Position { line, column: 1 });
         found.push(diagnostic(path, rule, at, message, hint));
+        rest = None;
     }
-    found
+    Explained { problems: found, rest }
 }
 
 /// What a failure says and where, and the entry that is wrong, if it is not the whole document. What follows only from

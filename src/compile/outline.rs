@@ -3,7 +3,7 @@
 //! Good documents do not come here, unless a glance says that they might be nested too deep or hold anchors or tags.
 //! Nothing is expanded and nothing recurses: the cost is that of the text, whatever the text says.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 
@@ -188,6 +188,39 @@ impl Outline {
             Content::Map(entries) => Some(&entries[entry].0),
             Content::List(_) | Content::Scalar { .. } | Content::Alias(_) => None,
         }
+    }
+
+    /// Takes entries out, as if they had never stood there; gives all the texts that stood in them.
+    pub(super) fn remove(&mut self, entries: &HashSet<(usize, usize)>) -> HashSet<String> {
+        let (mut texts, mut seen, mut open) = (HashSet::new(), HashSet::new(), Vec::new());
+        for entry in entries {
+            texts.extend(self.key(*entry).map(|key| key.text.clone()));
+            open.push(self.value(*entry));
+        }
+        while let Some(node) = open.pop() {
+            if !seen.insert(node) {
+                continue;
+            }
+            match &self.nodes[node].content {
+                Content::Scalar { text, .. } => _ = texts.insert(text.clone()),
+                Content::Map(of) => {
+                    texts.extend(of.iter().map(|(key, _)| key.text.clone()));
+                    open.extend(of.iter().map(|(_, value)| *value));
+                }
+                Content::List(of) => open.extend(of),
+                Content::Alias(target) => open.extend(target),
+            }
+        }
+        for (number, node) in self.nodes.iter_mut().enumerate() {
+            let mut entry = 0..;
+            let mut stays = || entry.next().is_none_or(|entry| !entries.contains(&(number, entry)));
+            match &mut node.content {
+                Content::Map(of) => of.retain(|_| stays()),
+                Content::List(of) => of.retain(|_| stays()),
+                Content::Scalar { .. } | Content::Alias(_) => {}
+            }
+        }
+        texts
     }
 
     /// The entry of that key in a map, or in the map that an alias stands for.

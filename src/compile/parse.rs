@@ -17,7 +17,7 @@ use xene_schemas::{
 use super::{
     Limits,
     cases::TestDocument,
-    explain::explain,
+    explain::{Explained, explain},
     outline::{Outline, Position, Refusal, needs_reading, too_many, too_many_values},
     path::Segment,
     rules::{self, Problem, Rule, file},
@@ -254,14 +254,14 @@ fn document(
             };
             match classify(outline.as_ref()) {
                 Kind::Workflow => {
-                    parsed.problems.extend(explain::<Workflow>(path, chunk, (line, outline.as_ref()), &error));
+                    parsed.problems.extend(misshapen(path, chunk, (line, outline), &error, limits));
                     return;
                 }
                 Kind::Legacy => match read::<v1alpha1::Workflow>(format, chunk.text) {
                     Ok(workflow) => legacy(workflow.into(), line, limits, parsed),
                     Err(error) => {
                         let place = (line, outline.as_ref());
-                        parsed.problems.extend(explain::<v1alpha1::Workflow>(path, chunk, place, &error));
+                        parsed.problems.extend(explain::<v1alpha1::Workflow>(path, chunk, place, &error).problems);
                         return;
                     }
                 },
@@ -274,7 +274,7 @@ fn document(
                     }
                     Err(error) => {
                         let place = (line, outline.as_ref());
-                        parsed.problems.extend(explain::<WorkflowTest>(path, chunk, place, &error));
+                        parsed.problems.extend(explain::<WorkflowTest>(path, chunk, place, &error).problems);
                         return;
                     }
                 },
@@ -286,7 +286,7 @@ fn document(
                     }
                     Err(error) => {
                         let place = (line, outline.as_ref());
-                        parsed.problems.extend(explain::<Notifier>(path, chunk, place, &error));
+                        parsed.problems.extend(explain::<Notifier>(path, chunk, place, &error).problems);
                         return;
                     }
                 },
@@ -307,6 +307,23 @@ fn document(
         let place = |problem| placed(path, chunk, line, outline.as_ref(), problem);
         parsed.problems.extend(problems.into_iter().map(place));
     }
+}
+
+/// What is wrong with a document that is meant for a workflow: its form, and what the rules say of all that is in form.
+fn misshapen(
+    path: &str,
+    chunk: &Chunk<'_>,
+    (line, outline): (u32, Option<Outline>),
+    error: &ReadError,
+    limits: Limits,
+) -> Vec<Diagnostic> {
+    let Explained { mut problems, rest } = explain::<Workflow>(path, chunk, (line, outline.as_ref()), error);
+    if let (Some((rest, without)), Some(mut outline)) = (rest, outline) {
+        let unknown = outline.remove(&without);
+        let broken = rules::check_rest(&rest, &unknown, limits);
+        problems.extend(broken.into_iter().map(|problem| placed(path, chunk, line, Some(&outline), problem)));
+    }
+    problems
 }
 
 /// Takes a workflow of the first format without the pipelines that need a container. If none is left its document is

@@ -292,6 +292,40 @@ pub(super) fn check(workflow: &Workflow, found: Option<&[Travelling]>, limits: L
     report.0
 }
 
+/// What the rules say of a workflow of which entries are missing that could not be read: no more than holds whatever they
+/// were meant to say. `unknown` are the texts in them.
+pub(super) fn check_rest(rest: &Workflow, unknown: &HashSet<String>, limits: Limits) -> Vec<Problem> {
+    let mut problems = check(rest, None, limits);
+    problems.retain_mut(|problem| {
+        // Of what there is, too, not all could be read.
+        problem.hint.take_if(|hint| hint.starts_with("there is: "));
+        let mut named = problem.message.split('`').skip(1).step_by(2);
+        HOLDS_IN_PART.contains(&problem.rule) && !named.any(|name| unknown.contains(name))
+    });
+    problems
+}
+
+/// Rules that nothing more in a workflow could mend, unless it is the very name that they miss.
+const HOLDS_IN_PART: &[&Rule] = &[
+    &unsupported::UNSUPPORTED,
+    &file::BAD_NAME,
+    &shape::SHELL,
+    &triggers::UNKNOWN_TRIGGER,
+    &triggers::BAD_SCHEDULE,
+    &graph::UNKNOWN_TASK,
+    &graph::TASK_CYCLE,
+    &graph::UNKNOWN_PIPELINE,
+    &graph::PIPELINE_CYCLE,
+    &params::PARAM_COLLISION,
+    &params::BAD_PATTERN,
+    &env::BAD_VARIABLE,
+    &env::UNKNOWN_PARAM,
+    &range::OUT_OF_RANGE,
+    &expr::EXPR_SYNTAX,
+    &expr::EXPR_TOO_LARGE,
+    &files::BAD_GLOB,
+];
+
 /// A pipeline and where it stands.
 fn each_pipeline<'p>(spec: &'p WorkflowSpec, mut visit: impl FnMut(&Path<'_>, &'p Name, &'p PipelineSpec)) {
     let root = Path::ROOT.key("spec");

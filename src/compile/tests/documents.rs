@@ -199,6 +199,89 @@ spec:
 }
 
 #[test]
+fn what_is_in_form_is_held_against_the_rules_besides() {
+    let text = r#"apiVersion: xene/v1
+kind: Workflow
+metadata: {name: w}
+spec:
+  trigers:
+    nightly: {type: cron, schedule: "@daily"}
+  triggers:
+    often: {type: cron, schedule: "61 * * * *"}
+  pipelines:
+    p:
+      triggers: [often, nightly, never]
+      tasks:
+        broken: {steps: 7}
+        a: {dependancies: [b], outputs: [x], steps: [echo]}
+        b: {dependencies: [broken, missing], steps: [echo]}
+        c:
+          dependencies: [a]
+          steps:
+            - {runn: echo}
+            - {run: echo, env: {A-B: 1, X: {output: a.x}}, timeout: 0s}
+"#;
+    check(
+        text,
+        expect![[r#"
+        a.yaml:5:3: error[XE0011]: unknown field `trigers`
+          |
+        5 |   trigers:
+          |   ^^^^^^^
+          = hint: did you mean `triggers`?
+
+        a.yaml:8:35: error[XE0032]: minute "61" is out of range; allowed is 0 to 59
+          |
+        8 |     often: {type: cron, schedule: "61 * * * *"}
+          |                                   ^^^^^^^^^^^^
+          = hint: `xene cron` shows what a schedule does
+
+        a.yaml:11:34: error[XE0030]: this workflow has no trigger `never`
+           |
+        11 |       triggers: [often, nightly, never]
+           |                                  ^^^^^
+           = hint: declare it under `triggers` of the workflow
+
+        a.yaml:13:25: error[XE0013]: expected a list, found 7
+           |
+        13 |         broken: {steps: 7}
+           |                         ^
+           = hint: `xene explain XE0013` shows what is written how
+
+        a.yaml:14:13: error[XE0011]: unknown field `dependancies`
+           |
+        14 |         a: {dependancies: [b], outputs: [x], steps: [echo]}
+           |             ^^^^^^^^^^^^
+           = hint: did you mean `dependencies`?
+
+        a.yaml:15:36: error[XE0040]: this pipeline has no task `missing`
+           |
+        15 |         b: {dependencies: [broken, missing], steps: [echo]}
+           |                                    ^^^^^^^
+           = hint: name a task of this pipeline
+
+        a.yaml:19:16: error[XE0011]: unknown field `runn`
+           |
+        19 |             - {runn: echo}
+           |                ^^^^
+           = hint: did you mean `run`?
+
+        a.yaml:20:33: error[XE0053]: "A-B" can't name a variable: letters, digits and _ can, not beginning with a digit
+           |
+        20 |             - {run: echo, env: {A-B: 1, X: {output: a.x}}, timeout: 0s}
+           |                                 ^^^
+           = hint: choose another name, or another value
+
+        a.yaml:20:69: error[XE0060]: a timeout of 0 leaves no time at all
+           |
+        20 |             - {run: echo, env: {A-B: 1, X: {output: a.x}}, timeout: 0s}
+           |                                                                     ^^
+           = hint: choose a value within the range
+    "#]],
+    );
+}
+
+#[test]
 fn unknown_fields_in_json() {
     let text = r#"{"apiVersion": "xene/v1", "kind": "Workflow", "metadata": {"name": "w"},
  "spec": {"pipeline": {}}}
