@@ -175,9 +175,12 @@ impl Controller {
         note(fx, now, change.event_type(), change.reason(), change.regarding(), message);
         let outbox = self.outboxes.entry(name.clone()).or_insert_with(|| Outbox::new(&row.spec, Default::default()));
         outbox.chosen = Chosen::new(&row.spec.select);
-        // What kept it from its destination may be mended by this.
-        (outbox.failures, outbox.due) = (0, None);
-        if !outbox.waiting.is_empty() && outbox.sending.is_none() {
+        let says_the_same = matches!(change, PlanChange::MoveNotifier(_) | PlanChange::InvalidateNotifier(_));
+        if !says_the_same {
+            // What kept it from its destination may be mended by this.
+            (outbox.failures, outbox.due) = (0, None);
+        }
+        if !says_the_same && !outbox.waiting.is_empty() && outbox.sending.is_none() {
             self.timers.arm(Timer::Deliver(name.clone()), now.boot);
         }
         fx.commit.push(Change::PutNotifier(Box::new(row.clone())));
