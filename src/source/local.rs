@@ -104,11 +104,8 @@ impl Followed {
         };
         let snapshot = match &rewritten {
             Some(old) if rewrites == Rewrites::Deny => Err(denied(old, &revision)),
-            _ => {
-                let snapshot = git.read(tip.commit, &applied.known)?;
-                self.reference = Some(tip.reference);
-                Ok(Some(snapshot))
-            }
+            // Whether it takes effect is not known yet: until then what is followed is the branch of what is in effect.
+            _ => Ok(Some(git.read(tip.commit, &applied.known)?)),
         };
         Ok(Seen { revision, rewritten, snapshot, unsettled: false, superseded })
     }

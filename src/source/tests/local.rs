@@ -189,6 +189,23 @@ fn denied_rewrite_keeps_the_last_state_until_a_descendant() {
 }
 
 #[test]
+fn a_branch_that_takes_no_effect_yet_is_another_branch_all_the_same() {
+    let repo = Repo::new();
+    let workflow = "apiVersion: xene/v1\nkind: Workflow\nmetadata: {name: a}\n\
+                    spec: {pipelines: {p: {tasks: {t: {steps: [\"true\"]}}}}}\n";
+    let first = repo.commit("xene.d/a.yaml", workflow);
+    let live = Live::start(SourceConfig { rewrites: Rewrites::Deny, ..repo.config() });
+    live.healthy(&first);
+    repo.git(&["checkout", "-q", "--orphan", "other"]);
+    repo.git(&["rm", "-rqf", "."]);
+    repo.commit("README", "nothing yet\n");
+    live.failure("PathMissing");
+    live.handle.sync_blocking().unwrap_err();
+    let good = repo.commit("xene.d/a.yaml", workflow);
+    live.healthy(&good);
+}
+
+#[test]
 fn denied_amendment_is_seen_and_told_once() {
     let repo = Repo::new();
     repo.commit("a.yaml", "a: 1\n");
