@@ -78,9 +78,16 @@ struct Pass<'a> {
     watched: BTreeSet<PathBuf>,
     /// The folders that lead here: a link to one of them is a circle.
     above: Vec<(u64, u64)>,
+    /// How many links lead here, and how many folders were listed that some link leads to.
+    links: usize,
+    listed_by_links: usize,
     /// True if links to folders are followed.
     follows_folders: bool,
 }
+
+/// How many folders are listed at most that links lead to: where links lead to links one folder can have more names than
+/// anybody could read.
+const MAX_LISTED_BY_LINKS: usize = 10_000;
 
 /// What came of reading a file.
 enum Content {
@@ -152,17 +159,9 @@ impl Reader for Directory {
         let folder = self.folder_of(&root)?;
         let real = root.join(&folder).canonicalize().map_err(|error| self.missing(&error))?;
         let mut pass = Pass {
-            ignore: Ignore::none(&folder),
-            known: &look.applied.known,
             hurry: look.hurry,
-            problems: Problems::default(),
-            unsettled: false,
-            files: BTreeMap::new(),
-            read: HashMap::new(),
             watched: std::mem::take(&mut self.watched),
-            above: Vec::new(),
-            follows_folders: true,
-            root,
+            ..Pass::new(root, &look.applied.known, &folder)
         };
         pass.read_ignore_file(&folder, &real);
         pass.walk(&folder, &real, &self.read);
@@ -232,18 +231,9 @@ impl Reader for Directory {
 pub fn read_folder(root: &Path, folder: &str) -> (BTreeMap<String, Vec<u8>>, Vec<Diagnostic>) {
     let known = Known::default();
     let mut pass = Pass {
-        root: root.to_owned(),
-        known: &known,
-        hurry: true,
-        ignore: Ignore::none(folder),
-        problems: Problems::default(),
-        unsettled: false,
-        files: BTreeMap::new(),
-        read: HashMap::new(),
-        watched: BTreeSet::new(),
-        above: Vec::new(),
         // Git knows no other way to what a link leads to.
         follows_folders: !root.join(".git").exists(),
+        ..Pass::new(root.to_owned(), &known, folder)
     };
     let real = root.join(folder);
     pass.read_ignore_file(folder, &real);
@@ -260,7 +250,26 @@ pub fn read_folder(root: &Path, folder: &str) -> (BTreeMap<String, Vec<u8>>, Vec
     (files, problems.finish().0)
 }
 
-impl Pass<'_> {
+impl<'a> Pass<'a> {
+    /// A look that leaves nothing to another one.
+    fn new(root: PathBuf, known: &'a Known, folder: &str) -> Self {
+        Self {
+            root,
+            known,
+            hurry: true,
+            ignore: Ignore::none(folder),
+            problems: Problems::default(),
+            unsettled: false,
+            files: BTreeMap::new(),
+            read: HashMap::new(),
+            watched: BTreeSet::new(),
+            above: Vec::new(),
+            links: 0,
+            listed_by_links: 0,
+            follows_folders: true,
+        }
+    }
+
     fn read_ignore_file(&mut self, folder: &str, real: &Path) {
         let path = real.join(IGNORE_FILE);
         let shown = files::join(folder, IGNORE_FILE);
@@ -291,6 +300,12 @@ impl Pass<'_> {
         };
         if self.above.contains(&id) {
             return self.problems.folder_link(folder, "leads to a folder that it lies in");
+        }
+        if self.links > 0 {
+            if self.listed_by_links == MAX_LISTED_BY_LINKS {
+                return self.problems.folder_link(folder, "is beyond the 10,000 folders that links may lead to");
+            }
+            self.listed_by_links += 1;
         }
         self.above.push(id);
         self.watched.insert(real.to_owned());
@@ -341,7 +356,9 @@ impl Pass<'_> {
             self.watched.extend(real.parent().map(Path::to_owned));
         }
         if is_folder {
+            self.links += usize::from(kind.is_symlink());
             self.walk(&path, &real, before);
+            self.links -= usize::from(kind.is_symlink());
         } else if counts {
             self.file(path, &real, before);
         }

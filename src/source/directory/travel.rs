@@ -1,7 +1,7 @@
 //! Files that travel, from a folder as it lies.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::HashMap,
     fs, io,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
@@ -11,8 +11,7 @@ use xene_agent::content::ContentStore;
 
 use super::{COARSEST_CLOCK, Content, OUTSIDE, Pass, ReadBefore, age, stamp};
 use crate::source::{
-    Known,
-    files::{self, Ignore, Problems},
+    Known, files,
     health::Failure,
     snapshot::{FileEntry, MAX_FILE_BYTES, Travelling},
     travel::{self, Bytes, Carrier, Found, MAX_FILES, Travel, Wanted, with_files, without_files},
@@ -30,19 +29,7 @@ pub fn taken_from_folder(
     store: Option<ContentStore>,
 ) -> Result<Vec<Travelling>, Failure> {
     let known = Known::default();
-    let mut pass = Pass {
-        root: root.to_owned(),
-        known: &known,
-        hurry: true,
-        ignore: Ignore::none(""),
-        problems: Problems::default(),
-        unsettled: false,
-        files: BTreeMap::new(),
-        read: HashMap::new(),
-        watched: BTreeSet::new(),
-        above: Vec::new(),
-        follows_folders: true,
-    };
+    let mut pass = Pass::new(root.to_owned(), &known, "");
     let found = pass.take(path, wanted, &HashMap::new());
     let mut carrier = Carrier::new(Travel { store, ..Travel::default() });
     carrier.keep(wanted, found, |real: &PathBuf, limit| Ok(pass.bytes(real, limit)))

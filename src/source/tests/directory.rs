@@ -299,6 +299,23 @@ fn links_stay_within_the_folder() {
 }
 
 #[test]
+fn links_that_lead_to_links_are_followed_so_far_as_anybody_can_read() {
+    let folder = Folder::new();
+    // Two ways from each folder to the next one: the last has 2^30 names.
+    for level in 0..30 {
+        folder.write(&format!("{level}/w.yaml"), &format!("at: {level}\n"));
+        for way in ["a", "b"] {
+            symlink(format!("../{}", level + 1), folder.path.join(format!("{level}/{way}"))).unwrap();
+        }
+    }
+    folder.write("30/w.yaml", "at: 30\n");
+    let (files, problems) = crate::source::read_folder(&folder.path.canonicalize().unwrap(), "");
+    assert!((10_000..10_100).contains(&files.len()), "{}", files.len());
+    assert!((0..=30).all(|level| files.contains_key(&format!("{level}/w.yaml"))), "all that lies there is read");
+    assert!(problems.iter().any(|problem| problem.message.contains("beyond the 10,000")), "{problems:#?}");
+}
+
+#[test]
 fn folder_that_goes_away_keeps_the_last_state_and_heals() {
     let folder = Folder::new();
     folder.write("a.yaml", "a: 1\n");
