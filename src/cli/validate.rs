@@ -33,7 +33,8 @@ use crate::{
     Besides the usual forms, -o github annotates files in GitHub Actions, and -o sarif is for tools that read SARIF.\n\
     `xene explain CODE` tells more of a problem.")]
 pub struct Args {
-    /// Files, or folders with *.yaml, *.yml and *.json below them; - is standard input.
+    /// Files, or folders with *.yaml, *.yml and *.json below them, of which only xene.d/ counts if there is one, as for a
+    /// source; - is standard input.
     #[arg(value_name = "PATH", required = true)]
     pub paths: Vec<PathBuf>,
 
@@ -114,6 +115,8 @@ pub(super) fn collect(paths: &[PathBuf]) -> Result<Collected, Error> {
 
 /// What a source would read of a folder. Links may lead to anything in the repository around it.
 fn of_folder(folder: &Path) -> io::Result<Collected> {
+    let within = folder.join(source::DEFAULT_FOLDER);
+    let folder = if within.is_dir() { &within } else { folder };
     let real = folder.canonicalize()?;
     fs::read_dir(&real)?;
     let (root, within) = travelling::around(&real);

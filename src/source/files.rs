@@ -6,7 +6,7 @@ use xene_schemas::diagnostic::{Diagnostic, Severity};
 use crate::compile::rules::{Rule, source as rules};
 
 /// The folder that is read where none is named, if the source has it.
-pub(super) const DEFAULT_FOLDER: &str = "xene.d";
+pub const DEFAULT_FOLDER: &str = "xene.d";
 
 /// At the root of the folder that is read; as `.gitignore`.
 pub(super) const IGNORE_FILE: &str = ".xeneignore";

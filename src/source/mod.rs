@@ -37,6 +37,7 @@ mod tests;
 pub use browse::Browser;
 pub use config::{Credentials, Mode, Password, Rewrites, SourceConfig};
 pub use directory::{read_folder, taken_from_folder};
+pub use files::DEFAULT_FOLDER;
 pub use git::taken_from_commit;
 pub use health::{Failure, Reason, SourceError};
 pub use snapshot::{FileEntry, Known, Snapshot};

@@ -220,6 +220,15 @@ fn a_commit_is_run_as_it_was() {
     fs::remove_file(repository.folder().join("flows/w.yaml")).unwrap();
     assert_eq!(at("main", path).expect(0).stdout, "t/step-1 | second\n");
     assert_eq!(repository.git(&["status", "--porcelain"]), "D flows/w.yaml", "the work tree is left alone");
+    // Of a folder with xene.d a source reads nothing else, unless it is told to.
+    let default = repository.folder().join("flows/xene.d");
+    fs::create_dir(&default).unwrap();
+    write(&default, "q.yaml", "q: {tasks: {t: {steps: ['echo default']}}}");
+    file("beside");
+    repository.commit("third");
+    for arguments in [&["r/flows"] as &[&str], &["r/flows", "--at", "main"]] {
+        assert_eq!(xene_run(folder.path(), arguments).expect(0).stdout, "t/step-1 | default\n", "{arguments:?}");
+    }
 
     for (revision, path, word) in [
         ("nonsense", path, "names no commit"),

@@ -10,7 +10,7 @@ use crate::{
     cli::{DEFAULT_SERVER, Error, Global, client::Client, output::Ui, status::parse},
     compile::{self, Limits},
     planning::{Upload, between},
-    source::{Browser, Failure, Known, Mode, Snapshot, Source, SourceConfig, browse, travel::Travel},
+    source::{Browser, DEFAULT_FOLDER, Failure, Known, Mode, Snapshot, Source, SourceConfig, browse, travel::Travel},
 };
 
 /// A repository's work tree, or a folder with workflows that is in none.
@@ -34,7 +34,7 @@ impl Checkout {
         Ok(match browse::root_of(here) {
             Some(root) => Some(Self { root, folder, is_repository: true }),
             None => {
-                let wanted = folder.as_deref().unwrap_or("xene.d");
+                let wanted = folder.as_deref().unwrap_or(DEFAULT_FOLDER);
                 here.join(wanted).is_dir().then(|| Self { root: here.to_owned(), folder, is_repository: false })
             }
         })

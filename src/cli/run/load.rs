@@ -17,7 +17,7 @@ use crate::{
         validate::{Collected, Files, collect, is_workflow_file, shown},
     },
     compile::wanted_files,
-    source::{taken_from_commit, travel::Wanted},
+    source::{DEFAULT_FOLDER, taken_from_commit, travel::Wanted},
 };
 
 /// Files, what travels with them, and what they stand at.
@@ -104,6 +104,17 @@ fn of_commit(path: &Path, revision: &str, store: &ContentStore) -> Result<Loaded
 
 /// The workflow files of a folder of a commit, as a source would read them.
 fn walk(repository: &Repository, tree: &Tree<'_>) -> Result<Vec<(PathBuf, Oid)>, git2::Error> {
+    match tree.get_name(DEFAULT_FOLDER).filter(|entry| entry.kind() == Some(ObjectType::Tree)) {
+        Some(entry) => {
+            let found = walk_all(repository, &repository.find_tree(entry.id())?)?;
+            Ok(found.into_iter().map(|(path, blob)| (Path::new(DEFAULT_FOLDER).join(path), blob)).collect())
+        }
+        None => walk_all(repository, tree),
+    }
+}
+
+/// The workflow files below a folder of a commit.
+fn walk_all(repository: &Repository, tree: &Tree<'_>) -> Result<Vec<(PathBuf, Oid)>, git2::Error> {
     let mut ignored = GitignoreBuilder::new("");
     if let Some(entry) = tree.get_name(".xeneignore")
         && let Ok(blob) = repository.find_blob(entry.id())

@@ -24,6 +24,10 @@ fn folders_give_what_a_source_would_read() {
     assert_eq!(names(&[root.path().into()]), ["/a/x.yaml", "/b.yml", "/c.json"]);
     assert_eq!(names(&[root.path().join("no.txt")]), ["/no.txt"], "a named file is taken as it is");
     assert_eq!(collect(&["/no/such".into()]).unwrap_err().status(), 2);
+    ["xene.d/x.yaml", "xene.d/not.yaml", "xene.d/.xeneignore"].into_iter().for_each(write);
+    fs::write(root.path().join("xene.d/.xeneignore"), "not.yaml\n").unwrap();
+    assert_eq!(names(&[root.path().into()]), ["/xene.d/x.yaml"], "by default a source reads no other folder");
+    assert_eq!(names(&[root.path().join("a")]), ["/a/x.yaml"]);
 }
 
 #[test]
