@@ -1,8 +1,8 @@
 //! The listener: connections in, requests to the router, an end in order.
 //!
-//! A connection counts as nobody's until a request on it has shown who sends it. Of those there are few at a time, and
-//! the first of them is closed where one more comes: so neither many slow clients nor those that have shown who they are
-//! keep anybody out. There is no limit by address, since behind a proxy all have the same.
+//! A connection counts as nobody's until a request on it has shown who sends it. Of those there are so many
+//! at a time, and the first of them is closed where one more comes: so neither many slow clients nor those that have shown
+//! who they are keep anybody out. There is no limit by address, since behind a proxy all have the same.
 
 use std::{io, sync::Arc, time::Duration};
 

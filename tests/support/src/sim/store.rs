@@ -92,7 +92,10 @@ impl Store {
             Change::DeleteMessage(notifier, number, _) => _ = self.messages.remove(&(notifier, number)),
             Change::PutNotifierHealth(name, health) => _ = self.notifier_health.insert(name, health),
             Change::PutLedger(row) => {
-                self.ledger.insert((row.pipeline.clone(), row.trigger.clone(), row.slot), row);
+                let key = (row.pipeline.clone(), row.trigger.clone(), row.slot);
+                if self.ledger.get(&key).is_none_or(|known| !row.yields_to(known)) {
+                    self.ledger.insert(key, row);
+                }
             }
             Change::AddEvent(_) | Change::PutFile(..) | Change::PutDelivery(..) => {}
         }
