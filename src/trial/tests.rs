@@ -206,7 +206,7 @@ fn approvals_are_decided_at_once_and_artifacts_take_no_time() {
     check_of(
         GATED,
         "pipeline: ship, approvals: {ship: Approve, 'ship[to=b]': Reject}, stubs: {build: {duration: 5s}}, \
-         expect: {phase: Success, duration: 5s, notExecuted: ['ship[to=b]'], tasks: {'ship[to=b]': {reason: Rejected}}}",
+         expect: {phase: Error, reason: Rejected, duration: 5s, notExecuted: ['ship[to=b]'], tasks: {'ship[to=b]': {reason: Rejected}}}",
         expect![[r#"
             0s  task build starts
             5s  task build: Success
@@ -217,7 +217,7 @@ fn approvals_are_decided_at_once_and_artifacts_take_no_time() {
             5s  task ship[to=b]: NotExecuted (Rejected: rejected by the test)
             5s  task ship[to=a] starts
             5s  task ship[to=a]: Success
-            5s  run: Success
+            5s  run: Error (Rejected: task ship[to=b]: rejected by the test)
         "#]],
     );
 }
@@ -226,7 +226,7 @@ fn approvals_are_decided_at_once_and_artifacts_take_no_time() {
 fn silence_lasts_until_the_timeout() {
     check_of(
         GATED,
-        "pipeline: ship, expect: {duration: 12h, tasks: {'ship[to=a]': {reason: Rejected}}}",
+        "pipeline: ship, expect: {phase: Error, duration: 12h, tasks: {'ship[to=a]': {reason: Rejected}}}",
         expect![[r#"
             0s  task build starts
             0s  task build: Success
@@ -236,7 +236,7 @@ fn silence_lasts_until_the_timeout() {
             12h  task ship[to=a]: NotExecuted (Rejected: nobody approved it in time)
             12h  task ship[to=b]: rejected by timeout
             12h  task ship[to=b]: NotExecuted (Rejected: nobody approved it in time)
-            12h  run: Success
+            12h  run: Error (Rejected: task ship[to=a]: nobody approved it in time)
         "#]],
     );
 }

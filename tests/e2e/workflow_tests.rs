@@ -59,7 +59,8 @@ fn approvals_are_part_of_a_case() {
     let workflow = WORKFLOW.replace("tasks: {a: {steps: [x]}, b: {dependencies: a, steps: [x]}}", connectors);
     fs::write(place.join("w.yaml"), workflow).unwrap();
     let case = |name: &str, approvals: &str, then: &str| {
-        format!("    - {{name: {name}, pipeline: p, {approvals}expect: {{phase: Success, tasks: {{b: {then}}}}}}}\n")
+        let phase = if name == "no" { "Error" } else { "Success" };
+        format!("    - {{name: {name}, pipeline: p, {approvals}expect: {{phase: {phase}, tasks: {{b: {then}}}}}}}\n")
     };
     let yes = case("yes", "approvals: {b: Approve}, ", "Success");
     let no = case("no", "approvals: {b: Reject}, ", "{phase: NotExecuted, reason: Rejected}");

@@ -138,6 +138,11 @@ pub struct RunMachine {
     expired: bool,
     failures: Failures,
     finally_failures: Failures,
+    /// The first task that somebody did not approve.
+    rejection: Option<String>,
+    /// Connectors that wait for all instances of a matrix, by the task they lead to, their place in the file and the
+    /// first instance.
+    gathering: BTreeMap<(usize, usize, usize), Gathering>,
     /// Tasks to ask slots for when the event has been handled, so that they are asked for in the order of the file.
     ready: BTreeSet<usize>,
     /// Tasks that have ended and whose connectors are to be settled when the event has been handled: one of many
@@ -172,6 +177,13 @@ struct Failures {
     /// What the first one's failure was, in a sentence.
     first: Option<String>,
     others: usize,
+}
+
+/// What the instances of a matrix that have ended say to a connector.
+#[derive(Debug, Default)]
+struct Gathering {
+    ended: usize,
+    passes: bool,
 }
 
 impl RunMachine {
@@ -215,6 +227,8 @@ impl RunMachine {
             expired: false,
             failures: Failures::default(),
             finally_failures: Failures::default(),
+            rejection: None,
+            gathering: BTreeMap::new(),
             ready: BTreeSet::new(),
             ended: VecDeque::new(),
             out: Vec::new(),
@@ -262,6 +276,11 @@ impl RunMachine {
     /// When [`Input::Timeout`] is due next.
     pub fn next_timeout(&self) -> Option<BootTime> {
         self.timers.next()
+    }
+
+    /// True once all but the tasks of `finally` have ended.
+    pub fn is_in_finally(&self) -> bool {
+        self.stage == Stage::Finally
     }
 
     /// True once [`RunEvent::Ended`] was given out.
@@ -416,6 +435,7 @@ impl RunMachine {
         let verdict = verdict
             .or(ended_by)
             .or_else(|| self.failures.sentence().map(|message| (Reason::TASK_FAILED, message)))
+            .or_else(|| self.rejection.take().map(|message| (Reason::REJECTED, message)))
             .or_else(|| self.finally_failures.sentence().map(|message| (Reason::FINALLY_FAILED, message)));
         let phase = if verdict.is_none() { RunPhase::Success } else { RunPhase::Error };
         let (reason, message) = verdict.unzip();

@@ -42,7 +42,7 @@ fn what_is_approved_runs_and_what_is_rejected_does_not() {
         let decided = Some((approved, "ada".to_owned()));
         let expected = match approved {
             true => (RunPhase::Success, TaskPhase::Success, None, decided),
-            false => (RunPhase::Success, TaskPhase::NotExecuted, Some(Reason::REJECTED), decided),
+            false => (RunPhase::Error, TaskPhase::NotExecuted, Some(Reason::REJECTED), decided),
         };
         assert_eq!(told(&world, run), expected);
         assert!(world.store.runs[&run].decisions.is_empty(), "said, and told");

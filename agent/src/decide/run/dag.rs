@@ -131,6 +131,11 @@ impl Dag {
 }
 
 impl Edge {
+    /// The connector's place in the file, if it takes failures: of a matrix it asks whether any instance failed.
+    pub(super) fn of_failures(self) -> Option<usize> {
+        self.connector.filter(|_| self.on == On::Failure)
+    }
+
     /// Whether this end passes it, or why not, said of the upstream task.
     pub(super) fn takes(self, outcome: Outcome) -> Result<(), &'static str> {
         let passes = match self.on {

@@ -9,6 +9,10 @@ use super::{Now, Outcome, Reason, RunEvent, RunMachine, State, Timer, dag::Edge}
 impl RunMachine {
     /// Settles one connector: the upstream task has ended.
     pub(super) fn pass(&mut self, now: Now, (from, outcome): (usize, Outcome), edge: Edge, to: usize) {
+        let instances = self.tasks.siblings(from);
+        if let Some(index) = edge.of_failures().filter(|_| instances.len() > 1) {
+            return self.gather(now, (from, outcome), index, to);
+        }
         let upstream = self.tasks.name(from);
         if let Err(how) = edge.takes(outcome) {
             let message = format!("upstream task {upstream} {how}");
@@ -30,6 +34,41 @@ impl RunMachine {
         }
         if self.dag.release(to) {
             self.connected(now, to);
+        }
+    }
+
+    /// One instance of a matrix has ended, before a connector that takes failures: once all have, one that failed is enough.
+    fn gather(&mut self, now: Now, (from, outcome): (usize, Outcome), index: usize, to: usize) {
+        let instances = self.tasks.siblings(from);
+        let when = self.pipeline.spec.connectors.get(index).and_then(|connector| connector.when.as_ref());
+        let passes = match when {
+            _ if outcome != Outcome::Failed => false,
+            None => true,
+            Some(when) => match self.holds(when, to, Some(from)) {
+                Ok(holds) => holds,
+                Err(why) => {
+                    let what = format!("the `when` of the connector from task {}", self.tasks.name(from));
+                    return self.expr_failed(now, to, &what, &why);
+                }
+            },
+        };
+        let gathering = self.gathering.entry((to, index, instances.start)).or_default();
+        gathering.ended += 1;
+        gathering.passes |= passes;
+        if gathering.ended < instances.len() {
+            return;
+        }
+        if !gathering.passes {
+            let message = format!(
+                "no instance of upstream task {} failed so that its connector passes",
+                self.tasks.name_of_file(from)
+            );
+            return self.not_executed(now, to, Reason::UPSTREAM_FAILED, message);
+        }
+        for _ in instances {
+            if self.dag.release(to) {
+                self.connected(now, to);
+            }
         }
     }
 
@@ -90,6 +129,10 @@ impl RunMachine {
         if approved {
             self.want_slot(task);
         } else {
+            if !self.spec_of(task).allow_failure {
+                let sentence = || format!("task {}: {rejection}", self.tasks.name(task));
+                self.rejection.get_or_insert_with(sentence);
+            }
             self.not_executed(now, task, Reason::REJECTED, rejection);
         }
     }

@@ -17,11 +17,11 @@ pub(super) fn delay(retry: Option<&Retry>, attempt: u32, exit_code: Option<i32>)
     if !retry.on_exit_codes.is_empty() && !exit_code.is_some_and(|code| retry.on_exit_codes.contains(&code)) {
         return None;
     }
-    let first = retry.delay.map_or(DELAY, Duration::from).as_secs_f64();
-    let longest = retry.max_delay.map_or(MAX_DELAY, Duration::from);
+    let first = retry.delay.map_or(DELAY, Duration::from);
+    let longest = retry.max_delay.map_or(MAX_DELAY.max(first), Duration::from);
     let growth = retry.backoff.unwrap_or(BACKOFF).powi(i32::try_from(attempt - 1).unwrap_or(i32::MAX));
     // A finite growth, or nothing times infinity would be no number.
-    Duration::try_from_secs_f64((first * growth.min(f64::MAX)).min(longest.as_secs_f64())).ok()
+    Duration::try_from_secs_f64((first.as_secs_f64() * growth.min(f64::MAX)).min(longest.as_secs_f64())).ok()
 }
 
 #[cfg(test)]
@@ -39,6 +39,7 @@ mod tests {
         };
         assert_eq!(delays(r#"{"attempts": 4}"#), [1_000, 2_000, 4_000, 8_000]);
         assert_eq!(delays(r#"{"attempts": 3, "delay": "2m"}"#), [120_000, 240_000, 300_000]);
+        assert_eq!(delays(r#"{"attempts": 2, "delay": "10m"}"#), [600_000; 2], "what is written is no less");
         assert_eq!(delays(r#"{"attempts": 3, "delay": "10s", "backoff": 1}"#), [10_000; 3]);
         assert_eq!(delays(r#"{"attempts": 2, "backoff": 1.5, "maxDelay": "1200ms"}"#), [1_000, 1_200]);
         assert_eq!(delays(r#"{"attempts": 2, "delay": "0s", "backoff": 1e300}"#), [0, 0]);

@@ -48,15 +48,23 @@ fn a_task_waits_for_consent_without_a_slot() {
 }
 
 #[test]
-fn a_rejection_ends_the_run_as_a_connector_that_can_not_pass() {
-    let mut sim = Sim::started(asking(json!({})));
-    sim.exit("build", 0);
-    sim.decide("deploy", false);
-    assert_eq!(sim.task("deploy"), "NotExecuted Rejected");
-    assert_eq!(sim.message("deploy"), "rejected by ann");
-    assert_eq!(sim.task("tell"), "NotExecuted UpstreamFailed");
-    sim.exit("tidy", 0);
-    assert_eq!(sim.verdict(), "Success");
+fn a_rejection_is_the_verdict_of_the_run_unless_the_task_may_fail() {
+    for (may_fail, verdict) in [(false, "Error | Rejected | task deploy: rejected by ann"), (true, "Success")] {
+        let mut sim = Sim::started(pipeline(json!({
+            "tasks": {
+                "build": {"steps": ["x"]}, "deploy": {"steps": ["x"], "allowFailure": may_fail}, "tell": {"steps": ["x"]},
+            },
+            "connectors": [{"from": "build", "to": "deploy", "approval": {}}, {"from": "deploy", "to": "tell"}],
+            "finally": {"tidy": {"steps": ["x"]}},
+        })));
+        sim.exit("build", 0);
+        sim.decide("deploy", false);
+        assert_eq!(sim.task("deploy"), "NotExecuted Rejected");
+        assert_eq!(sim.message("deploy"), "rejected by ann");
+        assert_eq!(sim.task("tell"), "NotExecuted UpstreamFailed");
+        sim.exit("tidy", 0);
+        assert_eq!(sim.verdict(), verdict);
+    }
 }
 
 #[test]

@@ -54,6 +54,41 @@ fn one_failed_instance_blocks_what_follows_and_not_the_others() {
 }
 
 #[test]
+fn one_failed_instance_is_a_failure_of_the_task_once_all_have_ended() {
+    let spec = || {
+        pipeline(json!({
+            "tasks": {
+                "build": {"matrix": {"n": [1, 2, 3]}, "steps": ["x"]},
+                "other": {"steps": ["x"]},
+                "undo": {"steps": ["x"]},
+                "retry": {"steps": ["x"]},
+            },
+            "connectors": [
+                {"from": ["build", "other"], "to": "undo", "on": "Failure"},
+                {"from": "build", "to": "retry", "on": "Failure", "when": "exitCode == 75"},
+            ],
+        }))
+    };
+    let mut sim = Sim::started(spec());
+    sim.exit("other", 1);
+    sim.exit("build[n=2]", 1);
+    sim.exit("build[n=1]", 0);
+    assert_eq!(sim.task("undo"), "NotExecuted", "it waits for all of them");
+    sim.exit("build[n=3]", 75);
+    assert_eq!((sim.task("undo"), sim.task("retry")), ("Running".into(), "Running".into()));
+    sim.finish();
+
+    let mut sim = Sim::started(spec());
+    sim.exit("other", 1);
+    for n in 1..=3 {
+        sim.exit(&format!("build[n={n}]"), 0);
+    }
+    assert_eq!(sim.task("undo"), "NotExecuted UpstreamFailed");
+    assert_eq!(sim.message("undo"), "no instance of upstream task build failed so that its connector passes");
+    assert_eq!(sim.task("retry"), "NotExecuted UpstreamFailed");
+}
+
+#[test]
 fn max_parallel_bounds_how_many_run() {
     let mut sim = Sim::started(tasks(json!({
         "t": {"matrix": {"n": [1, 2, 3, 4, 5], "maxParallel": 2}, "when": "matrix.n != '2'", "steps": ["x"],

@@ -135,7 +135,7 @@ impl RandomDag {
         for (index, task) in self.tasks.iter().enumerate() {
             let incoming = || self.edges.iter().filter(|edge| edge.to == index);
             let connectors = incoming().flat_map(|edge| {
-                self.instances(edge.from).into_iter().map(|from| {
+                let each = self.instances(edge.from).into_iter().map(|from| {
                     let good = match known[&from] {
                         Place::Success | Place::Skipped => Some(true),
                         Place::Error => Some(self.tasks[edge.from].tolerated),
@@ -148,7 +148,14 @@ impl RandomDag {
                         On::Always => true,
                     };
                     Some(passes && edge.when != Some(false))
-                })
+                });
+                let each: Vec<Option<bool>> = each.collect();
+                match edge.on {
+                    // Of several instances one that failed is enough, once all have ended.
+                    On::Failure if each.contains(&None) => vec![None],
+                    On::Failure => vec![Some(each.contains(&Some(true)))],
+                    On::Success | On::Always => each,
+                }
             });
             let connectors: Vec<Option<bool>> = connectors.collect();
             let asked = incoming().any(|edge| edge.approval);
@@ -261,7 +268,9 @@ proptest! {
         }
         prop_assert!(sim.machine.is_ended());
         let index = |task: &String| task[1..].split('[').next().unwrap().parse::<usize>().unwrap();
-        let failed = ran.iter().map(|task| &dag.tasks[index(task)]).any(|task| !task.succeeds && !task.tolerated);
+        let of = |task: &String| &dag.tasks[index(task)];
+        let failed = ran.iter().map(of).any(|task| !task.succeeds && !task.tolerated)
+            || decided.iter().map(of).any(|task| !task.approved && !task.tolerated);
         prop_assert_eq!(sim.record.status.phase == RunPhase::Error, failed);
     }
 
