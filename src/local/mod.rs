@@ -265,7 +265,7 @@ impl Course {
                 }
             }
             Output::TaskReady(task) => {
-                return self.slots.want(run, task.clone()).then_some(Input::SlotGranted(task));
+                return self.slots.want(run, task.clone(), false).then_some(Input::SlotGranted(task));
             }
             Output::SlotReturned(task) => {
                 return self.slots.give_back(run, &task).map(|(_, task)| Input::SlotGranted(task));

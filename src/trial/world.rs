@@ -129,7 +129,7 @@ impl<'c> World<'c> {
                 self.course.extend(line.map(|line| format!("{:>8}  {line}", after.to_string())));
             }
             Output::TaskReady(task) => {
-                if self.slots.as_mut().is_none_or(|slots| slots.want(run, task.clone())) {
+                if self.slots.as_mut().is_none_or(|slots| slots.want(run, task.clone(), false)) {
                     self.inputs.push_back(Input::SlotGranted(task));
                 }
             }

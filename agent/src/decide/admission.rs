@@ -112,18 +112,20 @@ impl Holders {
     }
 }
 
-/// The agent's slots: one per running task, given first come, first served.
+/// The agent's slots: one per running task, given first come, first served, but to tasks of `finally` first: they end what
+/// has begun, and have not long.
 #[derive(Debug)]
 pub struct Slots {
     all: u32,
     taken: BTreeSet<(RunName, String)>,
+    ending: VecDeque<(RunName, String)>,
     waiting: VecDeque<(RunName, String)>,
 }
 
 impl Slots {
     /// So many, at least one.
     pub fn new(all: u32) -> Self {
-        Self { all: all.max(1), taken: BTreeSet::new(), waiting: VecDeque::new() }
+        Self { all: all.max(1), taken: BTreeSet::new(), ending: VecDeque::new(), waiting: VecDeque::new() }
     }
 
     /// How many are taken.
@@ -131,14 +133,14 @@ impl Slots {
         u32::try_from(self.taken.len()).unwrap_or(u32::MAX)
     }
 
-    /// A task is ready; true if it has a slot at once.
-    pub fn want(&mut self, run: RunName, task: String) -> bool {
+    /// A task is ready, of `finally` if it is `ending` its run; true if it has a slot at once.
+    pub fn want(&mut self, run: RunName, task: String, ending: bool) -> bool {
         if self.busy() < self.all {
-            self.taken.insert((run, task))
-        } else {
-            self.waiting.push_back((run, task));
-            false
+            return self.taken.insert((run, task));
         }
+        let queue = if ending { &mut self.ending } else { &mut self.waiting };
+        queue.push_back((run, task));
+        false
     }
 
     /// A task has had a slot since before this process: it keeps it, even if there are fewer by now.
@@ -150,6 +152,7 @@ impl Slots {
     pub fn give_back(&mut self, run: RunName, task: &str) -> Option<(RunName, String)> {
         let entry = (run, task.to_owned());
         if !self.taken.remove(&entry) {
+            self.ending.retain(|waiting| *waiting != entry);
             self.waiting.retain(|waiting| *waiting != entry);
             return None;
         }
@@ -158,6 +161,7 @@ impl Slots {
 
     /// A run has ended: whatever it still has is free.
     pub fn give_all_back(&mut self, run: RunName) -> Vec<(RunName, String)> {
+        self.ending.retain(|(waiting, _)| *waiting != run);
         self.waiting.retain(|(waiting, _)| *waiting != run);
         self.taken.retain(|(taken, _)| *taken != run);
         std::iter::from_fn(|| self.next()).collect()
@@ -167,8 +171,26 @@ impl Slots {
         if self.busy() >= self.all {
             return None;
         }
-        let next = self.waiting.pop_front()?;
+        let next = self.ending.pop_front().or_else(|| self.waiting.pop_front())?;
         self.taken.insert(next.clone());
         Some(next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ends_a_run_has_the_next_slot() {
+        let run = |n| RunName::new(jiff::Timestamp::UNIX_EPOCH, n);
+        let mut slots = Slots::new(1);
+        assert!(slots.want(run(1), "work".into(), false));
+        assert!(!slots.want(run(2), "work".into(), false));
+        assert!(!slots.want(run(1), "tidy".into(), true));
+        assert!(!slots.want(run(3), "tidy".into(), true));
+        assert_eq!(slots.give_back(run(1), "work"), Some((run(1), "tidy".into())));
+        assert_eq!(slots.give_all_back(run(3)), []);
+        assert_eq!(slots.give_back(run(1), "tidy"), Some((run(2), "work".into())));
     }
 }

@@ -392,14 +392,15 @@ impl Agent {
         come.start.sort_unstable();
         for slot in come.start {
             let all = claim.hosted(&slot).is_some_and(Hosted::wants_all);
-            if !all {
-                let same = |waiting: &Waiting| waiting.slot().is_some_and(|waiting| waiting.trigger == slot.trigger);
-                while let Some(at) = claim.waiting.iter().position(same) {
-                    let older = claim.waiting.remove(at).and_then(|waiting| waiting.slot().cloned());
+            let same = |waiting: &&mut Waiting| waiting.slot().is_some_and(|waiting| waiting.trigger == slot.trigger);
+            match claim.waiting.iter_mut().find(same).filter(|_| !all) {
+                // It takes the turn of the older one: at the end of the queue a trigger that comes often never had one.
+                Some(older) => {
+                    let older = older.come_again(now.boot, slot);
                     come.skipped.extend(older.map(|slot| Passed::one(slot, Reason::COALESCED)));
                 }
+                None => claim.waiting.push_back(Waiting::tick(now.boot, slot)),
             }
-            claim.waiting.push_back(Waiting::tick(now.boot, slot));
         }
         if let Some(newest) = come.newest {
             claim.looked_up_to(newest);

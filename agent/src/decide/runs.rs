@@ -38,6 +38,8 @@ const TRIM: u64 = 64;
 #[derive(Debug)]
 pub(super) struct Waiting {
     since: BootTime,
+    /// Since when it, or a tick whose place it took, is in the queue.
+    queued: BootTime,
     /// An earlier run was cancelled for it: the turn that this frees is its own.
     replaces: bool,
     what: What,
@@ -65,7 +67,20 @@ enum What {
 
 impl Waiting {
     pub(super) fn tick(since: BootTime, slot: Slot) -> Self {
-        Self { since, replaces: false, what: What::Tick(slot) }
+        Self::new(since, What::Tick(slot))
+    }
+
+    fn new(since: BootTime, what: What) -> Self {
+        Self { since, queued: since, replaces: false, what }
+    }
+
+    /// A newer due time of the same trigger takes its place; gives the older one.
+    pub(super) fn come_again(&mut self, since: BootTime, slot: Slot) -> Option<Slot> {
+        self.since = since;
+        match std::mem::replace(&mut self.what, What::Tick(slot)) {
+            What::Tick(older) => Some(older),
+            What::Run { .. } => None,
+        }
     }
 
     pub(super) fn slot(&self) -> Option<&Slot> {
@@ -106,7 +121,7 @@ impl Waiting {
             What::Tick(slot) => RunName::new(slot.due, 0),
             What::Run { name, .. } => *name,
         };
-        (!self.replaces, self.since, name)
+        (!self.replaces, self.queued, name)
     }
 
     fn run(&self) -> Option<RunName> {
@@ -174,7 +189,7 @@ impl Agent {
         if state == RunState::Queued {
             let what = What::Run { name: run, row: Box::new(row), given: Given::default(), spec };
             if let Some(claim) = self.claims.get_mut(&key) {
-                claim.waiting.push_back(Waiting { since: now.boot, replaces: false, what });
+                claim.waiting.push_back(Waiting::new(now.boot, what));
                 self.parked.insert(key);
             }
             return Vec::new();
@@ -250,7 +265,7 @@ impl Agent {
         }
         let given = Given { payload: start.payload.map(Arc::from), reused: start.reused };
         let what = What::Run { name: start.run, row, given, spec };
-        claim.waiting.push_back(Waiting { since: now.boot, replaces: false, what });
+        claim.waiting.push_back(Waiting::new(now.boot, what));
         self.start_waiting(now, &key, fx);
     }
 
@@ -281,7 +296,8 @@ impl Agent {
             }
             _ => None,
         };
-        let patience = spec.spec.queue_timeout.map(Duration::from);
+        // Runs were cancelled for it: it starts when they have ended.
+        let patience = spec.spec.queue_timeout.filter(|_| !waiting.replaces).map(Duration::from);
         let gives_up = patience.map(|patience| waiting.since + patience);
         let expired =
             expired.or_else(|| gives_up.filter(|gives_up| *gives_up <= now.boot).map(|_| Reason::QUEUE_TIMED_OUT));
@@ -436,7 +452,7 @@ impl Agent {
         {
             let row = Box::new(RunRow { state: RunState::Queued, ..entry.row.clone() });
             let what = What::Run { name: run, row, given: entry.given, spec: entry.spec.as_ref().map(ReadSpec::kept) };
-            claim.waiting.push_front(Waiting { since: now.boot, replaces: false, what });
+            claim.waiting.push_front(Waiting::new(now.boot, what));
             self.parked.insert(entry.key);
         }
         if let Some(spec) = entry.spec {
@@ -454,7 +470,7 @@ impl Agent {
             let Some(machine) = self.runs.get_mut(&run).and_then(|entry| entry.machine.as_mut()) else { continue };
             fx.now.push(Effect::Remember { run, told: Told::Happened { now, input: input.clone() } });
             let outputs = machine.handle(now, input);
-            let ended = machine.is_ended();
+            let (ended, ending) = (machine.is_ended(), machine.is_in_finally());
             match machine.next_timeout().filter(|_| !ended) {
                 Some(at) => self.timers.arm(Timer::Run(run), at),
                 None => self.timers.disarm(&Timer::Run(run)),
@@ -468,7 +484,7 @@ impl Agent {
                         self.push_fact(run, event, fx);
                     }
                     Output::TaskReady(task) => {
-                        if self.slots.want(run, task.clone()) {
+                        if self.slots.want(run, task.clone(), ending) {
                             inputs.push_back((run, Input::SlotGranted(task)));
                         }
                     }
@@ -491,7 +507,9 @@ impl Agent {
 
     /// A task asks for a slot again.
     pub(super) fn want_slot(&mut self, now: Now, run: RunName, task: String, fx: &mut Effects) {
-        if self.slots.want(run, task.clone()) {
+        let machine = self.runs.get(&run).and_then(|entry| entry.machine.as_ref());
+        let ending = machine.is_some_and(RunMachine::is_in_finally);
+        if self.slots.want(run, task.clone(), ending) {
             self.drive(now, run, Input::SlotGranted(task), fx);
         }
     }

@@ -42,6 +42,20 @@ fn runs_of_a_group_take_turns_first_come_first_served() {
 }
 
 #[test]
+fn who_comes_often_takes_turns_with_the_others() {
+    let mut world = World::new(&["a"]);
+    world.commit_all("w", &[("p", GROUP), ("q", GROUP)], Some(r#""schedule":"* * * * *""#), "{}");
+    world.slow = true;
+    for _ in 0..12 {
+        world.pass(MINUTE * 3 / 2);
+        world.end_steps("a");
+        world.settle();
+    }
+    let of = |pipeline: &str| world.store.runs.values().filter(|row| row.run.spec.key() == key(pipeline)).count();
+    assert!(of("w/p") >= 5 && of("w/q") >= 5, "{} and {}", of("w/p"), of("w/q"));
+}
+
+#[test]
 fn policies_look_at_the_whole_group_and_the_smallest_max_counts() {
     let mut world = World::new(&["a"]);
     world.commit("u", r#","concurrency":{"group":"g","max":3}"#, None);
