@@ -190,12 +190,31 @@ pub struct PipelineWhy {
     /// Its triggers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub triggers: Vec<TriggerWhy>,
+    /// The pipelines that it follows: once each has ended in Success since it last did so, it starts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<AfterWhy>,
     /// Its runs that have not ended, newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub runs: Vec<RunName>,
     /// What became of its last due times, newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub firings: Vec<Firing>,
+}
+
+/// A pipeline that another one follows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct AfterWhy {
+    /// Its name.
+    pub pipeline: Name,
+    /// Its newest run that ended in Success and was not followed yet; it is waited for if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunName>,
+    /// When that ended.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::run::TimeText>"))]
+    pub finished_at: Option<Timestamp>,
 }
 
 /// An agent that was looked at for a pipeline.

@@ -207,6 +207,16 @@ impl Page {
             };
             self.line(&format!("  {}: {}{schedule}{next}", trigger.name, trigger.kind));
         }
+        if !why.after.is_empty() {
+            self.section("After");
+        }
+        for after in &why.after {
+            let run = match (after.run, after.finished_at) {
+                (Some(run), Some(at)) => format!("run {run} ended in Success {}", self.when(at)),
+                _ => "waits for its next Success".into(),
+            };
+            self.line(&format!("  {}: {run}", after.pipeline));
+        }
         if !why.firings.is_empty() {
             self.section("Last due times");
         }
@@ -314,6 +324,10 @@ mod tests {
                  "message": "it is disconnected"},
             ],
             "triggers": [{"name": "nightly", "type": "cron", "schedule": "0 3 * * * (UTC)", "nextFire": "2026-11-26T03:00:00.000Z"}],
+            "after": [
+                {"pipeline": "build", "run": "01m8991xq0000000000000000a", "finishedAt": "2026-11-25T09:00:00.000Z"},
+                {"pipeline": "test"},
+            ],
             "firings": [
                 {"metadata": {"name": "nightly@2026-11-25T03:00:00.000Z"}, "pipeline": "site/deploy", "trigger": "nightly",
                  "scheduledTime": "2026-11-25T03:00:00.000Z", "outcome": "Fired", "message": "it started",
@@ -339,6 +353,10 @@ mod tests {
 
                 Triggers
                   nightly: cron 0 3 * * * (UTC), next in 15h (2026-11-26T03:00:00.000Z)
+
+                After
+                  build: run 01m8991xq0000000000000000a ended in Success 3h ago (2026-11-25T09:00:00.000Z)
+                  test: waits for its next Success
 
                 Last due times
                   2026-11-25T03:00:00.000Z nightly: Fired 01m8991xq0000000000000000a

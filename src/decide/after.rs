@@ -7,12 +7,15 @@
 //! A restored store may have forgotten that a start happened. What was under way then, or due before, is therefore
 //! followed by nothing, and an event says so.
 
+use std::collections::BTreeSet;
+
 use indexmap::IndexMap;
 use xene_agent::decide::time::Now;
 use xene_schemas::{
     event::EventType,
     meta::{Name, PipelineKey, RunName},
     run::{RunTrigger, TriggerType},
+    why::AfterWhy,
 };
 
 use super::{
@@ -29,6 +32,8 @@ impl Controller {
     pub(super) fn succeeded(&mut self, now: Now, row: &RunRow, fx: &mut Effects) {
         let upstream = row.run.spec.key();
         let Some(dependents) = self.dependents.get(&upstream).cloned() else { return };
+        // They run anew after this run: how they ended before is no part of what follows them and this one.
+        let renewed = self.followers(&upstream);
         let run = row.run.metadata.name;
         for name in dependents {
             let key = PipelineKey { workflow: upstream.workflow.clone(), pipeline: name };
@@ -41,7 +46,7 @@ impl Controller {
                 continue;
             }
             let arrived = &mut self.after.entry(key.clone()).or_default().arrived;
-            arrived.retain(|arrived| arrived.pipeline != upstream.pipeline);
+            arrived.retain(|arrived| arrived.pipeline != upstream.pipeline && !renewed.contains(&arrived.pipeline));
             arrived.push(Arrived {
                 pipeline: upstream.pipeline.clone(),
                 run,
@@ -50,6 +55,29 @@ impl Controller {
             });
             self.follow(now, &key, fx);
         }
+    }
+
+    /// What a pipeline follows, and which of that has arrived.
+    pub fn arrivals(&self, key: &PipelineKey) -> Vec<AfterWhy> {
+        let Some(pipeline) = self.pipelines.get(key) else { return Vec::new() };
+        let arrived = self.after.get(key).map(|row| &row.arrived[..]).unwrap_or_default();
+        let of = |name: &Name| {
+            let found = arrived.iter().find(|arrived| arrived.pipeline == *name);
+            let (run, finished_at) = found.map(|arrived| (arrived.run, arrived.finished_at)).unzip();
+            AfterWhy { pipeline: name.clone(), run, finished_at }
+        };
+        pipeline.after.iter().map(of).collect()
+    }
+
+    /// The pipelines that follow one, and those that follow them.
+    fn followers(&self, upstream: &PipelineKey) -> BTreeSet<Name> {
+        let (mut found, mut open) = (BTreeSet::new(), vec![upstream.clone()]);
+        while let Some(key) = open.pop() {
+            for name in self.dependents.get(&key).into_iter().flatten().filter(|name| found.insert((*name).clone())) {
+                open.push(PipelineKey { workflow: upstream.workflow.clone(), pipeline: name.clone() });
+            }
+        }
+        found
     }
 
     /// Starts a pipeline if all that it follows have arrived; else what has is kept.

@@ -7,12 +7,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use jiff::Timestamp;
-use xene_agent::{
-    clock,
-    decide::{
-        cron::Schedule,
-        time::{after, before},
-    },
+use xene_agent::decide::{
+    cron::Schedule,
+    time::{after, before},
 };
 use xene_schemas::{
     event::Event,
@@ -35,7 +32,10 @@ use super::{
     problem::Problem,
     query::Query,
 };
-use crate::{decide::rows::WorkflowRow, store::RunFilter};
+use crate::{
+    decide::{Controller, rows::WorkflowRow},
+    store::RunFilter,
+};
 
 /// So many firings and runs are told of a pipeline.
 const RECENT: usize = 10;
@@ -102,7 +102,8 @@ async fn whole(api: &Api, identity: &Identity, key: PipelineKey) -> Result<Pipel
     let row = store.pipeline(&key)?.ok_or_else(|| absent("pipeline", &key.to_string()))?;
     let workflow = store.workflow(&key.workflow)?;
     let of = key.clone();
-    let agents = api.handle.view(move |controller, _| controller.consider(&of)).await?;
+    let look = move |controller: &Controller, _| (controller.consider(&of), controller.arrivals(&of));
+    let (agents, after) = api.handle.view(look).await?;
     let filter = RunFilter {
         workflow: Some(key.workflow.clone()),
         pipeline: Some(key.pipeline.clone()),
@@ -114,7 +115,7 @@ async fn whole(api: &Api, identity: &Identity, key: PipelineKey) -> Result<Pipel
     let suspensions = Suspensions::read(api)?;
     let (suspended, commit_row) = (row.suspend || suspensions.of_pipeline(&key).is_some(), row.revision.clone());
     let labels = row.spec.agents.labels.iter().map(|(label, value)| (label.clone(), value.clone())).collect();
-    let now = clock::now().wall;
+    let now = api.handle.wall();
     let triggers = workflow.as_ref().map(|workflow| {
         let named = row.spec.triggers.0.iter().filter_map(|name| Some((name, workflow.spec.triggers.get(name)?)));
         named.map(|(name, trigger)| trigger_why(name, trigger, suspended, now)).collect()
@@ -133,6 +134,7 @@ async fn whole(api: &Api, identity: &Identity, key: PipelineKey) -> Result<Pipel
         labels,
         agents,
         triggers: triggers.unwrap_or_default(),
+        after,
         runs,
         firings,
     })
@@ -172,7 +174,7 @@ async fn commit(api: &Api, revision: Revision, workflow: Option<&WorkflowRow>) -
 
 fn instant(api: &Api, key: PipelineKey, at: Timestamp) -> Result<InstantWhy, Problem> {
     let store = api.handle.store();
-    let now = clock::now().wall;
+    let now = api.handle.wall();
     let at = Timestamp::from_second(at.as_second()).unwrap_or(at);
     let row = store.pipeline(&key)?;
     let workflow = store.workflow(&key.workflow)?;

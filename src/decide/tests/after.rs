@@ -6,7 +6,7 @@ use xene_schemas::{
     run::{Run, TriggerType},
 };
 
-use super::world::{World, key};
+use super::world::{MINUTE, World, key};
 use crate::decide::{
     event::Command,
     rows::{RunRow, Suspendable},
@@ -159,4 +159,20 @@ fn what_was_under_way_when_the_store_was_restored_is_not_followed() {
     );
     assert!(runs(&world, "w/c").is_empty(), "it may have been followed in what is lost");
     assert_eq!(reasons(&world, "pipeline/w/c").last().map(String::as_str), Some("AfterUncertain"));
+}
+
+#[test]
+fn what_follows_a_pipeline_and_its_follower_waits_for_the_new_run_of_that() {
+    let mut world = World::new(&["x"]);
+    world.commit_all("w", &[("a", ""), ("b", AFTER_A), ("e", AFTER_BOTH)], None, "{}");
+    world.start("w/b", 1).unwrap();
+    for n in 2..4 {
+        world.pass(MINUTE);
+        world.start("w/a", n).unwrap();
+        let (b, e) = (runs(&world, "w/b"), runs(&world, "w/e"));
+        assert_eq!(e.len(), n as usize - 1, "one each time");
+        let newest = b.iter().max_by_key(|run| run.status.finished_at).unwrap().metadata.name;
+        let by = e.iter().max_by_key(|run| run.status.finished_at).unwrap().spec.trigger.by.clone().unwrap();
+        assert!(by.contains(&newest.to_string()), "{by}: the newest of b is {newest}");
+    }
 }
