@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{Write as _, pipe},
+    io::{BufRead as _, BufReader, Write as _, pipe},
     os::unix::fs::PermissionsExt,
     path::Path,
     process::Command,
@@ -324,11 +324,12 @@ fn without_a_terminal_approvals_are_given_beforehand_or_refused() {
         let printed = "build/step-1 | built\nship/step-1 | shipped\ntell/step-1 | told\n";
         assert_eq!(ended.stdout, printed, "{name}: {ended:#?}");
     }
-    let ended = xene_run(folder.path(), &["w.yaml"]).expect(0);
+    let ended = xene_run(folder.path(), &["w.yaml"]).expect(1);
     let sentence = "task ship needs approval and there is no terminal to ask on, so it is rejected; approve it with --approve ship\n";
     assert!(ended.stderr.contains(sentence), "{ended:#?}");
     assert_eq!(ended.stdout, "build/step-1 | built\n", "{ended:#?}");
-    let record = xene_run(folder.path(), &["w.yaml", "-o", "json"]).expect(0).json();
+    let record = xene_run(folder.path(), &["w.yaml", "-o", "json"]).expect(1).json();
+    assert_eq!((&record["status"]["phase"], &record["status"]["reason"]), (&"Error".into(), &"Rejected".into()));
     let tasks = &record["status"]["tasks"];
     assert_eq!((&tasks["ship"]["reason"], &tasks["ship"]["approval"]["approved"]), (&"Rejected".into(), &false.into()));
     let absent = xene_run(folder.path(), &["w.yaml", "--approve", "shop"]).expect(4);
@@ -339,7 +340,7 @@ fn without_a_terminal_approvals_are_given_beforehand_or_refused() {
 #[test]
 fn a_terminal_is_asked() {
     let folder = folder(GATED);
-    for (answer, shipped, code) in [("y\n", true, 0), ("\n", false, 0), ("\u{3}", false, 130)] {
+    for (answer, shipped, code) in [("y\n", true, 0), ("\n", false, 1), ("\u{3}", false, 130)] {
         let (stdin, mut typed) = pipe().unwrap();
         let mut command = Command::new("script");
         let line = format!("'{}' run w.yaml", xene_test_support::process::binary().display());
@@ -377,6 +378,26 @@ fn ctrl_c_cancels_in_order() {
     assert_eq!(status.code(), Some(130), "{}", process.output());
     let output = process.output();
     assert!(output.contains("asked") && output.contains("tidied"), "{output}");
+    assert_no_process_below(&folder.path().join("tmp").to_string_lossy());
+    assert_clean(folder.path());
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_the_run_in_order() {
+    let folder = folder(LONG);
+    let tidied = folder.path().join("tidied");
+    write(folder.path(), "w.yaml", &LONG.replace("echo tidied", &format!("touch {}", tidied.display())));
+    let (read, written) = pipe().unwrap();
+    let mut command = command(folder.path());
+    command.arg("w.yaml").stdout(written);
+    let mut child = command.spawn().unwrap();
+    drop(command);
+    let mut lines = BufReader::new(read).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "t/step-1 | begun");
+    drop(lines);
+    let status = child.wait().unwrap();
+    assert_eq!(status.code(), Some(1), "the run was cancelled");
+    assert!(tidied.exists());
     assert_no_process_below(&folder.path().join("tmp").to_string_lossy());
     assert_clean(folder.path());
 }

@@ -281,8 +281,12 @@ impl Runner {
         });
         let shown = follow::show(record, &news, Printed::Here, ui);
         if shown.is_err() {
-            // Whoever looked on has gone.
-            self.kill.send_replace(Stop::Kill);
+            // Whoever looked on has gone: the run ends in order.
+            self.kill.send_if_modified(|stop| {
+                let goes_on = *stop == Stop::No;
+                *stop = if goes_on { Stop::Cancel } else { *stop };
+                goes_on
+            });
         }
         drop(news);
         let (local, ended) = self.runtime.block_on(running).map_err(|error| failed(error.to_string()))?;
@@ -294,8 +298,11 @@ impl Runner {
             self.scratch.keep();
             ui.note(&format!("the workspace of {} is kept in {}", run.spec.key(), workspace.display()));
         }
-        shown?;
-        Ok(run)
+        match shown {
+            // The status is the run's all the same.
+            Err(Error::BrokenPipe) if run.status.phase != RunPhase::Success => Err(Error::Status(exit::FAILED)),
+            shown => shown.map(|_| run),
+        }
     }
 }
 
