@@ -162,7 +162,7 @@ fn show(args: &Args, schedule: &Schedule, firings: &[Firing], ui: &mut Ui) -> Re
     ui.out.flush()?;
     warnings.iter().for_each(|warning| ui.note(&format!("warning: {warning}")));
     if firings.len() < args.next.into() {
-        ui.note("there is no later time within the calendar");
+        ui.note("there is no later time before 2101");
     }
     Ok(())
 }

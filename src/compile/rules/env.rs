@@ -127,7 +127,8 @@ fn check_name(report: &mut Report, at: &Path<'_>, name: &str) {
         report.add(&BAD_VARIABLE, at, format!("{name} is set by xene itself")).at_key();
     } else if name.starts_with("XENE_") {
         let hint = suggest(name, RESERVED.iter().copied()).filter(|hint| hint.starts_with("did"));
-        let message = format!("{name} means nothing to xene; names that begin with XENE_ are kept for it");
+        let message =
+            format!("{name} means nothing to xene, and is not set: names that begin with XENE_ are kept for it");
         report.add(&KEPT_NAME, at, message).at_key().hint(hint);
     }
 }

@@ -113,23 +113,33 @@ fn bare_lines(script: &str) -> Vec<String> {
 /// What of a script only bash understands, the first of it.
 pub(super) fn of_bash(script: &str) -> Option<&'static str> {
     bare_lines(script).iter().find_map(|line| {
-        let begins = |word: &str| commands(line).iter().any(|command| command.program == word);
+        let commands = commands(line);
+        let begins = |word: &str| commands.iter().any(|command| command.program == word);
+        let has = |wanted: &str| line.split_whitespace().any(|word| word == wanted);
         let is_name = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
         let array = line
             .split_whitespace()
             .any(|word| word.split_once("=(").is_some_and(|(name, _)| is_name(name.trim_end_matches('+'))));
-        if line.split_whitespace().any(|word| word == "[[") {
+        if has("[[") {
             Some("[[")
-        } else if begins("source") {
-            Some("source")
         } else if line.contains(" <(") {
             Some("<(")
         } else if array {
             Some("=(")
-        } else if begins("function") && line.ends_with('{') {
+        } else if begins("function") && line.contains('{') {
             Some("function")
+        } else if begins("set") && has("pipefail") {
+            Some("set -o pipefail")
+        } else if line.trim_start().starts_with("((") {
+            Some("((")
+        } else if has("[") && has("==") {
+            Some("==")
+        } else if let Some(sign) = ["<<<", "|&", "&>"].into_iter().find(|sign| line.contains(sign)) {
+            Some(sign)
         } else {
-            None
+            ["source", "pushd", "popd", "shopt", "declare", "mapfile", "readarray"]
+                .into_iter()
+                .find(|word| begins(word))
         }
     })
 }
@@ -220,6 +230,15 @@ mod tests {
             ("a+=(3)", "=("),
             ("diff <(a) b", "<("),
             ("function f {", "function"),
+            ("function f { make; }", "function"),
+            ("set -euo pipefail\nmake", "set -o pipefail"),
+            ("cat <<< x", "<<<"),
+            ("i=1\n((i++))", "(("),
+            ("[ a == b ] && make", "=="),
+            ("make |& tee log", "|&"),
+            ("make &> log", "&>"),
+            ("pushd a; make; popd", "pushd"),
+            ("shopt -s nullglob", "shopt"),
         ] {
             assert_eq!(of_bash(script), Some(word), "{script}");
         }
@@ -232,6 +251,8 @@ mod tests {
             "awk '\n{ a = (b) }\n' f",
             "f() {",
             "echo $((1<<3))\n. ./x",
+            "set -eu\nmake 2>&1 | tee log",
+            "awk '$1 == 2' [a]",
         ] {
             assert_eq!(of_bash(script), None, "{script}");
         }
