@@ -281,6 +281,10 @@ impl Controller {
             secret: random_bytes()?,
             software: env!("CARGO_PKG_VERSION").into(),
             store_id: format!("{:016x}", random()?),
+            boot_id: clock::boot_id().map_err(|source| {
+                let what = "the host's boot can't be told".into();
+                StartError::System { what, source }
+            })?,
             source: origin.clone(),
             authority: pki.authority(),
             recover: options.init == Init::Recover,
@@ -296,7 +300,7 @@ impl Controller {
         let (stop, stopped) = watch::channel(false);
         let traces = exporter.map(|exporter| tokio::spawn(exporter.run(handle.watch(), stopped.clone())));
         let driver = tokio::spawn(driver.run(stopped));
-        let sweeper = tokio::spawn(sweep_daily(store.clone(), files.clone()));
+        let sweeper = tokio::spawn(sweep_daily(store.clone(), files.clone(), handle.clone()));
         let measurer = tokio::spawn(measure(store.clone(), handle.clone()));
 
         let sink = Sink { store, logs, counters: handle.counters().clone() };
@@ -548,7 +552,7 @@ async fn check_digest(store: Store, drifted: impl Fn()) {
     }
 }
 
-/// Tells the machine how big the store is.
+/// Tells the machine how big the store is, and if the host's clock is known to be right.
 async fn measure(store: Store, handle: Handle) {
     loop {
         let measured = store.clone();
@@ -563,15 +567,18 @@ async fn measure(store: Store, handle: Handle) {
             }
             Err(error) => tracing::warn!(%error, "the store was not measured"),
         }
+        if clock::is_synchronized() && handle.tell(Event::ClockSynchronized).await.is_err() {
+            return;
+        }
         tokio::time::sleep(MEASURE_EVERY).await;
     }
 }
 
 /// Drops what is kept and nobody refers to any more: specs, deliveries, old due times; then files.
-async fn sweep_daily(store: Store, files: ContentStore) {
+async fn sweep_daily(store: Store, files: ContentStore, handle: Handle) {
     loop {
         tokio::time::sleep(SWEEP_EVERY).await;
-        let (kept, now) = (store.clone(), clock::now().wall);
+        let (kept, now) = (store.clone(), handle.wall());
         let swept = tokio::task::spawn_blocking(move || {
             kept.sweep(now - KEEP_DELIVERIES, now, |result| match result {
                 Ok(swept) => tracing::debug!(?swept, "the store was swept"),

@@ -1,14 +1,15 @@
 //! The loop between the controller's machine and its shells: event in, commit, then effects out.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     io,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
 };
 
+use jiff::Timestamp;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use xene_agent::{
     clock::{self, Alarm},
@@ -18,13 +19,13 @@ use xene_agent::{
 };
 use xene_schemas::{
     pipeline::CompiledPipeline,
-    wire::control::{Certificate, ControllerMessage, Roots, Specs},
+    wire::control::{AgentMessage, Certificate, ControllerMessage, Roots, Specs},
 };
 
 use crate::{
     decide::{
         Config, Controller,
-        event::{Answer, Command, Effect, Effects, Event, Refusal, RequestId},
+        event::{Answer, Command, Effect, Effects, Event, Refusal, RequestId, SessionId},
         rows::Loaded,
     },
     metrics::Counters,
@@ -40,6 +41,9 @@ const INPUTS: usize = 1024;
 /// While this many commits wait for the disk, no input is taken: a slow disk slows senders, not the memory.
 const COMMITS: usize = 4096;
 
+/// From so many commits on that wait it is looked whether that is for lack of room.
+const MANY_COMMITS: usize = 16;
+
 /// What can be asked of a running controller. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Handle {
@@ -48,6 +52,8 @@ pub struct Handle {
     store: Store,
     logs: LogStore,
     counters: Arc<Counters>,
+    /// The machine's wall clock when the host's elapsed time began, in milliseconds of Unix time.
+    boot_wall: Arc<AtomicI64>,
 }
 
 /// The controller is shutting down and takes no more.
@@ -115,6 +121,13 @@ impl Handle {
         self.store.committed().subscribe()
     }
 
+    /// The wall time that the controller goes by, which does not follow a leap of the host's clock.
+    pub fn wall(&self) -> Timestamp {
+        let boot = clock::now().boot.as_nanos() / 1_000_000;
+        let millis = self.boot_wall.load(Ordering::Relaxed).saturating_add_unsigned(boot);
+        Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MAX)
+    }
+
     /// The store, for reading.
     pub fn store(&self) -> &Store {
         &self.store
@@ -161,6 +174,7 @@ pub enum DriverError {
 #[derive(Debug)]
 pub struct Driver {
     counters: Arc<Counters>,
+    boot_wall: Arc<AtomicI64>,
     controller: Controller,
     shells: Shells,
     inputs: mpsc::Receiver<Input>,
@@ -170,6 +184,8 @@ pub struct Driver {
     committed: (mpsc::UnboundedSender<Committing>, mpsc::UnboundedReceiver<Committing>),
     /// What came of messages; as many as there are notifiers.
     delivered: (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
+    /// Sessions of which something was not taken since the disk is full: ended once there is room, and said again then.
+    unheard: BTreeSet<SessionId>,
     alarm: Alarm,
     trim: Trim,
 }
@@ -200,9 +216,11 @@ impl Driver {
             store: shells.store.clone(),
             logs: shells.logs.clone(),
             counters: counters.clone(),
+            boot_wall: Arc::default(),
         };
         let mut driver = Self {
             counters,
+            boot_wall: handle.boot_wall.clone(),
             controller,
             shells,
             inputs,
@@ -210,9 +228,11 @@ impl Driver {
             commits: Commits::default(),
             committed: mpsc::unbounded_channel(),
             delivered: mpsc::unbounded_channel(),
+            unheard: BTreeSet::new(),
             alarm: Alarm::new().map_err(DriverError::Timer)?,
             trim: Trim::default(),
         };
+        driver.boot_wall.store(driver.controller.boot_wall(), Ordering::Relaxed);
         driver.carry_out(effects);
         Ok((driver, handle))
     }
@@ -226,12 +246,14 @@ impl Driver {
         self.trim = Trim::after_start();
         loop {
             self.speak();
+            self.boot_wall.store(self.controller.boot_wall(), Ordering::Relaxed);
             self.alarm.set(self.controller.next_timeout()).map_err(DriverError::Timer)?;
             tokio::select! {
                 biased;
                 Some((number, result)) = self.committed.1.recv() => {
                     result?;
                     self.commits.durable(number);
+                    self.hear_again();
                 }
                 _ = stop.changed() => break,
                 Some(event) = self.delivered.1.recv() => {
@@ -242,7 +264,8 @@ impl Driver {
                     Some(input) => self.take(input),
                     None => break,
                 },
-                () = self.alarm.due() => {
+                // While nothing is heard nobody's silence counts: afterwards the machine finds that it stood still.
+                () = self.alarm.due(), if self.commits.len() < COMMITS => {
                     let effects = self.controller.handle_timeout(clock::now());
                     self.carry_out(effects);
                 }
@@ -258,10 +281,33 @@ impl Driver {
         Ok(())
     }
 
+    /// The session of what can't be written, where there is no room, and is said again in its next one. So leases are
+    /// renewed and the API answers meanwhile: such messages don't fill the queue of commits.
+    fn must_wait(&self, input: &Input) -> Option<SessionId> {
+        let Input::Event(Event::Message { session, message }, None) = input else { return None };
+        let is_written = matches!(message, AgentMessage::Report(_) | AgentMessage::Skipped(_));
+        let has_no_room = || self.commits.len() >= MANY_COMMITS && self.shells.store.is_full();
+        (is_written && (self.unheard.contains(session) || has_no_room())).then_some(*session)
+    }
+
+    /// There is room again: who was not heard says it anew.
+    fn hear_again(&mut self) {
+        if self.unheard.is_empty() || self.commits.len() >= MANY_COMMITS {
+            return;
+        }
+        for session in std::mem::take(&mut self.unheard) {
+            self.shells.sessions.close(session, "the controller's disk was full, and has room again");
+        }
+    }
+
     fn take(&mut self, input: Input) {
         let now = clock::now();
+        if let Some(session) = self.must_wait(&input) {
+            self.unheard.insert(session);
+            return;
+        }
         let (event, settled) = match input {
-            Input::View(look) => return look(&self.controller, now),
+            Input::View(look) => return look(&self.controller, self.controller.guarded(now)),
             Input::Event(event, settled) => (event, settled),
             Input::Ask(request, command, reply) => {
                 self.replies.insert(request, reply);
@@ -420,6 +466,7 @@ impl Handle {
             secret: [0; 32],
             software: "0".into(),
             store_id: "test".into(),
+            boot_id: "boot".into(),
             source: crate::decide::desired::SourceOrigin {
                 kind: xene_schemas::source::SourceKind::Git,
                 url: "test".into(),
@@ -432,6 +479,7 @@ impl Handle {
             mutant: None,
         };
         let (machine, _) = Controller::new(clock::now(), config, loaded);
+        let boot_wall = Arc::new(AtomicI64::new(machine.boot_wall()));
         tokio::spawn(async move {
             while let Some(input) = asked.recv().await {
                 match input {
@@ -441,6 +489,6 @@ impl Handle {
                 }
             }
         });
-        Self { inputs, requests: Arc::default(), store, logs, counters: Arc::default() }
+        Self { inputs, requests: Arc::default(), store, logs, counters: Arc::default(), boot_wall }
     }
 }

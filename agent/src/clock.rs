@@ -19,6 +19,25 @@ pub fn now() -> Now {
     Now { boot: BootTime::from_nanos(nanos), wall: Timestamp::now() }
 }
 
+/// Which boot of the host this is: readings of its elapsed time compare within one.
+///
+/// # Errors
+/// If /proc can't be read.
+pub fn boot_id() -> io::Result<String> {
+    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+/// True if the system's time service says that the wall clock is synchronized. Who sets the clock by hand takes that back:
+/// `adjtimex(2)`, STA_UNSYNC.
+pub fn is_synchronized() -> bool {
+    #[expect(unsafe_code, reason = "all zero is a value of this struct, and asks without changing anything")]
+    let (state, status) = unsafe {
+        let mut time = std::mem::zeroed::<libc::timex>();
+        (libc::adjtimex(&raw mut time), time.status)
+    };
+    state >= 0 && state != libc::TIME_ERROR && status & libc::STA_UNSYNC == 0
+}
+
 /// A timer on `CLOCK_BOOTTIME`: exact to microseconds, and due at once after a suspend that slept through it.
 #[derive(Debug)]
 pub struct Alarm {

@@ -223,7 +223,7 @@ impl Driver {
             bounds.forget(*run);
         }
         recovered.bounds = bound;
-        let boot_id = boot_id().map_err(system("the host's boot can't be told"))?;
+        let boot_id = clock::boot_id().map_err(system("the host's boot can't be told"))?;
         if recovered.boot_id.as_ref() != Some(&boot_id) {
             // It was never synced, so a host that lost its power may have an older one, which would be another agent's.
             drop(std::fs::remove_file(data.join("renewal")));
@@ -581,9 +581,4 @@ async fn sleep_until(at: Option<tokio::time::Instant>) {
 
 fn random() -> io::Result<u64> {
     getrandom::u64().map_err(io::Error::from)
-}
-
-/// Changes with each boot of the host: leases do not outlive it.
-fn boot_id() -> io::Result<String> {
-    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }

@@ -33,6 +33,9 @@ pub struct ControllerStatus {
     /// Set while the store has not much room left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store_filling_up: Option<StoreFillingUp>,
+    /// Set while the host's clock says something else than elapsed time does, and is not followed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_leap: Option<ClockLeap>,
     /// Agents that have not shown yet to go by the autonomy that is in effect, of all that they own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unheard: Vec<AgentName>,
@@ -104,6 +107,22 @@ pub struct StoreFillingUp {
     pub used: u64,
     /// Bytes that it may come to, on the disk where it is.
     pub limit: u64,
+    /// What it means and what ends it, in a sentence.
+    pub message: String,
+}
+
+/// The host's clock leapt by more than a minute: it is not followed until the system says that its time is synchronized, or
+/// a person that it is right.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct ClockLeap {
+    /// Since when, by elapsed time.
+    #[serde(with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::run::TimeText"))]
+    pub since: Timestamp,
+    /// By how many seconds it is ahead of elapsed time; negative if it went back.
+    pub ahead_seconds: i64,
     /// What it means and what ends it, in a sentence.
     pub message: String,
 }

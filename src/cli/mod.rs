@@ -12,6 +12,7 @@ pub mod backup;
 pub mod cancel;
 mod check_store;
 pub mod client;
+pub mod clock;
 pub mod completion;
 pub mod controller;
 pub mod cron;
@@ -181,6 +182,8 @@ pub enum Command {
     Resume(suspend::Resume),
     /// Let agents go on alone for longer, before the controller is away.
     PauseController(pause::Args),
+    /// Say that the controller's clock, which leapt, is right.
+    ConfirmClock(clock::Args),
     /// Let a commit remove more than half of all workflows.
     ApprovePrune(prune::Args),
     /// Manage agents and the tokens by which they join.
@@ -271,6 +274,7 @@ fn dispatch(cli: Cli, ui: &mut Ui) -> Result<(), Error> {
         Command::Suspend(args) => suspend::suspend(&args, &client()?, ui),
         Command::Resume(args) => suspend::resume(&args, &client()?, ui),
         Command::PauseController(args) => pause::run(&args, &client()?, ui),
+        Command::ConfirmClock(args) => clock::run(&args, &client()?, ui),
         Command::ApprovePrune(args) => prune::run(&args, &client()?, ui),
         Command::Agents(args) => agents::run(&args, &client()?, ui),
         Command::Notifiers(args) => notifiers::run(&args, &client()?, ui),

@@ -111,6 +111,11 @@ fn print_controller(status: &ControllerStatus, ui: &mut Ui) -> Result<(), Error>
         let age = age(filling_up.since, ui.now());
         ui.out.line(format!("{word} {}", escape::line(&format!("(for {age}): {}", filling_up.message))))?;
     }
+    if let Some(leap) = &status.clock_leap {
+        let word = painted("clock leapt", phase_style("Warning"), ui.out.colored);
+        let age = age(leap.since, ui.now());
+        ui.out.line(format!("{word} {}", escape::line(&format!("(for {age}): {}", leap.message))))?;
+    }
     if let Some(breaker) = &status.breaker {
         let word = painted("takeovers held", phase_style("Warning"), ui.out.colored);
         let agents = breaker.agents.iter().map(AgentName::as_str).collect::<Vec<_>>().join(", ");

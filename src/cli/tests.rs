@@ -161,6 +161,8 @@ fn controller(source: Value) -> Fake {
                 "by": "admin", "since": "2026-11-25T11:58:00Z", "until": "2026-11-25T16:00:00Z"
             }, "storeFillingUp": {
                 "since": "2026-11-25T11:55:00Z", "used": 850, "limit": 1000, "message": "the store fills up: 850 of 1000"
+            }, "clockLeap": {
+                "since": "2026-11-25T11:59:00Z", "aheadSeconds": 3600, "message": "this host's clock leapt ahead by 1h"
             }, "unheard": ["a"]}}),
         ),
         "/api/v1/pipelines" => Reply::Json(200, fixtures::list(&fixtures::pipelines()[1..])),
@@ -186,6 +188,7 @@ fn status_is_one_screen() {
         runs       1 running, 1 waiting to start
         paused     by admin until 2026-11-25T16:00:00Z (in 4h): agents go on alone; not heard by: a
         store filling up (for 5m): the store fills up: 850 of 1000
+        clock leapt (for 1m): this host's clock leapt ahead by 1h
         takeovers held (for 2m): 2 agents fell silent at once: a, b
         not Ready (Invalid): 1 file has a problem (for 30m)
         Degraded (LastGood): site is kept as of 1a2b3c4 (for 30m)

@@ -180,6 +180,7 @@ impl Controller {
             Command::Forget(agent) => self.forget(now, &agent, fx),
             Command::Pause { lasts, by } => Ok(self.pause(now, lasts, by, fx)),
             Command::Unpause { by } => self.unpause(now, &by, fx),
+            Command::ConfirmClock { by } => self.clock_confirmed(now, &by, fx),
             Command::Fence { agent, by } => self.fence(now, &agent, &by, fx),
             Command::CreateJoinToken { id, secret_hash, expires_at, uses, labels, name } => {
                 let token = JoinTokenRow { id, secret_hash, expires_at, uses_left: uses, labels, name };

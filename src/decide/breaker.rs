@@ -115,7 +115,7 @@ impl Controller {
             for key in &owned {
                 if self.waiting.contains(key) {
                     let message = format!("{agent} is silent, and is waited for anew");
-                    self.explain(now, key, Reason::OWNER_SILENT, message, fx);
+                    self.explain(key, Reason::OWNER_SILENT, message, fx);
                 }
                 self.arm_lease(key);
             }
@@ -138,8 +138,8 @@ impl Controller {
             message: self.breaker_message(),
         });
         let (version, pause) = (self.config.software.clone(), self.row.pause.clone());
-        let store_filling_up = self.store_filling_up();
+        let (store_filling_up, clock_leap) = (self.store_filling_up(), self.clock_leap());
         let (ca_rotation, unheard) = (self.rotation(), self.unheard());
-        ControllerStatus { version, breaker, pause, ca_rotation, store_filling_up, unheard }
+        ControllerStatus { version, breaker, pause, ca_rotation, store_filling_up, clock_leap, unheard }
     }
 }

@@ -93,6 +93,8 @@ pub enum Event {
         /// Its SHA-256, hex.
         fingerprint: String,
     },
+    /// The system says that the wall clock is synchronized; counts only while a leap of it is not followed.
+    ClockSynchronized,
     /// The store was measured.
     StoreSize {
         /// Bytes that hold something.
@@ -208,6 +210,11 @@ pub enum Command {
     /// The opposite.
     Unpause {
         /// Who asks.
+        by: String,
+    },
+    /// The host's clock, which leapt, is right.
+    ConfirmClock {
+        /// Who says so.
         by: String,
     },
     /// Give an agent's pipelines away, give it no new ones.
@@ -373,6 +380,9 @@ pub enum Refusal {
     /// There is no pause.
     #[error("the controller is not paused")]
     NotPaused,
+    /// There is nothing to confirm.
+    #[error("the controller's clock did not leap")]
+    NoClockLeap,
     /// No removal waits for approval.
     #[error("no removal waits for approval")]
     NothingBlocked,

@@ -6,10 +6,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use xene_agent::decide::{
-    cron::Schedule,
-    time::{Now, before},
-};
+use xene_agent::decide::{cron::Schedule, time::before};
 use xene_schemas::{
     meta::{AgentName, Name, PipelineKey},
     phase::Reason,
@@ -142,9 +139,9 @@ impl Controller {
     }
 
     /// A workflow is edited: pipelines whose cron triggers are others now, and that nobody looks after.
-    pub(super) fn edit_triggers(&mut self, now: Now, name: &Name, new: &WorkflowSpec, fx: &mut Effects) {
+    pub(super) fn edit_triggers(&mut self, name: &Name, new: &WorkflowSpec, fx: &mut Effects) {
         let Some(old) = self.workflow_row(name).map(|row| row.spec) else { return };
-        let until = self.slot_now(now, fx);
+        let until = self.slot_now(fx);
         for pipeline in old.pipelines.keys() {
             if new.pipelines.contains_key(pipeline) && !crons(&old, pipeline).eq(crons(new, pipeline)) {
                 let key = PipelineKey { workflow: name.clone(), pipeline: pipeline.clone() };

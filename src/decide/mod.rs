@@ -93,6 +93,8 @@ pub struct Config {
     pub software: String,
     /// Random; becomes the store's if the store is new.
     pub store_id: String,
+    /// Which boot of the host this is.
+    pub boot_id: String,
     /// What the source is.
     pub source: SourceOrigin,
     /// The certificate authority.
@@ -221,12 +223,15 @@ impl Controller {
             restored: false,
             recovered_at: None,
             pause: None,
+            clock: None,
         });
         row.incarnation += 1;
-        let mut wall = Wall::new(now, row.wall_high, config.pause_margin);
+        let mut wall = Wall::new(now, &row, &config.boot_id, config.pause_margin);
+        let now = Now { wall: wall.given(), ..now };
         if let Some(high) = wall.mark() {
             row.wall_high = high;
         }
+        row.clock = Some(wall.row(config.boot_id.clone()));
         fx.commit.push(Change::PutController(row.clone()));
         let mut controller = Self {
             mutants: config.mutants(),
@@ -302,7 +307,7 @@ impl Controller {
     /// Takes what happened, gives what is to be done.
     pub fn handle(&mut self, now: Now, event: Event) -> Effects {
         let mut fx = Effects::default();
-        self.watch_clock(now, &mut fx);
+        let now = self.watch_clock(now, &mut fx);
         match event {
             // What it leaves out is not what is in effect by now: it is compiled again.
             Event::Compiled(desired) if self.is_stale(&desired) => {}
@@ -328,6 +333,7 @@ impl Controller {
                 self.certificate_issued(&agent, fingerprint, &mut fx);
             }
             Event::StoreSize { used, limit } => self.store_size(now, used, limit, &mut fx),
+            Event::ClockSynchronized => drop(self.clock_confirmed(now, "the system's time service", &mut fx)),
             Event::Delivered { notifier, number, outcome } => {
                 self.delivered(now, &notifier, number, outcome, &mut fx);
             }
@@ -340,7 +346,7 @@ impl Controller {
     /// To be called when [`Self::next_timeout`] has come.
     pub fn handle_timeout(&mut self, now: Now) -> Effects {
         let mut fx = Effects::default();
-        self.watch_clock(now, &mut fx);
+        let now = self.watch_clock(now, &mut fx);
         while let Some(timer) = self.timers.pop(now.boot) {
             match timer {
                 Timer::Tick => self.tick(),
@@ -394,17 +400,14 @@ impl Controller {
         state.owned.iter().filter_map(|key| self.assignment(agent, key)).collect()
     }
 
-    /// Rule 11, and the guarded wall clock.
-    fn watch_clock(&mut self, now: Now, fx: &mut Effects) {
+    /// Rule 11, and the guarded wall clock: what it gives is the time that all else goes by.
+    fn watch_clock(&mut self, now: Now, fx: &mut Effects) -> Now {
         let stood_still = now.boot.since(std::mem::replace(&mut self.asked, now.boot)) > STALL;
         if stood_still && self.timers.is_armed(&Timer::Tick) && !self.mutants.is(Mutant::StallUnnoticed) {
             fx.now.push(Effect::Alert("the controller stood still: every owner gets a fresh wait".into()));
             self.floor = now.boot;
         }
-        let (_, leapt) = self.wall.read(now);
-        if leapt {
-            fx.now.push(Effect::Alert("this host's clock leapt: schedules go on by elapsed time".into()));
-        }
+        self.read_clock(now, fx)
     }
 
     /// Ticks on while there is a lease to count: a gap between ticks is a time when it heard nobody.
@@ -416,16 +419,6 @@ impl Controller {
 
     fn tick_soon(&mut self) {
         self.timers.arm_by(Timer::Tick, self.asked + BEAT);
-    }
-
-    /// The guarded wall time; whoever gives it to an agent writes the mark.
-    fn slot_now(&mut self, now: Now, fx: &mut Effects) -> Timestamp {
-        let (slot_now, _) = self.wall.read(now);
-        if let Some(high) = self.wall.mark() {
-            self.row.wall_high = high;
-            fx.commit.push(Change::PutController(self.row.clone()));
-        }
-        slot_now
     }
 }
 

@@ -143,13 +143,13 @@ impl Controller {
     }
 
     /// Rule 10: its owner keeps it, silent as it is.
-    fn spare(&mut self, now: Now, key: &PipelineKey, owner: &AgentName, fx: &mut Effects) {
+    fn spare(&mut self, key: &PipelineKey, owner: &AgentName, fx: &mut Effects) {
         if let Some(state) = self.agents.get_mut(owner) {
             state.silent = true;
         }
         self.waiting.insert(key.clone());
         let message = format!("{owner} fell silent with most of the agents: nobody takes over (`xene status`)");
-        self.explain(now, key, Reason::OWNER_SILENT, message, fx);
+        self.explain(key, Reason::OWNER_SILENT, message, fx);
     }
 
     /// Its session is over: what it has is judged in time.
@@ -194,14 +194,14 @@ impl Controller {
         if let Some(owner) = &owner
             && self.owners.get(key).is_some_and(|owned| self.is_held(owned))
         {
-            self.spare(now, key, owner, fx);
+            self.spare(key, owner, fx);
             return;
         }
         if owner.is_none()
             && let Some(doubt) = self.in_doubt(key)
         {
             self.waiting.insert(key.clone());
-            self.explain(now, key, Reason::OWNER_SILENT, doubt.into(), fx);
+            self.explain(key, Reason::OWNER_SILENT, doubt.into(), fx);
             return;
         }
         // One that was to give it back and said nothing may have it anew, if by now nothing speaks against it.
@@ -234,10 +234,10 @@ impl Controller {
                             state.silent = true;
                         }
                         let message = format!("{owner} is silent; {message}");
-                        self.explain(now, key, Reason::OWNER_SILENT, message, fx);
+                        self.explain(key, Reason::OWNER_SILENT, message, fx);
                     }
                     Some(_) => self.disown(now, key, reason, message, fx),
-                    None => self.explain(now, key, reason, message, fx),
+                    None => self.explain(key, reason, message, fx),
                 }
             }
         }
@@ -254,7 +254,7 @@ impl Controller {
     /// Rule 1: the new epoch is durable before anybody hears of it. Rule 6: after an unplanned takeover only slots
     /// from now on are the new owner's.
     fn grant(&mut self, now: Now, key: &PipelineKey, agent: AgentName, message: String, fx: &mut Effects) {
-        let slot_now = self.slot_now(now, fx);
+        let slot_now = self.slot_now(fx);
         let generation = self.row.generation;
         let Some(pipeline) = self.pipelines.get(key) else { return };
         let (autonomy, spec_hash, revision) = (self.autonomy(pipeline), pipeline.spec_hash, pipeline.revision.clone());
@@ -354,8 +354,8 @@ impl Controller {
     }
 
     /// Why it has no owner, or none that answers; written when it changes.
-    pub(super) fn explain(&mut self, now: Now, key: &PipelineKey, reason: Reason, message: String, fx: &mut Effects) {
-        let watermark = self.slot_now(now, fx);
+    pub(super) fn explain(&mut self, key: &PipelineKey, reason: Reason, message: String, fx: &mut Effects) {
+        let watermark = self.slot_now(fx);
         let pipeline = self.pipelines.get(key);
         let unsure = self.recovering.is_some();
         let owned = self.owners.entry(key.clone()).or_insert_with(|| Owned::nobody(pipeline, watermark, unsure));
@@ -367,8 +367,8 @@ impl Controller {
     }
 
     /// A new pipeline begins now: nothing that was due before is ever started.
-    pub(super) fn begin_watermark(&mut self, now: Now, key: &PipelineKey, fx: &mut Effects) {
-        let slot_now = self.slot_now(now, fx);
+    pub(super) fn begin_watermark(&mut self, key: &PipelineKey, fx: &mut Effects) {
+        let slot_now = self.slot_now(fx);
         if let Some(owned) = self.owners.get_mut(key).filter(|owned| owned.row.owner.is_none() || owned.row.revoking) {
             owned.row.watermark = owned.row.watermark.max(slot_now);
             fx.commit.push(Change::PutOwner(key.clone(), owned.row.clone()));

@@ -168,7 +168,7 @@ impl Controller {
             match change {
                 PlanChange::UpdateWorkflow(name) => {
                     if let Some(body) = desired.workflows.get(&name).and_then(|wanted| wanted.body.as_ref()) {
-                        self.edit_triggers(now, &name, &body.spec, fx);
+                        self.edit_triggers(&name, &body.spec, fx);
                     }
                     self.keep_workflow(&desired, &name);
                 }
@@ -179,7 +179,7 @@ impl Controller {
                 PlanChange::RemoveWorkflow(name) => self.remove_workflow(&name, fx),
                 PlanChange::CreatePipeline(key) => {
                     self.keep_pipeline(&desired, &key);
-                    self.begin_watermark(now, &key, fx);
+                    self.begin_watermark(&key, fx);
                     touched.insert(key);
                 }
                 PlanChange::UpdatePipeline(key) => {

@@ -9,6 +9,7 @@ use std::{
 use indexmap::IndexMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use xene_agent::decide::time::BootTime;
 use xene_schemas::{
     access::Role,
     controller::Pause,
@@ -117,6 +118,20 @@ pub struct ControllerRow {
     /// Set while agents were told to go on alone for longer.
     #[serde(default)]
     pub pause: Option<Pause>,
+    /// The wall clock by elapsed time, as of the last mark.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<ClockRow>,
+}
+
+/// A reading of both clocks, for another process under the same boot of the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockRow {
+    /// Which boot.
+    pub boot_id: String,
+    /// When.
+    pub boot: BootTime,
+    /// What the wall clock said then, but for a leap that nobody confirmed.
+    pub wall: Timestamp,
 }
 
 /// A workflow in effect.

@@ -142,7 +142,7 @@ impl Controller {
         self.agent_heard(now, &agent, fx);
         self.adopt(now, &agent, hello.claims, fx);
         let owned = self.agents.get(&agent).map(|state| state.owned.clone()).unwrap_or_default();
-        self.slot_now(now, fx);
+        self.slot_now(fx);
         let span = RECONNECT.max(Duration::from_millis((self.agents.len() * 1000 / RECONNECTS_PER_SECOND) as u64));
         let welcome = Welcome {
             version: VERSION.min(hello.version),
@@ -278,7 +278,7 @@ impl Controller {
                 self.heard_shorter(agent, fx);
             }
         }
-        let wall = self.slot_now(now, fx);
+        let wall = self.slot_now(fx);
         let token = self.draw_token();
         if let Some(state) = self.agents.get_mut(agent) {
             state.chain.get_or_insert_default().give(token);

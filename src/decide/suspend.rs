@@ -73,7 +73,7 @@ impl Controller {
         if !self.suspensions.contains_key(&what) {
             return Err(Refusal::NotSuspended(what.to_string()));
         }
-        let until = self.slot_now(now, fx);
+        let until = self.slot_now(fx);
         self.unsuspend(now, &what, until, format!("by {by}"), fx);
         Ok(Answer::Done)
     }
@@ -83,7 +83,7 @@ impl Controller {
         let Some(suspension) = self.suspensions.get(what) else { return };
         let (message, until) = (format!("by itself; it was {suspension}"), suspension.until);
         // What has come since is as any other.
-        let until = self.slot_now(now, fx).min(until.unwrap_or(Timestamp::MAX));
+        let until = self.slot_now(fx).min(until.unwrap_or(Timestamp::MAX));
         self.unsuspend(now, what, until, message, fx);
     }
 

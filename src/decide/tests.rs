@@ -4,6 +4,7 @@ mod after;
 mod approvals;
 mod authority;
 mod breaker;
+mod clock;
 mod drift;
 mod exclusive;
 mod files;

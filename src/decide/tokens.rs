@@ -52,6 +52,7 @@ fn words(command: &Command) -> Option<(&'static str, String, String)> {
         | Command::ApprovePrune { .. }
         | Command::Pause { .. }
         | Command::Unpause { .. }
+        | Command::ConfirmClock { .. }
         | Command::Fence { .. }
         | Command::Enrol { .. }
         | Command::By { .. } => return None,

@@ -10,7 +10,6 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use xene_agent::clock;
 use xene_schemas::{
     agent::Agent,
     controller::Controller,
@@ -119,7 +118,7 @@ pub(super) async fn pipelines(State(api): State<Arc<Api>>, identity: Identity, m
     let (workflow, pipeline) = pipeline_filter(&mut query)?;
     let phase: Option<PipelinePhase> = query.parse("phase", "Scheduled or NotScheduled")?;
     query.finish()?;
-    let (store, now) = (api.handle.store(), clock::now().wall);
+    let (store, now) = (api.handle.store(), api.handle.wall());
     let suspensions = Suspensions::read(&api)?;
     let labels = PipelineLabels::load(&api, labels)?;
     let (mut items, mut last_workflow): (Vec<_>, Option<WorkflowRow>) = (Vec::new(), None);
@@ -171,7 +170,7 @@ pub(super) fn pipeline_object(
     let store = api.handle.store();
     let Some(row) = store.pipeline(key)? else { return Ok(None) };
     let workflow = store.workflow(&key.workflow)?;
-    let item = objects::pipeline(api, identity, row, workflow.as_ref(), &Suspensions::read(api)?, clock::now().wall)?;
+    let item = objects::pipeline(api, identity, row, workflow.as_ref(), &Suspensions::read(api)?, api.handle.wall())?;
     Ok(Some(Object::new("Pipeline", item)))
 }
 

@@ -214,14 +214,19 @@ async fn nothing_here() -> Problem {
 }
 
 async fn ready(State(api): State<Arc<Api>>) -> Response {
-    let answered = timeout(READY_WITHIN, api.handle.view(|controller, _| controller.status().store_filling_up)).await;
+    let concern = |controller: &crate::decide::Controller| {
+        let status = controller.status();
+        let filling_up = status.store_filling_up.map(|filling_up| filling_up.message);
+        filling_up.or_else(|| status.clock_leap.map(|leap| leap.message))
+    };
+    let answered = timeout(READY_WITHIN, api.handle.view(move |controller, _| concern(controller))).await;
     if api.handle.store().is_full() {
         return Problem::new(StatusCode::SERVICE_UNAVAILABLE, Refusal::DiskFull.to_string()).into_response();
     }
     match (answered, api.handle.store().revision()) {
         (Ok(Ok(None)), Ok(_)) => "ready\n".into_response(),
         // No reason to send requests elsewhere, but whoever reads it should know.
-        (Ok(Ok(Some(filling_up))), Ok(_)) => format!("ready, but {}\n", filling_up.message).into_response(),
+        (Ok(Ok(Some(concern))), Ok(_)) => format!("ready, but {concern}\n").into_response(),
         _ => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the controller does not answer").into_response(),
     }
 }

@@ -9,7 +9,6 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
-use xene_agent::clock;
 use xene_schemas::{
     duration::Duration,
     meta::{PipelineKey, RunName},
@@ -114,7 +113,7 @@ pub(super) async fn rerun(
     }
     let delivery = idempotency_key(&headers, &(&name, failed, force))?;
     let start = async {
-        let run = RunName::new(clock::now().wall, random_bits()?);
+        let run = RunName::new(api.handle.wall(), random_bits()?);
         let again = Again { original, run, failed, by: identity.name.clone(), delivery: delivery.clone(), force };
         match api.ask(&identity, Command::Rerun(Box::new(again))).await? {
             Answer::Run(run) => Ok(Started::Run(run)),
@@ -168,6 +167,11 @@ pub(super) async fn pause_controller(State(api): State<Arc<Api>>, identity: Iden
 
 pub(super) async fn resume_controller(State(api): State<Arc<Api>>, identity: Identity) -> Reply {
     api.handle.ask(Command::Unpause { by: identity.name.clone() }).await??;
+    lists::controller(State(api)).await
+}
+
+pub(super) async fn confirm_clock(State(api): State<Arc<Api>>, identity: Identity) -> Reply {
+    api.handle.ask(Command::ConfirmClock { by: identity.name.clone() }).await??;
     lists::controller(State(api)).await
 }
 
@@ -256,7 +260,7 @@ async fn suspend(api: &Api, identity: &Identity, what: Suspendable, body: Body) 
     if lasts.is_some_and(|lasts| lasts.as_millis() == 0 || lasts > MAX_SUSPENSION) {
         return Err(Problem::bad_request("for takes a duration above 0 and of at most 366d"));
     }
-    let since = clock::now().wall;
+    let since = api.handle.wall();
     let until = lasts.map(|lasts| since + std::time::Duration::from_millis(lasts.as_millis()));
     let suspension = Suspension { by: identity.name.clone(), since, why: why.filter(|why| !why.is_empty()), until };
     api.handle.ask(Command::Suspend { what, suspension }).await??;

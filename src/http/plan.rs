@@ -56,10 +56,9 @@ pub(super) async fn of_commit(State(api): State<Arc<Api>>, mut query: Query) -> 
     let rev = rev.ok_or_else(|| Problem::bad_request("rev names the commit to plan"))?;
     let _one_at_a_time = api.planning.lock().await;
     let in_effect = against.is_none();
-    let (store, limits) = (api.handle.store().clone(), api.config.limits);
+    let (store, limits, now) = (api.handle.store().clone(), api.config.limits, api.handle.wall());
     let planned = api
         .blocking(move || {
-            let now = clock::now().wall;
             let to = format!("commit {rev}");
             match against {
                 Some(against) => {

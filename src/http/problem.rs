@@ -146,6 +146,7 @@ impl From<Refusal> for Problem {
             | Refusal::Decided { .. }
             | Refusal::NotSuspended(_)
             | Refusal::NotPaused
+            | Refusal::NoClockLeap
             | Refusal::NothingBlocked
             | Refusal::OtherCommit(_) => StatusCode::CONFLICT,
         };

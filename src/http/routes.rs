@@ -281,6 +281,9 @@ fn doing() -> Vec<Route> {
             .says("Lets agents go on alone for a while", One("Controller"))
             .takes("PauseRequest"),
         post("/controller/resume", Admin, operate::resume_controller).whole().says("Ends that", One("Controller")),
+        post("/controller/confirm-clock", Admin, operate::confirm_clock)
+            .whole()
+            .says("Says that the host's clock, which leapt, is right", One("Controller")),
         post("/controller/ca/rotate", Admin, operate::rotate_ca)
             .whole()
             .says("Makes a new certificate authority beside the old one", One("Controller")),

@@ -10,7 +10,6 @@ use axum::{
 };
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use xene_agent::clock;
 use xene_schemas::{
     env::Scalar,
     meta::{Name, PipelineKey, RunName},
@@ -156,7 +155,7 @@ impl Start {
             let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, errors.join("; "))
         })?;
-        let now = clock::now().wall;
+        let now = api.handle.wall();
         let run = match &self.delivery {
             Some(delivery) => RunName::of_delivery(&self.key, &delivery.id, now),
             None => RunName::new(now, random_bits()?),

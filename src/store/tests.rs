@@ -261,6 +261,7 @@ fn changes() -> impl Strategy<Value = Change> {
             recovering: false,
             recovered_at: Some(at(9)),
             pause: None,
+            clock: None,
         }),
     })
 }

@@ -6,6 +6,7 @@ use std::{
     io::{Seek, SeekFrom, Write},
     os::unix::fs::PermissionsExt,
     path::Path,
+    time::Duration,
 };
 
 use xene_test_support::{
@@ -13,6 +14,7 @@ use xene_test_support::{
     disk::SmallDisk,
     eventually,
     process::{Ended, run, xene},
+    within,
 };
 
 /// Every start of a due time leaves one line: the due time. The lease outlives the restore, so claims are adopted.
@@ -185,10 +187,12 @@ fn a_full_disk_refuses_what_is_new_keeps_leases_and_heals() {
         if status.contains("store filling up") { Ok(()) } else { Err(status) }
     });
     let before = lines();
-    eventually("the agent goes on", || {
+    // So long that its reports, which can't be written, would fill the controller's queue.
+    within(Duration::from_secs(60), "the agent goes on", || {
         let now = lines();
-        if now > before + 1 { Ok(()) } else { Err(now.to_string()) }
+        if now > before + 12 { Ok(()) } else { Err(now.to_string()) }
     });
+    cluster.run(&["get", "runs"]).expect(0);
     assert_eq!(cluster.json(&["get", "agents", "a"])["status"]["phase"], "Connected");
 
     disk.free();

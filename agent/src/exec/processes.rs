@@ -197,14 +197,8 @@ mod tests {
     #[test]
     fn what_one_look_misses_the_next_one_finds() {
         let process = Process { pid: 7, name: "x".into(), parent: 3, ended: false, started: 777 };
-        let looks = RefCell::new(VecDeque::from([
-            vec![],
-            vec![process.clone()],
-            vec![],
-            vec![process],
-            vec![],
-            vec![],
-        ]));
+        let looks =
+            RefCell::new(VecDeque::from([vec![], vec![process.clone()], vec![], vec![process], vec![], vec![]]));
         let killed = Cell::new(0);
         let names = end_all(|| looks.borrow_mut().pop_front().unwrap(), |found| killed.set(killed.get() + found.len()));
         assert_eq!((names, killed.get(), looks.into_inner().len()), (vec!["x".to_owned()], 2, 0));

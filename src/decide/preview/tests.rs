@@ -36,6 +36,7 @@ fn controller() -> Controller {
         secret: [0; 32],
         software: String::new(),
         store_id: "store".into(),
+        boot_id: "boot".into(),
         source: SourceOrigin { kind: SourceKind::Git, url: String::new(), branch: None, path: None },
         authority: Authority::default(),
         recover: false,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use indexmap::IndexMap;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use xene_agent::decide::{
     self as agent,
     event::{ExitStatus, JournalChange, Program, Recovered, StepExit, StepId},
@@ -92,6 +92,8 @@ enum Wire {
 pub(super) struct World {
     pub(super) seconds: u64,
     nanos: u64,
+    /// How far the wall clock of the controller's host is ahead.
+    pub(super) leapt: SignedDuration,
     pub(super) controller: Option<Controller>,
     pub(super) store: Store,
     pub(super) nodes: BTreeMap<String, Node>,
@@ -149,6 +151,7 @@ impl World {
         let mut world = Self {
             seconds: 1_000,
             nanos: 0,
+            leapt: SignedDuration::ZERO,
             controller: None,
             store: Store::default(),
             nodes: BTreeMap::new(),
@@ -188,6 +191,12 @@ impl World {
         Now { boot: BootTime::from_nanos(boot), wall }
     }
 
+    /// As the controller's host tells the time.
+    fn now_here(&self) -> Now {
+        let now = self.now();
+        Now { wall: now.wall + self.leapt, ..now }
+    }
+
     /// As an agent's host tells the time.
     fn now_at(&self, name: &str) -> Now {
         let now = self.now();
@@ -203,6 +212,7 @@ impl World {
             recover: self.recover,
             software: "test".into(),
             store_id: format!("store-{}", self.seconds),
+            boot_id: "boot".into(),
             source: SourceOrigin { kind: SourceKind::Git, url: "here".into(), branch: None, path: None },
             authority: self.authority.clone(),
             #[cfg(feature = "mutants")]
@@ -225,7 +235,7 @@ impl World {
                 .or_default()
                 .push(crate::decide::rows::EndedRun::new(&row.run, Timestamp::UNIX_EPOCH));
         }
-        let (controller, fx) = Controller::new(self.now(), config, loaded);
+        let (controller, fx) = Controller::new(self.now_here(), config, loaded);
         self.controller = Some(controller);
         self.carry_out(fx);
         for name in self.names() {
@@ -409,7 +419,7 @@ impl World {
     }
 
     pub(super) fn tell(&mut self, event: Event) {
-        let now = self.now();
+        let now = self.now_here();
         if let Some(controller) = &mut self.controller {
             let fx = controller.handle(now, event);
             self.carry_out(fx);
@@ -610,7 +620,7 @@ impl World {
             let at = next.unwrap_or(end).max(self.now().boot);
             (self.seconds, self.nanos) = (at.as_nanos() / 1_000_000_000, at.as_nanos() % 1_000_000_000);
             let Some(_) = next else { break };
-            let now = self.now();
+            let now = self.now_here();
             if let Some(controller) = self.controller.as_mut()
                 && controller.next_timeout().is_some_and(|due| due <= now.boot)
             {

@@ -72,6 +72,9 @@ fn health(
     if let Some(filling_up) = &controller.status.store_filling_up {
         concerns.push(html! { (plain(&filling_up.message)) });
     }
+    if let Some(leap) = &controller.status.clock_leap {
+        concerns.push(html! { (plain(&leap.message)) });
+    }
     if let Some(pause) = &controller.status.pause {
         concerns.push(html! { "Agents go on alone: paused by " bdi { (plain(&pause.by)) } " until " (super::html::time(pause.until)) "." });
     }

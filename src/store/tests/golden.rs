@@ -66,6 +66,7 @@ fn everything() -> Vec<Change> {
             restored: false,
             recovered_at: Some(at(9)),
             pause: None,
+            clock: None,
         }),
         Change::PutSource(Box::new(source)),
         Change::PutWorkflow(Box::new(workflow(0, 2))),

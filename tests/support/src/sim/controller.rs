@@ -39,6 +39,7 @@ impl World {
             recover: self.recover,
             software: String::new(),
             store_id: "store".into(),
+            boot_id: "boot".into(),
             source: SourceOrigin { kind: SourceKind::Git, url: "repository".into(), branch: None, path: None },
             authority: self.authority.clone(),
             mutant: self.setup.mutant,

@@ -190,6 +190,7 @@ pub(super) fn controller_hears(event: &Event, agents: &[AgentNode], sessions: &B
         Event::Authority { .. } => "authority".into(),
         Event::Delivered { .. } => "delivered".into(),
         Event::StoreSize { .. } => "store measured".into(),
+        Event::ClockSynchronized => "clock synchronized".into(),
     }
 }
 
