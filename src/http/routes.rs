@@ -248,6 +248,10 @@ fn reading() -> Vec<Route> {
             ]),
         get("/runs/{name}/why", Viewer, why::run).says("What started it, and what it waits for", One("RunWhy")),
         get("/agents", Viewer, lists::agents).says("All agents", List("Agent")).query(&[LIMIT, AFTER, LABELS, PHASE]),
+        get("/agents/tokens", Admin, agents::join_tokens)
+            .whole()
+            .says("All join tokens that are neither spent nor revoked", List("JoinToken"))
+            .query(&[LIMIT, AFTER]),
         get("/agents/{name}", Viewer, lists::agent).says("One agent", One("Agent")),
         get("/notifiers", Viewer, notifiers::notifiers)
             .whole()
@@ -340,9 +344,13 @@ fn doing() -> Vec<Route> {
             .says("Sends a message now that says that it is a test, and waits for the answer", Plain("NotifierTest")),
         post("/agents/tokens", Admin, agents::create_token)
             .whole()
-            .says("Makes a join token", One("JoinToken"))
+            .says("Makes a join token", Plain("NewJoinToken"))
             .may_take("JoinTokenRequest")
             .status(201),
+        post("/agents/tokens/{id}/revoke", Admin, agents::revoke_token)
+            .whole()
+            .says("Lets nobody in by it any more", Nothing)
+            .status(204),
         post("/agents/{name}/fence", Admin, agents::fence)
             .whole()
             .says("Gives its pipelines to others at once; its machine must be off", One("Agent"))

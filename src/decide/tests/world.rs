@@ -31,8 +31,8 @@ use crate::decide::{
     desired::{Desired, DesiredNotifier, DesiredWorkflow, SourceHealth, SourceOrigin, WorkflowBody},
     event::{Again, Answer, Authority, Command, Delivery, Effect, Effects, Event, Refusal, RequestId, SessionId},
     rows::{
-        AgentRow, Batch, Change, Fate, LedgerRow, Loaded, MessageRow, NewEvent, NotifierHealth, NotifierRow, OwnerRow,
-        RunRow, Suspendable,
+        AgentRow, Batch, Change, Fate, JoinTokenRow, LedgerRow, Loaded, MessageRow, NewEvent, NotifierHealth,
+        NotifierRow, OwnerRow, RunRow, Suspendable,
     },
 };
 
@@ -249,14 +249,16 @@ impl World {
     pub(super) fn add(&mut self, name: &str) {
         let id = format!("token-{name}");
         let expires_at = after(self.now().wall, MINUTE);
-        let token = Command::CreateJoinToken {
+        let token = Command::CreateJoinToken(JoinTokenRow {
             id: id.clone(),
             secret_hash: "hash".into(),
+            created_at: None,
+            created_by: None,
             expires_at,
-            uses: 1,
+            uses_left: 1,
             labels: None,
             name: None,
-        };
+        });
         self.ask(token).unwrap();
         let labels: IndexMap<String, String> = [("os".to_owned(), "linux".to_owned())].into_iter().collect();
         let enrol =
