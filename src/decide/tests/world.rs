@@ -7,7 +7,7 @@ use std::{
 };
 
 use indexmap::IndexMap;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use xene_agent::decide::{
     self as agent,
     event::{ExitStatus, JournalChange, Program, Recovered, StepExit, StepId},
@@ -74,7 +74,7 @@ pub(super) struct Node {
     pub(super) boot_id: String,
     pub(super) exited: bool,
     /// How far its wall clock is ahead of the controller's.
-    pub(super) ahead: Duration,
+    pub(super) ahead: SignedDuration,
     running: BTreeSet<StepId>,
     /// What outlives the process, but not the boot.
     told: BTreeMap<RunName, Vec<Told>>,
@@ -191,7 +191,7 @@ impl World {
     /// As an agent's host tells the time.
     fn now_at(&self, name: &str) -> Now {
         let now = self.now();
-        Now { wall: after(now.wall, self.nodes[name].ahead), ..now }
+        Now { wall: now.wall.saturating_add(self.nodes[name].ahead).unwrap(), ..now }
     }
 
     pub(super) fn start_controller(&mut self) {
@@ -272,7 +272,7 @@ impl World {
             deaf: false,
             boot_id: "boot-1".into(),
             exited: false,
-            ahead: Duration::ZERO,
+            ahead: SignedDuration::ZERO,
             running: BTreeSet::new(),
             told: BTreeMap::new(),
             labels,
