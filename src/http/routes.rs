@@ -82,6 +82,8 @@ const PIPELINE: Param = ("pipeline", "string", "only of this pipeline: a name, o
 const PHASE: Param = ("phase", "string", "only in this phase");
 const SINCE: Param = ("since", "string", "not before this time (RFC 3339), or a duration ago");
 
+const NOT_SUSPENDED: (u16, &str) = (409, "It is not suspended by command");
+
 const IDEMPOTENCY_KEY: Header = ("Idempotency-Key", "a request that comes again with it gives the same run");
 const DELIVERY_ID: Header = ("X-Delivery-Id", "a delivery that comes again with it gives the same run");
 const LAST_EVENT_ID: Header = ("Last-Event-ID", "the id of the last event that was seen: what came after it follows");
@@ -284,31 +286,43 @@ fn doing() -> Vec<Route> {
             .whole()
             .says("Lets agents go on alone for a while", One("Controller"))
             .takes("PauseRequest"),
-        post("/controller/resume", Admin, operate::resume_controller).whole().says("Ends that", One("Controller")),
+        post("/controller/resume", Admin, operate::resume_controller)
+            .whole()
+            .says("Ends that", One("Controller"))
+            .also(&[(409, "It is not paused")]),
         post("/controller/ca/rotate", Admin, operate::rotate_ca)
             .whole()
-            .says("Makes a new certificate authority beside the old one", One("Controller")),
+            .says("Makes a new certificate authority beside the old one", One("Controller"))
+            .also(&[(409, "There are two already")]),
         post("/controller/ca/finish", Admin, operate::finish_ca_rotation)
             .whole()
-            .says("Trusts the old one no more", One("Controller")),
+            .says("Trusts the old one no more", One("Controller"))
+            .also(&[(409, "There is only one")]),
         post("/source/suspend", Admin, operate::suspend_source)
             .whole()
             .says("Keeps what is found at the source from taking effect", One("Source"))
             .may_take("SuspendRequest"),
-        post("/source/resume", Admin, operate::resume_source).whole().says("Ends that", One("Source")),
+        post("/source/resume", Admin, operate::resume_source)
+            .whole()
+            .says("Ends that", One("Source"))
+            .also(&[NOT_SUSPENDED]),
         post("/source/approve-prune", Admin, operate::approve_prune)
             .whole()
             .says("Lets a commit remove what it was kept from removing", One("Source"))
-            .takes("ApprovePruneRequest"),
+            .takes("ApprovePruneRequest")
+            .also(&[(409, "Nothing waits for that, or it is another commit's")]),
         post("/workflows/{name}/suspend", Operator, operate::suspend_workflow)
             .says("Keeps its triggers from firing", One("Workflow"))
             .may_take("SuspendRequest"),
-        post("/workflows/{name}/resume", Operator, operate::resume_workflow).says("Ends that", One("Workflow")),
+        post("/workflows/{name}/resume", Operator, operate::resume_workflow)
+            .says("Ends that", One("Workflow"))
+            .also(&[NOT_SUSPENDED]),
         post("/pipelines/{workflow}/{pipeline}/suspend", Operator, operate::suspend_pipeline)
             .says("Keeps its triggers from firing", One("Pipeline"))
             .may_take("SuspendRequest"),
         post("/pipelines/{workflow}/{pipeline}/resume", Operator, operate::resume_pipeline)
-            .says("Ends that", One("Pipeline")),
+            .says("Ends that", One("Pipeline"))
+            .also(&[NOT_SUSPENDED]),
         post("/plan", Viewer, plan::of_files)
             .whole()
             .body_limit(plan::MAX_BODY)
@@ -324,11 +338,15 @@ fn doing() -> Vec<Route> {
                 (410, "The run of that key is past its retention"),
                 (422, "Params are wrong, or the key stands for another request"),
             ]),
-        post("/runs/{name}/cancel", Operator, runs::cancel).says("Cancels it", One("Run")).status(202),
+        post("/runs/{name}/cancel", Operator, runs::cancel)
+            .says("Cancels it", One("Run"))
+            .status(202)
+            .also(&[(409, "It has ended")]),
         post("/runs/{name}/approve", Operator, operate::approve)
             .says("Decides about a task that waits for approval", One("Run"))
             .takes("DecisionRequest")
-            .status(202),
+            .status(202)
+            .also(&[(409, "Nothing of that name waits, or somebody decided otherwise before")]),
         post("/runs/{name}/rerun", Operator, operate::rerun)
             .says("Starts a run that has ended again", One("Run"))
             .may_take("RerunRequest")
@@ -354,7 +372,8 @@ fn doing() -> Vec<Route> {
         post("/agents/{name}/fence", Admin, agents::fence)
             .whole()
             .says("Gives its pipelines to others at once; its machine must be off", One("Agent"))
-            .takes("FenceRequest"),
+            .takes("FenceRequest")
+            .also(&[(409, "It is connected")]),
         post("/agents/{name}/{action}", Admin, agents::act)
             .whole()
             .says("drain, undrain, revoke or forget", One("Agent"))
@@ -363,7 +382,8 @@ fn doing() -> Vec<Route> {
             .whole()
             .says("Makes an API token", Plain("NewToken"))
             .takes("TokenRequest")
-            .status(201),
+            .status(201)
+            .also(&[(409, "The name is taken")]),
         post("/tokens/{name}/revoke", Admin, tokens::revoke)
             .whole()
             .says("Refuses it from now on", Nothing)
@@ -380,6 +400,7 @@ pub(super) fn outer() -> Vec<Route> {
     vec![
         Route::new(POST, "/hooks/source", None, hooks::source)
             .says("Says that something was pushed to the source", Nothing)
+            .also(&[(401, "No valid proof")])
             .status(202),
         Route::new(POST, "/hooks/{workflow}/pipelines/{pipeline}", None, hooks::pipeline)
             .says("A pipeline's own webhook", Plain("Accepted"))
@@ -392,7 +413,8 @@ pub(super) fn outer() -> Vec<Route> {
             .also(&[(401, "No such hook, or no valid proof"), (409, "Suspended"), (422, "Params are wrong")])
             .status(202),
         Route::new(GET, "/metrics", None, metrics::metrics)
-            .says("Metrics in OpenMetrics text", Bytes(&["application/openmetrics-text"])),
+            .says("Metrics in OpenMetrics text", Bytes(&["application/openmetrics-text"]))
+            .also(&[(401, "No token, or one that is not valid")]),
         Route::new(GET, "/openapi.json", None, openapi::document)
             .says("This description", Bytes(&["application/json"])),
         Route::new(GET, "/healthz", None, || async { "ok\n" })
