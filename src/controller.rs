@@ -36,7 +36,7 @@ use crate::{
         Config,
         desired::{SourceOrigin, errors},
         event::{Command, Event},
-        rows::{Loaded, RunRow},
+        rows::{JoinTokenRow, Loaded, RunRow},
     },
     driver::{Closed, Driver, DriverError, Handle, Shells},
     http::{
@@ -375,14 +375,16 @@ impl Controller {
         let system = |what: &str, source| StartError::System { what: what.into(), source };
         let token = JoinToken::generate(&self.pki.ca_fingerprint())
             .map_err(|error| system("no random bytes", io::Error::from(error)))?;
-        let command = Command::CreateJoinToken {
+        let command = Command::CreateJoinToken(JoinTokenRow {
             id: token.id.clone(),
             secret_hash: token.secret_hash(),
+            created_at: Some(now.wall),
+            created_by: None,
             expires_at: now.wall + Duration::from_secs(60),
-            uses: 1,
+            uses_left: 1,
             labels: None,
             name: None,
-        };
+        });
         match self.handle.ask(command).await {
             Ok(Ok(_)) => Ok(token.to_string()),
             Ok(Err(refusal)) => Err(system("no join token", io::Error::other(refusal))),

@@ -1,7 +1,8 @@
 //! What xene costs, measured on real processes: each figure beside a yardstick of the same run and the CPU time it took.
 //!
 //! `cargo bench` prints the table; `cargo bench -- latency logs` runs the parts that are named: `latency`, `steps`,
-//! `throughput`, `logs`, `cron`, `scale`, `idle`, `size`. Wall time on a shared machine is noise: read ratios and CPU.
+//! `throughput`, `logs`, `cron`, `scale`, `idle`, `size`, `pages`; the last needs Chromium with its driver. Wall time on a
+//! shared machine is noise: read ratios and CPU.
 
 #![expect(
     clippy::print_stdout,
@@ -11,6 +12,7 @@
 )]
 
 mod measure;
+mod pages;
 mod yardstick;
 
 use std::{
@@ -42,7 +44,7 @@ fn main() {
     let wanted = |part: &str| named.is_empty() || named.iter().any(|n| n == part);
     println!("{:<44} {:>22} {:>28} {:>14}", "what", "measured", "yardstick (ratio)", "CPU");
     let yard = yardstick::measure();
-    let parts: [(&str, Part); 8] = [
+    let parts: [(&str, Part); 9] = [
         ("size", |_| size()),
         ("latency", latency),
         ("steps", steps),
@@ -51,6 +53,7 @@ fn main() {
         ("cron", |_| cron()),
         ("idle", |_| idle()),
         ("scale", scale),
+        ("pages", pages::pages),
     ];
     for (name, part) in parts {
         if wanted(name) {
@@ -193,7 +196,23 @@ fn throughput(yard: &yardstick::Yardsticks) {
     within(LONG, "it is scheduled", || api.scheduled("w/p"));
     let before = usage(&cluster);
     let start = Instant::now();
-    let left = Arc::new(AtomicUsize::new(RUNS));
+    run_many(&api, RUNS);
+    let took = start.elapsed();
+    let cpu = usage(&cluster).since(before) / u32::try_from(RUNS).unwrap();
+    let each = took / u32::try_from(RUNS).unwrap();
+    println!(
+        "{:<44} {:>15.0} /min {:>20} ({:>4.1}) {:>11.2} ms",
+        "no-op runs, each durable; CPU of one",
+        60.0 / each.as_secs_f64(),
+        "sh -c true",
+        each.as_secs_f64() / yard.spawn.as_secs_f64(),
+        cpu.as_secs_f64() * 1e3
+    );
+}
+
+/// Runs w/p so often, as quickly as it goes.
+fn run_many(api: &Api, runs: usize) {
+    let left = Arc::new(AtomicUsize::new(runs));
     let last: Vec<String> = thread::scope(|scope| {
         let threads: Vec<_> = (0..8)
             .map(|_| {
@@ -217,17 +236,6 @@ fn throughput(yard: &yardstick::Yardsticks) {
         let running = api.get("/api/v1/runs?phase=Running&limit=1")["items"].as_array().map_or(0, Vec::len);
         if open + running == 0 { Ok(()) } else { Err(String::new()) }
     });
-    let took = start.elapsed();
-    let cpu = usage(&cluster).since(before) / u32::try_from(RUNS).unwrap();
-    let each = took / u32::try_from(RUNS).unwrap();
-    println!(
-        "{:<44} {:>15.0} /min {:>20} ({:>4.1}) {:>11.2} ms",
-        "no-op runs, each durable; CPU of one",
-        60.0 / each.as_secs_f64(),
-        "sh -c true",
-        each.as_secs_f64() / yard.spawn.as_secs_f64(),
-        cpu.as_secs_f64() * 1e3
-    );
 }
 
 /// 100 MB of log, stored at the controller and read back equal.

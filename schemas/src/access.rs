@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    meta::Name,
+    meta::{AgentName, Labels, Name},
     run::{millis, optional_millis},
 };
 
@@ -105,15 +105,45 @@ pub struct ApiTokenStatus {
     /// The part of it that is no secret.
     pub id: String,
     /// Whether it is taken.
-    pub phase: ApiTokenPhase,
+    pub phase: TokenPhase,
     /// Who made it.
     pub created_by: String,
+}
+
+/// A join token, as the API shows it: never its secret. One that is spent or revoked is not there any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct JoinToken {
+    /// The part of it that is no secret.
+    pub id: String,
+    /// When it was made; absent of one that an older version made.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::run::TimeText>"))]
+    pub created_at: Option<Timestamp>,
+    /// Who made it; absent of one that an older version made, or `xene dev` for its own agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_by: Option<String>,
+    /// After this it is refused.
+    #[serde(with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::run::TimeText"))]
+    pub expires_at: Timestamp,
+    /// How many more agents may join by it.
+    pub uses_left: u32,
+    /// Whether it is taken.
+    pub phase: TokenPhase,
+    /// The labels that it fixes, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<Labels>,
+    /// The name that it fixes, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<AgentName>,
 }
 
 /// Whether a token is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub enum ApiTokenPhase {
+pub enum TokenPhase {
     /// It is.
     Active,
     /// Its time is over.

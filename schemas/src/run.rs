@@ -29,7 +29,7 @@ pub struct Run {
 pub struct RunMeta {
     /// See [`RunName`].
     pub name: RunName,
-    /// When the record was made.
+    /// When the record was made, by the controller's clock: not before the time that it was due.
     #[serde(with = "millis")]
     #[cfg_attr(feature = "schema", schemars(with = "crate::run::TimeText"))]
     pub created_at: Timestamp,

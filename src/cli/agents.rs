@@ -16,7 +16,11 @@ use super::{
     kind::Kind,
     output::{Format, Ui},
     settings, status,
+    table::Table,
 };
+use crate::percent::encode;
+
+const TOKENS: &str = "/api/v1/agents/tokens";
 
 /// Arguments of `xene agents`.
 #[derive(Debug, Clone, clap::Args)]
@@ -52,8 +56,12 @@ pub enum Command {
 /// What can be done with join tokens.
 #[derive(Debug, Clone, Subcommand)]
 pub enum TokenCommand {
-    /// Make a token by which an agent joins, and print it.
+    /// Make a token by which an agent joins, and print it: it is shown this once.
     Create(Create),
+    /// List tokens that are neither spent nor revoked, without their secrets.
+    List,
+    /// Let nobody in by a token any more; whoever joined by it stays.
+    Revoke(RevokeToken),
 }
 
 /// An agent's name.
@@ -113,6 +121,14 @@ pub struct Create {
     pub name: Option<AgentName>,
 }
 
+/// Arguments of `xene agents token revoke`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct RevokeToken {
+    /// The tokens' ids, as the list shows them.
+    #[arg(value_name = "ID", required = true)]
+    pub ids: Vec<String>,
+}
+
 /// Does it.
 ///
 /// # Errors
@@ -120,7 +136,13 @@ pub struct Create {
 pub fn run(args: &Args, client: &Client, ui: &mut Ui) -> Result<(), Error> {
     let mut body = json!({});
     let (name, verb, done) = match &args.command {
-        Command::Token { command: TokenCommand::Create(create) } => return create_token(create, client, ui),
+        Command::Token { command } => {
+            return match command {
+                TokenCommand::Create(create) => create_token(create, client, ui),
+                TokenCommand::List => list_tokens(client, ui),
+                TokenCommand::Revoke(revoke) => revoke.ids.iter().try_for_each(|id| revoke_token(id, client, ui)),
+            };
+        }
         Command::RotateCa(rotate) => return rotate_ca(rotate, client, ui),
         Command::Drain(agent) => (&agent.name, "drain", "is draining: its pipelines move, its runs go on"),
         Command::Undrain(agent) => (&agent.name, "undrain", "takes pipelines again"),
@@ -184,16 +206,58 @@ fn create_token(create: &Create, client: &Client, ui: &mut Ui) -> Result<(), Err
     if let Some(name) = &create.name {
         body.insert("name".into(), json!(name.as_str()));
     }
-    let answer = client.post("/api/v1/agents/tokens", &Value::Object(body), &[])?;
+    let answer = client.post(TOKENS, &Value::Object(body), &[])?;
     if matches!(ui.format, Format::Json | Format::Yaml) {
         return ui.value(&answer);
     }
     let Some(token) = answer.get("token").and_then(Value::as_str) else {
-        return Err(Error::Answer { request: "POST /api/v1/agents/tokens".into(), cause: "it holds no token".into() });
+        return Err(Error::Answer { request: format!("POST {TOKENS}"), cause: "it holds no token".into() });
     };
     ui.out.line(token)?;
     ui.out.flush()?;
     let uses = if create.uses.get() == 1 { "once".into() } else { format!("{} times", create.uses) };
     ui.note(&format!("valid for {}, {uses}: xene agent --controller HOST:7421 --token TOKEN", create.ttl));
     Ok(())
+}
+
+fn list_tokens(client: &Client, ui: &mut Ui) -> Result<(), Error> {
+    let answer = client.get(TOKENS, &[("limit", "10000")])?;
+    let items = answer.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
+    let text = |item: &Value, field: &str| item.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+    match ui.format {
+        Format::Json | Format::Yaml => ui.value(&answer),
+        Format::Name => items.iter().try_for_each(|item| ui.out.line(format!("join-token/{}", text(item, "id")))),
+        Format::Table | Format::Wide => {
+            let mut table = Table::new(&["ID", "PHASE", "CREATED?", "EXPIRES", "USES LEFT", "NAME?", "LABELS?", "BY?"]);
+            for item in &items {
+                let labels = item.get("labels").and_then(Value::as_object).into_iter().flatten();
+                let labels: Vec<String> =
+                    labels.map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
+                let uses_left = item.get("usesLeft").and_then(Value::as_u64).unwrap_or_default();
+                table.push(vec![
+                    text(item, "id").into(),
+                    text(item, "phase").into(),
+                    text(item, "createdAt").into(),
+                    text(item, "expiresAt").into(),
+                    uses_left.into(),
+                    text(item, "name").into(),
+                    labels.join(",").into(),
+                    text(item, "createdBy").into(),
+                ]);
+            }
+            ui.table(&table)
+        }
+    }
+}
+
+fn revoke_token(id: &str, client: &Client, ui: &mut Ui) -> Result<(), Error> {
+    let id = id.strip_prefix("join-token/").unwrap_or(id);
+    client.post(&format!("{TOKENS}/{}/revoke", encode(id)), &json!({}), &[])?;
+    match ui.format {
+        Format::Name => ui.out.line(format!("join-token/{id}")),
+        _ => {
+            ui.note(&format!("join token {id} is revoked"));
+            Ok(())
+        }
+    }
 }

@@ -4,7 +4,13 @@ use std::{
     fs::{self, OpenOptions},
     io::{Read as _, Write as _},
     os::unix::fs::OpenOptionsExt as _,
+    panic::resume_unwind,
     path::{Path, PathBuf},
+    sync::{
+        atomic::{AtomicU64, Ordering},
+        mpsc::{RecvTimeoutError, channel},
+    },
+    thread,
     time::Duration,
 };
 
@@ -24,6 +30,10 @@ use crate::store::{
 
 /// Nothing comes for so long: the controller is gone. It makes a copy of the whole store before the first byte.
 const SILENCE: Duration = Duration::from_secs(600);
+/// Of what takes no longer no progress is shown.
+const UNNOTICED: Duration = Duration::from_secs(1);
+/// Between two words of how far it is.
+const FRAME: Duration = Duration::from_millis(200);
 
 /// Arguments of `xene backup`.
 #[derive(Debug, Clone, clap::Args)]
@@ -56,7 +66,8 @@ pub fn backup(args: &Backup, client: &Client, ui: &mut Ui) -> Result<(), Error> 
     let mut name = args.file.clone().into_os_string();
     name.push(".partial");
     let partial = PathBuf::from(name);
-    let length = fetch(client, &partial).and_then(|length| {
+    let came = AtomicU64::new(0);
+    let length = told(ui, &came, UNNOTICED, || fetch(client, &partial, &came)).and_then(|length| {
         fs::rename(&partial, &args.file).map_err(|error| Error::file(&args.file, &error))?;
         Ok(length)
     });
@@ -67,7 +78,27 @@ pub fn backup(args: &Backup, client: &Client, ui: &mut Ui) -> Result<(), Error> 
     Ok(())
 }
 
-fn fetch(client: &Client, to: &Path) -> Result<u64, Error> {
+/// Does it, and shows once `patience` is over how many bytes came so far.
+fn told<T: Send>(ui: &mut Ui, came: &AtomicU64, mut patience: Duration, work: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| {
+        let (working, ended) = channel::<()>();
+        let worker = scope.spawn(move || {
+            let _working = working;
+            work()
+        });
+        while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(patience) {
+            patience = FRAME;
+            ui.progress(&match came.load(Ordering::Relaxed) {
+                0 => "the controller copies its store".into(),
+                bytes => format!("{}.{} MB came", bytes / 1_000_000, bytes / 100_000 % 10),
+            });
+        }
+        ui.clear_progress();
+        worker.join().unwrap_or_else(|panic| resume_unwind(panic))
+    })
+}
+
+fn fetch(client: &Client, to: &Path, came: &AtomicU64) -> Result<u64, Error> {
     let broke = |cause: String| Error::Unreachable { server: client.server().to_owned(), cause };
     let _ = fs::remove_file(to);
     let file = OpenOptions::new().create_new(true).read(true).write(true).mode(0o600).open(to);
@@ -81,6 +112,7 @@ fn fetch(client: &Client, to: &Path) -> Result<u64, Error> {
             break;
         }
         length += read as u64;
+        came.store(length, Ordering::Relaxed);
         file.write_all(&chunk[..read]).map_err(|error| Error::file(to, &error))?;
     }
     // The frame ends with a checksum; without it the controller went away in the middle.
@@ -114,4 +146,47 @@ pub fn run_restore(args: &Restore, ui: &mut Ui) -> Result<(), Error> {
     ui.note("restored; the next controller on this folder recovers by itself");
     ui.note("agents and API tokens that were revoked since the backup are good again: look at `xene get agents` and `xene token list`");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::output::{
+        Format,
+        testing::{self, Buffer},
+    };
+
+    /// Waits until that was shown.
+    fn shown(err: &Buffer, text: &str) {
+        let begin = clock::now().boot;
+        while !err.text().contains(text) {
+            assert!(clock::now().boot.since(begin) < Duration::from_secs(30), "{:?}", err.text());
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn how_far_a_backup_is_shows_on_a_terminal_and_goes_again() {
+        let ((mut ui, _, err), came) = (testing::ui(Format::Table), AtomicU64::new(0));
+        ui.rewrites = true;
+        let done = told(&mut ui, &came, Duration::ZERO, || {
+            shown(&err, "the controller copies its store");
+            came.store(12_345_678, Ordering::Relaxed);
+            shown(&err, "12.3 MB came");
+            7
+        });
+        assert_eq!(done, 7);
+        assert!(err.text().ends_with("\r\x1b[K12.3 MB came\r\x1b[K"), "{:?}", err.text());
+    }
+
+    #[test]
+    fn nothing_shows_in_a_pipe_and_nothing_with_quiet() {
+        for (rewrites, quiet) in [(false, false), (true, true)] {
+            let (mut ui, _, err) = testing::ui(Format::Table);
+            (ui.rewrites, ui.quiet) = (rewrites, quiet);
+            told(&mut ui, &AtomicU64::new(0), Duration::ZERO, || ());
+            ui.progress("1.0 MB came");
+            assert_eq!(err.text(), "");
+        }
+    }
 }

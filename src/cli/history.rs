@@ -7,8 +7,9 @@ use super::{
     Error,
     client::Client,
     escape,
+    kind::Kind,
     output::{Ui, painted, phase_style},
-    rows::items,
+    rows::{self, items},
     status::{parse, short},
     time::relative,
 };
@@ -46,8 +47,9 @@ pub fn run(args: &Args, client: &Client, ui: &mut Ui) -> Result<(), Error> {
     match ui.format {
         super::output::Format::Json | super::output::Format::Yaml => return ui.value(&list),
         super::output::Format::Name => {
-            let names = items(&list).into_iter().map(|item| parse::<WorkflowChange>(&item).map(|c| c.metadata.name));
-            return names.into_iter().try_for_each(|name| ui.out.line(escape::line(&name?)));
+            return items(&list)
+                .iter()
+                .try_for_each(|item| ui.out.line(escape::line(&rows::name(Kind::Workflows, item))));
         }
         _ => {}
     }
@@ -162,5 +164,13 @@ mod tests {
         "#]]
         .assert_eq(&out.text());
         assert!(fake.requests()[0].target.ends_with("?limit=20"));
+        let (mut ui, out, _) = testing::ui(Format::Name);
+        run(&Args { workflow: "site".into(), limit: 20 }, &fake.client(), &mut ui).unwrap();
+        expect![[r"
+            workflow/site@3a2b3c4d5e6f7890
+            workflow/site@2a2b3c4d5e6f7890
+            workflow/site@1a2b3c4d5e6f7890
+        "]]
+        .assert_eq(&out.text());
     }
 }

@@ -137,6 +137,8 @@ pub struct Ui {
     pub quiet: bool,
     /// More remarks than are needed.
     pub verbose: bool,
+    /// True if a person looks at stderr, and what stands there can be replaced.
+    pub rewrites: bool,
     now: fn() -> Timestamp,
 }
 
@@ -148,7 +150,8 @@ impl Ui {
         // Results may be long: written in blocks, flushed where somebody waits for them.
         let out = Stream::new(io::BufWriter::with_capacity(1 << 16, stdout), out_terminal, color);
         let now = || xene_agent::clock::now().wall;
-        Self { out, err: Stream::new(stderr, err_terminal, color), format, quiet, verbose: false, now }
+        let rewrites = err_terminal && !dirs::dumb_terminal();
+        Self { out, err: Stream::new(stderr, err_terminal, color), format, quiet, verbose: false, rewrites, now }
     }
 
     /// The time that relative times are told from.
@@ -201,6 +204,23 @@ impl Ui {
         if !self.quiet {
             // A remark that nobody can read is no reason to fail.
             let _ = self.err.line(escape::line(text));
+        }
+    }
+
+    /// Shows on stderr how far something is, in the place of what it said before; only where a person looks on, and not
+    /// with `--quiet`.
+    pub fn progress(&mut self, text: &str) {
+        if self.rewrites && !self.quiet {
+            let _ = self.err.write(format!("\r\x1b[K{}", escape::line(text)));
+            let _ = self.err.flush();
+        }
+    }
+
+    /// Takes it away again.
+    pub fn clear_progress(&mut self) {
+        if self.rewrites && !self.quiet {
+            let _ = self.err.write("\r\x1b[K");
+            let _ = self.err.flush();
         }
     }
 
@@ -293,7 +313,8 @@ pub(crate) mod testing {
     pub(crate) fn ui(format: Format) -> (Ui, Buffer, Buffer) {
         let (out, err) = (Buffer::default(), Buffer::default());
         let stream = |buffer: &Buffer| Stream::new(buffer.clone(), false, ColorChoice::Never);
-        (Ui { out: stream(&out), err: stream(&err), format, quiet: false, verbose: false, now: fixed_now }, out, err)
+        let (verbose, rewrites) = (false, false);
+        (Ui { out: stream(&out), err: stream(&err), format, quiet: false, verbose, rewrites, now: fixed_now }, out, err)
     }
 }
 

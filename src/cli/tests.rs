@@ -73,6 +73,7 @@ fn each_command_has_its_help() {
         "resume",
         "approve-prune",
         "agents",
+        "agents token",
         "agents token create",
         "agents drain",
         "notifiers test",
@@ -235,6 +236,32 @@ fn a_join_token_is_the_only_thing_on_stdout() {
     assert_eq!(err, "valid for 10m, 2 times: xene agent --controller HOST:7421 --token TOKEN\n");
     let body = json!({"ttl": "10m", "uses": 2, "labels": {"zone": "dmz"}, "name": "a9"});
     assert_eq!(fake.requests()[0].body, body);
+}
+
+#[test]
+fn join_tokens_are_listed_and_revoked() {
+    let row = json!({"id": "0a1b", "phase": "Active", "createdAt": "2026-11-26T10:00:00.000Z", "usesLeft": 2,
+        "expiresAt": "2026-11-26T11:00:00.000Z", "labels": {"zone": "dmz"}, "createdBy": "admin"});
+    let fake = Fake::start(move |request, _| match (request.method.as_str(), request.path()) {
+        ("GET", "/api/v1/agents/tokens") => Reply::Json(200, json!({"kind": "List", "items": [row.clone()]})),
+        ("POST", "/api/v1/agents/tokens/0a1b/revoke") => Reply::Json(204, Value::Null),
+        _ => Reply::Json(404, json!({"detail": "there is no join token named x"})),
+    });
+    let (result, out, _) = run("xene agents token list", &fake);
+    result.unwrap();
+    expect![[r"
+        ID     PHASE    CREATED                    EXPIRES                    USES LEFT   LABELS     BY
+        0a1b   Active   2026-11-26T10:00:00.000Z   2026-11-26T11:00:00.000Z   2           zone=dmz   admin
+    "]]
+    .assert_eq(&out);
+    let (result, out, _) = run("xene agents token list -o name", &fake);
+    result.unwrap();
+    assert_eq!(out, "join-token/0a1b\n");
+    let (result, out, err) = run("xene agents token revoke join-token/0a1b", &fake);
+    result.unwrap();
+    assert_eq!((&*out, &*err), ("", "join token 0a1b is revoked\n"));
+    let (result, _, _) = run("xene agents token revoke x", &fake);
+    assert_eq!(result.unwrap_err().status(), 4);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use super::{
     Controller,
     event::{Answer, Command, Effect, Effects, Refusal, SessionId},
     note,
-    rows::{AgentRow, Change, JoinTokenRow},
+    rows::{AgentRow, Change},
     twins::{Chain, twin_message},
 };
 
@@ -182,12 +182,12 @@ impl Controller {
             Command::Unpause { by } => self.unpause(now, &by, fx),
             Command::ConfirmClock { by } => self.clock_confirmed(now, &by, fx),
             Command::Fence { agent, by } => self.fence(now, &agent, &by, fx),
-            Command::CreateJoinToken { id, secret_hash, expires_at, uses, labels, name } => {
-                let token = JoinTokenRow { id, secret_hash, expires_at, uses_left: uses, labels, name };
-                fx.commit.push(Change::PutJoinToken(token.clone()));
-                self.tokens.insert(token.id.clone(), token);
+            Command::CreateJoinToken(row) => {
+                fx.commit.push(Change::PutJoinToken(row.clone()));
+                self.tokens.insert(row.id.clone(), row);
                 Ok(Answer::Done)
             }
+            Command::RevokeJoinToken(id) => self.revoke_join_token(id, fx),
             Command::CreateApiToken(row) => self.create_api_token(now, row, fx),
             Command::RevokeApiToken(name) => self.revoke_api_token(&name, fx),
             Command::By { by, command } => self.command_by(now, &by, *command, fx),
@@ -246,7 +246,7 @@ impl Controller {
     ) -> Result<Answer, Refusal> {
         // Absent, wrong, expired and spent are answered alike: whoever guesses learns nothing.
         let token = self.tokens.get(id).filter(|token| token.secret_hash == secret_hash);
-        let token = token.filter(|token| token.expires_at > now.wall && token.uses_left > 0).ok_or(Refusal::Token)?;
+        let token = token.filter(|token| !token.is_expired(now.wall) && token.uses_left > 0).ok_or(Refusal::Token)?;
         let name = token.name.clone().unwrap_or(name);
         if self.agents.get(&name).is_some_and(|state| state.row.is_some()) {
             return Err(Refusal::NameTaken(name));

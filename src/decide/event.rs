@@ -15,7 +15,7 @@ use xene_schemas::{
 
 use super::{
     desired::{Desired, Found, SourceHealth},
-    rows::{ApiTokenRow, Batch, RunRow, Suspendable},
+    rows::{ApiTokenRow, Batch, JoinTokenRow, RunRow, Suspendable},
 };
 
 /// One session of one agent; counted up for the life of the process.
@@ -233,20 +233,9 @@ pub enum Command {
         by: String,
     },
     /// Keep a new join token.
-    CreateJoinToken {
-        /// Public.
-        id: String,
-        /// blake3 of the secret, hex.
-        secret_hash: String,
-        /// After this it is refused.
-        expires_at: Timestamp,
-        /// How many agents it lets in.
-        uses: u32,
-        /// Labels that it fixes.
-        labels: Option<Labels>,
-        /// The name that it fixes.
-        name: Option<AgentName>,
-    },
+    CreateJoinToken(JoinTokenRow),
+    /// Let nobody in any more by the join token with this id.
+    RevokeJoinToken(String),
     /// Keep a new API token.
     CreateApiToken(ApiTokenRow),
     /// Refuse an API token from now on.

@@ -63,7 +63,7 @@ pub enum Change {
     PutFile(String, Option<Box<FileRow>>),
     /// A join token.
     PutJoinToken(JoinTokenRow),
-    /// A join token is spent or expired.
+    /// A join token is spent or revoked.
     DeleteJoinToken(String),
     /// An API token.
     PutApiToken(ApiTokenRow),
@@ -488,6 +488,12 @@ pub struct JoinTokenRow {
     pub id: String,
     /// blake3 of the secret, hex.
     pub secret_hash: String,
+    /// When it was made; absent: before this was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<Timestamp>,
+    /// Who made it; absent: before this was kept, or nobody did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_by: Option<String>,
     /// After this it is refused.
     pub expires_at: Timestamp,
     /// How many more agents it lets in.
@@ -496,6 +502,13 @@ pub struct JoinTokenRow {
     pub labels: Option<Labels>,
     /// The name that it fixes, if it does.
     pub name: Option<AgentName>,
+}
+
+impl JoinTokenRow {
+    /// True if its time is over.
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        self.expires_at <= now
+    }
 }
 
 /// An API token: what is kept of it.

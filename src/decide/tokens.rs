@@ -32,9 +32,12 @@ fn words(command: &Command) -> Option<(&'static str, String, String)> {
         Command::Undrain(agent) => ("UndrainRequested", format!("agent/{agent}"), "its drain ends".into()),
         Command::Revoke(agent) => ("RevokeRequested", format!("agent/{agent}"), "its identity is refused".into()),
         Command::Forget(agent) => ("ForgetRequested", format!("agent/{agent}"), "it will not come back".into()),
-        Command::CreateJoinToken { id, uses, expires_at, .. } => {
-            let message = format!("join token {id}, for {uses} uses until {expires_at:.0}");
+        Command::CreateJoinToken(row) => {
+            let message = format!("join token {}, for {} uses until {:.0}", row.id, row.uses_left, row.expires_at);
             ("JoinTokenCreated", "controller".into(), message)
+        }
+        Command::RevokeJoinToken(id) => {
+            ("JoinTokenRevoked", "controller".into(), format!("join token {id} lets nobody in any more"))
         }
         Command::CreateApiToken(row) => {
             let scope = row.scope.as_ref().map(|names| {
@@ -92,6 +95,14 @@ impl Controller {
         let row = self.api_tokens.remove(name);
         let row = row.ok_or_else(|| Refusal::NotFound { kind: "token", name: name.to_string() })?;
         fx.commit.push(Change::DeleteApiToken(row.id));
+        Ok(Answer::Done)
+    }
+
+    pub(super) fn revoke_join_token(&mut self, id: String, fx: &mut Effects) -> Result<Answer, Refusal> {
+        if self.tokens.remove(&id).is_none() {
+            return Err(Refusal::NotFound { kind: "join token", name: id });
+        }
+        fx.commit.push(Change::DeleteJoinToken(id));
         Ok(Answer::Done)
     }
 }

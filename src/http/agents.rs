@@ -1,4 +1,4 @@
-//! Join tokens, and the life of an agent.
+//! Join tokens, and the life of an agent. Of a join token only a hash is kept; it is shown once.
 
 use std::sync::Arc;
 
@@ -10,22 +10,27 @@ use axum::{
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use xene_agent::{clock, session::tls::hex};
+use xene_agent::{
+    clock,
+    session::{tls::hex, token::secret_hash},
+};
 use xene_schemas::{
+    access::{JoinToken, TokenPhase},
     duration::Duration,
     meta::{AgentName, Labels},
-    run::millis,
 };
 
 use super::{
     Api,
+    audit::about,
     identity::Identity,
     lists::absent,
-    objects::{Object, json},
+    objects::{Object, json, list},
     problem::Problem,
+    query::Query,
     runs::{body_of, parse_json},
 };
-use crate::decide::event::Command;
+use crate::decide::{event::Command, rows::JoinTokenRow};
 
 /// What an agent can be told.
 pub(super) const ACTIONS: [&str; 4] = ["drain", "undrain", "revoke", "forget"];
@@ -58,13 +63,10 @@ fn one() -> u32 {
 /// A new join token: the only time that its secret is shown.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(rename_all = "camelCase")]
 pub(super) struct NewToken {
     token: String,
-    id: String,
-    #[serde(with = "millis")]
-    #[cfg_attr(test, schemars(with = "xene_schemas::run::TimeText"))]
-    expires_at: Timestamp,
+    #[serde(flatten)]
+    shown: JoinToken,
 }
 
 pub(super) async fn create_token(
@@ -87,14 +89,49 @@ pub(super) async fn create_token(
         .map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the system gives no random bytes"))?;
     let (id, secret) = (hex(&id), hex(&secret));
     let ttl = std::time::Duration::from_millis(ttl.as_millis());
+    let created_at = clock::now().wall;
     let expires_at =
-        clock::now().wall.checked_add(ttl).map_err(|_| Problem::bad_request("the token would outlive the calendar"))?;
-    let secret_hash = blake3::hash(secret.as_bytes()).to_hex().to_string();
-    let command = Command::CreateJoinToken { id: id.clone(), secret_hash, expires_at, uses, labels, name };
-    api.ask(&identity, command).await?;
+        created_at.checked_add(ttl).map_err(|_| Problem::bad_request("the token would outlive the calendar"))?;
+    let row = JoinTokenRow {
+        secret_hash: secret_hash(&secret),
+        created_at: Some(created_at),
+        created_by: Some(identity.name.clone()),
+        expires_at,
+        uses_left: uses,
+        labels,
+        name,
+        id,
+    };
+    api.ask(&identity, Command::CreateJoinToken(row.clone())).await?;
     let authority = api.handle.view(|controller, _| controller.authority().fingerprint.clone()).await?;
-    let token = format!("xene-join.{authority}.{id}.{secret}");
-    Ok(json(StatusCode::CREATED, &Object::new("JoinToken", NewToken { token, id, expires_at })))
+    let token = format!("xene-join.{authority}.{}.{secret}", row.id);
+    let regarding = format!("join-token/{}", row.id);
+    let shown = NewToken { token, shown: show(row, created_at) };
+    Ok(about(regarding, json(StatusCode::CREATED, &Object::new("JoinToken", shown))))
+}
+
+pub(super) async fn join_tokens(State(api): State<Arc<Api>>, mut query: Query) -> Result<Response, Problem> {
+    let limit = query.limit()?;
+    let after = query.take("after");
+    query.finish()?;
+    let (rows, now) = (api.handle.store().join_tokens()?, clock::now().wall);
+    let rows = rows.into_iter().filter(|row| after.as_ref().is_none_or(|after| row.id > *after));
+    Ok(list("JoinToken", rows.take(limit).map(|row| show(row, now)).collect()))
+}
+
+pub(super) async fn revoke_token(
+    State(api): State<Arc<Api>>,
+    identity: Identity,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    api.ask(&identity, Command::RevokeJoinToken(id)).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+fn show(row: JoinTokenRow, now: Timestamp) -> JoinToken {
+    let phase = if row.is_expired(now) { TokenPhase::Expired } else { TokenPhase::Active };
+    let JoinTokenRow { id, created_at, created_by, expires_at, uses_left, labels, name, .. } = row;
+    JoinToken { id, created_at, created_by, expires_at, uses_left, phase, labels, name }
 }
 
 /// True if `--label KEY=VALUE,…` could give it.

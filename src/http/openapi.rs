@@ -19,7 +19,7 @@ mod tests {
     use schemars::{JsonSchema, generate::SchemaSettings};
     use serde_json::{Map, Value, json};
     use xene_schemas::{
-        access::ApiToken,
+        access::{ApiToken, JoinToken},
         agent::Agent,
         controller::Controller,
         event::Event,
@@ -168,8 +168,9 @@ mod tests {
         // Its own `kind` is the object's: it goes by `type`.
         all.object::<Event>("Event");
         all.object::<ApiToken>("Token");
-        all.object::<agents::NewToken>("JoinToken");
+        all.object::<JoinToken>("JoinToken");
         all.object::<ui::session::NewCode>("SignInCode");
+        all.out::<agents::NewToken>("NewJoinToken");
         all.out::<tokens::NewToken>("NewToken");
         all.out::<hooks::Accepted>("Accepted");
         all.body::<runs::StartBody>("StartRequest");

@@ -82,6 +82,8 @@ const PIPELINE: Param = ("pipeline", "string", "only of this pipeline: a name, o
 const PHASE: Param = ("phase", "string", "only in this phase");
 const SINCE: Param = ("since", "string", "not before this time (RFC 3339), or a duration ago");
 
+const NOT_SUSPENDED: (u16, &str) = (409, "It is not suspended by command");
+
 const IDEMPOTENCY_KEY: Header = ("Idempotency-Key", "a request that comes again with it gives the same run");
 const DELIVERY_ID: Header = ("X-Delivery-Id", "a delivery that comes again with it gives the same run");
 const LAST_EVENT_ID: Header = ("Last-Event-ID", "the id of the last event that was seen: what came after it follows");
@@ -248,6 +250,10 @@ fn reading() -> Vec<Route> {
             ]),
         get("/runs/{name}/why", Viewer, why::run).says("What started it, and what it waits for", One("RunWhy")),
         get("/agents", Viewer, lists::agents).says("All agents", List("Agent")).query(&[LIMIT, AFTER, LABELS, PHASE]),
+        get("/agents/tokens", Admin, agents::join_tokens)
+            .whole()
+            .says("All join tokens that are neither spent nor revoked", List("JoinToken"))
+            .query(&[LIMIT, AFTER]),
         get("/agents/{name}", Viewer, lists::agent).says("One agent", One("Agent")),
         get("/notifiers", Viewer, notifiers::notifiers)
             .whole()
@@ -280,34 +286,47 @@ fn doing() -> Vec<Route> {
             .whole()
             .says("Lets agents go on alone for a while", One("Controller"))
             .takes("PauseRequest"),
-        post("/controller/resume", Admin, operate::resume_controller).whole().says("Ends that", One("Controller")),
+        post("/controller/resume", Admin, operate::resume_controller)
+            .whole()
+            .says("Ends that", One("Controller"))
+            .also(&[(409, "It is not paused")]),
         post("/controller/confirm-clock", Admin, operate::confirm_clock)
             .whole()
-            .says("Says that the host's clock, which leapt, is right", One("Controller")),
+            .says("Says that the host's clock, which leapt, is right", One("Controller"))
+            .also(&[(409, "It did not leap")]),
         post("/controller/ca/rotate", Admin, operate::rotate_ca)
             .whole()
-            .says("Makes a new certificate authority beside the old one", One("Controller")),
+            .says("Makes a new certificate authority beside the old one", One("Controller"))
+            .also(&[(409, "There are two already")]),
         post("/controller/ca/finish", Admin, operate::finish_ca_rotation)
             .whole()
-            .says("Trusts the old one no more", One("Controller")),
+            .says("Trusts the old one no more", One("Controller"))
+            .also(&[(409, "There is only one")]),
         post("/source/suspend", Admin, operate::suspend_source)
             .whole()
             .says("Keeps what is found at the source from taking effect", One("Source"))
             .may_take("SuspendRequest"),
-        post("/source/resume", Admin, operate::resume_source).whole().says("Ends that", One("Source")),
+        post("/source/resume", Admin, operate::resume_source)
+            .whole()
+            .says("Ends that", One("Source"))
+            .also(&[NOT_SUSPENDED]),
         post("/source/approve-prune", Admin, operate::approve_prune)
             .whole()
             .says("Lets a commit remove what it was kept from removing", One("Source"))
-            .takes("ApprovePruneRequest"),
+            .takes("ApprovePruneRequest")
+            .also(&[(409, "Nothing waits for that, or it is another commit's")]),
         post("/workflows/{name}/suspend", Operator, operate::suspend_workflow)
             .says("Keeps its triggers from firing", One("Workflow"))
             .may_take("SuspendRequest"),
-        post("/workflows/{name}/resume", Operator, operate::resume_workflow).says("Ends that", One("Workflow")),
+        post("/workflows/{name}/resume", Operator, operate::resume_workflow)
+            .says("Ends that", One("Workflow"))
+            .also(&[NOT_SUSPENDED]),
         post("/pipelines/{workflow}/{pipeline}/suspend", Operator, operate::suspend_pipeline)
             .says("Keeps its triggers from firing", One("Pipeline"))
             .may_take("SuspendRequest"),
         post("/pipelines/{workflow}/{pipeline}/resume", Operator, operate::resume_pipeline)
-            .says("Ends that", One("Pipeline")),
+            .says("Ends that", One("Pipeline"))
+            .also(&[NOT_SUSPENDED]),
         post("/plan", Viewer, plan::of_files)
             .whole()
             .body_limit(plan::MAX_BODY)
@@ -323,11 +342,15 @@ fn doing() -> Vec<Route> {
                 (410, "The run of that key is past its retention"),
                 (422, "Params are wrong, or the key stands for another request"),
             ]),
-        post("/runs/{name}/cancel", Operator, runs::cancel).says("Cancels it", One("Run")).status(202),
+        post("/runs/{name}/cancel", Operator, runs::cancel)
+            .says("Cancels it", One("Run"))
+            .status(202)
+            .also(&[(409, "It has ended")]),
         post("/runs/{name}/approve", Operator, operate::approve)
             .says("Decides about a task that waits for approval", One("Run"))
             .takes("DecisionRequest")
-            .status(202),
+            .status(202)
+            .also(&[(409, "Nothing of that name waits, or somebody decided otherwise before")]),
         post("/runs/{name}/rerun", Operator, operate::rerun)
             .says("Starts a run that has ended again", One("Run"))
             .may_take("RerunRequest")
@@ -343,13 +366,18 @@ fn doing() -> Vec<Route> {
             .says("Sends a message now that says that it is a test, and waits for the answer", Plain("NotifierTest")),
         post("/agents/tokens", Admin, agents::create_token)
             .whole()
-            .says("Makes a join token", One("JoinToken"))
+            .says("Makes a join token", Plain("NewJoinToken"))
             .may_take("JoinTokenRequest")
             .status(201),
+        post("/agents/tokens/{id}/revoke", Admin, agents::revoke_token)
+            .whole()
+            .says("Lets nobody in by it any more", Nothing)
+            .status(204),
         post("/agents/{name}/fence", Admin, agents::fence)
             .whole()
             .says("Gives its pipelines to others at once; its machine must be off", One("Agent"))
-            .takes("FenceRequest"),
+            .takes("FenceRequest")
+            .also(&[(409, "It is connected")]),
         post("/agents/{name}/{action}", Admin, agents::act)
             .whole()
             .says("drain, undrain, revoke or forget", One("Agent"))
@@ -358,7 +386,8 @@ fn doing() -> Vec<Route> {
             .whole()
             .says("Makes an API token", Plain("NewToken"))
             .takes("TokenRequest")
-            .status(201),
+            .status(201)
+            .also(&[(409, "The name is taken")]),
         post("/tokens/{name}/revoke", Admin, tokens::revoke)
             .whole()
             .says("Refuses it from now on", Nothing)
@@ -375,6 +404,7 @@ pub(super) fn outer() -> Vec<Route> {
     vec![
         Route::new(POST, "/hooks/source", None, hooks::source)
             .says("Says that something was pushed to the source", Nothing)
+            .also(&[(401, "No valid proof")])
             .status(202),
         Route::new(POST, "/hooks/{workflow}/pipelines/{pipeline}", None, hooks::pipeline)
             .says("A pipeline's own webhook", Plain("Accepted"))
@@ -387,7 +417,8 @@ pub(super) fn outer() -> Vec<Route> {
             .also(&[(401, "No such hook, or no valid proof"), (409, "Suspended"), (422, "Params are wrong")])
             .status(202),
         Route::new(GET, "/metrics", None, metrics::metrics)
-            .says("Metrics in OpenMetrics text", Bytes(&["application/openmetrics-text"])),
+            .says("Metrics in OpenMetrics text", Bytes(&["application/openmetrics-text"]))
+            .also(&[(401, "No token, or one that is not valid")]),
         Route::new(GET, "/openapi.json", None, openapi::document)
             .says("This description", Bytes(&["application/json"])),
         Route::new(GET, "/healthz", None, || async { "ok\n" })

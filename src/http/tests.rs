@@ -40,7 +40,9 @@ use super::*;
 use crate::{
     decide::{
         event::{Answer, Command, Refusal},
-        rows::{Batch, Change, Loaded, NewEvent, PipelineRow, RunRow, Suspendable, SuspensionRow, WorkflowRow},
+        rows::{
+            Batch, Change, JoinTokenRow, Loaded, NewEvent, PipelineRow, RunRow, Suspendable, SuspensionRow, WorkflowRow,
+        },
     },
     store::{Store, logs::LogStore},
 };
@@ -180,6 +182,17 @@ impl World {
                 Command::Rerun(again) => (&again.original.run.spec.key(), &again.run, &again.delivery),
                 Command::CreateApiToken(row) => {
                     commit(&machine, vec![Change::PutApiToken(row.clone())]);
+                    return Ok(Answer::Done);
+                }
+                Command::CreateJoinToken(row) => {
+                    commit(&machine, vec![Change::PutJoinToken(row.clone())]);
+                    return Ok(Answer::Done);
+                }
+                Command::RevokeJoinToken(id) => {
+                    if !machine.join_tokens().unwrap().iter().any(|row| row.id == *id) {
+                        return Err(Refusal::NotFound { kind: "join token", name: id.clone() });
+                    }
+                    commit(&machine, vec![Change::DeleteJoinToken(id.clone())]);
                     return Ok(Answer::Done);
                 }
                 Command::RevokeApiToken(name) => {
@@ -601,9 +614,9 @@ async fn a_join_token_is_shown_once_and_kept_as_a_hash() {
     let parts: Vec<_> = answer["token"].as_str().unwrap().split('.').collect();
     assert_eq!((parts.len(), parts[0], parts[1]), (4, "xene-join", &*"ab".repeat(32)));
     let asked = world.asked.lock().unwrap().clone();
-    let [Command::CreateJoinToken { id, secret_hash, uses: 2, labels: Some(_), name: Some(_), .. }] = &asked[..] else {
-        panic!("{asked:?}");
-    };
+    let [Command::CreateJoinToken(row)] = &asked[..] else { panic!("{asked:?}") };
+    assert_eq!((row.uses_left, row.labels.is_some(), row.name.is_some()), (2, true, true));
+    let JoinTokenRow { id, secret_hash, .. } = row;
     assert_eq!((id.as_str(), secret_hash.as_str()), (parts[2], &*blake3::hash(parts[3].as_bytes()).to_hex()));
     for refused in [
         r#"{"ttl": "0s"}"#,

@@ -16,7 +16,7 @@ use xene_agent::{
     session::{tls::hex, token::secret_hash},
 };
 use xene_schemas::{
-    access::{ApiToken, ApiTokenMeta, ApiTokenPhase, ApiTokenSpec, ApiTokenStatus, Role},
+    access::{ApiToken, ApiTokenMeta, ApiTokenSpec, ApiTokenStatus, Role, TokenPhase},
     duration::Duration,
     meta::Name,
 };
@@ -130,7 +130,7 @@ pub(super) async fn revoke(
 }
 
 fn show(row: ApiTokenRow, now: Timestamp) -> ApiToken {
-    let phase = if row.is_expired(now) { ApiTokenPhase::Expired } else { ApiTokenPhase::Active };
+    let phase = if row.is_expired(now) { TokenPhase::Expired } else { TokenPhase::Active };
     let ApiTokenRow { id, name, role, scope, created_at, created_by, expires_at, .. } = row;
     ApiToken {
         metadata: ApiTokenMeta { name, created_at },

@@ -18,7 +18,8 @@ use super::{
     values,
 };
 use crate::decide::rows::{
-    AgentRow, ApiTokenRow, FileRow, LedgerRow, NotifierRow, OwnerRow, PipelineRow, RunRow, SuspensionRow, WorkflowRow,
+    AgentRow, ApiTokenRow, FileRow, JoinTokenRow, LedgerRow, NotifierRow, OwnerRow, PipelineRow, RunRow, SuspensionRow,
+    WorkflowRow,
 };
 
 /// What is in effect, as of one look.
@@ -104,6 +105,14 @@ impl Store {
     /// If the store can't be read.
     pub fn api_token(&self, id: &str) -> Result<Option<ApiTokenRow>, StoreError> {
         self.env.read(|txn| Ok(self.tables.api_tokens.get(txn, id)?))
+    }
+
+    /// All join tokens that are neither spent nor revoked, by id.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    pub fn join_tokens(&self) -> Result<Vec<JoinTokenRow>, StoreError> {
+        self.env.read(|txn| Ok(values(self.tables.join_tokens.remap_key_type::<DecodeIgnore>().iter(txn)?)?))
     }
 
     /// All API tokens, by name.

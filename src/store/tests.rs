@@ -196,6 +196,8 @@ fn changes() -> impl Strategy<Value = Change> {
         15 => Change::PutJoinToken(JoinTokenRow {
             id: n.to_string(),
             secret_hash: "00".to_owned(),
+            created_at: None,
+            created_by: None,
             expires_at: at(4),
             uses_left: 1,
             labels: None,
@@ -348,6 +350,7 @@ impl Model {
         assert_eq!(loaded.agents, self.agents.values().cloned().collect::<Vec<_>>());
         assert_eq!(loaded.files, self.files.clone().into_iter().collect::<Vec<_>>());
         assert_eq!(loaded.join_tokens, tokens);
+        assert_eq!(store.join_tokens().unwrap(), tokens);
         let mut kept = loaded.api_tokens;
         kept.sort_by(|a, b| a.id.cmp(&b.id));
         assert_eq!(kept, self.api_tokens.values().cloned().collect::<Vec<_>>());

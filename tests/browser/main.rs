@@ -5,19 +5,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
-mod driver;
-
 use std::{fs, path::Path, time::Duration};
 
 use serde_json::Value;
 use xene_test_support::{
+    browser::Browser,
     cluster::Cluster,
     eventually,
     process::{Process, xene},
     within,
 };
-
-use crate::driver::Browser;
 
 /// Checks a page for what keeps people from using it. Vendored as it is published.
 const AXE: &str = include_str!("axe.min.js");
@@ -280,24 +277,9 @@ fn lines_are_shown_as_they_are_printed() {
     shop.go(&format!("/runs/{run}"));
     browser.shows("#r-tasks", "Running");
     browser.shows("#live", "Live");
-    // By the clock that the step prints: from before a line is printed until the page holds it. A line that nobody has
-    // opened is not there: the section opens by itself once it comes.
-    browser.script(
-        "window.delays = new Map();
-         new MutationObserver(() => {
-           const now = Date.now();
-           for (const line of document.querySelectorAll('#log-sections li')) {
-             const printed = Number(line.querySelector('.t')?.textContent.trim());
-             if (printed > 1e12 && !window.delays.has(line.id)) window.delays.set(line.id, now - printed);
-           }
-         }).observe(document.getElementById('log-sections'), {childList: true, subtree: true});",
-    );
+    browser.time_lines();
     fs::write(&shop.gate, "").unwrap();
-    let mut delays = eventually("all lines came", || {
-        let delays = browser.script("return [...window.delays.values()]");
-        let delays: Vec<u64> = delays.as_array().unwrap().iter().filter_map(Value::as_u64).collect();
-        if delays.len() == LINES { Ok(delays) } else { Err(format!("{delays:?}")) }
-    });
+    let mut delays = eventually("all lines came", || browser.delays_of(LINES));
     delays.sort_unstable();
     let (median, most) = (delays[LINES / 2], delays[LINES - 1]);
     println!("from print to page: median {median} ms, most {most} ms, of {LINES} lines");

@@ -190,6 +190,24 @@ fn a_token_lets_in_as_many_as_it_says_and_fixes_labels() {
 }
 
 #[test]
+fn a_revoked_token_lets_nobody_in() {
+    let mut cluster = Cluster::start(&[]);
+    let token = cluster.join_token(&["--uses", "2"]);
+    cluster.restart_agent("a", &["--token", &token]);
+    let listed = cluster.json(&["agents", "token", "list"]);
+    let listed = &listed["items"][0];
+    assert_eq!((&listed["usesLeft"], &listed["phase"]), (&1.into(), &"Active".into()), "{listed:#}");
+    let id = listed["id"].as_str().unwrap();
+    cluster.run(&["agents", "token", "revoke", id]).expect(0);
+    let late = run(cluster.agent_command("b", &["--token", &token]), &[] as &[&str]);
+    assert_eq!(late.code, 5, "{late:?}");
+    let again = cluster.run(&["agents", "token", "revoke", id]).expect(4);
+    assert!(again.stderr.contains(&format!("there is no join token named {id}")), "{again:?}");
+    let connected = cluster.json(&["get", "agents", "a"]);
+    assert_eq!(connected["status"]["phase"], "Connected", "whoever joined by it stays");
+}
+
+#[test]
 fn sigterm_gives_everything_back_and_waits_for_what_runs() {
     let mut cluster = Cluster::start(SHORT);
     cluster.start_agent("a", &[]);

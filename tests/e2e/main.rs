@@ -8,6 +8,7 @@ mod authority;
 mod backups;
 mod bad_input;
 mod crashes;
+mod described;
 mod dev;
 mod drift;
 mod examples;

@@ -348,6 +348,8 @@ impl Agent {
                     self.skip(key, Passed::one(slot, reason), fx);
                     return;
                 }
+                // By the clock that says when it is due, as of runs that the controller makes: the agent's own may be behind.
+                let created_at = self.lease.slot_now(now).unwrap_or(now.wall).max(slot.due);
                 let row = RunRow {
                     spec: RunSpec {
                         workflow: key.workflow.clone(),
@@ -367,7 +369,7 @@ impl Agent {
                     state: RunState::Queued,
                     acknowledged: 0,
                     from_controller: false,
-                    created_at: now.wall,
+                    created_at,
                     artifacts: Vec::new(),
                 };
                 (RunName::of_slot(key, &slot.trigger, slot.at), row, Given::default(), Some(slot))

@@ -5,6 +5,7 @@ use std::time::Duration;
 use xene_agent::decide::{event::Event as AgentEvent, time::after};
 use xene_schemas::{
     access::Role,
+    meta::Labels,
     phase::{Reason, RunPhase},
     run::TriggerType,
     source::ConditionStatus,
@@ -15,7 +16,7 @@ use super::world::{MINUTE, World, key};
 use crate::decide::{
     desired::SourceHealth,
     event::{Command, Event, Refusal},
-    rows::{ApiTokenRow, Suspendable},
+    rows::{ApiTokenRow, JoinTokenRow, Suspendable},
 };
 
 const EVERY_MINUTE: &str = r#""schedule":"* * * * *""#;
@@ -89,6 +90,38 @@ fn no_two_api_tokens_have_one_name_unless_the_older_is_expired() {
     world.ask(Command::RevokeApiToken("ci".parse().unwrap())).unwrap();
     let again = world.ask(Command::RevokeApiToken("ci".parse().unwrap()));
     assert!(matches!(again, Err(Refusal::NotFound { kind: "token", .. })), "{again:?}");
+}
+
+#[test]
+fn a_revoked_join_token_lets_nobody_in() {
+    let mut world = World::new(&[]);
+    let row = JoinTokenRow {
+        id: "1".into(),
+        secret_hash: "00".into(),
+        created_at: None,
+        created_by: None,
+        expires_at: after(world.now().wall, MINUTE),
+        uses_left: 2,
+        labels: None,
+        name: None,
+    };
+    let enrol = |name: &str| Command::Enrol {
+        id: "1".into(),
+        secret_hash: "00".into(),
+        name: name.parse().unwrap(),
+        labels: Labels::new(),
+    };
+    world.ask(Command::CreateJoinToken(row)).unwrap();
+    world.ask(enrol("a")).unwrap();
+    let revoke = Command::RevokeJoinToken("1".into());
+    world.ask(Command::By { by: "ada".into(), command: Box::new(revoke.clone()) }).unwrap();
+    assert_eq!(world.ask(enrol("b")), Err(Refusal::Token));
+    world.stop_controller();
+    world.start_controller();
+    assert_eq!(world.ask(enrol("b")), Err(Refusal::Token), "also after a restart");
+    assert!(matches!(world.ask(revoke), Err(Refusal::NotFound { kind: "join token", .. })));
+    let told = world.store.events.iter().find(|event| event.reason == "JoinTokenRevoked").unwrap();
+    assert_eq!(told.message, "join token 1 lets nobody in any more, by ada");
 }
 
 #[test]

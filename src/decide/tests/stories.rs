@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use xene_agent::decide::event::{Event as AgentEvent, Recovered, RunState};
 use xene_schemas::{
     meta::RunName,
@@ -275,7 +276,7 @@ fn what_an_owner_has_started_ahead_of_time_is_not_started_again() {
     world.stop_controller();
     world.crash("a");
     let node = world.nodes.get_mut("a").unwrap();
-    (node.boot_id, node.ahead) = ("boot-2".into(), 10 * MINUTE);
+    (node.boot_id, node.ahead) = ("boot-2".into(), SignedDuration::from_mins(10));
     world.start_agent("a");
     world.pass(MINUTE);
     let ahead = world.starts.len();
@@ -365,9 +366,24 @@ fn labels_decide_and_the_reason_says_so() {
 }
 
 #[test]
+fn no_run_is_made_before_it_was_due_also_where_its_agents_clock_is_behind() {
+    let mut world = World::new(&["a"]);
+    world.nodes.get_mut("a").unwrap().ahead = SignedDuration::from_millis(-1);
+    world.crash("a");
+    world.start_agent("a");
+    world.commit("w", "", Some(EVERY_MINUTE));
+    world.pass(3 * MINUTE);
+    assert_eq!(world.started("a"), [1020, 1080, 1140]);
+    for row in world.store.runs.values() {
+        let (made, due) = (row.run.metadata.created_at, row.run.spec.trigger.scheduled_time.unwrap());
+        assert!(made >= due, "due at {due}, made at {made}");
+    }
+}
+
+#[test]
 fn an_agent_whose_clock_is_an_hour_off_is_told_of_and_given_nothing_until_it_is_mended() {
     let mut world = World::new(&["a"]);
-    world.nodes.get_mut("a").unwrap().ahead = Duration::from_secs(3600);
+    world.nodes.get_mut("a").unwrap().ahead = SignedDuration::from_hours(1);
     world.crash("a");
     world.start_agent("a");
     world.commit("w", "", Some(EVERY_MINUTE));
@@ -377,7 +393,7 @@ fn an_agent_whose_clock_is_an_hour_off_is_told_of_and_given_nothing_until_it_is_
     let (now, name) = (world.now(), "a".parse().unwrap());
     let shown = world.controller.as_ref().unwrap().agent(now, &name).unwrap().status.message;
     assert_eq!(shown.as_deref(), Some("its clock is 3600 s off: it gets nothing new until that is mended"));
-    world.nodes.get_mut("a").unwrap().ahead = Duration::ZERO;
+    world.nodes.get_mut("a").unwrap().ahead = SignedDuration::ZERO;
     world.pass(MINUTE);
     assert_eq!(world.owner("w/p").as_deref(), Some("a"), "by the next renewal");
     world.pass(2 * MINUTE);

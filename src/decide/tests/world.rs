@@ -31,8 +31,8 @@ use crate::decide::{
     desired::{Desired, DesiredNotifier, DesiredWorkflow, SourceHealth, SourceOrigin, WorkflowBody},
     event::{Again, Answer, Authority, Command, Delivery, Effect, Effects, Event, Refusal, RequestId, SessionId},
     rows::{
-        AgentRow, Batch, Change, Fate, LedgerRow, Loaded, MessageRow, NewEvent, NotifierHealth, NotifierRow, OwnerRow,
-        RunRow, Suspendable,
+        AgentRow, Batch, Change, Fate, JoinTokenRow, LedgerRow, Loaded, MessageRow, NewEvent, NotifierHealth,
+        NotifierRow, OwnerRow, RunRow, Suspendable,
     },
 };
 
@@ -74,7 +74,7 @@ pub(super) struct Node {
     pub(super) boot_id: String,
     pub(super) exited: bool,
     /// How far its wall clock is ahead of the controller's.
-    pub(super) ahead: Duration,
+    pub(super) ahead: SignedDuration,
     running: BTreeSet<StepId>,
     /// What outlives the process, but not the boot.
     told: BTreeMap<RunName, Vec<Told>>,
@@ -200,7 +200,7 @@ impl World {
     /// As an agent's host tells the time.
     fn now_at(&self, name: &str) -> Now {
         let now = self.now();
-        Now { wall: after(now.wall, self.nodes[name].ahead), ..now }
+        Now { wall: now.wall.saturating_add(self.nodes[name].ahead).unwrap(), ..now }
     }
 
     pub(super) fn start_controller(&mut self) {
@@ -259,14 +259,16 @@ impl World {
     pub(super) fn add(&mut self, name: &str) {
         let id = format!("token-{name}");
         let expires_at = after(self.now().wall, MINUTE);
-        let token = Command::CreateJoinToken {
+        let token = Command::CreateJoinToken(JoinTokenRow {
             id: id.clone(),
             secret_hash: "hash".into(),
+            created_at: None,
+            created_by: None,
             expires_at,
-            uses: 1,
+            uses_left: 1,
             labels: None,
             name: None,
-        };
+        });
         self.ask(token).unwrap();
         let labels: IndexMap<String, String> = [("os".to_owned(), "linux".to_owned())].into_iter().collect();
         let enrol =
@@ -280,7 +282,7 @@ impl World {
             deaf: false,
             boot_id: "boot-1".into(),
             exited: false,
-            ahead: Duration::ZERO,
+            ahead: SignedDuration::ZERO,
             running: BTreeSet::new(),
             told: BTreeMap::new(),
             labels,

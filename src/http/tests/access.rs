@@ -61,6 +61,48 @@ async fn an_api_token_is_shown_once_listed_without_its_secret_and_refused_once_r
 }
 
 #[tokio::test]
+async fn a_join_token_is_listed_without_its_secret_until_it_is_revoked() {
+    let world = World::new();
+    let body = r#"{"ttl": "2h", "uses": 3, "labels": {"zone": "dmz"}}"#;
+    let (status, made) = world.with(ADMIN, "POST", "/api/v1/agents/tokens", body).await;
+    assert_eq!(status, 201, "{made}");
+    let (id, token) = (made["id"].as_str().unwrap(), made["token"].as_str().unwrap());
+    let secret = token.rsplit('.').next().unwrap();
+    let (status, list) = world.with(ADMIN, "GET", "/api/v1/agents/tokens", "").await;
+    assert_eq!((status, list["items"].as_array().unwrap().len()), (200, 1));
+    let item = &list["items"][0];
+    assert_eq!((&item["kind"], &item["id"], &item["usesLeft"]), (&json!("JoinToken"), &json!(id), &json!(3)));
+    assert_eq!((&item["phase"], &item["createdBy"]), (&json!("Active"), &json!("admin")));
+    assert_eq!((&item["labels"], &item["expiresAt"]), (&json!({"zone": "dmz"}), &made["expiresAt"]));
+    assert!(item["createdAt"].is_string(), "{item}");
+    let row = world.store.join_tokens().unwrap().remove(0);
+    assert!(!list.to_string().contains(secret) && !list.to_string().contains(&row.secret_hash));
+    assert_no_nulls(&list);
+
+    let old = JoinTokenRow {
+        id: "0".into(),
+        created_at: None,
+        created_by: None,
+        expires_at: Timestamp::from_second(2).unwrap(),
+        ..row
+    };
+    commit(&world.store, vec![Change::PutJoinToken(old)]);
+    let (_, list) = world.with(ADMIN, "GET", "/api/v1/agents/tokens?limit=1", "").await;
+    assert_eq!((&list["items"][0]["id"], &list["items"][0]["phase"]), (&json!("0"), &json!("Expired")), "{list}");
+    assert_no_nulls(&list);
+    let (_, list) = world.with(ADMIN, "GET", "/api/v1/agents/tokens?after=0", "").await;
+    assert_eq!((&list["items"][0]["id"], list["items"].as_array().unwrap().len()), (&json!(id), 1));
+
+    let revoke = format!("/api/v1/agents/tokens/{id}/revoke");
+    assert_eq!(world.with(ADMIN, "POST", &revoke, "").await.0, 204);
+    let (status, problem) = world.with(ADMIN, "POST", &revoke, "").await;
+    assert_eq!((status, &problem["detail"]), (404, &json!(format!("there is no join token named {id}"))));
+    let audit = std::fs::read_to_string(&world.audit).unwrap();
+    assert!(audit.contains(&format!("\"about\":\"join-token/{id}\"")) && audit.contains(&revoke), "{audit}");
+    assert!(!audit.contains(secret), "{audit}");
+}
+
+#[tokio::test]
 async fn what_a_client_has_is_not_sent_again_and_long_lists_come_packed() {
     let world = World::new();
     seed(&world.store, "v");
@@ -152,6 +194,8 @@ async fn each_role_may_what_it_may() {
         ("post", "/source/suspend", Role::Admin),
         ("post", "/controller/ca/rotate", Role::Admin),
         ("post", "/agents/tokens", Role::Admin),
+        ("get", "/agents/tokens", Role::Admin),
+        ("post", "/agents/tokens/{id}/revoke", Role::Admin),
         ("get", "/tokens", Role::Admin),
         ("get", "/backup", Role::Admin),
     ] {

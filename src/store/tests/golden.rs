@@ -109,6 +109,8 @@ fn everything() -> Vec<Change> {
         Change::PutJoinToken(JoinTokenRow {
             id: "join".into(),
             secret_hash: "00".into(),
+            created_at: None,
+            created_by: None,
             expires_at: at(4_000),
             uses_left: 2,
             labels: Some(Labels::from_iter([("role".to_owned(), "build".to_owned())])),

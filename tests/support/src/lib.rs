@@ -1,5 +1,6 @@
 //! What xene's tests share: real processes, real repositories, and conditions that are awaited with a deadline.
 
+pub mod browser;
 pub mod cluster;
 pub mod disk;
 pub mod process;

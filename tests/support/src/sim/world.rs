@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
 use jiff::Timestamp;
-use xene::decide::event::{Authority, Command, Event, SessionId};
+use xene::decide::{
+    event::{Authority, Command, Event, SessionId},
+    rows::JoinTokenRow,
+};
 use xene_agent::decide::event::{Event as AgentEvent, Recovered, StepExit, StepId};
 use xene_schemas::{
     meta::RunName,
@@ -145,15 +148,17 @@ impl World {
         self.start_controller()?;
         let (id, secret_hash) = ("first".to_owned(), "secret".to_owned());
         let expires_at = Timestamp::MAX;
-        let uses = u32::try_from(self.agents.len()).unwrap_or(u32::MAX);
-        self.ask(Command::CreateJoinToken {
+        let uses_left = u32::try_from(self.agents.len()).unwrap_or(u32::MAX);
+        self.ask(Command::CreateJoinToken(JoinTokenRow {
             id: id.clone(),
             secret_hash: secret_hash.clone(),
+            created_at: None,
+            created_by: None,
             expires_at,
-            uses,
+            uses_left,
             labels: None,
             name: None,
-        })?;
+        }))?;
         for at in 0..self.agents.len() {
             let (name, labels) = (self.agents[at].name.clone(), IndexMap::new());
             self.ask(Command::Enrol { id: id.clone(), secret_hash: secret_hash.clone(), name, labels })?;

@@ -1,5 +1,5 @@
-//! A browser, driven by the W3C's WebDriver protocol: the few calls of it that these tests need, over the HTTP client
-//! that xene has anyway.
+//! A browser, driven by the W3C's WebDriver protocol: the few calls of it that tests and the bench need, over the HTTP
+//! client that xene has anyway.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -9,7 +9,8 @@ use std::{
 
 use base64::Engine as _;
 use serde_json::{Value, json};
-use xene_test_support::within;
+
+use crate::within;
 
 /// How long a page may take to show what is waited for.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -17,26 +18,29 @@ const DEADLINE: Duration = Duration::from_secs(20);
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
 /// A headless browser with one window. Ends with this.
-pub(crate) struct Browser {
+#[derive(Debug)]
+pub struct Browser {
     driver: Child,
     session: String,
     agent: ureq::Agent,
 }
 
 impl Browser {
+    /// Starts one that has seen nothing.
+    ///
     /// # Panics
     /// If the machine has no Chromium with its driver.
     #[track_caller]
-    pub(crate) fn start() -> Self {
+    pub fn start() -> Self {
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .expect("these tests need a browser: apt-get install chromium chromium-driver");
-        let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
+        let mut lines = BufReader::new(driver.stdout.take().expect("its output is piped")).lines();
         let told = lines.find_map(|line| {
-            let line = line.unwrap();
+            let line = line.ok()?;
             line.split_once("started successfully on port ").map(|(_, port)| port.trim_end_matches('.').to_owned())
         });
         let server = format!("http://127.0.0.1:{}", told.expect("chromedriver tells its port"));
@@ -66,7 +70,7 @@ impl Browser {
             .into();
         let browser = Self { driver, session: server, agent };
         let session = browser.post("/session", &wanted);
-        browser.with_session(session["sessionId"].as_str().unwrap())
+        browser.with_session(session["sessionId"].as_str().expect("a session has an id"))
     }
 
     fn with_session(mut self, id: &str) -> Self {
@@ -91,24 +95,25 @@ impl Browser {
 
     /// Opens an address, and waits until it is loaded.
     #[track_caller]
-    pub(crate) fn open(&self, address: &str) {
+    pub fn open(&self, address: &str) {
         self.post("/url", &json!({"url": address}));
     }
 
+    /// Of the page that is open.
     #[track_caller]
-    pub(crate) fn address(&self) -> String {
-        self.get("/url").as_str().unwrap().to_owned()
+    pub fn address(&self) -> String {
+        self.get("/url").as_str().unwrap_or_default().to_owned()
     }
 
     /// What a script returns.
     #[track_caller]
-    pub(crate) fn script(&self, script: &str) -> Value {
+    pub fn script(&self, script: &str) -> Value {
         self.post("/execute/sync", &json!({"script": script, "args": []}))
     }
 
     /// What a script hands to its last argument.
     #[track_caller]
-    pub(crate) fn script_async(&self, script: &str) -> Value {
+    pub fn script_async(&self, script: &str) -> Value {
         self.post("/execute/async", &json!({"script": script, "args": []}))
     }
 
@@ -119,7 +124,7 @@ impl Browser {
 
     /// Clicks as a person does: what is hidden or covered can't be clicked.
     #[track_caller]
-    pub(crate) fn click(&self, selector: &str) {
+    pub fn click(&self, selector: &str) {
         within(DEADLINE, &format!("click {selector}"), || {
             let element = self.find(selector)?;
             self.try_post(&format!("/element/{element}/click"), &json!({})).map(drop)
@@ -128,28 +133,28 @@ impl Browser {
 
     /// Types into a field, in place of what it holds.
     #[track_caller]
-    pub(crate) fn fill(&self, selector: &str, text: &str) {
-        let element = self.find(selector).unwrap();
+    pub fn fill(&self, selector: &str, text: &str) {
+        let element = self.find(selector).unwrap_or_else(|error| panic!("{selector}: {error}"));
         self.post(&format!("/element/{element}/clear"), &json!({}));
         self.post(&format!("/element/{element}/value"), &json!({"text": text}));
     }
 
     /// Presses keys in whatever has the focus.
     #[track_caller]
-    pub(crate) fn press(&self, key: &str) {
+    pub fn press(&self, key: &str) {
         let actions = [json!({"type": "keyDown", "value": key}), json!({"type": "keyUp", "value": key})];
         self.post("/actions", &json!({"actions": [{"type": "key", "id": "keys", "actions": actions}]}));
     }
 
     /// What a person reads of the first such element; nothing if there is none.
-    pub(crate) fn text(&self, selector: &str) -> String {
+    pub fn text(&self, selector: &str) -> String {
         let script = format!("return document.querySelector({})?.innerText ?? ''", json!(selector));
         self.script(&script).as_str().unwrap_or_default().to_owned()
     }
 
     /// Waits until the page shows a text within an element.
     #[track_caller]
-    pub(crate) fn shows(&self, selector: &str, text: &str) {
+    pub fn shows(&self, selector: &str, text: &str) {
         within(DEADLINE, &format!("{selector} shows {text:?}"), || {
             let shown = self.text(selector);
             if shown.contains(text) { Ok(()) } else { Err(format!("{}: {shown}", self.address())) }
@@ -158,13 +163,14 @@ impl Browser {
 
     /// Sets what the style sheet may ask for, such as a dark scheme.
     #[track_caller]
-    pub(crate) fn emulate(&self, feature: &str, value: &str) {
+    pub fn emulate(&self, feature: &str, value: &str) {
         let params = json!({"features": [{"name": feature, "value": value}]});
         self.post("/goog/cdp/execute", &json!({"cmd": "Emulation.setEmulatedMedia", "params": params}));
     }
 
+    /// Gives the window another size, in pixels; a narrow one is a phone's.
     #[track_caller]
-    pub(crate) fn resize(&self, width: u32, height: u32) {
+    pub fn resize(&self, width: u32, height: u32) {
         self.post(
             "/goog/cdp/execute",
             &json!({
@@ -174,16 +180,44 @@ impl Browser {
         );
     }
 
+    /// Notes from now on of each line of a run's log how late it is: the steps print the time in milliseconds, and the
+    /// browser's clock is theirs. A line that nobody has opened is not there: the section opens by itself once it comes.
+    #[track_caller]
+    pub fn time_lines(&self) {
+        self.script(
+            "window.delays = new Map();
+             new MutationObserver(() => {
+               const now = Date.now();
+               for (const line of document.querySelectorAll('#log-sections li')) {
+                 const printed = Number(line.querySelector('.t')?.textContent.trim());
+                 if (printed > 1e12 && !window.delays.has(line.id)) window.delays.set(line.id, now - printed);
+               }
+             }).observe(document.getElementById('log-sections'), {childList: true, subtree: true});",
+        );
+    }
+
+    /// How late each of so many lines was, in milliseconds.
+    ///
+    /// # Errors
+    /// With those that came, if it is not so many yet.
+    pub fn delays_of(&self, lines: usize) -> Result<Vec<u64>, String> {
+        let delays = self.script("return [...window.delays.values()]");
+        let delays: Vec<u64> = delays.as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
+        if delays.len() == lines { Ok(delays) } else { Err(format!("{delays:?}")) }
+    }
+
     /// A picture of the window, as PNG.
     #[track_caller]
-    pub(crate) fn picture(&self) -> Vec<u8> {
+    pub fn picture(&self) -> Vec<u8> {
         let text = self.get("/screenshot");
-        base64::engine::general_purpose::STANDARD.decode(text.as_str().unwrap()).unwrap()
+        base64::engine::general_purpose::STANDARD
+            .decode(text.as_str().unwrap_or_default())
+            .expect("a picture is base64")
     }
 
     /// What the browser complained of since it was last asked: errors, and what the policy refused.
     #[track_caller]
-    pub(crate) fn complaints(&self) -> Vec<String> {
+    pub fn complaints(&self) -> Vec<String> {
         let log = self.post("/se/log", &json!({"type": "browser"}));
         let entries = log.as_array().cloned().unwrap_or_default();
         let is_bad = |entry: &&Value| entry["level"] == "SEVERE" || entry["level"] == "WARNING";
