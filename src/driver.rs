@@ -18,7 +18,7 @@ use xene_agent::{
 };
 use xene_schemas::{
     pipeline::CompiledPipeline,
-    wire::control::{Certificate, ControllerMessage, Roots, Specs},
+    wire::control::{ControllerMessage, Roots, Specs},
 };
 
 use crate::{
@@ -29,7 +29,7 @@ use crate::{
     },
     metrics::Counters,
     notify::Outgoing,
-    session::{Sessions, pki::Pki},
+    session::{Sessions, Signed, pki::Pki},
     store::{Committed, Store, StoreError, logs::LogStore},
 };
 
@@ -339,9 +339,8 @@ impl Driver {
             Effect::SignCertificate { session, agent, csr } => {
                 match self.shells.pki.sign(&csr, &agent, clock::now().wall) {
                     Ok(issued) => {
-                        let certificate = Certificate { chain: issued.chain };
-                        self.shells.sessions.send(session, &ControllerMessage::Certificate(certificate));
-                        let event = Event::CertificateIssued { agent, fingerprint: issued.fingerprint };
+                        let Signed { chain, fingerprint } = issued;
+                        let event = Event::CertificateIssued { session, agent, fingerprint, chain };
                         let effects = self.controller.handle(clock::now(), event);
                         self.carry_out(effects);
                     }

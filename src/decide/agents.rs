@@ -22,8 +22,6 @@ use super::{
 
 /// An agent whose clock is further off than this gets nothing new.
 pub(super) const SKEW_LIMIT: Duration = Duration::from_secs(60);
-/// Certificates that are valid at once: the newest, and those that it replaces.
-const CERTIFICATES: usize = 4;
 
 /// What is known of one agent.
 #[derive(Debug)]
@@ -54,6 +52,8 @@ pub(super) struct AgentState {
     pub(super) busy: u32,
     /// This process has welcomed it.
     pub(super) greeted: bool,
+    /// This process has recovered on its word.
+    pub(super) believed: bool,
     /// What it may show with its next renewal; `None`: this process does not know.
     pub(super) chain: Option<Chain>,
 }
@@ -62,6 +62,8 @@ pub(super) struct AgentState {
 #[derive(Debug)]
 pub(super) struct SessionState {
     pub(super) id: SessionId,
+    /// Of the certificate that it showed.
+    pub(super) fingerprint: String,
     pub(super) address: String,
     pub(super) transport: Transport,
     /// The version of the assignments that were sent; 0: none yet.
@@ -97,6 +99,7 @@ impl AgentState {
             late_since: None,
             busy: 0,
             greeted: false,
+            believed: false,
             chain: None,
         }
     }
@@ -191,10 +194,11 @@ impl Controller {
             Command::RevokeApiToken(name) => self.revoke_api_token(&name, fx),
             Command::By { by, command } => self.command_by(now, &by, *command, fx),
             Command::Enrol { id, secret_hash, name, labels } => self.enrol(now, &id, &secret_hash, name, labels, fx),
+            Command::Certify { agent, fingerprint } => self.certify(&agent, fingerprint, fx).map(|()| Answer::Done),
         }
     }
 
-    fn change_agent(
+    pub(super) fn change_agent(
         &mut self,
         agent: &AgentName,
         fx: &mut Effects,
@@ -214,6 +218,7 @@ impl Controller {
         state.row = None;
         let runs = state.runs.clone();
         fx.commit.push(Change::DeleteAgent(agent.clone()));
+        self.note_forgotten(now, agent, fx);
         note(fx, now, EventType::Warning, "Forgotten", format!("agent/{agent}"), "will not come back".into());
         self.close(agent, "it was forgotten", fx);
         self.end_rotation_if_all_came(fx);
@@ -281,15 +286,6 @@ impl Controller {
         // A forgotten agent of that name may still own something: it is waited out.
         self.agents.entry(name.clone()).or_insert_with(|| AgentState::new(None)).row = Some(row);
         Ok(Answer::Enrolled(name))
-    }
-
-    pub(super) fn certificate_issued(&mut self, agent: &AgentName, fingerprint: String, fx: &mut Effects) {
-        // An agent that was forgotten meanwhile has no row, and its certificate no use.
-        let _ = self.change_agent(agent, fx, |row| {
-            row.certificates.push(fingerprint);
-            let surplus = row.certificates.len().saturating_sub(CERTIFICATES);
-            row.certificates.drain(..surplus);
-        });
     }
 
     pub(super) fn show(&self, now: Now, agent: &AgentState) -> Option<Agent> {

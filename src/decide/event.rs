@@ -86,12 +86,16 @@ pub enum Event {
         /// Who said so.
         by: String,
     },
-    /// Certificate requests that the machine let pass were signed.
+    /// A certificate request that the machine let pass was signed.
     CertificateIssued {
+        /// Whose session gets it, once its fingerprint is durable.
+        session: SessionId,
         /// For whom.
         agent: AgentName,
         /// Its SHA-256, hex.
         fingerprint: String,
+        /// PEM, its own certificate first.
+        chain: String,
     },
     /// The store was measured.
     StoreSize {
@@ -262,6 +266,13 @@ pub enum Command {
         /// Its own labels.
         labels: Labels,
     },
+    /// Keep the first certificate of an agent that was let in; it is handed over once that is durable.
+    Certify {
+        /// Whose.
+        agent: AgentName,
+        /// Its SHA-256, hex.
+        fingerprint: String,
+    },
 }
 
 /// What makes a request that comes again the same.
@@ -420,7 +431,7 @@ pub enum Effect {
         /// Which.
         hashes: Vec<FileHash>,
     },
-    /// Sign this request for this name, send the certificate, feed `CertificateIssued` back.
+    /// Sign this request for this name, feed `CertificateIssued` back.
     SignCertificate {
         /// To whom.
         session: SessionId,

@@ -1,5 +1,6 @@
 //! The controller's machine: every rule, no I/O. Reconciling, scheduling, ownership, sessions, runs.
 
+mod admission;
 mod after;
 mod agents;
 mod approve;
@@ -52,6 +53,7 @@ use xene_schemas::{
     wire::control::Assignment,
 };
 
+pub use self::admission::CERTIFICATE_LIFE;
 use self::{
     agents::AgentState,
     breaker::Breaker,
@@ -164,6 +166,8 @@ pub struct Controller {
     owners: BTreeMap<PipelineKey, Owned>,
     agents: BTreeMap<AgentName, AgentState>,
     sessions: BTreeMap<SessionId, AgentName>,
+    /// Names of agents that were forgotten, and until when a certificate of theirs may be valid.
+    forgotten: BTreeMap<AgentName, Timestamp>,
     /// Who said Hello while another session of theirs is open, and waits until that has answered, or not.
     knocking: BTreeMap<AgentName, Opening>,
     /// How many tokens were drawn.
@@ -220,6 +224,7 @@ impl Controller {
             recovering: false,
             restored: false,
             recovered_at: None,
+            readmits: false,
             pause: None,
         });
         row.incarnation += 1;
@@ -243,6 +248,7 @@ impl Controller {
             owners: BTreeMap::new(),
             agents: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            forgotten: loaded.forgotten,
             knocking: BTreeMap::new(),
             drawn: 0,
             waiting: BTreeSet::new(),
@@ -289,9 +295,9 @@ impl Controller {
         controller.load_pause(now);
         controller.load_rotation(now, &mut fx);
         if controller.config.recover {
-            controller.begin_recovery(now, 0, "the operator said so", &mut fx);
+            controller.recover(now, "the operator said so", &mut fx);
         } else if controller.row.restored {
-            controller.begin_recovery(now, 0, "the store was restored from a backup", &mut fx);
+            controller.recover(now, "the store was restored from a backup", &mut fx);
         } else if controller.row.recovering {
             controller.resume_recovery(now);
         }
@@ -324,8 +330,8 @@ impl Controller {
                 fx.then.push(Effect::Reply { request, result: Box::new(result) });
             }
             Event::Authority { authority, by } => self.authority_changed(now, authority, &by, &mut fx),
-            Event::CertificateIssued { agent, fingerprint } => {
-                self.certificate_issued(&agent, fingerprint, &mut fx);
+            Event::CertificateIssued { session, agent, fingerprint, chain } => {
+                self.certificate_issued(session, &agent, fingerprint, chain, &mut fx);
             }
             Event::StoreSize { used, limit } => self.store_size(now, used, limit, &mut fx),
             Event::Delivered { notifier, number, outcome } => {

@@ -50,6 +50,8 @@ pub enum Change {
     PutAgent(Box<AgentRow>),
     /// An agent is forgotten.
     DeleteAgent(AgentName),
+    /// All agents that were forgotten, and until when a certificate of theirs may be valid.
+    PutForgotten(BTreeMap<AgentName, Timestamp>),
     /// A run, new or changed.
     PutRun(Box<RunRow>),
     /// A run is past its retention.
@@ -114,6 +116,9 @@ pub struct ControllerRow {
     /// When the last recovery began, by the guarded clock: of due times up to then, nobody can tell what they led to.
     #[serde(default)]
     pub recovered_at: Option<Timestamp>,
+    /// True while it recovers on a person's word: agents that it does not know are let in by their certificates.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub readmits: bool,
     /// Set while agents were told to go on alone for longer.
     #[serde(default)]
     pub pause: Option<Pause>,
@@ -573,6 +578,8 @@ pub struct Loaded {
     pub owners: Vec<(PipelineKey, OwnerRow)>,
     /// All agents.
     pub agents: Vec<AgentRow>,
+    /// Names of agents that were forgotten, and until when a certificate of theirs may be valid.
+    pub forgotten: BTreeMap<AgentName, Timestamp>,
     /// All runs that are not final.
     pub active_runs: Vec<RunRow>,
     /// All runs that are final, by pipeline, oldest end first: what retention goes by.

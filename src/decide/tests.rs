@@ -1,5 +1,6 @@
 //! Stories: one controller's machine and some agents' machines in a world of memory, where time is a number.
 
+mod admission;
 mod after;
 mod approvals;
 mod authority;

@@ -54,6 +54,7 @@ fn words(command: &Command) -> Option<(&'static str, String, String)> {
         | Command::Unpause { .. }
         | Command::Fence { .. }
         | Command::Enrol { .. }
+        | Command::Certify { .. }
         | Command::By { .. } => return None,
     })
 }

@@ -204,6 +204,7 @@ impl Store {
                 pipelines: values(tables.pipelines.iter(txn)?)?,
                 owners: tables.owners.iter(txn)?.collect::<Result<_, _>>()?,
                 agents: values(tables.agents.iter(txn)?)?,
+                forgotten: tables.forgotten(txn)?,
                 active_runs: active.collect::<Result<_, _>>()?,
                 ended_runs: ended_runs(tables.runs.iter(txn)?)?,
                 join_tokens: values(tables.join_tokens.remap_key_type::<heed::types::DecodeIgnore>().iter(txn)?)?,

@@ -262,6 +262,7 @@ impl World {
         let enrol =
             Command::Enrol { id, secret_hash: "hash".into(), name: name.parse().unwrap(), labels: labels.clone() };
         assert_eq!(self.ask(enrol).unwrap(), Answer::Enrolled(name.parse().unwrap()));
+        self.ask(Command::Certify { agent: name.parse().unwrap(), fingerprint: String::new() }).unwrap();
         let node = Node {
             machine: None,
             journal: Recovered::default(),
@@ -844,6 +845,7 @@ impl Store {
                 }
                 Change::PutAgent(row) => _ = self.agents.insert(row.name.clone(), *row),
                 Change::DeleteAgent(name) => _ = self.agents.remove(&name),
+                Change::PutForgotten(agents) => self.loaded.forgotten = agents,
                 Change::PutRun(row) => _ = self.runs.insert(row.run.metadata.name, *row),
                 Change::DeleteRun(run) => _ = self.runs.remove(&run),
                 Change::PutSource(status) => self.loaded.source = Some(*status),
