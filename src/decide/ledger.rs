@@ -11,7 +11,7 @@ use xene_agent::decide::{
     time::{Now, before},
 };
 use xene_schemas::{
-    meta::{AgentName, Name, PipelineKey},
+    meta::{AgentName, Epoch, Name, PipelineKey},
     phase::Reason,
     run::{Run, TriggerType},
     trigger::{Cron, Trigger},
@@ -32,7 +32,7 @@ impl Controller {
         let trigger = &run.spec.trigger;
         let slot = trigger.name.clone().zip(trigger.scheduled_time);
         let Some((name, slot)) = slot.filter(|_| trigger.kind == TriggerType::Cron) else { return };
-        self.told_of(&run.spec.key(), slot);
+        self.told_of(agent, &run.spec.key(), run.status.epoch, slot);
         fx.commit.push(Change::PutLedger(LedgerRow {
             pipeline: run.spec.key(),
             trigger: name,
@@ -46,16 +46,22 @@ impl Controller {
     }
 
     /// Due times that gave no run. Only the owner of an epoch can say so, of pipelines that it had.
-    pub(super) fn skipped(&mut self, session: SessionId, agent: &AgentName, skipped: Skipped, fx: &mut Effects) {
+    pub(super) fn skipped(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        agent: &AgentName,
+        skipped: Skipped,
+        fx: &mut Effects,
+    ) {
         let next = skipped.first.map(|first| first + skipped.rows.len() as u64);
         for row in skipped.rows {
-            let Some(owned) = self.owners.get(&row.pipeline).filter(|owned| owned.row.epoch >= row.epoch) else {
-                continue;
-            };
-            if owned.row.epoch == row.epoch && owned.row.owner.as_ref().is_some_and(|owner| owner != agent) {
+            let last = row.slot.max(row.until.unwrap_or(row.slot));
+            let is_known = self.owners.contains_key(&row.pipeline);
+            if !is_known || self.cannot_tell(now, agent, (&row.pipeline, row.epoch), last).is_some() {
                 continue;
             }
-            self.told_of(&row.pipeline, row.until.unwrap_or(row.slot));
+            self.told_of(agent, &row.pipeline, Some(row.epoch), last);
             fx.commit.push(Change::PutLedger(LedgerRow {
                 pipeline: row.pipeline,
                 trigger: row.trigger,
@@ -74,8 +80,11 @@ impl Controller {
         }
     }
 
-    fn told_of(&mut self, key: &PipelineKey, slot: Timestamp) {
-        if let Some(owned) = self.owners.get_mut(key) {
+    /// Who had it before tells of its own time, which is over.
+    fn told_of(&mut self, agent: &AgentName, key: &PipelineKey, epoch: Option<Epoch>, slot: Timestamp) {
+        if let Some(owned) = self.owners.get_mut(key)
+            && epoch.is_some_and(|epoch| owned.row.is_last_held_by(agent, epoch))
+        {
             owned.told_upto = owned.told_upto.max(slot);
         }
     }

@@ -12,6 +12,7 @@ mod fence;
 mod filling_up;
 pub mod gauges;
 mod group;
+mod holders;
 mod ledger;
 mod lost;
 mod notices;

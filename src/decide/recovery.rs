@@ -14,7 +14,10 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use xene_agent::decide::{mutant::Mutant, time::Now};
+use xene_agent::decide::{
+    mutant::Mutant,
+    time::{Now, after},
+};
 use xene_schemas::{
     event::EventType,
     meta::{AgentName, Epoch, PipelineKey, RunName},
@@ -27,7 +30,7 @@ use super::{
     agents::AgentState,
     event::{Effect, Effects},
     note,
-    ownership::Owned,
+    ownership::{CLOCK_AHEAD, Owned},
     rows::Change,
     twins::is_newer,
 };
@@ -187,8 +190,9 @@ impl Controller {
 
     /// An agent meets this generation for the first time: all that it has started lies before it, also what it started by
     /// a clock that was ahead of this one.
-    pub(super) fn learn_past(&mut self, claims: &[Claim], fx: &mut Effects) {
-        let newest = claims.iter().map(|claim| claim.watermark).max();
+    pub(super) fn learn_past(&mut self, now: Now, claims: &[Claim], fx: &mut Effects) {
+        let latest = after(now.wall, CLOCK_AHEAD);
+        let newest = claims.iter().map(|claim| claim.watermark).max().map(|newest| newest.min(latest));
         if self.row.recovered_at.is_some() && newest > self.row.recovered_at {
             self.row.recovered_at = newest;
             fx.commit.push(Change::PutController(self.row.clone()));
@@ -197,7 +201,9 @@ impl Controller {
 
     /// A session that was opened in doubt shows claims: what is live is the agent's, under its own epoch.
     pub(super) fn adopt(&mut self, now: Now, agent: &AgentName, claims: Vec<Claim>, fx: &mut Effects) {
-        for claim in claims {
+        // One that is further ahead would keep everybody from starting what it names until then.
+        let latest = after(now.wall, CLOCK_AHEAD);
+        for claim in claims.into_iter().filter(|claim| claim.watermark <= latest) {
             let live = claim.live || self.mutants.is(Mutant::RecoveryAdoptsDeadClaim);
             let key = claim.pipeline;
             let free = match self.owners.get(&key) {
@@ -213,6 +219,7 @@ impl Controller {
             let row = &mut owned.row;
             (row.owner, row.epoch, row.unsure) = (Some(agent.clone()), claim.epoch, false);
             row.watermark = row.watermark.max(claim.watermark);
+            row.note_holder(agent);
             row.autonomy = claim.autonomy.unwrap_or(row.autonomy);
             (row.reason, row.message) = (None, format!("{agent} had it when the store was recovered"));
             owned.base = now.boot;

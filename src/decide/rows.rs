@@ -192,6 +192,9 @@ pub struct OwnerRow {
     /// True from a recovery until it has an owner again: an agent that nobody knows of may have a claim.
     #[serde(default)]
     pub unsure: bool,
+    /// Who had it, oldest first, the owner last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holders: Vec<Holder>,
     /// When its triggers were last edited, or resumed, since it was granted: nothing that was due before is started anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub edited: Option<Timestamp>,
@@ -203,6 +206,17 @@ pub struct OwnerRow {
     pub message: String,
     /// Why none, in a word.
     pub reason: Option<Reason>,
+}
+
+/// An agent that has, or had, a pipeline.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// Which.
+    pub agent: AgentName,
+    /// Under which epoch.
+    pub epoch: Epoch,
+    /// Its first slot.
+    pub since: Timestamp,
 }
 
 /// An agent that has enrolled.

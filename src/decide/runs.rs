@@ -8,7 +8,7 @@ use xene_agent::decide::{
     time::{BootTime, Now, after},
 };
 use xene_schemas::{
-    meta::{AgentName, Epoch, PipelineKey, Revision, RunName, SpecHash},
+    meta::{AgentName, PipelineKey, Revision, RunName, SpecHash},
     phase::{Reason, RunPhase, TaskPhase},
     pipeline::Autonomy,
     run::{Run, RunEvent, RunSpec, RunTrigger, TriggerType},
@@ -18,7 +18,7 @@ use xene_schemas::{
 use super::{
     Controller, Timer,
     event::{Again, Answer, Effect, Effects, Refusal, RequestKey, SessionId},
-    rows::{Change, OwnerRow, RunRow},
+    rows::{Change, RunRow},
 };
 
 /// How long a run may take that does not say.
@@ -304,7 +304,7 @@ impl Controller {
                 return Folded::Known(past);
             }
             let RunEvent::Created { spec, at } = &fact.event else { return Folded::Known(past) };
-            if let Some(wrong) = self.refuses_slot(agent, &fact, spec) {
+            if let Some(wrong) = self.refuses_slot(now, agent, &fact, spec) {
                 fx.now.push(Effect::Alert(format!("{agent} reported run {run}, {wrong}: not taken")));
                 return Folded::Known(past);
             }
@@ -359,7 +359,7 @@ impl Controller {
     }
 
     /// Why a run that an agent says it made for a slot can't be that.
-    fn refuses_slot(&self, agent: &AgentName, fact: &RunFact, spec: &RunSpec) -> Option<&'static str> {
+    fn refuses_slot(&mut self, now: Now, agent: &AgentName, fact: &RunFact, spec: &RunSpec) -> Option<&'static str> {
         let trigger = &spec.trigger;
         let slot = trigger.name.as_ref().zip(trigger.scheduled_time);
         let Some((name, at)) = slot.filter(|_| trigger.kind == TriggerType::Cron && spec.key() == fact.pipeline) else {
@@ -368,16 +368,7 @@ impl Controller {
         if RunName::of_slot(&fact.pipeline, name, at) != fact.run {
             return Some("whose name is not that of its slot");
         }
-        let row = self.owners.get(&fact.pipeline).map(|owned| &owned.row);
-        let other = |row: &OwnerRow| row.owner.as_ref().is_some_and(|owner| owner != agent);
-        match row {
-            Some(row) if fact.epoch == row.epoch && other(row) => Some("of an epoch that is another's"),
-            // From before the store was made or recovered: who had it then, it may not know.
-            _ if fact.epoch < Epoch::before_first(self.row.generation) => None,
-            Some(row) if fact.epoch > row.epoch => Some("of an epoch that was never granted"),
-            Some(_) => None,
-            None => Some("of a pipeline that nobody ever owned"),
-        }
+        self.cannot_tell(now, agent, (&fact.pipeline, fact.epoch), at)
     }
 
     /// An owner is lost for good: what it had begun, or may have, nobody can tell.

@@ -118,7 +118,7 @@ impl Controller {
             }
         }
         if hello.store.is_some_and(|seen| seen.generation < self.row.generation) {
-            self.learn_past(&hello.claims, fx);
+            self.learn_past(now, &hello.claims, fx);
         }
         self.agent_heard(now, &agent, fx);
         self.adopt(now, &agent, hello.claims, fx);
@@ -184,7 +184,7 @@ impl Controller {
             AgentMessage::CertificateWanted(wanted) => {
                 fx.now.push(Effect::SignCertificate { session, agent, csr: wanted.csr });
             }
-            AgentMessage::Skipped(skipped) => self.skipped(session, &agent, skipped, fx),
+            AgentMessage::Skipped(skipped) => self.skipped(now, session, &agent, skipped, fx),
             AgentMessage::Pong(ping) => self.pong(now, &agent, ping, fx),
         }
     }

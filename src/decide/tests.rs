@@ -10,6 +10,7 @@ mod exclusive;
 mod files;
 mod filling_up;
 mod groups;
+mod holders;
 mod ledger;
 mod lost;
 mod notify;

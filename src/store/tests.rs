@@ -84,6 +84,7 @@ fn owner(version: u64) -> OwnerRow {
         autonomy: if version.is_multiple_of(2) { Autonomy::Forever } else { Autonomy::DEFAULT },
         longer: None,
         unsure: false,
+        holders: vec![],
         edited: None,
         not_before: at(1),
         watermark: Timestamp::MIN,
