@@ -88,7 +88,7 @@ impl Handle {
     /// If the controller is shutting down.
     pub async fn ask(&self, command: Command) -> Result<Result<Answer, Refusal>, Closed> {
         let request = RequestId(self.requests.fetch_add(1, Ordering::Relaxed));
-        if self.store.is_full() {
+        if self.store.is_full() && !command.is_urgent() {
             return Ok(Err(Refusal::DiskFull));
         }
         let (reply, answer) = oneshot::channel();
@@ -276,7 +276,7 @@ impl Driver {
     }
 
     fn carry_out(&mut self, effects: Effects) {
-        let Effects { now, commit, then } = effects;
+        let Effects { now, commit, then, urgent } = effects;
         for effect in now {
             self.carry_out_one(effect);
         }
@@ -292,7 +292,11 @@ impl Driver {
         let number = self.commits.push(then, false);
         let done = self.committed.0.clone();
         // The loop may be gone by then: it has nothing more to say.
-        self.shells.store.commit(commit, move |result| drop(done.send((number, result))));
+        let done = move |result| drop(done.send((number, result)));
+        match urgent {
+            true => self.shells.store.commit_urgent(commit, done),
+            false => self.shells.store.commit(commit, done),
+        }
     }
 
     /// Carries out what follows the commits that are durable, in their order.

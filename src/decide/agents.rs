@@ -175,7 +175,7 @@ impl Controller {
             Command::Revoke(agent) => {
                 self.change_agent(&agent, fx, |row| row.revoked = true)?;
                 note(fx, now, EventType::Warning, "Revoked", format!("agent/{agent}"), "is refused from now on".into());
-                self.close(&agent, "its identity was revoked", fx);
+                self.shut_out(&agent, "its identity was revoked", fx);
                 self.end_rotation_if_all_came(fx);
                 self.count_found(now, &agent, fx);
                 Ok(Answer::Done)
@@ -220,7 +220,7 @@ impl Controller {
         fx.commit.push(Change::DeleteAgent(agent.clone()));
         self.note_forgotten(now, agent, fx);
         note(fx, now, EventType::Warning, "Forgotten", format!("agent/{agent}"), "will not come back".into());
-        self.close(agent, "it was forgotten", fx);
+        self.shut_out(agent, "it was forgotten", fx);
         self.end_rotation_if_all_came(fx);
         for run in runs {
             self.lose_run(now, run, fx);
@@ -230,13 +230,23 @@ impl Controller {
         Ok(Answer::Done)
     }
 
-    /// Ends the agent's session, if it has one.
+    /// Ends the agent's session, if it has one, once what was decided is durable.
     pub(super) fn close(&mut self, agent: &AgentName, reason: &str, fx: &mut Effects) {
-        if let Some(session) = self.agents.get_mut(agent).and_then(|state| state.session.take()) {
-            self.sessions.remove(&session.id);
-            fx.then.push(Effect::Close { session: session.id, reason: reason.to_owned() });
-            self.arm_agent(agent);
-        }
+        let close = self.end_session(agent, reason);
+        fx.then.extend(close);
+    }
+
+    /// Ends the agent's session, if it has one, whatever becomes of the commit: a disk may be slow, or full.
+    fn shut_out(&mut self, agent: &AgentName, reason: &str, fx: &mut Effects) {
+        let close = self.end_session(agent, reason);
+        fx.now.extend(close);
+    }
+
+    fn end_session(&mut self, agent: &AgentName, reason: &str) -> Option<Effect> {
+        let session = self.agents.get_mut(agent)?.session.take()?.id;
+        self.sessions.remove(&session);
+        self.arm_agent(agent);
+        Some(Effect::Close { session, reason: reason.to_owned() })
     }
 
     fn enrol(

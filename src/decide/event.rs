@@ -275,6 +275,17 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// True if it is carried out even on a full disk: whoever shuts an agent out can't wait for room.
+    pub fn is_urgent(&self) -> bool {
+        match self {
+            Self::Revoke(_) | Self::Forget(_) | Self::Fence { .. } => true,
+            Self::By { command, .. } => command.is_urgent(),
+            _ => false,
+        }
+    }
+}
+
 /// What makes a request that comes again the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestKey {
@@ -476,4 +487,6 @@ pub struct Effects {
     pub commit: Batch,
     /// Follows the commit.
     pub then: Vec<Effect>,
+    /// True if the commit does not wait for room on a full disk: some is kept free for it.
+    pub urgent: bool,
 }

@@ -327,6 +327,7 @@ impl Controller {
             Event::Message { session, message } => self.message(now, session, message, &mut fx),
             Event::SessionClosed(session) => self.session_closed(now, session, &mut fx),
             Event::Asked { request, command } => {
+                fx.urgent = command.is_urgent();
                 let result = self.command(now, command, &mut fx);
                 fx.then.push(Effect::Reply { request, result: Box::new(result) });
             }

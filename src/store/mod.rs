@@ -282,6 +282,15 @@ impl Store {
     /// Queues a batch; `done` is called from the writer once it and all before it are synced, or with the error that
     /// ends the store. Batches are applied in the order of the calls, whole or not at all.
     pub fn commit(&self, batch: Batch, done: impl FnOnce(Result<(), StoreError>) + Send + 'static) {
+        self.submit(batch, false, done);
+    }
+
+    /// [`Self::commit`] that does not wait for room while the file system is full: it takes of what is kept free.
+    pub fn commit_urgent(&self, batch: Batch, done: impl FnOnce(Result<(), StoreError>) + Send + 'static) {
+        self.submit(batch, true, done);
+    }
+
+    fn submit(&self, batch: Batch, urgent: bool, done: impl FnOnce(Result<(), StoreError>) + Send + 'static) {
         let places = Places::of(&batch, place);
         let commit = Arc::new(Commit { changes: batch.into_iter().map(Arc::new).collect(), ..Commit::default() });
         let (mine, committed, recent) = (commit.clone(), self.committed.clone(), self.recent.clone());
@@ -293,7 +302,10 @@ impl Store {
             }
             done(result.map_err(StoreError::from));
         });
-        self.writer.submit(Job::Commit(mine), done);
+        match urgent {
+            true => self.writer.submit_urgent(Job::Commit(mine), done),
+            false => self.writer.submit(Job::Commit(mine), done),
+        }
     }
 
     /// The process is about to end: a full file system is not waited for any more, what can't be committed fails.

@@ -14,7 +14,7 @@ use xene_schemas::{
 use super::world::{MINUTE, World, key};
 use crate::decide::{
     desired::SourceHealth,
-    event::{Command, Event, Refusal},
+    event::{Command, Effect, Event, Refusal, RequestId},
     rows::{ApiTokenRow, Suspendable},
 };
 
@@ -270,4 +270,22 @@ fn an_agent_drains_though_nobody_wants_the_log_of_its_run() {
     world.tell_agent("a", AgentEvent::Message(ControllerMessage::LogAcknowledged(unwanted)));
     world.settle();
     assert!(world.nodes["a"].exited && world.nodes["a"].journal.runs.is_empty());
+}
+
+#[test]
+fn who_shuts_an_agent_out_waits_for_no_disk() {
+    let mut world = World::new(&["a", "b"]);
+    for (agent, command) in [("a", Command::Revoke("a".parse().unwrap())), ("b", Command::Forget("b".parse().unwrap()))]
+    {
+        let session = world.nodes[agent].session.unwrap();
+        let (now, request) = (world.now(), RequestId(0));
+        let command = Command::By { by: "me".into(), command: Box::new(command) };
+        assert!(command.is_urgent());
+        let fx = world.controller.as_mut().unwrap().handle(now, Event::Asked { request, command });
+        let closes = |effect: &Effect| matches!(effect, Effect::Close { session: of, .. } if *of == session);
+        assert!(fx.urgent && fx.now.iter().any(closes) && !fx.commit.is_empty());
+        assert!(fx.then.iter().any(|effect| matches!(effect, Effect::Reply { .. })), "its answer waits");
+    }
+    let drain = Command::Drain("a".parse().unwrap());
+    assert!(!drain.is_urgent() && Command::Fence { agent: "a".parse().unwrap(), by: "me".into() }.is_urgent());
 }
