@@ -136,13 +136,9 @@ impl AgentState {
 impl Controller {
     pub(super) fn command(&mut self, now: Now, command: Command, fx: &mut Effects) -> Result<Answer, Refusal> {
         match command {
-            Command::StartRun { pipeline, spec_hash, run, trigger, params, payload, delivery, force } => {
-                let repeats = None;
-                let order =
-                    super::runs::Order { pipeline, spec_hash, run, trigger, params, payload, delivery, force, repeats };
-                self.order_run(now, order, fx)
-            }
-            Command::Rerun(again) => self.rerun(now, *again, fx),
+            Command::StartRun(order) => self.order_run(now, order.into(), fx).map(|run| Answer::Run(Box::new(run))),
+            Command::StartRuns(orders) => self.order_runs(now, orders, fx).map(Answer::Runs),
+            Command::Rerun(again) => self.rerun(now, *again, fx).map(|run| Answer::Run(Box::new(run))),
             Command::Approve(decision) => self.approve(decision, fx),
             Command::Suspend { what, suspension } => self.suspend(now, what, suspension, fx),
             Command::Resume { what, by } => self.resume(now, what, &by, fx),

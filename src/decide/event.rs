@@ -152,24 +152,9 @@ pub struct Delivery {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
     /// Start a pipeline.
-    StartRun {
-        /// Which.
-        pipeline: PipelineKey,
-        /// The spec that `params` were checked against; if another is in effect by now: [`Refusal::SpecChanged`].
-        spec_hash: SpecHash,
-        /// The run's name: random for manual runs, hashed from the delivery for webhooks.
-        run: RunName,
-        /// What starts it.
-        trigger: RunTrigger,
-        /// Checked, defaults filled in.
-        params: IndexMap<String, String>,
-        /// The webhook's body.
-        payload: Option<Vec<u8>>,
-        /// The webhook's delivery id, or the Idempotency-Key.
-        delivery: Option<RequestKey>,
-        /// Start even if suspended.
-        force: bool,
-    },
+    StartRun(RunOrder),
+    /// Start several pipelines, or none of them.
+    StartRuns(Vec<RunOrder>),
     /// Start a run again, as it was.
     Rerun(Box<Again>),
     /// A person decides about a task that waits for approval.
@@ -286,6 +271,27 @@ impl Command {
     }
 }
 
+/// A run that is to be made of a pipeline.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunOrder {
+    /// Of which pipeline.
+    pub pipeline: PipelineKey,
+    /// The spec that `params` were checked against; if another is in effect by now: [`Refusal::SpecChanged`].
+    pub spec_hash: SpecHash,
+    /// The run's name: random for manual runs, hashed from the delivery for webhooks.
+    pub run: RunName,
+    /// What starts it.
+    pub trigger: RunTrigger,
+    /// Checked, defaults filled in.
+    pub params: IndexMap<String, String>,
+    /// The webhook's body.
+    pub payload: Option<Vec<u8>>,
+    /// The webhook's delivery id, or the Idempotency-Key.
+    pub delivery: Option<RequestKey>,
+    /// Start even if suspended.
+    pub force: bool,
+}
+
 /// What makes a request that comes again the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestKey {
@@ -319,6 +325,8 @@ pub enum Answer {
     Done,
     /// The run, as it stands: the same for a repeated delivery.
     Run(Box<Run>),
+    /// The runs, in the order in which they were asked for.
+    Runs(Vec<Run>),
     /// The agent may be given a certificate for this name.
     Enrolled(AgentName),
 }

@@ -39,7 +39,7 @@ mod pages;
 use super::*;
 use crate::{
     decide::{
-        event::{Answer, Command, Refusal},
+        event::{Answer, Command, Refusal, RunOrder},
         rows::{Batch, Change, Loaded, NewEvent, PipelineRow, RunRow, Suspendable, SuspensionRow, WorkflowRow},
     },
     store::{Store, logs::LogStore},
@@ -78,7 +78,7 @@ fn commit(store: &Store, batch: Batch) {
 /// A row of a run, as a machine would make it.
 fn row(key: &PipelineKey, name: RunName, command: Option<&Command>, phase: RunPhase) -> RunRow {
     let (trigger, params) = match command {
-        Some(Command::StartRun { trigger, params, .. }) => (json!(trigger), json!(params)),
+        Some(Command::StartRun(RunOrder { trigger, params, .. })) => (json!(trigger), json!(params)),
         _ => (json!({"type": "manual"}), json!({})),
     };
     let spec: RunSpec = serde_json::from_value(json!({
@@ -89,6 +89,21 @@ fn row(key: &PipelineKey, name: RunName, command: Option<&Command>, phase: RunPh
     let mut run = Run::new(name, Timestamp::from_second(5).unwrap(), spec);
     run.status.phase = phase;
     RunRow::new(run, true)
+}
+
+/// One commit of all that is ordered at once.
+fn start_all(store: &Store, orders: &[RunOrder]) -> Result<Answer, Refusal> {
+    let (mut runs, mut batch) = (Vec::new(), Vec::new());
+    for order in orders {
+        let command = Command::StartRun(order.clone());
+        let row = row(&order.pipeline, order.run, Some(&command), RunPhase::StartingUp);
+        runs.push(row.run.clone());
+        batch.push(Change::PutRun(Box::new(row)));
+        let delivery = order.delivery.clone();
+        batch.extend(delivery.map(|it| Change::PutDelivery(order.pipeline.clone(), it.id, order.run)));
+    }
+    commit(store, batch);
+    Ok(Answer::Runs(runs))
 }
 
 /// A workflow with two pipelines, of which only `slow` is started by the trigger `push`.
@@ -176,7 +191,8 @@ impl World {
             }
             seen.lock().unwrap().push(command.clone());
             let (pipeline, run, delivery) = match &command {
-                Command::StartRun { pipeline, run, delivery, .. } => (pipeline, run, delivery),
+                Command::StartRun(RunOrder { pipeline, run, delivery, .. }) => (pipeline, run, delivery),
+                Command::StartRuns(orders) => return start_all(&machine, orders),
                 Command::Rerun(again) => (&again.original.run.spec.key(), &again.run, &again.delivery),
                 Command::CreateApiToken(row) => {
                     commit(&machine, vec![Change::PutApiToken(row.clone())]);
@@ -475,11 +491,10 @@ async fn webhooks_need_their_own_token_and_take_each_delivery_once() {
     }
     assert_eq!(runs.len(), 2);
     let asked = world.asked.lock().unwrap();
-    let [Command::StartRun { payload, trigger, .. }, Command::StartRun { trigger: by_trigger, .. }] = &asked[..] else {
-        panic!("{asked:?}");
-    };
+    let [Command::StartRuns(by_pipeline), Command::StartRuns(by_trigger)] = &asked[..] else { panic!("{asked:?}") };
+    let RunOrder { payload, trigger, .. } = &by_pipeline[0];
     assert_eq!((payload.as_deref(), trigger.name.as_ref()), (Some(&b"\0payload"[..]), None));
-    assert_eq!(by_trigger.name.as_ref().map(|name| name.as_str()), Some("push"));
+    assert_eq!(by_trigger[0].trigger.name.as_ref().map(|name| name.as_str()), Some("push"));
 }
 
 #[tokio::test]

@@ -29,7 +29,9 @@ use xene_schemas::{
 use crate::decide::{
     Config, Controller,
     desired::{Desired, DesiredNotifier, DesiredWorkflow, SourceHealth, SourceOrigin, WorkflowBody},
-    event::{Again, Answer, Authority, Command, Delivery, Effect, Effects, Event, Refusal, RequestId, SessionId},
+    event::{
+        Again, Answer, Authority, Command, Delivery, Effect, Effects, Event, Refusal, RequestId, RunOrder, SessionId,
+    },
     rows::{
         AgentRow, Batch, Change, Fate, LedgerRow, Loaded, MessageRow, NewEvent, NotifierHealth, NotifierRow, OwnerRow,
         RunRow, Suspendable,
@@ -448,17 +450,8 @@ impl World {
         let trigger = RunTrigger { kind: TriggerType::Manual, name: None, scheduled_time: None, by: None };
         let run = RunName::new(Timestamp::from_second(1_800_000_000).unwrap(), n);
         let params = params.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let command = Command::StartRun {
-            pipeline,
-            spec_hash,
-            run,
-            trigger,
-            params,
-            payload: None,
-            delivery: None,
-            force: false,
-        };
-        self.ask(command).map(|_| run)
+        let order = RunOrder { pipeline, spec_hash, run, trigger, params, payload: None, delivery: None, force: false };
+        self.ask(Command::StartRun(order)).map(|_| run)
     }
 
     /// Commits a workflow with one pipeline `p`: extra fields of the pipeline and, if given, a cron trigger.
