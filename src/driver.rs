@@ -287,7 +287,8 @@ impl Driver {
             }
             return;
         }
-        self.counters.count(&commit);
+        let store = &self.shells.store;
+        self.counters.count(&commit, |row| store.has_due_time(row).unwrap_or(false));
         self.trim.worked(commit.len());
         let number = self.commits.push(then, false);
         let done = self.committed.0.clone();

@@ -26,6 +26,9 @@ use super::{
     rows::{Change, LedgerRow},
 };
 
+/// Of a stretch of due times that is told in one row, so many are counted.
+const COUNTED: usize = 1_000;
+
 impl Controller {
     /// A due time made a run: its row goes into the same commit.
     pub(super) fn fired(&mut self, agent: &AgentName, run: &Run, fx: &mut Effects) {
@@ -207,8 +210,16 @@ impl Due {
             reason: Some(if self.suspended { Reason::SUSPENDED } else { reason }),
             run: None,
             until: Some(until),
-            count: None,
+            count: self.count(until),
             agent,
         })
+    }
+
+    /// How often it has come by `until`, unless that takes long to tell.
+    fn count(&self, until: Timestamp) -> Option<u32> {
+        let schedule = Schedule::parse(&self.cron).ok()?;
+        let slots = std::iter::successors(Some(self.first), |slot| schedule.next_after(*slot));
+        let count = slots.take_while(|slot| *slot <= until).take(COUNTED + 1).count();
+        u32::try_from(count).ok().filter(|_| count <= COUNTED)
     }
 }
