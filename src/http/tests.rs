@@ -91,21 +91,6 @@ fn row(key: &PipelineKey, name: RunName, command: Option<&Command>, phase: RunPh
     RunRow::new(run, true)
 }
 
-/// One commit of all that is ordered at once.
-fn start_all(store: &Store, orders: &[RunOrder]) -> Result<Answer, Refusal> {
-    let (mut runs, mut batch) = (Vec::new(), Vec::new());
-    for order in orders {
-        let command = Command::StartRun(order.clone());
-        let row = row(&order.pipeline, order.run, Some(&command), RunPhase::StartingUp);
-        runs.push(row.run.clone());
-        batch.push(Change::PutRun(Box::new(row)));
-        let delivery = order.delivery.clone();
-        batch.extend(delivery.map(|it| Change::PutDelivery(order.pipeline.clone(), it.id, order.run)));
-    }
-    commit(store, batch);
-    Ok(Answer::Runs(runs))
-}
-
 /// A workflow with two pipelines, of which only `slow` is started by the trigger `push`.
 fn seed(store: &Store, workflow: &str) {
     let spec = json!({
@@ -192,7 +177,7 @@ impl World {
             seen.lock().unwrap().push(command.clone());
             let (pipeline, run, delivery) = match &command {
                 Command::StartRun(RunOrder { pipeline, run, delivery, .. }) => (pipeline, run, delivery),
-                Command::StartRuns(orders) => return start_all(&machine, orders),
+                Command::StartRuns(orders) => return hooks::start_all(&machine, orders),
                 Command::Rerun(again) => (&again.original.run.spec.key(), &again.run, &again.delivery),
                 Command::CreateApiToken(row) => {
                     commit(&machine, vec![Change::PutApiToken(row.clone())]);

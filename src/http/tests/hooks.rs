@@ -65,6 +65,21 @@ fn seed_hooks(store: &Store) {
     seed_spec(store, "hooked", spec);
 }
 
+/// One commit of all that is ordered at once.
+pub(super) fn start_all(store: &Store, orders: &[RunOrder]) -> Result<Answer, Refusal> {
+    let (mut runs, mut batch) = (Vec::new(), Vec::new());
+    for order in orders {
+        let command = Command::StartRun(order.clone());
+        let row = row(&order.pipeline, order.run, Some(&command), RunPhase::StartingUp);
+        runs.push(row.run.clone());
+        batch.push(Change::PutRun(Box::new(row)));
+        let delivery = order.delivery.clone();
+        batch.extend(delivery.map(|it| Change::PutDelivery(order.pipeline.clone(), it.id, order.run)));
+    }
+    commit(store, batch);
+    Ok(Answer::Runs(runs))
+}
+
 fn signature(secret: &str, bytes: &[u8]) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
     hmac::sign(&key, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
