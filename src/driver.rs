@@ -19,7 +19,7 @@ use xene_agent::{
 };
 use xene_schemas::{
     pipeline::CompiledPipeline,
-    wire::control::{AgentMessage, Certificate, ControllerMessage, Roots, Specs},
+    wire::control::{AgentMessage, ControllerMessage, Roots, Specs},
 };
 
 use crate::{
@@ -30,7 +30,7 @@ use crate::{
     },
     metrics::Counters,
     notify::Outgoing,
-    session::{Sessions, pki::Pki},
+    session::{Sessions, Signed, pki::Pki},
     store::{Committed, Store, StoreError, logs::LogStore},
 };
 
@@ -94,7 +94,7 @@ impl Handle {
     /// If the controller is shutting down.
     pub async fn ask(&self, command: Command) -> Result<Result<Answer, Refusal>, Closed> {
         let request = RequestId(self.requests.fetch_add(1, Ordering::Relaxed));
-        if self.store.is_full() {
+        if self.store.is_full() && !command.is_urgent() {
             return Ok(Err(Refusal::DiskFull));
         }
         let (reply, answer) = oneshot::channel();
@@ -322,7 +322,7 @@ impl Driver {
     }
 
     fn carry_out(&mut self, effects: Effects) {
-        let Effects { now, commit, then } = effects;
+        let Effects { now, commit, then, urgent } = effects;
         for effect in now {
             self.carry_out_one(effect);
         }
@@ -333,12 +333,17 @@ impl Driver {
             }
             return;
         }
-        self.counters.count(&commit);
+        let store = &self.shells.store;
+        self.counters.count(&commit, |row| store.has_due_time(row).unwrap_or(false));
         self.trim.worked(commit.len());
         let number = self.commits.push(then, false);
         let done = self.committed.0.clone();
         // The loop may be gone by then: it has nothing more to say.
-        self.shells.store.commit(commit, move |result| drop(done.send((number, result))));
+        let done = move |result| drop(done.send((number, result)));
+        match urgent {
+            true => self.shells.store.commit_urgent(commit, done),
+            false => self.shells.store.commit(commit, done),
+        }
     }
 
     /// Carries out what follows the commits that are durable, in their order.
@@ -385,9 +390,8 @@ impl Driver {
             Effect::SignCertificate { session, agent, csr } => {
                 match self.shells.pki.sign(&csr, &agent, clock::now().wall) {
                     Ok(issued) => {
-                        let certificate = Certificate { chain: issued.chain };
-                        self.shells.sessions.send(session, &ControllerMessage::Certificate(certificate));
-                        let event = Event::CertificateIssued { agent, fingerprint: issued.fingerprint };
+                        let Signed { chain, fingerprint } = issued;
+                        let event = Event::CertificateIssued { session, agent, fingerprint, chain };
                         let effects = self.controller.handle(clock::now(), event);
                         self.carry_out(effects);
                     }

@@ -15,7 +15,7 @@ use xene_schemas::{
     run::Run,
 };
 
-use crate::decide::rows::{Change, Fate, RunRow};
+use crate::decide::rows::{Change, Fate, LedgerRow, RunRow};
 
 /// Upper bounds of the durations of runs, in seconds.
 pub const DURATIONS: [u32; 9] = [1, 5, 15, 60, 300, 900, 3_600, 21_600, 86_400];
@@ -74,14 +74,15 @@ impl Counters {
         counters
     }
 
-    /// Counts what is about to be committed.
-    pub fn count(&self, batch: &[Change]) {
+    /// Counts what is about to be committed. `is_known` is true of due times that the store has a row of: agents tell them
+    /// again when they do not hear that they were taken.
+    pub fn count(&self, batch: &[Change], is_known: impl Fn(&LedgerRow) -> bool) {
         let mut counts = self.lock();
         for change in batch {
             match change {
                 Change::PutRun(row) => counts.put_run(&row.run),
                 Change::DeleteRun(run) => drop(counts.take_active(*run)),
-                Change::PutLedger(row) if row.run.is_none() => {
+                Change::PutLedger(row) if row.run.is_none() && !is_known(row) => {
                     // Agents send these words: only known ones are labels.
                     let known = row.reason.as_ref().filter(|reason| reason.is_known());
                     let reason = known.map_or("Unknown", Reason::as_str).to_owned();
@@ -193,7 +194,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::decide::rows::{LedgerRow, NewEvent};
+    use crate::decide::rows::NewEvent;
 
     fn row(n: u128, phase: RunPhase, reason: Option<Reason>, seconds: Option<i64>) -> Change {
         let spec = json!({
@@ -213,20 +214,23 @@ mod tests {
     #[test]
     fn each_run_counts_once_however_often_it_is_written() {
         let counters = Counters::default();
-        counters.count(&[row(1, RunPhase::StartingUp, Some(Reason::QUEUED), None)]);
-        counters.count(&[row(2, RunPhase::Running, None, None)]);
+        counters.count(&[row(1, RunPhase::StartingUp, Some(Reason::QUEUED), None)], |_| false);
+        counters.count(&[row(2, RunPhase::Running, None, None)], |_| false);
         counters.look(|counts| {
             assert_eq!(counts.waiting["Queued"], 1);
             assert_eq!((counts.active[&RunPhase::StartingUp], counts.active[&RunPhase::Running]), (1, 1));
         });
         for _ in 0..2 {
-            counters.count(&[row(1, RunPhase::Running, None, None)]);
+            counters.count(&[row(1, RunPhase::Running, None, None)], |_| false);
         }
         for _ in 0..3 {
-            counters.count(&[
-                row(1, RunPhase::Success, None, Some(4)),
-                row(3, RunPhase::Error, Some(Reason::STEP_FAILED), Some(100)),
-            ]);
+            counters.count(
+                &[
+                    row(1, RunPhase::Success, None, Some(4)),
+                    row(3, RunPhase::Error, Some(Reason::STEP_FAILED), Some(100)),
+                ],
+                |_| false,
+            );
         }
         counters.look(|counts| {
             assert_eq!((counts.waiting["Queued"], counts.active[&RunPhase::StartingUp]), (0, 0));
@@ -242,7 +246,7 @@ mod tests {
     fn runs_that_were_under_way_at_the_start_are_not_made_anew() {
         let Change::PutRun(running) = row(1, RunPhase::Running, None, None) else { panic!() };
         let counters = Counters::new([&*running]);
-        counters.count(&[row(1, RunPhase::Success, None, Some(1))]);
+        counters.count(&[row(1, RunPhase::Success, None, Some(1))], |_| false);
         counters.look(|counts| assert_eq!((counts.created.len(), counts.ended_in_all()), (0, 1)));
     }
 
@@ -261,14 +265,18 @@ mod tests {
                 agent: None,
             })
         };
-        counters.count(&[missed(Reason::TOO_LATE, None), missed(Reason::TOO_LATE, Some(7))]);
-        counters.count(&[Change::AddEvent(NewEvent {
-            at: Timestamp::UNIX_EPOCH,
-            kind: EventType::Warning,
-            reason: "x".into(),
-            message: "x".into(),
-            regarding: "x".into(),
-        })]);
+        counters.count(&[missed(Reason::TOO_LATE, None), missed(Reason::TOO_LATE, Some(7))], |_| false);
+        counters.count(&[missed(Reason::TOO_LATE, Some(7))], |row| row.slot == Timestamp::UNIX_EPOCH);
+        counters.count(
+            &[Change::AddEvent(NewEvent {
+                at: Timestamp::UNIX_EPOCH,
+                kind: EventType::Warning,
+                reason: "x".into(),
+                message: "x".into(),
+                regarding: "x".into(),
+            })],
+            |_| false,
+        );
         counters.look(|counts| assert_eq!((counts.missed["TooLate"], counts.events["Warning"]), (8, 1)));
     }
 }

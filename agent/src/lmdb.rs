@@ -277,10 +277,22 @@ const RESERVE: u64 = 32 << 20;
 /// How often a full file system is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
-/// Waits until there is room below `dir`, or `ending`, which is an error.
-fn wait_for_room(dir: &Path, ending: &AtomicBool) -> Result<(), CommitError> {
+/// What waits for its commit: an item, whether it may take of the reserve, and whom to tell.
+type Queued<T> = (T, bool, Done);
+
+/// Waits until there is room below `dir` for the group, to which what comes meanwhile is added, or `ending`, which is an
+/// error. What is urgent takes what came before it along, as the order must stay.
+fn wait_for_room<T>(
+    dir: &Path,
+    ending: &AtomicBool,
+    (items, group): (&Receiver<Queued<T>>, &mut Vec<Queued<T>>),
+) -> Result<(), CommitError> {
     let mut told = false;
     while !has_room(dir) {
+        group.extend(items.try_iter());
+        if group.iter().any(|(_, urgent, _)| *urgent) && has_reserve(dir) {
+            return Ok(());
+        }
         if !told {
             tracing::error!(dir = %dir.display(), "the file system is full: nothing is committed until there is room");
             told = true;
@@ -304,9 +316,20 @@ pub fn has_room(dir: &Path) -> bool {
 /// How many bytes the file system of `dir` takes before commits wait; `Some(None)` while they do. `None` if it can't be
 /// asked.
 fn room_left(dir: &Path) -> Option<Option<u64>> {
+    let (available, reserve) = room(dir)?;
+    Some(available.checked_sub(reserve))
+}
+
+/// True while what is urgent can be written: some of the reserve must be left, so that LMDB finds room for all of it.
+fn has_reserve(dir: &Path) -> bool {
+    room(dir).is_none_or(|(available, reserve)| available >= reserve / 4)
+}
+
+/// How many bytes the file system of `dir` has left, and how many of them are the reserve.
+fn room(dir: &Path) -> Option<(u64, u64)> {
     let fs = rustix::fs::statvfs(dir).ok()?;
     let reserve = RESERVE.min(fs.f_blocks.saturating_mul(fs.f_frsize) / 20);
-    Some(fs.f_bavail.saturating_mul(fs.f_frsize).checked_sub(reserve))
+    Some((fs.f_bavail.saturating_mul(fs.f_frsize), reserve))
 }
 
 /// How big a database is.
@@ -329,7 +352,7 @@ pub struct Size {
 #[derive(Debug)]
 pub struct Writer<T> {
     /// `None` only while it is dropped.
-    queue: Option<Sender<(T, Done)>>,
+    queue: Option<Sender<Queued<T>>>,
     ending: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -357,9 +380,19 @@ impl<T: Send + 'static> Writer<T> {
 
     /// Queues an item, never waits. `done` is called once this item and all before it are synced, or have failed.
     pub fn submit(&self, item: T, done: Done) {
+        self.queue(item, false, done);
+    }
+
+    /// [`Self::submit`] of what can't wait for room: while the file system is full it takes of what is kept free, and so
+    /// does what was queued before it.
+    pub fn submit_urgent(&self, item: T, done: Done) {
+        self.queue(item, true, done);
+    }
+
+    fn queue(&self, item: T, urgent: bool, done: Done) {
         let Some(queue) = &self.queue else { return };
-        if let Err(refused) = queue.send((item, done)) {
-            let (_, done) = refused.0;
+        if let Err(refused) = queue.send((item, urgent, done)) {
+            let (.., done) = refused.0;
             done(Err(CommitError("the writer has ended".into())));
         }
     }
@@ -388,7 +421,7 @@ impl<T> Drop for Writer<T> {
 
 fn commit_groups<T>(
     env: &Env,
-    items: &Receiver<(T, Done)>,
+    items: &Receiver<Queued<T>>,
     ending: &AtomicBool,
     mut apply: impl FnMut(&mut RwTxn<'_>, &T) -> Result<(), heed::Error>,
 ) {
@@ -398,16 +431,16 @@ fn commit_groups<T>(
         group.push(first);
         group.extend(items.try_iter());
         if failed.is_none() {
-            failed = wait_for_room(env.env.path(), ending).err();
+            failed = wait_for_room(env.env.path(), ending, (items, &mut group)).err();
         }
         if failed.is_none() {
-            let result = env.write(|_, txn| group.iter().try_for_each(|(item, _)| apply(txn, item)));
+            let result = env.write(|_, txn| group.iter().try_for_each(|(item, ..)| apply(txn, item)));
             if let Err(error) = result {
                 tracing::error!(%error, "the database can't be written; nothing more will be");
                 failed = Some(CommitError(error.to_string().into()));
             }
         }
-        for (_, done) in group.drain(..) {
+        for (.., done) in group.drain(..) {
             done(failed.clone().map_or(Ok(()), Err));
         }
     }
@@ -483,6 +516,37 @@ mod tests {
         env.write(|_, txn| table.clear(txn)).unwrap();
         let after = env.size().unwrap();
         assert!(after.used < 100_000, "{after:?}");
+    }
+
+    #[test]
+    fn what_is_urgent_takes_of_the_reserve_and_what_came_before_it_along() {
+        use std::process::Command;
+
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().join("disk");
+        std::fs::create_dir(&dir).unwrap();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=16m", "tmpfs"]).arg(&dir).status();
+        if !mounted.is_ok_and(|status| status.success()) {
+            // Only root has disks of its own.
+            return;
+        }
+        let (env, table) = open(&dir, 1 << 20);
+        let (available, reserve) = room(&dir).unwrap();
+        let ballast = usize::try_from(available - reserve / 2).unwrap();
+        std::fs::write(dir.join("ballast"), vec![1; ballast]).unwrap();
+        assert!(!has_room(&dir) && has_reserve(&dir));
+        let writer = writer(&env, table);
+        let (said, hear) = channel();
+        let done = |key: u64| -> Done {
+            let said = said.clone();
+            Box::new(move |result| said.send((key, result.is_ok())).unwrap())
+        };
+        writer.submit((1, vec![7]), done(1));
+        writer.submit_urgent((2, vec![7]), done(2));
+        let heard = || hear.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert_eq!([heard(), heard()], [(1, true), (2, true)]);
+        drop(writer);
+        drop(Command::new("umount").arg("--lazy").arg(&dir).status());
     }
 
     #[test]

@@ -22,8 +22,6 @@ use super::{
 
 /// An agent whose clock is further off than this gets nothing new.
 pub(super) const SKEW_LIMIT: Duration = Duration::from_secs(60);
-/// Certificates that are valid at once: the newest, and those that it replaces.
-const CERTIFICATES: usize = 4;
 
 /// What is known of one agent.
 #[derive(Debug)]
@@ -54,6 +52,8 @@ pub(super) struct AgentState {
     pub(super) busy: u32,
     /// This process has welcomed it.
     pub(super) greeted: bool,
+    /// This process has recovered on its word.
+    pub(super) believed: bool,
     /// What it may show with its next renewal; `None`: this process does not know.
     pub(super) chain: Option<Chain>,
 }
@@ -62,6 +62,8 @@ pub(super) struct AgentState {
 #[derive(Debug)]
 pub(super) struct SessionState {
     pub(super) id: SessionId,
+    /// Of the certificate that it showed.
+    pub(super) fingerprint: String,
     pub(super) address: String,
     pub(super) transport: Transport,
     /// The version of the assignments that were sent; 0: none yet.
@@ -97,6 +99,7 @@ impl AgentState {
             late_since: None,
             busy: 0,
             greeted: false,
+            believed: false,
             chain: None,
         }
     }
@@ -133,13 +136,9 @@ impl AgentState {
 impl Controller {
     pub(super) fn command(&mut self, now: Now, command: Command, fx: &mut Effects) -> Result<Answer, Refusal> {
         match command {
-            Command::StartRun { pipeline, spec_hash, run, trigger, params, payload, delivery, force } => {
-                let repeats = None;
-                let order =
-                    super::runs::Order { pipeline, spec_hash, run, trigger, params, payload, delivery, force, repeats };
-                self.order_run(now, order, fx)
-            }
-            Command::Rerun(again) => self.rerun(now, *again, fx),
+            Command::StartRun(order) => self.order_run(now, order.into(), fx).map(|run| Answer::Run(Box::new(run))),
+            Command::StartRuns(orders) => self.order_runs(now, orders, fx).map(Answer::Runs),
+            Command::Rerun(again) => self.rerun(now, *again, fx).map(|run| Answer::Run(Box::new(run))),
             Command::Approve(decision) => self.approve(decision, fx),
             Command::Suspend { what, suspension } => self.suspend(now, what, suspension, fx),
             Command::Resume { what, by } => self.resume(now, what, &by, fx),
@@ -172,7 +171,7 @@ impl Controller {
             Command::Revoke(agent) => {
                 self.change_agent(&agent, fx, |row| row.revoked = true)?;
                 note(fx, now, EventType::Warning, "Revoked", format!("agent/{agent}"), "is refused from now on".into());
-                self.close(&agent, "its identity was revoked", fx);
+                self.shut_out(&agent, "its identity was revoked", fx);
                 self.end_rotation_if_all_came(fx);
                 self.count_found(now, &agent, fx);
                 Ok(Answer::Done)
@@ -192,10 +191,11 @@ impl Controller {
             Command::RevokeApiToken(name) => self.revoke_api_token(&name, fx),
             Command::By { by, command } => self.command_by(now, &by, *command, fx),
             Command::Enrol { id, secret_hash, name, labels } => self.enrol(now, &id, &secret_hash, name, labels, fx),
+            Command::Certify { agent, fingerprint } => self.certify(&agent, fingerprint, fx).map(|()| Answer::Done),
         }
     }
 
-    fn change_agent(
+    pub(super) fn change_agent(
         &mut self,
         agent: &AgentName,
         fx: &mut Effects,
@@ -215,8 +215,9 @@ impl Controller {
         state.row = None;
         let runs = state.runs.clone();
         fx.commit.push(Change::DeleteAgent(agent.clone()));
+        self.note_forgotten(now, agent, fx);
         note(fx, now, EventType::Warning, "Forgotten", format!("agent/{agent}"), "will not come back".into());
-        self.close(agent, "it was forgotten", fx);
+        self.shut_out(agent, "it was forgotten", fx);
         self.end_rotation_if_all_came(fx);
         for run in runs {
             self.lose_run(now, run, fx);
@@ -226,13 +227,23 @@ impl Controller {
         Ok(Answer::Done)
     }
 
-    /// Ends the agent's session, if it has one.
+    /// Ends the agent's session, if it has one, once what was decided is durable.
     pub(super) fn close(&mut self, agent: &AgentName, reason: &str, fx: &mut Effects) {
-        if let Some(session) = self.agents.get_mut(agent).and_then(|state| state.session.take()) {
-            self.sessions.remove(&session.id);
-            fx.then.push(Effect::Close { session: session.id, reason: reason.to_owned() });
-            self.arm_agent(agent);
-        }
+        let close = self.end_session(agent, reason);
+        fx.then.extend(close);
+    }
+
+    /// Ends the agent's session, if it has one, whatever becomes of the commit: a disk may be slow, or full.
+    fn shut_out(&mut self, agent: &AgentName, reason: &str, fx: &mut Effects) {
+        let close = self.end_session(agent, reason);
+        fx.now.extend(close);
+    }
+
+    fn end_session(&mut self, agent: &AgentName, reason: &str) -> Option<Effect> {
+        let session = self.agents.get_mut(agent)?.session.take()?.id;
+        self.sessions.remove(&session);
+        self.arm_agent(agent);
+        Some(Effect::Close { session, reason: reason.to_owned() })
     }
 
     fn enrol(
@@ -282,15 +293,6 @@ impl Controller {
         // A forgotten agent of that name may still own something: it is waited out.
         self.agents.entry(name.clone()).or_insert_with(|| AgentState::new(None)).row = Some(row);
         Ok(Answer::Enrolled(name))
-    }
-
-    pub(super) fn certificate_issued(&mut self, agent: &AgentName, fingerprint: String, fx: &mut Effects) {
-        // An agent that was forgotten meanwhile has no row, and its certificate no use.
-        let _ = self.change_agent(agent, fx, |row| {
-            row.certificates.push(fingerprint);
-            let surplus = row.certificates.len().saturating_sub(CERTIFICATES);
-            row.certificates.drain(..surplus);
-        });
     }
 
     pub(super) fn show(&self, now: Now, agent: &AgentState) -> Option<Agent> {

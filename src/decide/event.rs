@@ -86,12 +86,16 @@ pub enum Event {
         /// Who said so.
         by: String,
     },
-    /// Certificate requests that the machine let pass were signed.
+    /// A certificate request that the machine let pass was signed.
     CertificateIssued {
+        /// Whose session gets it, once its fingerprint is durable.
+        session: SessionId,
         /// For whom.
         agent: AgentName,
         /// Its SHA-256, hex.
         fingerprint: String,
+        /// PEM, its own certificate first.
+        chain: String,
     },
     /// The system says that the wall clock is synchronized; counts only while a leap of it is not followed.
     ClockSynchronized,
@@ -150,24 +154,9 @@ pub struct Delivery {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
     /// Start a pipeline.
-    StartRun {
-        /// Which.
-        pipeline: PipelineKey,
-        /// The spec that `params` were checked against; if another is in effect by now: [`Refusal::SpecChanged`].
-        spec_hash: SpecHash,
-        /// The run's name: random for manual runs, hashed from the delivery for webhooks.
-        run: RunName,
-        /// What starts it.
-        trigger: RunTrigger,
-        /// Checked, defaults filled in.
-        params: IndexMap<String, String>,
-        /// The webhook's body.
-        payload: Option<Vec<u8>>,
-        /// The webhook's delivery id, or the Idempotency-Key.
-        delivery: Option<RequestKey>,
-        /// Start even if suspended.
-        force: bool,
-    },
+    StartRun(RunOrder),
+    /// Start several pipelines, or none of them.
+    StartRuns(Vec<RunOrder>),
     /// Start a run again, as it was.
     Rerun(Box<Again>),
     /// A person decides about a task that waits for approval.
@@ -258,6 +247,45 @@ pub enum Command {
         /// Its own labels.
         labels: Labels,
     },
+    /// Keep the first certificate of an agent that was let in; it is handed over once that is durable.
+    Certify {
+        /// Whose.
+        agent: AgentName,
+        /// Its SHA-256, hex.
+        fingerprint: String,
+    },
+}
+
+impl Command {
+    /// True if it is carried out even on a full disk: whoever shuts an agent out can't wait for room.
+    pub fn is_urgent(&self) -> bool {
+        match self {
+            Self::Revoke(_) | Self::Forget(_) | Self::Fence { .. } => true,
+            Self::By { command, .. } => command.is_urgent(),
+            _ => false,
+        }
+    }
+}
+
+/// A run that is to be made of a pipeline.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunOrder {
+    /// Of which pipeline.
+    pub pipeline: PipelineKey,
+    /// The spec that `params` were checked against; if another is in effect by now: [`Refusal::SpecChanged`].
+    pub spec_hash: SpecHash,
+    /// The run's name: random for manual runs, hashed from the delivery for webhooks.
+    pub run: RunName,
+    /// What starts it.
+    pub trigger: RunTrigger,
+    /// Checked, defaults filled in.
+    pub params: IndexMap<String, String>,
+    /// The webhook's body.
+    pub payload: Option<Vec<u8>>,
+    /// The webhook's delivery id, or the Idempotency-Key.
+    pub delivery: Option<RequestKey>,
+    /// Start even if suspended.
+    pub force: bool,
 }
 
 /// What makes a request that comes again the same.
@@ -293,6 +321,8 @@ pub enum Answer {
     Done,
     /// The run, as it stands: the same for a repeated delivery.
     Run(Box<Run>),
+    /// The runs, in the order in which they were asked for.
+    Runs(Vec<Run>),
     /// The agent may be given a certificate for this name.
     Enrolled(AgentName),
 }
@@ -419,7 +449,7 @@ pub enum Effect {
         /// Which.
         hashes: Vec<FileHash>,
     },
-    /// Sign this request for this name, send the certificate, feed `CertificateIssued` back.
+    /// Sign this request for this name, feed `CertificateIssued` back.
     SignCertificate {
         /// To whom.
         session: SessionId,
@@ -464,4 +494,6 @@ pub struct Effects {
     pub commit: Batch,
     /// Follows the commit.
     pub then: Vec<Effect>,
+    /// True if the commit does not wait for room on a full disk: some is kept free for it.
+    pub urgent: bool,
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use xene_agent::decide::{cron::Schedule, time::before};
 use xene_schemas::{
-    meta::{AgentName, Name, PipelineKey},
+    meta::{AgentName, Epoch, Name, PipelineKey},
     phase::Reason,
     run::{Run, TriggerType},
     trigger::{Cron, Trigger},
@@ -23,13 +23,16 @@ use super::{
     rows::{Change, LedgerRow},
 };
 
+/// Of a stretch of due times that is told in one row, so many are counted.
+const COUNTED: usize = 1_000;
+
 impl Controller {
     /// A due time made a run: its row goes into the same commit.
     pub(super) fn fired(&mut self, agent: &AgentName, run: &Run, fx: &mut Effects) {
         let trigger = &run.spec.trigger;
         let slot = trigger.name.clone().zip(trigger.scheduled_time);
         let Some((name, slot)) = slot.filter(|_| trigger.kind == TriggerType::Cron) else { return };
-        self.told_of(&run.spec.key(), slot);
+        self.told_of(agent, &run.spec.key(), run.status.epoch, slot);
         fx.commit.push(Change::PutLedger(LedgerRow {
             pipeline: run.spec.key(),
             trigger: name,
@@ -43,16 +46,22 @@ impl Controller {
     }
 
     /// Due times that gave no run. Only the owner of an epoch can say so, of pipelines that it had.
-    pub(super) fn skipped(&mut self, session: SessionId, agent: &AgentName, skipped: Skipped, fx: &mut Effects) {
+    pub(super) fn skipped(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        agent: &AgentName,
+        skipped: Skipped,
+        fx: &mut Effects,
+    ) {
         let next = skipped.first.map(|first| first + skipped.rows.len() as u64);
         for row in skipped.rows {
-            let Some(owned) = self.owners.get(&row.pipeline).filter(|owned| owned.row.epoch >= row.epoch) else {
-                continue;
-            };
-            if owned.row.epoch == row.epoch && owned.row.owner.as_ref().is_some_and(|owner| owner != agent) {
+            let last = row.slot.max(row.until.unwrap_or(row.slot));
+            let is_known = self.owners.contains_key(&row.pipeline);
+            if !is_known || self.cannot_tell(now, agent, (&row.pipeline, row.epoch), last).is_some() {
                 continue;
             }
-            self.told_of(&row.pipeline, row.until.unwrap_or(row.slot));
+            self.told_of(agent, &row.pipeline, Some(row.epoch), last);
             fx.commit.push(Change::PutLedger(LedgerRow {
                 pipeline: row.pipeline,
                 trigger: row.trigger,
@@ -71,8 +80,11 @@ impl Controller {
         }
     }
 
-    fn told_of(&mut self, key: &PipelineKey, slot: Timestamp) {
-        if let Some(owned) = self.owners.get_mut(key) {
+    /// Who had it before tells of its own time, which is over.
+    fn told_of(&mut self, agent: &AgentName, key: &PipelineKey, epoch: Option<Epoch>, slot: Timestamp) {
+        if let Some(owned) = self.owners.get_mut(key)
+            && epoch.is_some_and(|epoch| owned.row.is_last_held_by(agent, epoch))
+        {
             owned.told_upto = owned.told_upto.max(slot);
         }
     }
@@ -195,8 +207,16 @@ impl Due {
             reason: Some(if self.suspended { Reason::SUSPENDED } else { reason }),
             run: None,
             until: Some(until),
-            count: None,
+            count: self.count(until),
             agent,
         })
+    }
+
+    /// How often it has come by `until`, unless that takes long to tell.
+    fn count(&self, until: Timestamp) -> Option<u32> {
+        let schedule = Schedule::parse(&self.cron).ok()?;
+        let slots = std::iter::successors(Some(self.first), |slot| schedule.next_after(*slot));
+        let count = slots.take_while(|slot| *slot <= until).take(COUNTED + 1).count();
+        u32::try_from(count).ok().filter(|_| count <= COUNTED)
     }
 }

@@ -1,5 +1,6 @@
 //! The controller's machine: every rule, no I/O. Reconciling, scheduling, ownership, sessions, runs.
 
+mod admission;
 mod after;
 mod agents;
 mod approve;
@@ -11,6 +12,7 @@ mod fence;
 mod filling_up;
 pub mod gauges;
 mod group;
+mod holders;
 mod ledger;
 mod lost;
 mod notices;
@@ -52,6 +54,7 @@ use xene_schemas::{
     wire::control::Assignment,
 };
 
+pub use self::admission::CERTIFICATE_LIFE;
 use self::{
     agents::AgentState,
     breaker::Breaker,
@@ -166,6 +169,8 @@ pub struct Controller {
     owners: BTreeMap<PipelineKey, Owned>,
     agents: BTreeMap<AgentName, AgentState>,
     sessions: BTreeMap<SessionId, AgentName>,
+    /// Names of agents that were forgotten, and until when a certificate of theirs may be valid.
+    forgotten: BTreeMap<AgentName, Timestamp>,
     /// Who said Hello while another session of theirs is open, and waits until that has answered, or not.
     knocking: BTreeMap<AgentName, Opening>,
     /// How many tokens were drawn.
@@ -222,6 +227,7 @@ impl Controller {
             recovering: false,
             restored: false,
             recovered_at: None,
+            readmits: false,
             pause: None,
             clock: None,
         });
@@ -248,6 +254,7 @@ impl Controller {
             owners: BTreeMap::new(),
             agents: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            forgotten: loaded.forgotten,
             knocking: BTreeMap::new(),
             drawn: 0,
             waiting: BTreeSet::new(),
@@ -294,9 +301,9 @@ impl Controller {
         controller.load_pause(now);
         controller.load_rotation(now, &mut fx);
         if controller.config.recover {
-            controller.begin_recovery(now, 0, "the operator said so", &mut fx);
+            controller.recover(now, "the operator said so", &mut fx);
         } else if controller.row.restored {
-            controller.begin_recovery(now, 0, "the store was restored from a backup", &mut fx);
+            controller.recover(now, "the store was restored from a backup", &mut fx);
         } else if controller.row.recovering {
             controller.resume_recovery(now);
         }
@@ -325,12 +332,13 @@ impl Controller {
             Event::Message { session, message } => self.message(now, session, message, &mut fx),
             Event::SessionClosed(session) => self.session_closed(now, session, &mut fx),
             Event::Asked { request, command } => {
+                fx.urgent = command.is_urgent();
                 let result = self.command(now, command, &mut fx);
                 fx.then.push(Effect::Reply { request, result: Box::new(result) });
             }
             Event::Authority { authority, by } => self.authority_changed(now, authority, &by, &mut fx),
-            Event::CertificateIssued { agent, fingerprint } => {
-                self.certificate_issued(&agent, fingerprint, &mut fx);
+            Event::CertificateIssued { session, agent, fingerprint, chain } => {
+                self.certificate_issued(session, &agent, fingerprint, chain, &mut fx);
             }
             Event::StoreSize { used, limit } => self.store_size(now, used, limit, &mut fx),
             Event::ClockSynchronized => drop(self.clock_confirmed(now, "the system's time service", &mut fx)),

@@ -28,7 +28,7 @@ use super::{
 
 /// What an owner whose clock is ahead by more than this has started counts for nothing: the next one would stand still
 /// until then.
-const CLOCK_AHEAD: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const CLOCK_AHEAD: Duration = Duration::from_secs(24 * 60 * 60);
 /// The smallest step of a watermark.
 const TICK: Duration = Duration::from_nanos(1);
 /// An old, longer L is waited for from when the new one is on its way to the agent: a commit later at the latest.
@@ -54,16 +54,18 @@ pub(super) struct Owned {
 }
 
 impl Controller {
-    pub(super) fn load_owner(&mut self, now: Now, key: PipelineKey, row: OwnerRow) {
+    pub(super) fn load_owner(&mut self, now: Now, key: PipelineKey, mut row: OwnerRow) {
         // Wall time says nothing about a time when this process was not there: the whole wait again.
         let longer_until = row.longer.map(|l| now.boot + Duration::from(l) * 21 / 20 + self.config.pause_margin);
         let base = self.floor;
-        if let Some(owner) = &row.owner {
+        if let Some(owner) = row.owner.clone() {
+            // A row of a version that remembered nobody.
+            row.note_holder(&owner);
             let agent = self.agents.entry(owner.clone()).or_insert_with(|| AgentState::new(None));
             agent.owned.insert(key.clone());
             agent.silent |= row.reason == Some(Reason::OWNER_SILENT);
             agent.shortened.extend(row.longer.map(|_| key.clone()));
-            self.timers.arm(Timer::Lease(owner.clone()), base);
+            self.timers.arm(Timer::Lease(owner), base);
             self.tick_soon();
         } else if self.pipelines.contains_key(&key) {
             self.waiting.insert(key.clone());
@@ -264,6 +266,7 @@ impl Controller {
         let watermark = before.map_or(slot_now, |owned| owned.row.watermark);
         let first = before.is_none();
         let unsure = before.is_some_and(|owned| owned.row.unsure);
+        let holders = before.map(|owned| owned.row.holders.clone()).unwrap_or_default();
         let taken_from = before.and_then(|owned| owned.row.owner.clone());
         let fenced = taken_from.as_ref().and_then(|old| self.agents.get(old)).filter(|old| old.fenced);
         let ahead = fenced.map_or(Duration::ZERO, |old| old.slot_clock_ahead(now));
@@ -290,7 +293,7 @@ impl Controller {
             let message = message.clone();
             note(fx, now, EventType::Normal, "Scheduled", format!("pipeline/{key}"), message);
         }
-        let row = OwnerRow {
+        let mut row = OwnerRow {
             owner: Some(agent.clone()),
             epoch: if keeps_epoch { old_epoch } else { old_epoch.next(generation) },
             autonomy,
@@ -301,12 +304,14 @@ impl Controller {
             revoking: false,
             void: false,
             unsure: false,
+            holders,
             edited: None,
             spec_hash,
             revision,
             message,
             reason: None,
         };
+        row.note_holder(&agent);
         let told_upto = row.watermark;
         let mut ambiguous = if clean { Vec::new() } else { self.lose_sight(key, told_upto, fx) };
         if unsure {
@@ -581,6 +586,7 @@ impl Owned {
             revoking: false,
             void: false,
             unsure,
+            holders: Vec::new(),
             edited: None,
             spec_hash: pipeline.map_or(SpecHash([0; 32]), |pipeline| pipeline.spec_hash),
             revision: pipeline.map_or_else(|| Revision(String::new()), |pipeline| pipeline.revision.clone()),

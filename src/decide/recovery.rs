@@ -14,7 +14,10 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use xene_agent::decide::{mutant::Mutant, time::Now};
+use xene_agent::decide::{
+    mutant::Mutant,
+    time::{Now, after},
+};
 use xene_schemas::{
     event::EventType,
     meta::{AgentName, Epoch, PipelineKey, RunName},
@@ -27,17 +30,24 @@ use super::{
     agents::AgentState,
     event::{Effect, Effects},
     note,
-    ownership::Owned,
-    rows::{AgentRow, Change},
+    ownership::{CLOCK_AHEAD, Owned},
+    rows::Change,
     twins::is_newer,
 };
 
-/// Generations from here on are no unix seconds that any clock shows, and an epoch has no room for them.
-const NO_GENERATION: u64 = 1 << 40;
+/// No clock of a controller is thought to be further ahead, in seconds: what an agent says of a generation beyond counts
+/// for nothing. A generation is unix seconds, and whoever raised it without bound would leave no room above.
+const CENTURY: u64 = 100 * 366 * 86_400;
 
 impl Controller {
+    /// A person says that the store is a backup, or new where agents hold claims: it may lack agents, too.
+    pub(super) fn recover(&mut self, now: Now, why: &str, fx: &mut Effects) {
+        self.row.readmits = true;
+        self.begin_recovery(now, 0, why, fx);
+    }
+
     /// From now on nobody is known to own anything. `seen` is the highest generation that an agent reports.
-    pub(super) fn begin_recovery(&mut self, now: Now, seen: u64, why: &str, fx: &mut Effects) {
+    fn begin_recovery(&mut self, now: Now, seen: u64, why: &str, fx: &mut Effects) {
         if self.mutants.is(Mutant::RestoreTrustsTable) {
             return;
         }
@@ -91,7 +101,7 @@ impl Controller {
             return;
         }
         self.recovering = None;
-        self.row.recovering = false;
+        (self.row.recovering, self.row.readmits) = (false, false);
         fx.commit.push(Change::PutController(self.row.clone()));
         let message = "claims that nobody showed have run out, and are granted anew";
         note(fx, now, EventType::Normal, "Recovered", "controller".into(), message.into());
@@ -129,12 +139,16 @@ impl Controller {
         }
     }
 
-    /// An agent says Hello: what it has seen tells whether this store is the newest.
-    pub(super) fn compare_store(&mut self, now: Now, agent: &AgentName, hello: &Hello, fx: &mut Effects) {
-        let Some(seen) = &hello.store else { return };
-        let claims = || hello.claims.iter().filter(|claim| claim.epoch.0 >> 20 < NO_GENERATION);
+    /// An agent says Hello: what it has seen tells whether this store is the newest. False if its word is not taken.
+    ///
+    /// Once for each process: a store goes back before a process starts on it, and the recovery that follows puts it
+    /// above all that was said. Who says so again has made it up, or goes between two controllers of one store.
+    pub(super) fn compare_store(&mut self, now: Now, agent: &AgentName, hello: &Hello, fx: &mut Effects) -> bool {
+        let Some(seen) = &hello.store else { return true };
+        let highest = self.row.generation.max(now.wall.as_second().unsigned_abs() + CENTURY);
+        let claims = || hello.claims.iter().filter(|claim| claim.epoch.0 >> 20 <= highest);
         let newest = claims().map(|claim| claim.epoch.0 >> 20).max().unwrap_or(0);
-        let newest = newest.max(Some(seen.generation).filter(|seen| *seen < NO_GENERATION).unwrap_or(0));
+        let newest = newest.max(Some(seen.generation).filter(|seen| *seen <= highest).unwrap_or(0));
         let granted = |claim: &Claim| {
             let known = self.owners.get(&claim.pipeline).map(|owned| owned.row.epoch);
             claim.epoch < Epoch::before_first(self.row.generation) || known.is_some_and(|known| claim.epoch <= known)
@@ -149,6 +163,12 @@ impl Controller {
         let welcomed = newest == self.row.generation && token.is_some_and(|(shown, known)| is_newer(shown, known));
         let newer = theirs > ours || (theirs == ours && !met) || welcomed || !claims().all(granted);
         if seen.store_id == self.row.store_id && newer {
+            let state = self.agents.entry(agent.clone()).or_insert_with(|| AgentState::new(None));
+            if std::mem::replace(&mut state.believed, true) {
+                let sentence = format!("{agent} says once more that it knows a newer state of the store: not let in");
+                fx.now.push(Effect::Alert(sentence));
+                return false;
+            }
             let why = format!("{agent} knows a newer state of this store, which was rolled back");
             self.begin_recovery(now, newest, &why, fx);
         } else if newest > self.row.generation {
@@ -156,42 +176,7 @@ impl Controller {
             self.row.generation = newest + 1;
             fx.commit.push(Change::PutController(self.row.clone()));
         }
-    }
-
-    /// While the store may have forgotten agents and certificates, the signature of the authority is enough; who was
-    /// revoked stays so.
-    pub(super) fn readmit(&mut self, now: Now, agent: &AgentName, fingerprint: &str, hello: &Hello, fx: &mut Effects) {
-        if self.recovering.is_none() {
-            return;
-        }
-        let state = self.agents.entry(agent.clone()).or_insert_with(|| AgentState::new(None));
-        if state.row.is_none() {
-            state.row = Some(AgentRow {
-                name: agent.clone(),
-                labels: hello.labels.clone(),
-                labels_fixed: false,
-                slots: 1,
-                version: String::new(),
-                draining: false,
-                revoked: false,
-                authority: String::new(),
-                last_seen: None,
-                certificates: Vec::new(),
-                enrolled_at: now.wall,
-                tokens: Vec::new(),
-                lost: false,
-                twin: None,
-                newest_token: 0,
-            });
-            let message = "the recovered store did not know it; its certificate is of this authority";
-            note(fx, now, EventType::Warning, "Readmitted", format!("agent/{agent}"), message.into());
-        }
-        let known = |row: &AgentRow| row.certificates.is_empty() || row.certificates.iter().any(|c| c == fingerprint);
-        if let Some(row) = state.row.as_mut().filter(|row| !row.revoked && !known(row)) {
-            // Who is refused as a copy gets no certificate: since then it has enrolled anew.
-            row.twin = None;
-            self.certificate_issued(agent, fingerprint.to_owned(), fx);
-        }
+        true
     }
 
     /// An agent had this once, and knows of due times that the recovered store has never heard of.
@@ -205,8 +190,9 @@ impl Controller {
 
     /// An agent meets this generation for the first time: all that it has started lies before it, also what it started by
     /// a clock that was ahead of this one.
-    pub(super) fn learn_past(&mut self, claims: &[Claim], fx: &mut Effects) {
-        let newest = claims.iter().map(|claim| claim.watermark).max();
+    pub(super) fn learn_past(&mut self, now: Now, claims: &[Claim], fx: &mut Effects) {
+        let latest = after(now.wall, CLOCK_AHEAD);
+        let newest = claims.iter().map(|claim| claim.watermark).max().map(|newest| newest.min(latest));
         if self.row.recovered_at.is_some() && newest > self.row.recovered_at {
             self.row.recovered_at = newest;
             fx.commit.push(Change::PutController(self.row.clone()));
@@ -215,7 +201,9 @@ impl Controller {
 
     /// A session that was opened in doubt shows claims: what is live is the agent's, under its own epoch.
     pub(super) fn adopt(&mut self, now: Now, agent: &AgentName, claims: Vec<Claim>, fx: &mut Effects) {
-        for claim in claims {
+        // One that is further ahead would keep everybody from starting what it names until then.
+        let latest = after(now.wall, CLOCK_AHEAD);
+        for claim in claims.into_iter().filter(|claim| claim.watermark <= latest) {
             let live = claim.live || self.mutants.is(Mutant::RecoveryAdoptsDeadClaim);
             let key = claim.pipeline;
             let free = match self.owners.get(&key) {
@@ -231,6 +219,7 @@ impl Controller {
             let row = &mut owned.row;
             (row.owner, row.epoch, row.unsure) = (Some(agent.clone()), claim.epoch, false);
             row.watermark = row.watermark.max(claim.watermark);
+            row.note_holder(agent);
             row.autonomy = claim.autonomy.unwrap_or(row.autonomy);
             (row.reason, row.message) = (None, format!("{agent} had it when the store was recovered"));
             owned.base = now.boot;

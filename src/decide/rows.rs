@@ -51,6 +51,8 @@ pub enum Change {
     PutAgent(Box<AgentRow>),
     /// An agent is forgotten.
     DeleteAgent(AgentName),
+    /// All agents that were forgotten, and until when a certificate of theirs may be valid.
+    PutForgotten(BTreeMap<AgentName, Timestamp>),
     /// A run, new or changed.
     PutRun(Box<RunRow>),
     /// A run is past its retention.
@@ -115,6 +117,9 @@ pub struct ControllerRow {
     /// When the last recovery began, by the guarded clock: of due times up to then, nobody can tell what they led to.
     #[serde(default)]
     pub recovered_at: Option<Timestamp>,
+    /// True while it recovers on a person's word: agents that it does not know are let in by their certificates.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub readmits: bool,
     /// Set while agents were told to go on alone for longer.
     #[serde(default)]
     pub pause: Option<Pause>,
@@ -202,6 +207,9 @@ pub struct OwnerRow {
     /// True from a recovery until it has an owner again: an agent that nobody knows of may have a claim.
     #[serde(default)]
     pub unsure: bool,
+    /// Who had it, oldest first, the owner last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holders: Vec<Holder>,
     /// When its triggers were last edited, or resumed, since it was granted: nothing that was due before is started anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub edited: Option<Timestamp>,
@@ -213,6 +221,17 @@ pub struct OwnerRow {
     pub message: String,
     /// Why none, in a word.
     pub reason: Option<Reason>,
+}
+
+/// An agent that has, or had, a pipeline.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// Which.
+    pub agent: AgentName,
+    /// Under which epoch.
+    pub epoch: Epoch,
+    /// Its first slot.
+    pub since: Timestamp,
 }
 
 /// An agent that has enrolled.
@@ -601,6 +620,8 @@ pub struct Loaded {
     pub owners: Vec<(PipelineKey, OwnerRow)>,
     /// All agents.
     pub agents: Vec<AgentRow>,
+    /// Names of agents that were forgotten, and until when a certificate of theirs may be valid.
+    pub forgotten: BTreeMap<AgentName, Timestamp>,
     /// All runs that are not final.
     pub active_runs: Vec<RunRow>,
     /// All runs that are final, by pipeline, oldest end first: what retention goes by.

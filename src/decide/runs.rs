@@ -8,7 +8,7 @@ use xene_agent::decide::{
     time::{BootTime, Now, after},
 };
 use xene_schemas::{
-    meta::{AgentName, Epoch, PipelineKey, Revision, RunName, SpecHash},
+    meta::{AgentName, PipelineKey, Revision, RunName, SpecHash},
     phase::{Reason, RunPhase, TaskPhase},
     pipeline::Autonomy,
     run::{Run, RunEvent, RunSpec, RunTrigger, TriggerType},
@@ -17,8 +17,9 @@ use xene_schemas::{
 
 use super::{
     Controller, Timer,
-    event::{Again, Answer, Effect, Effects, Refusal, RequestKey, SessionId},
-    rows::{Change, OwnerRow, RunRow},
+    event::{Again, Answer, Effect, Effects, Refusal, RequestKey, RunOrder, SessionId},
+    reconcile::Pipeline,
+    rows::{Change, RunRow},
 };
 
 /// How long a run may take that does not say.
@@ -46,6 +47,13 @@ pub(super) struct Repeat {
     revision: Revision,
     /// Tasks that need not run again, with what they published.
     reused: IndexMap<String, IndexMap<String, String>>,
+}
+
+impl From<RunOrder> for Order {
+    fn from(order: RunOrder) -> Self {
+        let RunOrder { pipeline, spec_hash, run, trigger, params, payload, delivery, force } = order;
+        Self { pipeline, spec_hash, run, trigger, params, payload, delivery, force, repeats: None }
+    }
 }
 
 /// What the agent of a run is told until its first fact has come.
@@ -85,13 +93,41 @@ impl Controller {
         self.runs.insert(run, row);
     }
 
-    /// Rule 12: durable before it is sent, and the same run for the same name.
-    pub(super) fn order_run(&mut self, now: Now, order: Order, fx: &mut Effects) -> Result<Answer, Refusal> {
-        let key = order.pipeline;
-        let pipeline = self.pipelines.get(&key);
+    /// All of these, or none: what speaks against one of them is looked for before another is made.
+    pub(super) fn order_runs(
+        &mut self,
+        now: Now,
+        orders: Vec<RunOrder>,
+        fx: &mut Effects,
+    ) -> Result<Vec<Run>, Refusal> {
+        let orders: Vec<Order> = orders.into_iter().map(Order::from).collect();
+        orders.iter().try_for_each(|order| self.check_order(order).map(drop))?;
+        orders.into_iter().map(|order| self.order_run(now, order, fx)).collect()
+    }
+
+    /// Whether it can be carried out now, as it can be if it was before.
+    fn check_order(&self, order: &Order) -> Result<&Pipeline, Refusal> {
+        let key = &order.pipeline;
+        let pipeline = self.pipelines.get(key);
         let pipeline = pipeline.ok_or_else(|| Refusal::NotFound { kind: "pipeline", name: key.to_string() })?;
+        if self.runs.contains_key(&order.run) || self.ended_run(key, order.run).is_some() {
+            return Ok(pipeline);
+        }
+        if pipeline.spec_hash != order.spec_hash && order.repeats.is_none() {
+            return Err(Refusal::SpecChanged);
+        }
+        if (pipeline.suspend || self.suspension(key).is_some()) && !order.force {
+            return Err(Refusal::Suspended(key.clone()));
+        }
+        Ok(pipeline)
+    }
+
+    /// Rule 12: durable before it is sent, and the same run for the same name.
+    pub(super) fn order_run(&mut self, now: Now, order: Order, fx: &mut Effects) -> Result<Run, Refusal> {
+        let pipeline = self.check_order(&order)?;
+        let key = order.pipeline;
         if let Some(row) = self.runs.get(&order.run) {
-            return Ok(Answer::Run(Box::new(row.run.clone())));
+            return Ok(row.run.clone());
         }
         let (mut rerun_of, mut revision, mut reused) = (None, None, IndexMap::new());
         if let Some(repeat) = order.repeats {
@@ -110,13 +146,7 @@ impl Controller {
             // The record is in the store; what is known here is that it ended, and how.
             let mut run = Run::new(order.run, order.run.at(), spec);
             run.status.phase = if ended.success { RunPhase::Success } else { RunPhase::Error };
-            return Ok(Answer::Run(Box::new(run)));
-        }
-        if pipeline.spec_hash != order.spec_hash && rerun_of.is_none() {
-            return Err(Refusal::SpecChanged);
-        }
-        if (pipeline.suspend || self.suspension(&key).is_some()) && !order.force {
-            return Err(Refusal::Suspended(key));
+            return Ok(run);
         }
         let busy = self.is_busy(&key);
         let mut run = Run::new(order.run, now.wall, spec);
@@ -139,11 +169,11 @@ impl Controller {
         self.active.entry(key.clone()).or_default().insert(order.run);
         self.unaddressed.insert((key.clone(), order.run));
         self.address_runs(&key, fx);
-        Ok(Answer::Run(Box::new(self.runs[&order.run].run.clone())))
+        Ok(self.runs[&order.run].run.clone())
     }
 
     /// The same again, whatever is in effect by now; with `failed`, without the tasks that succeeded.
-    pub(super) fn rerun(&mut self, now: Now, again: Again, fx: &mut Effects) -> Result<Answer, Refusal> {
+    pub(super) fn rerun(&mut self, now: Now, again: Again, fx: &mut Effects) -> Result<Run, Refusal> {
         let RunRow { run: Run { metadata, spec, status }, payload, .. } = again.original;
         if !status.phase.is_final() {
             return Err(Refusal::NotEnded(metadata.name));
@@ -304,7 +334,7 @@ impl Controller {
                 return Folded::Known(past);
             }
             let RunEvent::Created { spec, at } = &fact.event else { return Folded::Known(past) };
-            if let Some(wrong) = self.refuses_slot(agent, &fact, spec) {
+            if let Some(wrong) = self.refuses_slot(now, agent, &fact, spec) {
                 fx.now.push(Effect::Alert(format!("{agent} reported run {run}, {wrong}: not taken")));
                 return Folded::Known(past);
             }
@@ -359,7 +389,7 @@ impl Controller {
     }
 
     /// Why a run that an agent says it made for a slot can't be that.
-    fn refuses_slot(&self, agent: &AgentName, fact: &RunFact, spec: &RunSpec) -> Option<&'static str> {
+    fn refuses_slot(&mut self, now: Now, agent: &AgentName, fact: &RunFact, spec: &RunSpec) -> Option<&'static str> {
         let trigger = &spec.trigger;
         let slot = trigger.name.as_ref().zip(trigger.scheduled_time);
         let Some((name, at)) = slot.filter(|_| trigger.kind == TriggerType::Cron && spec.key() == fact.pipeline) else {
@@ -368,16 +398,7 @@ impl Controller {
         if RunName::of_slot(&fact.pipeline, name, at) != fact.run {
             return Some("whose name is not that of its slot");
         }
-        let row = self.owners.get(&fact.pipeline).map(|owned| &owned.row);
-        let other = |row: &OwnerRow| row.owner.as_ref().is_some_and(|owner| owner != agent);
-        match row {
-            Some(row) if fact.epoch == row.epoch && other(row) => Some("of an epoch that is another's"),
-            // From before the store was made or recovered: who had it then, it may not know.
-            _ if fact.epoch < Epoch::before_first(self.row.generation) => None,
-            Some(row) if fact.epoch > row.epoch => Some("of an epoch that was never granted"),
-            Some(_) => None,
-            None => Some("of a pipeline that nobody ever owned"),
-        }
+        self.cannot_tell(now, agent, (&fact.pipeline, fact.epoch), at)
     }
 
     /// An owner is lost for good: what it had begun, or may have, nobody can tell.

@@ -9,8 +9,7 @@ use xene_schemas::{
     wire::{
         VERSION,
         control::{
-            AgentMessage, Assignments, CancelRun, ControllerMessage, FilesWanted, Refused, Renew, Renewed, StoreSeen,
-            Welcome,
+            AgentMessage, Assignments, CancelRun, ControllerMessage, FilesWanted, Renew, Renewed, StoreSeen, Welcome,
         },
     },
 };
@@ -21,7 +20,7 @@ use super::{
     event::{Effect, Effects, SessionId},
     ownership::Owned,
     rows::Change,
-    twins::{self, Chain, Opening, twin_message},
+    twins::{self, Chain, Opening},
 };
 
 /// Answers that an agent does not show to have got for this long are lost on the way: its renewals stop counting.
@@ -40,29 +39,10 @@ const RECONNECTS_PER_SECOND: usize = 500;
 
 impl Controller {
     pub(super) fn session_opened(&mut self, now: Now, opening: Opening, fx: &mut Effects) {
-        let Opening { session, agent, fingerprint, hello, .. } = &opening;
-        let session = *session;
-        if self.agents.get(agent).is_none_or(|state| state.row.as_ref().is_none_or(|row| !row.revoked)) {
-            self.compare_store(now, agent, hello, fx);
-            self.readmit(now, agent, fingerprint, hello, fx);
-        }
-        let row = self.agents.get(agent).and_then(|state| state.row.as_ref());
-        let refusal = match &row {
-            None => Some(("Forgotten", "this controller does not know this agent: enrol it anew".to_owned())),
-            Some(row) if row.revoked => Some(("Revoked", "the identity of this agent was revoked".to_owned())),
-            Some(row) if !row.certificates.is_empty() && !row.certificates.iter().any(|c| c == fingerprint) => {
-                Some(("Revoked", "this certificate is not one of this agent's valid ones".to_owned()))
-            }
-            Some(_) if hello.version == 0 => {
-                Some(("Version", "the agent's version is not one of this language".to_owned()))
-            }
-            Some(row) => row.twin.as_ref().map(|why| ("Duplicate", twin_message(agent, why))),
-        };
-        if let Some((reason, message)) = refusal {
-            let retry = reason == "Duplicate";
-            let refused = Refused { reason: reason.to_owned(), message: message.clone(), retry };
+        if let Some(refused) = self.refusal(now, &opening, fx) {
+            let (session, reason) = (opening.session, refused.message.clone());
             fx.now.push(Effect::Send { session, message: ControllerMessage::Refused(refused) });
-            fx.now.push(Effect::Close { session, reason: message });
+            fx.now.push(Effect::Close { session, reason });
             return;
         }
         if let Some(opening) = self.holds_off(now, opening, fx) {
@@ -71,7 +51,7 @@ impl Controller {
     }
 
     fn welcome(&mut self, now: Now, opening: Opening, fx: &mut Effects) {
-        let Opening { session, agent, authority, address, transport, hello, .. } = opening;
+        let Opening { session, agent, fingerprint, authority, address, transport, hello } = opening;
         let random = self.draw_token();
         let Some(row) = self.agents.get_mut(&agent).and_then(|state| state.row.as_mut()) else { return };
         if row.labels_fixed {
@@ -107,6 +87,7 @@ impl Controller {
         let state = self.agents.entry(agent.clone()).or_insert_with(|| AgentState::new(None));
         let opened = SessionState {
             id: session,
+            fingerprint,
             address,
             transport,
             set_version: 0,
@@ -137,7 +118,7 @@ impl Controller {
             }
         }
         if hello.store.is_some_and(|seen| seen.generation < self.row.generation) {
-            self.learn_past(&hello.claims, fx);
+            self.learn_past(now, &hello.claims, fx);
         }
         self.agent_heard(now, &agent, fx);
         self.adopt(now, &agent, hello.claims, fx);
@@ -203,7 +184,7 @@ impl Controller {
             AgentMessage::CertificateWanted(wanted) => {
                 fx.now.push(Effect::SignCertificate { session, agent, csr: wanted.csr });
             }
-            AgentMessage::Skipped(skipped) => self.skipped(session, &agent, skipped, fx),
+            AgentMessage::Skipped(skipped) => self.skipped(now, session, &agent, skipped, fx),
             AgentMessage::Pong(ping) => self.pong(now, &agent, ping, fx),
         }
     }

@@ -1,5 +1,6 @@
 //! Stories: one controller's machine and some agents' machines in a world of memory, where time is a number.
 
+mod admission;
 mod after;
 mod approvals;
 mod authority;
@@ -10,6 +11,7 @@ mod exclusive;
 mod files;
 mod filling_up;
 mod groups;
+mod holders;
 mod ledger;
 mod lost;
 mod notify;

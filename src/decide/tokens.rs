@@ -5,18 +5,24 @@ use xene_schemas::{event::EventType, meta::Name};
 
 use super::{
     Controller,
-    event::{Answer, Command, Effects, Refusal},
+    event::{Answer, Command, Effects, Refusal, RunOrder},
     note,
     rows::{ApiTokenRow, Change},
 };
 
-/// What an event says of a command that leaves no other word of who asked: reason, about what, in a few words.
-fn words(command: &Command) -> Option<(&'static str, String, String)> {
-    Some(match command {
-        Command::StartRun { pipeline, run, force, .. } => {
-            let forced = if *force { ", even if suspended" } else { "" };
-            ("RunRequested", format!("run/{run}"), format!("of {pipeline}{forced}"))
-        }
+/// What an event says of a command: reason, about what, in a few words.
+type Words = (&'static str, String, String);
+
+fn words_of(order: &RunOrder) -> Words {
+    let forced = if order.force { ", even if suspended" } else { "" };
+    ("RunRequested", format!("run/{}", order.run), format!("of {}{forced}", order.pipeline))
+}
+
+/// The events of a command that leaves no other word of who asked.
+fn words(command: &Command) -> Vec<Words> {
+    vec![match command {
+        Command::StartRun(order) => words_of(order),
+        Command::StartRuns(orders) => return orders.iter().map(words_of).collect(),
         Command::Rerun(again) => {
             let which = if again.failed { "the failed tasks of" } else { "all of" };
             let original = again.original.run.metadata.name;
@@ -58,8 +64,9 @@ fn words(command: &Command) -> Option<(&'static str, String, String)> {
         | Command::ConfirmClock { .. }
         | Command::Fence { .. }
         | Command::Enrol { .. }
-        | Command::By { .. } => return None,
-    })
+        | Command::Certify { .. }
+        | Command::By { .. } => return Vec::new(),
+    }]
 }
 
 impl Controller {
@@ -73,7 +80,7 @@ impl Controller {
     ) -> Result<Answer, Refusal> {
         let words = words(&command);
         let answer = self.command(now, command, fx)?;
-        if let Some((reason, regarding, message)) = words {
+        for (reason, regarding, message) in words {
             note(fx, now, EventType::Normal, reason, regarding, format!("{message}, by {by}"));
         }
         Ok(answer)

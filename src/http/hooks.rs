@@ -27,7 +27,7 @@ use super::{
     problem::Problem,
     proof::{delivery_headers, is_ping, is_proven, is_signed, proven_id},
     query::Query,
-    runs::{Start, body_of, delivery_id},
+    runs::{Start, body_of, delivery_id, start_all},
     webhook,
 };
 use crate::decide::event::RequestKey;
@@ -242,12 +242,8 @@ async fn start(
             force: false,
         });
     }
-    // All or none: what one of them refuses is told before another one starts.
-    wishes.iter().try_for_each(|wish| wish.check(api))?;
-    let mut runs = Vec::with_capacity(wishes.len());
-    for wish in wishes {
-        runs.push(wish.carry_out(api).await?.name());
-    }
+    // In one go: what one of them refuses, or a crash, or a full disk, leaves none of them started.
+    let mut runs = start_all(api, &by, wishes).await?;
     let Some(run) = runs.first().copied() else { return Err(hook_refused()) };
     if runs.len() == 1 {
         runs.clear();

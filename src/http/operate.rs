@@ -117,7 +117,7 @@ pub(super) async fn rerun(
         let again = Again { original, run, failed, by: identity.name.clone(), delivery: delivery.clone(), force };
         match api.ask(&identity, Command::Rerun(Box::new(again))).await? {
             Answer::Run(run) => Ok(Started::Run(run)),
-            Answer::Done | Answer::Enrolled(_) => {
+            Answer::Done | Answer::Runs(_) | Answer::Enrolled(_) => {
                 Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the controller answers something else"))
             }
         }

@@ -1,6 +1,6 @@
 //! Starting and ending runs.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use axum::{
     body::Bytes,
@@ -21,12 +21,12 @@ use super::{
     Api, body,
     identity::Identity,
     lists::{absent, find_run},
-    objects::{Object, Suspensions, json},
+    objects::{Object, json},
     problem::Problem,
 };
 use crate::{
     compile::params,
-    decide::event::{Answer, Command, Refusal, RequestKey},
+    decide::event::{Answer, Command, Refusal, RequestKey, RunOrder},
 };
 
 /// A spec that changes between check and start is looked at again, so often.
@@ -119,32 +119,16 @@ impl Start {
         once(api, &key, delivery.as_ref(), self.start(api)).await
     }
 
-    /// Whether it could be carried out now, as far as its params and suspensions go.
-    pub(super) fn check(&self, api: &Api) -> Result<(), Problem> {
-        self.command(api)?;
-        let is_committed = api.handle.store().pipeline(&self.key)?.is_some_and(|row| row.suspend);
-        if !self.force && (is_committed || Suspensions::read(api)?.of_pipeline(&self.key).is_some()) {
-            return Err(Refusal::Suspended(self.key.clone()).into());
-        }
-        Ok(())
-    }
-
     async fn start(self, api: &Api) -> Result<Started, Problem> {
-        for _ in 0..TRIES {
-            let by = self.trigger.by.clone().unwrap_or_default();
-            let command = Box::new(self.command(api)?);
-            match api.handle.ask(Command::By { by, command }).await? {
-                Ok(Answer::Run(run)) => return Ok(Started::Run(run)),
-                Ok(Answer::Done | Answer::Enrolled(_)) => break,
-                Err(Refusal::SpecChanged) => {}
-                Err(refusal) => return Err(refusal.into()),
-            }
+        let by = self.trigger.by.clone().unwrap_or_default();
+        match ask_until_checked(api, &by, || Ok(Command::StartRun(self.order(api)?))).await? {
+            Answer::Run(run) => Ok(Started::Run(run)),
+            Answer::Done | Answer::Runs(_) | Answer::Enrolled(_) => Err(Refusal::SpecChanged.into()),
         }
-        Err(Refusal::SpecChanged.into())
     }
 
     /// Checks the params against the spec that is in effect now.
-    fn command(&self, api: &Api) -> Result<Command, Problem> {
+    fn order(&self, api: &Api) -> Result<RunOrder, Problem> {
         let store = api.handle.store();
         let row = store.pipeline(&self.key)?.ok_or_else(|| absent("pipeline", &self.key.to_string()))?;
         let compiled = store.spec(&row.spec_hash)?.and_then(|bytes| CompiledPipeline::decode(&bytes).ok());
@@ -160,7 +144,7 @@ impl Start {
             Some(delivery) => RunName::of_delivery(&self.key, &delivery.id, now),
             None => RunName::new(now, random_bits()?),
         };
-        Ok(Command::StartRun {
+        Ok(RunOrder {
             pipeline: self.key.clone(),
             spec_hash: row.spec_hash,
             run,
@@ -173,6 +157,50 @@ impl Start {
     }
 }
 
+/// Asks for what `command` makes of the specs that are in effect, and anew if one of them changed meanwhile.
+async fn ask_until_checked(
+    api: &Api,
+    by: &str,
+    command: impl Fn() -> Result<Command, Problem>,
+) -> Result<Answer, Problem> {
+    for _ in 0..TRIES {
+        let command = Command::By { by: by.to_owned(), command: Box::new(command()?) };
+        match api.handle.ask(command).await? {
+            Err(Refusal::SpecChanged) => {}
+            answer => return Ok(answer?),
+        }
+    }
+    Err(Refusal::SpecChanged.into())
+}
+
+/// Starts what is not started by an equal delivery yet: all of it in one commit, or none.
+pub(super) async fn start_all(api: &Api, by: &str, wishes: Vec<Start>) -> Result<Vec<RunName>, Problem> {
+    // In their order, so that two who want some of the same never wait for each other.
+    let keys = wishes.iter().filter_map(|wish| Some(lock_of(api, &wish.key, wish.delivery.as_ref()?)));
+    let mut locked = Vec::new();
+    for lock in keys.collect::<BTreeSet<_>>() {
+        locked.push(api.deliveries[lock].lock().await);
+    }
+    let mut names = Vec::with_capacity(wishes.len());
+    for wish in &wishes {
+        let known = wish.delivery.as_ref().map(|delivery| made_by(api, &wish.key, delivery)).transpose()?.flatten();
+        names.push(known.map(|started| started.name()));
+    }
+    let missing = || wishes.iter().zip(&names).filter(|(_, name)| name.is_none()).map(|(wish, _)| wish);
+    let mut made = match missing().count() {
+        0 => Vec::new(),
+        _ => {
+            let command = || Ok(Command::StartRuns(missing().map(|wish| wish.order(api)).collect::<Result<_, _>>()?));
+            match ask_until_checked(api, by, command).await? {
+                Answer::Runs(runs) => runs,
+                Answer::Done | Answer::Run(_) | Answer::Enrolled(_) => return Err(Refusal::SpecChanged.into()),
+            }
+        }
+    }
+    .into_iter();
+    Ok(names.into_iter().filter_map(|name| name.or_else(|| made.next().map(|run| run.metadata.name))).collect())
+}
+
 /// Starts a run, or finds the one that an equal delivery made.
 pub(super) async fn once(
     api: &Api,
@@ -181,18 +209,29 @@ pub(super) async fn once(
     start: impl Future<Output = Result<Started, Problem>>,
 ) -> Result<Started, Problem> {
     let Some(delivery) = delivery else { return start.await };
-    let place = blake3::hash(format!("{key}/{}", delivery.id).as_bytes()).as_bytes()[0];
-    let _only_one = api.deliveries[usize::from(place) % api.deliveries.len()].lock().await;
-    match api.handle.store().delivery(key, &delivery.id)? {
-        Some(name) => match api.handle.store().run(name)? {
-            Some(row) if row.request.is_some() && delivery.request.is_some() && row.request != delivery.request => {
-                let detail = format!("this Idempotency-Key started run {name}, for another request than this one");
-                Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail).hint("give each request a key of its own"))
-            }
-            Some(row) => Ok(Started::Run(Box::new(row.run))),
-            None => Ok(Started::Gone(name)),
-        },
+    let _only_one = api.deliveries[lock_of(api, key, delivery)].lock().await;
+    match made_by(api, key, delivery)? {
+        Some(started) => Ok(started),
         None => start.await,
+    }
+}
+
+/// Which lock equal deliveries share.
+fn lock_of(api: &Api, key: &PipelineKey, delivery: &RequestKey) -> usize {
+    let place = blake3::hash(format!("{key}/{}", delivery.id).as_bytes()).as_bytes()[0];
+    usize::from(place) % api.deliveries.len()
+}
+
+/// What an equal delivery started before.
+fn made_by(api: &Api, key: &PipelineKey, delivery: &RequestKey) -> Result<Option<Started>, Problem> {
+    let Some(name) = api.handle.store().delivery(key, &delivery.id)? else { return Ok(None) };
+    match api.handle.store().run(name)? {
+        Some(row) if row.request.is_some() && delivery.request.is_some() && row.request != delivery.request => {
+            let detail = format!("this Idempotency-Key started run {name}, for another request than this one");
+            Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail).hint("give each request a key of its own"))
+        }
+        Some(row) => Ok(Some(Started::Run(Box::new(row.run)))),
+        None => Ok(Some(Started::Gone(name))),
     }
 }
 

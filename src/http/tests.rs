@@ -39,7 +39,7 @@ mod pages;
 use super::*;
 use crate::{
     decide::{
-        event::{Answer, Command, Refusal},
+        event::{Answer, Command, Refusal, RunOrder},
         rows::{
             Batch, Change, JoinTokenRow, Loaded, NewEvent, PipelineRow, RunRow, Suspendable, SuspensionRow, WorkflowRow,
         },
@@ -80,7 +80,7 @@ fn commit(store: &Store, batch: Batch) {
 /// A row of a run, as a machine would make it.
 fn row(key: &PipelineKey, name: RunName, command: Option<&Command>, phase: RunPhase) -> RunRow {
     let (trigger, params) = match command {
-        Some(Command::StartRun { trigger, params, .. }) => (json!(trigger), json!(params)),
+        Some(Command::StartRun(RunOrder { trigger, params, .. })) => (json!(trigger), json!(params)),
         _ => (json!({"type": "manual"}), json!({})),
     };
     let spec: RunSpec = serde_json::from_value(json!({
@@ -178,7 +178,8 @@ impl World {
             }
             seen.lock().unwrap().push(command.clone());
             let (pipeline, run, delivery) = match &command {
-                Command::StartRun { pipeline, run, delivery, .. } => (pipeline, run, delivery),
+                Command::StartRun(RunOrder { pipeline, run, delivery, .. }) => (pipeline, run, delivery),
+                Command::StartRuns(orders) => return hooks::start_all(&machine, orders),
                 Command::Rerun(again) => (&again.original.run.spec.key(), &again.run, &again.delivery),
                 Command::CreateApiToken(row) => {
                     commit(&machine, vec![Change::PutApiToken(row.clone())]);
@@ -488,11 +489,10 @@ async fn webhooks_need_their_own_token_and_take_each_delivery_once() {
     }
     assert_eq!(runs.len(), 2);
     let asked = world.asked.lock().unwrap();
-    let [Command::StartRun { payload, trigger, .. }, Command::StartRun { trigger: by_trigger, .. }] = &asked[..] else {
-        panic!("{asked:?}");
-    };
+    let [Command::StartRuns(by_pipeline), Command::StartRuns(by_trigger)] = &asked[..] else { panic!("{asked:?}") };
+    let RunOrder { payload, trigger, .. } = &by_pipeline[0];
     assert_eq!((payload.as_deref(), trigger.name.as_ref()), (Some(&b"\0payload"[..]), None));
-    assert_eq!(by_trigger.name.as_ref().map(|name| name.as_str()), Some("push"));
+    assert_eq!(by_trigger[0].trigger.name.as_ref().map(|name| name.as_str()), Some("push"));
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use xene_schemas::wire::{
 };
 
 use super::{Driver, listener::Shared, pki};
-use crate::decide::event::{Answer, Command, Event};
+use crate::decide::event::{Answer, Command};
 
 /// How long a peer that has proved nothing may take to say what it wants.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -80,7 +80,9 @@ async fn admit<D: Driver, L>(shared: &Arc<Shared<D, L>>, join: Join) -> Result<J
         Err(closed) => return Err(closed.to_string()),
     };
     let signed = shared.pki.sign(&join.csr, &name, clock::now().wall).map_err(|error| error.to_string())?;
-    let issued = Event::CertificateIssued { agent: name.clone(), fingerprint: signed.fingerprint };
-    shared.driver.tell(issued).await.map_err(|closed| closed.to_string())?;
+    // A certificate that no list has opens no session.
+    let certify = Command::Certify { agent: name.clone(), fingerprint: signed.fingerprint };
+    let kept = shared.driver.ask(certify).await.map_err(|closed| closed.to_string())?;
+    kept.map_err(|refusal| refusal.to_string())?;
     Ok(Joined { name, chain: signed.chain, ca: shared.pki.roots() })
 }

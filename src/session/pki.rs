@@ -29,7 +29,7 @@ use xene_schemas::{
     wire::{ALPN, ALPN_JOIN, ALPN_TUNNEL},
 };
 
-use crate::decide::event::Authority;
+use crate::decide::{CERTIFICATE_LIFE, event::Authority};
 
 const CA: &str = "ca.pem";
 const CA_KEY: &str = "ca-key.pem";
@@ -50,7 +50,7 @@ const CA_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 const SERVER_LIFE: Duration = Duration::from_secs(4 * 365 * 24 * 60 * 60);
 
 /// How long an agent's certificate is good for, unless a test says otherwise.
-pub const AGENT_LIFE: Duration = DAY;
+pub const AGENT_LIFE: Duration = CERTIFICATE_LIFE;
 
 /// Certificates begin this much before they are made, for agents whose clocks are behind.
 const BACKDATED: Duration = DAY;

@@ -204,6 +204,7 @@ impl Store {
                 pipelines: values(tables.pipelines.iter(txn)?)?,
                 owners: tables.owners.iter(txn)?.collect::<Result<_, _>>()?,
                 agents: values(tables.agents.iter(txn)?)?,
+                forgotten: tables.forgotten(txn)?,
                 active_runs: active.collect::<Result<_, _>>()?,
                 ended_runs: ended_runs(tables.runs.iter(txn)?)?,
                 join_tokens: values(tables.join_tokens.remap_key_type::<heed::types::DecodeIgnore>().iter(txn)?)?,
@@ -281,6 +282,15 @@ impl Store {
     /// Queues a batch; `done` is called from the writer once it and all before it are synced, or with the error that
     /// ends the store. Batches are applied in the order of the calls, whole or not at all.
     pub fn commit(&self, batch: Batch, done: impl FnOnce(Result<(), StoreError>) + Send + 'static) {
+        self.submit(batch, false, done);
+    }
+
+    /// [`Self::commit`] that does not wait for room while the file system is full: it takes of what is kept free.
+    pub fn commit_urgent(&self, batch: Batch, done: impl FnOnce(Result<(), StoreError>) + Send + 'static) {
+        self.submit(batch, true, done);
+    }
+
+    fn submit(&self, batch: Batch, urgent: bool, done: impl FnOnce(Result<(), StoreError>) + Send + 'static) {
         let places = Places::of(&batch, place);
         let commit = Arc::new(Commit { changes: batch.into_iter().map(Arc::new).collect(), ..Commit::default() });
         let (mine, committed, recent) = (commit.clone(), self.committed.clone(), self.recent.clone());
@@ -292,7 +302,10 @@ impl Store {
             }
             done(result.map_err(StoreError::from));
         });
-        self.writer.submit(Job::Commit(mine), done);
+        match urgent {
+            true => self.writer.submit_urgent(Job::Commit(mine), done),
+            false => self.writer.submit(Job::Commit(mine), done),
+        }
     }
 
     /// The process is about to end: a full file system is not waited for any more, what can't be committed fails.

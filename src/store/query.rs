@@ -271,6 +271,15 @@ impl Store {
         })
     }
 
+    /// True if there is a row of this due time, whatever it says.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    pub fn has_due_time(&self, row: &LedgerRow) -> Result<bool, StoreError> {
+        let key = (&row.pipeline, row.slot, &row.trigger);
+        self.env.read(|txn| Ok(self.tables.ledger.remap_data_type::<DecodeIgnore>().get(txn, &key)?.is_some()))
+    }
+
     /// The run that a webhook delivery made.
     ///
     /// # Errors

@@ -100,6 +100,7 @@ fn touched(change: &Change, event: &mut u64) -> Option<Touched> {
         | Change::PutLedger(_)
         | Change::PutDelivery(..)
         | Change::PutController(_)
+        | Change::PutForgotten(_)
         | Change::PutAfter(..)
         | Change::Redigest => return None,
     })

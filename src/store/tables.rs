@@ -1,14 +1,17 @@
 //! The tables: what is kept under which key, and how one change alters them.
 
+use std::collections::BTreeMap;
+
 use heed::{
     BytesDecode, BytesEncode, Database, RoTxn, RwTxn, WithoutTls,
     byteorder::BE,
     types::{Bytes, DecodeIgnore, Str, U64, Unit},
 };
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use xene_schemas::{
     event::Event,
-    meta::{Name, RunName, SpecHash},
+    meta::{AgentName, Name, RunName, SpecHash},
     source::SourceStatus,
 };
 
@@ -54,6 +57,7 @@ mod meta_key {
     pub(super) const CONTROLLER: &str = "controller";
     pub(super) const SOURCE: &str = "source";
     pub(super) const DIGEST: &str = "digest";
+    pub(super) const FORGOTTEN: &str = "forgotten";
 }
 
 /// Of all rows that say what is desired, whatever their order: rows that were changed by anybody else do not fit it.
@@ -193,6 +197,10 @@ impl Tables {
         self.meta.remap_data_type()
     }
 
+    fn forgotten_rows(&self) -> Database<Str, Row<BTreeMap<AgentName, Timestamp>>> {
+        self.meta.remap_data_type()
+    }
+
     /// The version that the tables are written in.
     pub(super) fn schema_version(&self, txn: &RoTxn<'_>) -> Result<Option<u64>, heed::Error> {
         self.schema().get(txn, meta_key::SCHEMA)
@@ -230,6 +238,11 @@ impl Tables {
         self.sources().get(txn, meta_key::SOURCE)
     }
 
+    /// The agents that were forgotten.
+    pub(super) fn forgotten(&self, txn: &RoTxn<'_>) -> Result<BTreeMap<AgentName, Timestamp>, heed::Error> {
+        Ok(self.forgotten_rows().get(txn, meta_key::FORGOTTEN)?.unwrap_or_default())
+    }
+
     /// The number of the next event.
     pub(super) fn next_event(&self, txn: &RoTxn<'_>) -> Result<u64, heed::Error> {
         Ok(self.events.remap_data_type::<DecodeIgnore>().last(txn)?.map_or(1, |(id, ())| id + 1))
@@ -250,6 +263,7 @@ impl Tables {
             Change::PutOwner(key, row) => self.owners.put(txn, key, row),
             Change::PutAgent(row) => self.agents.put(txn, &row.name, row),
             Change::DeleteAgent(name) => self.agents.delete(txn, name).map(drop),
+            Change::PutForgotten(agents) => self.forgotten_rows().put(txn, meta_key::FORGOTTEN, agents),
             Change::PutRun(row) => self.put_run(txn, row),
             Change::DeleteRun(name) => self.delete_run(txn, *name),
             Change::AddEvent(event) => self.add_event(txn, event),

@@ -84,6 +84,7 @@ fn owner(version: u64) -> OwnerRow {
         autonomy: if version.is_multiple_of(2) { Autonomy::Forever } else { Autonomy::DEFAULT },
         longer: None,
         unsure: false,
+        holders: vec![],
         edited: None,
         not_before: at(1),
         watermark: Timestamp::MIN,
@@ -162,7 +163,7 @@ fn notifier(n: u8, version: u64) -> NotifierRow {
 
 fn changes() -> impl Strategy<Value = Change> {
     let phases = prop::sample::select(RunPhase::ALL);
-    (0..28u8, 0..12u8, 1..9u64, phases).prop_map(|(kind, n, version, phase)| match kind {
+    (0..29u8, 0..12u8, 1..9u64, phases).prop_map(|(kind, n, version, phase)| match kind {
         0 => Change::PutWorkflow(Box::new(workflow(n, version))),
         1 => Change::DeleteWorkflow(key(n).workflow),
         2 => Change::PutPipeline(Box::new(pipeline(n, version))),
@@ -253,6 +254,7 @@ fn changes() -> impl Strategy<Value = Change> {
             notifier(n, 0).metadata.name,
             NotifierHealth { delivered: version, ..NotifierHealth::default() },
         ),
+        27 => Change::PutForgotten([(agent(n, 0).name, at(4))].into()),
         _ if n.is_multiple_of(2) => Change::PutDelivery(key(n), version.to_string(), run_name(n)),
         _ => Change::PutController(ControllerRow {
             restored: false,
@@ -262,6 +264,7 @@ fn changes() -> impl Strategy<Value = Change> {
             wall_high: at(3),
             recovering: false,
             recovered_at: Some(at(9)),
+            readmits: false,
             pause: None,
             clock: None,
         }),
@@ -276,6 +279,7 @@ struct Model {
     specs: BTreeMap<SpecHash, Vec<u8>>,
     owners: BTreeMap<PipelineKey, OwnerRow>,
     agents: BTreeMap<Name, AgentRow>,
+    forgotten: BTreeMap<Name, Timestamp>,
     runs: BTreeMap<RunName, RunRow>,
     events: Vec<Event>,
     files: BTreeMap<String, FileRow>,
@@ -301,6 +305,7 @@ impl Model {
             Change::PutOwner(key, row) => drop(self.owners.insert(key, row)),
             Change::PutAgent(row) => drop(self.agents.insert(row.name.clone(), *row)),
             Change::DeleteAgent(name) => drop(self.agents.remove(&name)),
+            Change::PutForgotten(agents) => self.forgotten = agents,
             Change::PutRun(row) => drop(self.runs.insert(row.run.metadata.name, *row)),
             Change::DeleteRun(name) => drop(self.runs.remove(&name)),
             Change::AddEvent(NewEvent { at, kind, reason, message, regarding }) => {
@@ -347,6 +352,7 @@ impl Model {
         assert_eq!(loaded.workflows, self.workflows.values().cloned().collect::<Vec<_>>());
         assert_eq!(loaded.pipelines, self.pipelines.values().cloned().collect::<Vec<_>>());
         assert_eq!(loaded.owners, self.owners.clone().into_iter().collect::<Vec<_>>());
+        assert_eq!(loaded.forgotten, self.forgotten);
         assert_eq!(loaded.agents, self.agents.values().cloned().collect::<Vec<_>>());
         assert_eq!(loaded.files, self.files.clone().into_iter().collect::<Vec<_>>());
         assert_eq!(loaded.join_tokens, tokens);

@@ -5,9 +5,9 @@ use std::time::Duration;
 use xene_agent::decide::{event::Event as AgentEvent, time::after};
 use xene_schemas::{
     access::Role,
-    meta::Labels,
+    meta::{Labels, RunName},
     phase::{Reason, RunPhase},
-    run::TriggerType,
+    run::{RunTrigger, TriggerType},
     source::ConditionStatus,
     wire::control::{ControllerMessage, LogAcknowledged},
 };
@@ -15,8 +15,8 @@ use xene_schemas::{
 use super::world::{MINUTE, World, key};
 use crate::decide::{
     desired::SourceHealth,
-    event::{Command, Event, Refusal},
-    rows::{ApiTokenRow, JoinTokenRow, Suspendable},
+    event::{Answer, Command, Effect, Event, Refusal, RequestId, RunOrder},
+    rows::{ApiTokenRow, Change, JoinTokenRow, Suspendable},
 };
 
 const EVERY_MINUTE: &str = r#""schedule":"* * * * *""#;
@@ -303,4 +303,66 @@ fn an_agent_drains_though_nobody_wants_the_log_of_its_run() {
     world.tell_agent("a", AgentEvent::Message(ControllerMessage::LogAcknowledged(unwanted)));
     world.settle();
     assert!(world.nodes["a"].exited && world.nodes["a"].journal.runs.is_empty());
+}
+
+#[test]
+fn several_pipelines_start_in_one_commit_or_none_does() {
+    let mut world = World::new(&["a"]);
+    for workflow in ["u", "v", "w"] {
+        world.commit(workflow, "", None);
+    }
+    let orders = |world: &World, of: [&str; 2], n: u128| {
+        let order = |(at, of): (usize, &&str)| RunOrder {
+            pipeline: key(of),
+            spec_hash: world.store.pipelines[&key(of)].spec_hash,
+            run: RunName::new(world.now().wall, n + at as u128),
+            trigger: RunTrigger { kind: TriggerType::Webhook, name: None, scheduled_time: None, by: None },
+            params: Default::default(),
+            payload: None,
+            delivery: None,
+            force: false,
+        };
+        of.iter().enumerate().map(order).collect::<Vec<_>>()
+    };
+    world.suspend(Suspendable::Pipeline(key("w/p")), None);
+    let both = orders(&world, ["u/p", "w/p"], 1);
+    assert_eq!(world.ask(Command::StartRuns(both)), Err(Refusal::Suspended(key("w/p"))));
+    assert!(world.store.runs.is_empty(), "not even the first");
+    let both = orders(&world, ["u/p", "v/p"], 1);
+    let (now, request) = (world.now(), RequestId(0));
+    let command = Command::By { by: "hook".into(), command: Box::new(Command::StartRuns(both.clone())) };
+    let fx = world.controller.as_mut().unwrap().handle(now, Event::Asked { request, command });
+    let made = |change: &&Change| matches!(change, Change::PutRun(row) if row.run.metadata.name == both[0].run);
+    let asked = |change: &&Change| matches!(change, Change::AddEvent(event) if event.reason == "RunRequested");
+    assert!(fx.commit.iter().any(|change| made(&change)));
+    assert!(
+        fx.commit
+            .iter()
+            .any(|change| matches!(change, Change::PutRun(row) if row.run.spec.workflow == "v".parse().unwrap()))
+    );
+    assert_eq!(fx.commit.iter().filter(asked).count(), 2);
+    let Some(Effect::Reply { result, .. }) = fx.then.iter().find(|effect| matches!(effect, Effect::Reply { .. }))
+    else {
+        panic!()
+    };
+    let Ok(Answer::Runs(runs)) = &**result else { panic!("{result:?}") };
+    assert_eq!(runs.iter().map(|run| run.metadata.name).collect::<Vec<_>>(), [both[0].run, both[1].run]);
+}
+
+#[test]
+fn who_shuts_an_agent_out_waits_for_no_disk() {
+    let mut world = World::new(&["a", "b"]);
+    for (agent, command) in [("a", Command::Revoke("a".parse().unwrap())), ("b", Command::Forget("b".parse().unwrap()))]
+    {
+        let session = world.nodes[agent].session.unwrap();
+        let (now, request) = (world.now(), RequestId(0));
+        let command = Command::By { by: "me".into(), command: Box::new(command) };
+        assert!(command.is_urgent());
+        let fx = world.controller.as_mut().unwrap().handle(now, Event::Asked { request, command });
+        let closes = |effect: &Effect| matches!(effect, Effect::Close { session: of, .. } if *of == session);
+        assert!(fx.urgent && fx.now.iter().any(closes) && !fx.commit.is_empty());
+        assert!(fx.then.iter().any(|effect| matches!(effect, Effect::Reply { .. })), "its answer waits");
+    }
+    let drain = Command::Drain("a".parse().unwrap());
+    assert!(!drain.is_urgent() && Command::Fence { agent: "a".parse().unwrap(), by: "me".into() }.is_urgent());
 }

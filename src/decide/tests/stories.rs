@@ -11,7 +11,7 @@ use xene_schemas::{
 };
 
 use super::world::{MINUTE, World, key};
-use crate::decide::event::{Command, Event, Refusal};
+use crate::decide::event::{Command, Refusal};
 
 const EVERY_MINUTE: &str = r#""schedule":"* * * * *""#;
 /// `autonomy: 1m` may start until 0.95·60 − 10 = 47 s after a renewal, and moves 1.05·60 + 60 = 123 s after one.
@@ -545,7 +545,7 @@ fn a_revoked_agent_is_refused_for_good_until_it_is_forgotten_and_enrols_anew() {
     let mut world = World::new(&["a"]);
     let name: xene_schemas::meta::AgentName = "a".parse().unwrap();
     let issued = |world: &mut World, fingerprint: &str| {
-        world.tell(Event::CertificateIssued { agent: "a".parse().unwrap(), fingerprint: fingerprint.into() });
+        world.ask(Command::Certify { agent: "a".parse().unwrap(), fingerprint: fingerprint.into() }).unwrap();
     };
     issued(&mut world, "first");
     issued(&mut world, "renewed");

@@ -29,7 +29,9 @@ use xene_schemas::{
 use crate::decide::{
     Config, Controller,
     desired::{Desired, DesiredNotifier, DesiredWorkflow, SourceHealth, SourceOrigin, WorkflowBody},
-    event::{Again, Answer, Authority, Command, Delivery, Effect, Effects, Event, Refusal, RequestId, SessionId},
+    event::{
+        Again, Answer, Authority, Command, Delivery, Effect, Effects, Event, Refusal, RequestId, RunOrder, SessionId,
+    },
     rows::{
         AgentRow, Batch, Change, Fate, JoinTokenRow, LedgerRow, Loaded, MessageRow, NewEvent, NotifierHealth,
         NotifierRow, OwnerRow, RunRow, Suspendable,
@@ -274,6 +276,7 @@ impl World {
         let enrol =
             Command::Enrol { id, secret_hash: "hash".into(), name: name.parse().unwrap(), labels: labels.clone() };
         assert_eq!(self.ask(enrol).unwrap(), Answer::Enrolled(name.parse().unwrap()));
+        self.ask(Command::Certify { agent: name.parse().unwrap(), fingerprint: String::new() }).unwrap();
         let node = Node {
             machine: None,
             journal: Recovered::default(),
@@ -459,17 +462,8 @@ impl World {
         let trigger = RunTrigger { kind: TriggerType::Manual, name: None, scheduled_time: None, by: None };
         let run = RunName::new(Timestamp::from_second(1_800_000_000).unwrap(), n);
         let params = params.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let command = Command::StartRun {
-            pipeline,
-            spec_hash,
-            run,
-            trigger,
-            params,
-            payload: None,
-            delivery: None,
-            force: false,
-        };
-        self.ask(command).map(|_| run)
+        let order = RunOrder { pipeline, spec_hash, run, trigger, params, payload: None, delivery: None, force: false };
+        self.ask(Command::StartRun(order)).map(|_| run)
     }
 
     /// Commits a workflow with one pipeline `p`: extra fields of the pipeline and, if given, a cron trigger.
@@ -856,6 +850,7 @@ impl Store {
                 }
                 Change::PutAgent(row) => _ = self.agents.insert(row.name.clone(), *row),
                 Change::DeleteAgent(name) => _ = self.agents.remove(&name),
+                Change::PutForgotten(agents) => self.loaded.forgotten = agents,
                 Change::PutRun(row) => _ = self.runs.insert(row.run.metadata.name, *row),
                 Change::DeleteRun(run) => _ = self.runs.remove(&run),
                 Change::PutSource(status) => self.loaded.source = Some(*status),

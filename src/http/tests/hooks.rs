@@ -65,6 +65,21 @@ fn seed_hooks(store: &Store) {
     seed_spec(store, "hooked", spec);
 }
 
+/// One commit of all that is ordered at once.
+pub(super) fn start_all(store: &Store, orders: &[RunOrder]) -> Result<Answer, Refusal> {
+    let (mut runs, mut batch) = (Vec::new(), Vec::new());
+    for order in orders {
+        let command = Command::StartRun(order.clone());
+        let row = row(&order.pipeline, order.run, Some(&command), RunPhase::StartingUp);
+        runs.push(row.run.clone());
+        batch.push(Change::PutRun(Box::new(row)));
+        let delivery = order.delivery.clone();
+        batch.extend(delivery.map(|it| Change::PutDelivery(order.pipeline.clone(), it.id, order.run)));
+    }
+    commit(store, batch);
+    Ok(Answer::Runs(runs))
+}
+
 fn signature(secret: &str, bytes: &[u8]) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
     hmac::sign(&key, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
@@ -87,7 +102,7 @@ impl World {
     fn commits(&self) -> Vec<String> {
         let asked = self.asked.lock().unwrap();
         let params = asked.iter().filter_map(|command| match command {
-            Command::StartRun { params, .. } => Some(params["commit"].clone()),
+            Command::StartRuns(orders) => Some(orders[0].params["commit"].clone()),
             _ => None,
         });
         params.collect()
@@ -156,7 +171,8 @@ async fn what_git_servers_send_starts_a_run_once() {
         assert_eq!(world.commits()[n], commit);
     }
     let sent: Vec<_> = world.asked.lock().unwrap().clone();
-    let Command::StartRun { payload, trigger, .. } = &sent[0] else { panic!() };
+    let Command::StartRuns(orders) = &sent[0] else { panic!() };
+    let RunOrder { payload, trigger, .. } = &orders[0];
     assert_eq!(payload.as_deref(), Some(GITHUB.as_bytes()), "as it came");
     assert_eq!((trigger.name.as_ref().unwrap().as_str(), trigger.by.as_deref()), ("github", Some("webhook")));
 
@@ -261,4 +277,35 @@ async fn a_delivery_that_cannot_be_made_durable_is_refused_and_can_be_sent_again
     *world.trouble.lock().unwrap() = Some(Trouble::Gone);
     let (status, answer) = world.hook("github", &[headers[1]], GITHUB).await;
     assert_eq!(status, 503, "{answer}");
+}
+
+#[tokio::test]
+async fn a_trigger_of_several_pipelines_starts_all_at_once_or_none() {
+    let world = World::new();
+    let step = json!({"t": {"steps": ["true"]}});
+    let pipeline = json!({"triggers": ["push"], "tasks": step});
+    let spec = json!({
+        "triggers": {"push": {"type": "webhook"}},
+        "pipelines": {"one": pipeline, "two": pipeline, "three": {"tasks": step}},
+    });
+    seed_spec(&world.store, "many", spec);
+    let sent = async |id: &str| {
+        let headers = [("authorization", "Bearer s3cret"), ("x-delivery-id", id)];
+        read(world.ask("POST", "/hooks/many/triggers/push", &headers, "{}").await).await
+    };
+    *world.trouble.lock().unwrap() = Some(Trouble::DiskFull);
+    let before = world.store.revision().unwrap();
+    assert_eq!(sent("d1").await.0, 507);
+    assert_eq!(world.store.revision().unwrap(), before, "none of them");
+    *world.trouble.lock().unwrap() = None;
+    let (status, answer) = sent("d1").await;
+    assert_eq!(status, 202, "{answer}");
+    let runs: Vec<RunName> = serde_json::from_value(answer["runs"].clone()).unwrap();
+    assert_eq!(runs.len(), 2);
+    assert!(runs.iter().all(|run| world.store.run(*run).unwrap().is_some()));
+    assert_eq!(sent("d1").await, (202, answer), "sent again");
+    let asked = world.asked.lock().unwrap();
+    let [Command::StartRuns(orders)] = &asked[..] else { panic!("one command, one commit: {asked:?}") };
+    let started: Vec<_> = orders.iter().map(|order| order.pipeline.pipeline.as_str()).collect();
+    assert_eq!(started, ["one", "two"]);
 }

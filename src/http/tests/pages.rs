@@ -428,7 +428,7 @@ async fn runs_are_started_and_steered_by_forms() {
     let asked = world.asked.lock().unwrap();
     match &asked[..] {
         [
-            Command::StartRun { params, trigger, .. },
+            Command::StartRun(RunOrder { params, trigger, .. }),
             Command::Approve(decision),
             Command::Rerun(again),
             Command::CancelRun { run, by },

@@ -16,7 +16,7 @@ async fn enrols_connects_and_talks(by: Transports) {
     let folder = tempfile::tempdir().unwrap();
     let mut controller = Controller::start(folder.path()).over(by);
     let identity = controller.enrol(&controller.token(), "alpha").await.unwrap();
-    let Event::CertificateIssued { agent, fingerprint: issued } = controller.next().await else { panic!() };
+    let (agent, issued) = controller.certified().await;
     assert_eq!((agent, identity.name()), ("alpha".parse().unwrap(), "alpha".parse().unwrap()));
     drop(identity);
     // As a new process finds it.

@@ -65,6 +65,7 @@ fn everything() -> Vec<Change> {
             recovering: false,
             restored: false,
             recovered_at: Some(at(9)),
+            readmits: false,
             pause: None,
             clock: None,
         }),

@@ -2,7 +2,7 @@
 
 use indexmap::IndexMap;
 use xene::decide::{
-    event::{Again, Command},
+    event::{Again, Command, RunOrder},
     rows::{RunRow, Suspendable},
 };
 use xene_agent::decide::event::Event;
@@ -189,7 +189,7 @@ impl World {
         let (pipeline, spec_hash) = (row.key.clone(), row.spec_hash);
         let run = RunName::new(self.at.wall(), u128::from(self.random.draw()));
         let force = self.random.chance(200);
-        self.ask(Command::StartRun {
+        self.ask(Command::StartRun(RunOrder {
             pipeline,
             spec_hash,
             run,
@@ -198,7 +198,7 @@ impl World {
             payload: None,
             delivery: None,
             force,
-        })
+        }))
     }
 
     /// Something that waits for approval.

@@ -180,7 +180,7 @@ pub(super) fn controller_hears(event: &Event, agents: &[AgentNode], sessions: &B
         Event::Message { session, message } => format!("{}: {}", who(session.0), agent_says(message)),
         Event::SessionClosed(session) => format!("s{} ends", session.0),
         Event::Asked { command, .. } => match command {
-            Command::StartRun { pipeline, run, .. } => format!("asked to start {pipeline} as {}", tail(run)),
+            Command::StartRun(order) => format!("asked to start {} as {}", order.pipeline, tail(&order.run)),
             Command::CreateJoinToken(_) => "asked for a join token".into(),
             Command::Enrol { name, .. } => format!("asked to enrol {name}"),
             Command::CancelRun { run, .. } => format!("asked to cancel {}", tail(run)),

@@ -32,6 +32,7 @@ pub(super) struct Store {
     pub(super) owners: BTreeMap<PipelineKey, OwnerRow>,
     /// Who is enrolled.
     pub(super) agents: BTreeMap<AgentName, AgentRow>,
+    forgotten: BTreeMap<AgentName, Timestamp>,
     /// All runs that are kept.
     pub(super) runs: BTreeMap<RunName, RunRow>,
     /// Runs that retention took.
@@ -69,6 +70,7 @@ impl Store {
             }
             Change::PutAgent(row) => _ = self.agents.insert(row.name.clone(), *row),
             Change::DeleteAgent(name) => _ = self.agents.remove(&name),
+            Change::PutForgotten(agents) => self.forgotten = agents,
             Change::PutRun(row) => _ = self.runs.insert(row.run.metadata.name, *row),
             Change::DeleteRun(run) => {
                 self.runs.remove(&run);
@@ -123,6 +125,7 @@ impl Store {
             pipelines: self.pipelines.values().cloned().collect(),
             owners: self.owners.iter().map(|(key, row)| (key.clone(), row.clone())).collect(),
             agents: self.agents.values().cloned().collect(),
+            forgotten: self.forgotten.clone(),
             active_runs,
             ended_runs,
             join_tokens: self.tokens.values().cloned().collect(),

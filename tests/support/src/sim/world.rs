@@ -161,7 +161,9 @@ impl World {
         }))?;
         for at in 0..self.agents.len() {
             let (name, labels) = (self.agents[at].name.clone(), IndexMap::new());
+            let agent = name.clone();
             self.ask(Command::Enrol { id: id.clone(), secret_hash: secret_hash.clone(), name, labels })?;
+            self.ask(Command::Certify { agent, fingerprint: String::new() })?;
         }
         Ok(())
     }
