@@ -16,8 +16,8 @@ use super::{
     triggers::Passed,
 };
 
-/// Rows that are kept while the controller is away; beyond that the oldest are dropped. An agent that is cut off looks
-/// at due times only while its lease lasts, and tells long stretches in one row.
+/// Rows that are kept while the controller is away; beyond that the oldest become ranges. None is dropped: so many more
+/// there can only be as there are triggers, each with its reasons.
 const MOST: usize = 10_000;
 
 /// Rows that are not acknowledged, by number.
@@ -39,13 +39,39 @@ impl SkippedRows {
         Self { first, rows: rows.into_values().collect(), said: 0, stale: false }
     }
 
-    fn push(&mut self, row: SkippedSlot) -> JournalChange {
+    fn push(&mut self, row: SkippedSlot) -> Vec<JournalChange> {
+        let mut changes = vec![self.put(row)];
+        if self.rows.len() > MOST {
+            changes.extend(self.merge());
+        }
+        changes
+    }
+
+    fn put(&mut self, row: SkippedSlot) -> JournalChange {
         let number = self.first + self.rows.len() as u64;
         self.rows.push_back(row.clone());
-        if self.rows.len() > MOST {
-            self.drop_first(1);
-        }
         JournalChange::PutSkipped(number, row)
+    }
+
+    /// One row less: the oldest becomes one with the next of its kind. Those that are the only ones of theirs move to the
+    /// end, as numbers have no gaps.
+    fn merge(&mut self) -> Vec<JournalChange> {
+        let mut changes = Vec::new();
+        for _ in 0..self.rows.len() {
+            let Some(oldest) = self.rows.front().cloned() else { break };
+            let next = self.rows.iter_mut().zip(self.first..).skip(1).find(|(row, _)| is_of_one_kind(row, &oldest));
+            let merged = next.map(|(row, number)| {
+                *row = range(oldest.clone(), row);
+                JournalChange::PutSkipped(number, row.clone())
+            });
+            let ends = merged.is_some();
+            changes.push(merged.unwrap_or_else(|| self.put(oldest)));
+            self.drop_first(1);
+            if ends {
+                break;
+            }
+        }
+        changes
     }
 
     fn drop_first(&mut self, count: usize) {
@@ -81,6 +107,21 @@ impl SkippedRows {
     }
 }
 
+fn is_of_one_kind(one: &SkippedSlot, other: &SkippedSlot) -> bool {
+    let kind = |row: &SkippedSlot| (row.epoch, row.reason.clone());
+    one.trigger == other.trigger && one.pipeline == other.pipeline && kind(one) == kind(other)
+}
+
+/// Both in one row.
+fn range(one: SkippedSlot, other: &SkippedSlot) -> SkippedSlot {
+    let last = |row: &SkippedSlot| row.until.unwrap_or(row.slot);
+    // Of a stretch that nobody counted none is known.
+    let count = |row: &SkippedSlot| row.count.or_else(|| row.until.is_none().then_some(1));
+    let until = Some(last(&one).max(last(other)));
+    let count = count(&one).zip(count(other)).map(|(one, other)| one.saturating_add(other));
+    SkippedSlot { slot: one.slot.min(other.slot), until, count, ..one }
+}
+
 impl Agent {
     /// Due times gave no run.
     pub(super) fn skip(&mut self, key: &PipelineKey, passed: Passed, fx: &mut Effects) {
@@ -89,7 +130,7 @@ impl Agent {
         let epoch = claim.row.epoch;
         let row =
             SkippedSlot { pipeline: key.clone(), epoch, trigger: slot.trigger, slot: slot.at, reason, until, count };
-        fx.commit.push(self.skipped.push(row));
+        fx.commit.extend(self.skipped.push(row));
     }
 }
 
@@ -119,7 +160,7 @@ mod tests {
     fn rows_are_said_once_a_session_until_they_are_acknowledged() {
         let mut rows = SkippedRows::default();
         for second in 0..3 {
-            assert_eq!(rows.push(row(second)), JournalChange::PutSkipped(second.unsigned_abs(), row(second)));
+            assert_eq!(rows.push(row(second)), [JournalChange::PutSkipped(second.unsigned_abs(), row(second))]);
         }
         assert_eq!((said(&mut rows), said(&mut rows)), (Some((0, 3)), None));
         rows.push(row(3));
@@ -133,19 +174,45 @@ mod tests {
         // A process that starts with what the journal held goes on with its numbers.
         let mut rows = SkippedRows::recovered([(2, row(2)), (3, row(3))].into());
         assert_eq!(said(&mut rows), Some((2, 2)));
-        assert_eq!(rows.push(row(4)), JournalChange::PutSkipped(4, row(4)));
+        assert_eq!(rows.push(row(4)), [JournalChange::PutSkipped(4, row(4))]);
         rows.acknowledge(4);
         rows.say_again();
         assert_eq!(said(&mut rows), Some((4, 1)), "only what was said can be acknowledged");
     }
 
     #[test]
-    fn the_oldest_go_when_there_are_too_many() {
+    fn the_oldest_become_ranges_when_there_are_too_many() {
         let mut rows = SkippedRows::default();
-        for second in 0..MOST as i64 + 5 {
-            rows.push(row(second));
+        let mut journal = BTreeMap::new();
+        let other = SkippedSlot { trigger: "other".parse().unwrap(), ..row(0) };
+        let stretch = |reason, count| SkippedSlot { reason, until: row(9).slot.into(), count, ..row(0) };
+        let first = [other.clone(), stretch(Reason::TOO_LATE, None), stretch(Reason::MISSED, Some(7))];
+        let most = MOST as i64;
+        let later = (10..most + 200).map(|second| {
+            let reason = [Reason::TOO_LATE, Reason::MISSED, Reason::OVERLAP][second as usize % 3].clone();
+            SkippedSlot { reason, ..row(second) }
+        });
+        for row in first.into_iter().chain(later) {
+            let mut changes = rows.push(row);
+            changes.extend(rows.forgotten());
+            for change in changes {
+                match change {
+                    JournalChange::PutSkipped(number, row) => _ = journal.insert(number, row),
+                    JournalChange::DeleteSkipped(next) => journal.retain(|number, _| *number >= next),
+                    _ => unreachable!("{change:?}"),
+                }
+            }
         }
-        assert_eq!(said(&mut rows), Some((5, MOST)));
-        assert_eq!(rows.forgotten(), Some(JournalChange::DeleteSkipped(5)));
+        assert_eq!(rows.rows.len(), MOST);
+        assert_eq!(SkippedRows::recovered(journal).rows, rows.rows, "the next process has the same");
+        assert!(rows.rows.contains(&other), "one that is the only one of its trigger stays as it is");
+        let told = |reason| {
+            let of = rows.rows.iter().filter(|row| row.reason == reason && row.trigger != other.trigger);
+            let count = |row: &SkippedSlot| row.count.or_else(|| row.until.is_none().then_some(1));
+            of.map(count).sum::<Option<u32>>()
+        };
+        let each = |rest| (10..most + 200).filter(|second| second % 3 == rest).count() as u32;
+        assert_eq!((told(Reason::MISSED), told(Reason::OVERLAP)), (Some(each(1) + 7), Some(each(2))));
+        assert_eq!(told(Reason::TOO_LATE), None, "a stretch that nobody counted");
     }
 }

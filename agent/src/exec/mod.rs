@@ -108,7 +108,9 @@ impl Exec {
         folders::make_folder(&config.cache_dir)?;
         // Steps see these paths, and run in other folders.
         let (work_dir, cache_dir) = (config.work_dir.canonicalize()?, config.cache_dir.canonicalize()?);
-        let config = ExecConfig { work_dir, cache_dir, ..config };
+        // So do their shims, which look here.
+        let bounds = config.bounds.as_deref().map(std::path::absolute).transpose()?;
+        let config = ExecConfig { work_dir, cache_dir, bounds, ..config };
         let parent = Parent::new(&config.work_dir);
         let (account, runtime) = (Account::own(), Handle::current());
         let shared = Arc::new(Shared { config, account, events, runtime, parent, running: Mutex::default() });

@@ -72,8 +72,12 @@ impl Host {
     }
 
     fn agent(&self, outlives: bool) -> Agent {
+        self.agent_of(self.config(outlives))
+    }
+
+    fn agent_of(&self, config: ExecConfig) -> Agent {
         let (sender, events) = channel(16);
-        let exec = Exec::new(self.config(outlives), sender).unwrap();
+        let exec = Exec::new(config, sender).unwrap();
         let log = Logs::open(&self.dir.path().join("logs"), Limits::default()).unwrap().create(run());
         Agent { exec, events, log }
     }
@@ -366,4 +370,26 @@ async fn a_step_that_is_bound_ends_by_itself_unless_that_is_put_off() {
     let (status, held) = agent.end().await;
     held.unwrap().release();
     assert_eq!(status, ExitStatus::Signal(9));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_is_bound_runs_below_a_folder_that_is_relative() {
+    use crate::{bounds::BoundFiles, clock};
+    let host = Host::new();
+    let up: PathBuf = std::env::current_dir().unwrap().components().skip(1).map(|_| "..").collect();
+    let below = |folder: &str| up.join(host.dir.path().strip_prefix("/").unwrap()).join(folder);
+    let (bounds, _) = BoundFiles::open(&below("bounds")).unwrap();
+    bounds.bound(run(), clock::now().boot + Duration::from_secs(3600));
+    let config = host.config(true);
+    let config = ExecConfig {
+        work_dir: below("work"),
+        cache_dir: below("cache"),
+        bounds: Some(below("bounds")),
+        ..config
+    };
+    let mut agent = host.agent_of(config);
+    agent.start(StepCommand { exclusive: true, ..step(0, "exit 3") });
+    let (status, held) = agent.end().await;
+    assert_eq!(status, ExitStatus::Code(3));
+    held.unwrap().release();
 }
