@@ -45,6 +45,7 @@ noticed! {
     a_stall_that_goes_unnoticed_is_noticed: StallUnnoticed,
     a_fence_that_keeps_the_epoch_is_noticed: FenceKeepsEpoch,
     a_shorter_autonomy_that_counts_at_once_is_noticed: ShorterAtOnce,
+    bounds_that_keep_a_longer_autonomy_are_noticed: BoundsKeepLongerL,
     a_copy_that_is_let_in_is_noticed: AnyToken,
     exclusive_runs_that_outlive_the_lease_are_noticed: RunsOutliveLease,
     a_retry_while_the_lost_agent_may_still_run_it_is_noticed: RetryTooEarly,

@@ -169,6 +169,7 @@ impl Agent {
             self.renew_soon = true;
             fx.commit.push(JournalChange::PutClaim(key.clone(), claim.row.clone()));
             self.unconfirmed.insert(key.clone());
+            self.bring_forward(now, &key, fx);
         }
         self.want_spec(now, &key, assignment.spec_hash, assignment.revision, fx);
     }

@@ -15,7 +15,7 @@ use xene_schemas::{
 use super::{
     Agent, Timer,
     event::{Effect, Effects},
-    lease::guard,
+    lease::{self, guard},
     mutant::Mutant,
     run::Input,
     runs::RunEntry,
@@ -89,6 +89,26 @@ impl Agent {
                 *old = Bound { asked: old.asked, ..new };
                 self.tell_bound(run, fx);
             }
+        }
+    }
+
+    /// L of a pipeline became shorter. Its runs are bound by that before the renewal goes that says so: from when the
+    /// controller hears it, it counts on it. As that goes after this, they have what it is going to give.
+    pub(super) fn bring_forward(&mut self, now: Now, key: &PipelineKey, fx: &mut Effects) {
+        let Some(autonomy) = self.claims.get(key).map(|claim| claim.row.autonomy) else { return };
+        if self.mutants.is(Mutant::BoundsKeepLongerL) {
+            return;
+        }
+        let new = Bound::new(lease::end(now.boot, autonomy), autonomy);
+        let mut nearer = Vec::new();
+        for (run, entry) in self.runs.iter_mut().filter(|(_, run)| run.key == *key) {
+            if let Some(bound) = entry.bound.as_mut().filter(|bound| new.limit < bound.limit) {
+                *bound = Bound { asked: bound.asked, ..new };
+                nearer.push(*run);
+            }
+        }
+        for run in nearer {
+            self.tell_bound(run, fx);
         }
     }
 

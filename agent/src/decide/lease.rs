@@ -23,6 +23,14 @@ pub(super) fn guard(autonomy: Autonomy) -> Duration {
     }
 }
 
+/// Until when a renewal that was sent then lets runs start.
+pub(super) fn end(sent: BootTime, autonomy: Autonomy) -> BootTime {
+    match autonomy {
+        Autonomy::For(l) => (sent + Duration::from(l) * 19 / 20) - guard(autonomy),
+        Autonomy::Forever => BootTime::from_nanos(u64::MAX),
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Sent {
     seq: u64,
@@ -121,10 +129,7 @@ impl Lease {
     /// Until when a claim of this L, listed since `version`, may start runs; `None`: not at all.
     pub(super) fn limit(&self, autonomy: Autonomy, version: u64) -> Option<BootTime> {
         let granted = self.granted.filter(|granted| granted.version >= version)?;
-        Some(match autonomy {
-            Autonomy::For(l) => (granted.from + Duration::from(l) * 19 / 20) - guard(autonomy),
-            Autonomy::Forever => BootTime::from_nanos(u64::MAX),
-        })
+        Some(end(granted.from, autonomy))
     }
 
     /// Begins the slot clock from the local wall clock, for claims without end after a reboot.

@@ -33,6 +33,8 @@ pub enum Mutant {
     FenceKeepsEpoch,
     /// A shorter L counts before the limit that was given under the longer one has passed.
     ShorterAtOnce,
+    /// Runs of exclusive pipelines keep the bound that a longer L gave them when L becomes shorter.
+    BoundsKeepLongerL,
     /// Whatever tokens an agent shows, it is taken for the one that it says it is.
     AnyToken,
     /// Runs of exclusive pipelines go on when the lease has ended, and when their pipeline is given back.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use xene_schemas::phase::{Reason, RunPhase};
 
-use super::world::{MINUTE, World};
+use super::world::{MINUTE, World, key};
 use crate::decide::event::Command;
 
 /// Asked to end 47 s after the last renewal, and killed 5 s later; taken over 123 s after it.
@@ -37,6 +37,33 @@ fn a_run_goes_on_for_as_long_as_the_lease_is_renewed_and_ends_with_it() {
     world.heal("a");
     let status = &world.run(run).status;
     assert_eq!((status.phase, status.reason.clone()), (RunPhase::Error, Some(Reason::LEASE_EXPIRED)));
+}
+
+#[test]
+fn a_shorter_autonomy_bounds_what_runs_before_the_controller_counts_on_it() {
+    for paused in [false, true] {
+        let long = if paused { SHORT } else { r#","autonomy":"20m","exclusive":true,"gracePeriod":"1h""# };
+        let mut world = two(long);
+        if paused {
+            world.ask(Command::Pause { lasts: 20 * MINUTE, by: "me".into() }).unwrap();
+        }
+        let run = world.start("w/p", 1).unwrap();
+        world.pass(MINUTE);
+        if paused {
+            world.ask(Command::Unpause { by: "me".into() }).unwrap();
+        } else {
+            world.commit("w", SHORT, None);
+        }
+        world.settle();
+        assert_eq!(world.store.owners[&key("w/p")].longer, None, "a has said that it goes by the shorter one");
+        assert_eq!(world.run(run).status.phase, RunPhase::Running, "which is no reason to end");
+        world.cut("a");
+        world.pass(2 * MINUTE);
+        assert_eq!(world.owner("w/p").as_deref(), Some("a"));
+        assert!(!world.runs_on("a"));
+        world.pass(MINUTE);
+        assert_eq!(world.owner("w/p").as_deref(), Some("b"));
+    }
 }
 
 #[test]

@@ -33,6 +33,9 @@ const LOOK: Timespec =
 /// How soon an end that could not be written down is tried again.
 const AGAIN: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
+/// How often the shim of a step that is bound looks whether its time has come nearer: often enough for the shortest L.
+const BOUND_LOOK: Duration = Duration::from_secs(1);
+
 /// What a shim is asked to do.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::exec) struct Order {
@@ -238,7 +241,7 @@ impl Running {
 /// Until when a step may live.
 struct Bound {
     file: File,
-    /// Readable at what the file said last.
+    /// Readable when the file is to be looked at again.
     timer: OwnedFd,
 }
 
@@ -249,13 +252,15 @@ impl Bound {
         Ok(Self { file, timer })
     }
 
-    /// True once it is over; else it is looked at again then. It may have been put off since.
+    /// True once it is over; else it is looked at again then, or before: it may have been put off since, or brought
+    /// forward.
     fn is_over(&self) -> bool {
-        let Ok(until) = bounds::read(&self.file) else { return true };
-        if until <= clock::now().boot {
+        let (Ok(until), now) = (bounds::read(&self.file), clock::now().boot) else { return true };
+        if until <= now {
             return true;
         }
-        let once = Itimerspec { it_interval: processes::timespec(Duration::ZERO), it_value: timespec_of(until) };
+        let look = until.min(now + BOUND_LOOK);
+        let once = Itimerspec { it_interval: processes::timespec(Duration::ZERO), it_value: timespec_of(look) };
         // A timer that can't be set would never come.
         timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &once).is_err()
     }

@@ -373,6 +373,20 @@ async fn a_step_that_is_bound_ends_by_itself_unless_that_is_put_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_bound_that_comes_nearer_is_noticed_by_the_shim_alone() {
+    use crate::{bounds::BoundFiles, clock};
+    let host = Host::new();
+    let (bounds, _) = BoundFiles::open(&host.dir.path().join("bounds")).unwrap();
+    bounds.bound(run(), clock::now().boot + Duration::from_secs(3600));
+    let agent = host.agent(true);
+    agent.start(StepCommand { exclusive: true, ..step(0, "echo up; sleep 1000") });
+    agent.says("up").await;
+    drop(agent);
+    bounds.bound(run(), clock::now().boot + Duration::from_millis(100));
+    within(|| left_below(host.dir.path()).is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_step_that_is_bound_runs_below_a_folder_that_is_relative() {
     use crate::{bounds::BoundFiles, clock};
     let host = Host::new();
@@ -381,12 +395,8 @@ async fn a_step_that_is_bound_runs_below_a_folder_that_is_relative() {
     let (bounds, _) = BoundFiles::open(&below("bounds")).unwrap();
     bounds.bound(run(), clock::now().boot + Duration::from_secs(3600));
     let config = host.config(true);
-    let config = ExecConfig {
-        work_dir: below("work"),
-        cache_dir: below("cache"),
-        bounds: Some(below("bounds")),
-        ..config
-    };
+    let config =
+        ExecConfig { work_dir: below("work"), cache_dir: below("cache"), bounds: Some(below("bounds")), ..config };
     let mut agent = host.agent_of(config);
     agent.start(StepCommand { exclusive: true, ..step(0, "exit 3") });
     let (status, held) = agent.end().await;

@@ -226,7 +226,8 @@ impl World {
                 });
                 self.agents[agent].running.insert(command.id.clone());
                 let code = i32::from(self.random.chance(100));
-                let longest = if command.exclusive && self.acting { 90 * SECOND } else { 1_500 * MILLISECOND };
+                let longest =
+                    if command.exclusive && self.acting { self.setup.lasts * SECOND } else { 1_500 * MILLISECOND };
                 let wait = self.random.between(20 * MILLISECOND, longest);
                 self.exits(agent, wait, command.id, ExitStatus::Code(code));
             }

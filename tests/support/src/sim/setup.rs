@@ -84,6 +84,8 @@ pub struct Setup {
     pub gated: u64,
     /// How many of a thousand workflows are exclusive; their steps take long.
     pub exclusive: u64,
+    /// The longest that one of their steps takes, in seconds.
+    pub lasts: u64,
     /// How many of a thousand workflows have lost runs and due times started again.
     pub again: u64,
     /// How many of a thousand worlds have notifiers.
@@ -134,6 +136,7 @@ impl Setup {
             following: 0,
             gated: 0,
             exclusive: 0,
+            lasts: 90,
             again: 0,
             notified: 0,
             rates: &[1000],
@@ -201,6 +204,7 @@ impl Setup {
             following: random.pick(&[0, 500]),
             gated: random.pick(&[0, 0, 500]),
             exclusive: random.pick(&[0, 0, 400]),
+            lasts: random.pick(&[90, 90, 180]),
             again: random.pick(&[0, 0, 500]),
             notified: 300,
             rates: &[950, 970, 1000, 1000, 1030, 1050],
@@ -264,6 +268,11 @@ impl Setup {
             Mutant::RunsOutliveLease => {
                 more(&[Action::Cut, Action::Drain]);
                 (setup.exclusive, setup.pause_margin, setup.schedules) = (1_000, 1, QUICK);
+            }
+            Mutant::BoundsKeepLongerL => {
+                more(&[Action::Pause, Action::Cut]);
+                (setup.exclusive, setup.pause_margin, setup.schedules) = (1_000, 1, QUICK);
+                setup.lasts = 180;
             }
             Mutant::MessageGoneTooEarly => {
                 more(&[Action::CrashController]);
