@@ -38,13 +38,12 @@ impl OwnerRow {
 impl Controller {
     /// Why an agent can't tell what became of a due time under an epoch, if it can't.
     pub(super) fn cannot_tell(
-        &mut self,
+        &self,
         now: Now,
         agent: &AgentName,
         (key, epoch): (&PipelineKey, Epoch),
         slot: Timestamp,
     ) -> Option<&'static str> {
-        let (slot_now, _) = self.wall.read(now);
         let row = self.owners.get(key).map(|owned| &owned.row);
         let owner = row.filter(|row| row.epoch == epoch).and_then(|row| row.owner.as_ref());
         if owner.is_some_and(|owner| owner != agent) {
@@ -54,7 +53,7 @@ impl Controller {
             return None;
         }
         let ahead = if owner.is_some() { CLOCK_AHEAD } else { SKEW_LIMIT };
-        if slot > after(slot_now, ahead) {
+        if slot > after(now.wall, ahead) {
             return Some("of a due time that has not come");
         }
         if owner.is_some() {
@@ -64,7 +63,7 @@ impl Controller {
         if epoch > row.epoch {
             return Some("of an epoch that was never granted");
         }
-        let Some(oldest) = row.holders.first() else { return None };
+        let oldest = row.holders.first()?;
         let is_forgotten = epoch < oldest.epoch && slot < oldest.since;
         (!is_forgotten && !row.is_held_by(agent, epoch)).then_some("of an epoch that it never had")
     }

@@ -6,7 +6,10 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use xene_agent::decide::{cron::Schedule, time::before};
+use xene_agent::decide::{
+    cron::Schedule,
+    time::{Now, before},
+};
 use xene_schemas::{
     meta::{AgentName, Epoch, Name, PipelineKey},
     phase::Reason,

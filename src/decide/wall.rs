@@ -216,6 +216,7 @@ mod tests {
             recovering: false,
             restored: false,
             recovered_at: None,
+            readmits: false,
             pause: None,
             clock: clock.map(|Now { boot, wall }| ClockRow { boot_id: "boot".into(), boot, wall }),
         }

@@ -8,7 +8,10 @@ use xene_schemas::{
 };
 
 use super::world::{MINUTE, World};
-use crate::decide::event::{Command, Effect, Event, SessionId};
+use crate::decide::{
+    event::{Command, Effect, Event, SessionId},
+    rows::JoinTokenRow,
+};
 
 const EVERY_MINUTE: &str = r#""schedule":"* * * * *""#;
 
@@ -134,14 +137,16 @@ fn a_certificate_is_handed_over_once_its_fingerprint_is_durable() {
 fn a_certificate_that_is_on_no_list_opens_nothing_and_ends_nothing() {
     let mut world = World::new(&["a"]);
     assert!(is(says(&mut world, "a", "foreign", None).as_ref(), "Certificate", true));
-    let token = Command::CreateJoinToken {
+    let token = Command::CreateJoinToken(JoinTokenRow {
         id: "t".into(),
         secret_hash: "hash".into(),
+        created_at: None,
+        created_by: None,
         expires_at: jiff::Timestamp::MAX,
-        uses: 1,
+        uses_left: 1,
         labels: None,
         name: None,
-    };
+    });
     world.ask(token).unwrap();
     let labels = Default::default();
     world.ask(Command::Enrol { id: "t".into(), secret_hash: "hash".into(), name: name("b"), labels }).unwrap();

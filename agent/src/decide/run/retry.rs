@@ -18,7 +18,7 @@ pub(super) fn delay(retry: Option<&Retry>, attempt: u32, exit_code: Option<i32>)
         return None;
     }
     let first = retry.delay.map_or(DELAY, Duration::from);
-    let longest = retry.max_delay.map_or(MAX_DELAY.max(first), Duration::from);
+    let longest = retry.max_delay.map_or_else(|| MAX_DELAY.max(first), Duration::from);
     let growth = retry.backoff.unwrap_or(BACKOFF).powi(i32::try_from(attempt - 1).unwrap_or(i32::MAX));
     // A finite growth, or nothing times infinity would be no number.
     Duration::try_from_secs_f64((first.as_secs_f64() * growth.min(f64::MAX)).min(longest.as_secs_f64())).ok()
