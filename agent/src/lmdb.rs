@@ -16,6 +16,7 @@ use std::{
 };
 
 use heed::{CompactionOption, EnvOpenOptions, MdbError, RwTxn, WithoutTls};
+use tokio::sync::watch;
 
 /// A read transaction, as [`Env::read`] lends it. May be passed to every `get`, `iter` and `range` of a table.
 pub type ReadTxn<'t> = heed::RoTxn<'t, WithoutTls>;
@@ -278,12 +279,13 @@ const RESERVE: u64 = 32 << 20;
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Waits until there is room below `dir`, or `ending`, which is an error.
-fn wait_for_room(dir: &Path, ending: &AtomicBool) -> Result<(), CommitError> {
+fn wait_for_room(dir: &Path, ending: &AtomicBool, full: &watch::Sender<bool>) -> Result<(), CommitError> {
     let mut told = false;
     while !has_room(dir) {
         if !told {
             tracing::error!(dir = %dir.display(), "the file system is full: nothing is committed until there is room");
             told = true;
+            full.send_replace(true);
         }
         if ending.load(Ordering::Relaxed) {
             return Err(CommitError(format!("the file system of {} is full", dir.display()).into()));
@@ -291,6 +293,7 @@ fn wait_for_room(dir: &Path, ending: &AtomicBool) -> Result<(), CommitError> {
         std::thread::park_timeout(LOOK_AGAIN);
     }
     if told {
+        full.send_replace(false);
         tracing::info!(dir = %dir.display(), "there is room on the file system again");
     }
     Ok(())
@@ -331,6 +334,7 @@ pub struct Writer<T> {
     /// `None` only while it is dropped.
     queue: Option<Sender<(T, Done)>>,
     ending: Arc<AtomicBool>,
+    full: watch::Receiver<bool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -347,12 +351,13 @@ impl<T: Send + 'static> Writer<T> {
         let (queue, items) = channel();
         let ending = Arc::<AtomicBool>::default();
         let ends = ending.clone();
+        let (is_full, full) = watch::channel(false);
         let thread = std::thread::Builder::new()
             .name("commit".to_owned())
             // Nothing here recurses; the default of 2 MiB would only be reserved for nothing.
             .stack_size(512 << 10)
-            .spawn(move || commit_groups(&env, &items, &ends, apply))?;
-        Ok(Self { queue: Some(queue), ending, thread: Some(thread) })
+            .spawn(move || commit_groups(&env, &items, (&ends, &is_full), apply))?;
+        Ok(Self { queue: Some(queue), ending, full, thread: Some(thread) })
     }
 
     /// Queues an item, never waits. `done` is called once this item and all before it are synced, or have failed.
@@ -366,6 +371,11 @@ impl<T: Send + 'static> Writer<T> {
 }
 
 impl<T> Writer<T> {
+    /// True while it waits for room on its file system.
+    pub fn full(&self) -> watch::Receiver<bool> {
+        self.full.clone()
+    }
+
     /// From now on a full file system is not waited for: what can't be committed fails at once, and ends the writer.
     pub fn wait_no_more(&self) {
         self.ending.store(true, Ordering::Relaxed);
@@ -389,7 +399,7 @@ impl<T> Drop for Writer<T> {
 fn commit_groups<T>(
     env: &Env,
     items: &Receiver<(T, Done)>,
-    ending: &AtomicBool,
+    (ending, full): (&AtomicBool, &watch::Sender<bool>),
     mut apply: impl FnMut(&mut RwTxn<'_>, &T) -> Result<(), heed::Error>,
 ) {
     let mut failed: Option<CommitError> = None;
@@ -398,7 +408,7 @@ fn commit_groups<T>(
         group.push(first);
         group.extend(items.try_iter());
         if failed.is_none() {
-            failed = wait_for_room(env.env.path(), ending).err();
+            failed = wait_for_room(env.env.path(), ending, full).err();
         }
         if failed.is_none() {
             let result = env.write(|_, txn| group.iter().try_for_each(|(item, _)| apply(txn, item)));

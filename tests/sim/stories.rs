@@ -279,8 +279,9 @@ fn a_fenced_agent_is_replaced_at_once() {
         08:03:34 store      w0/p0 is b's under epoch 2, slots from 08:03:36
         08:04:00 b          starts the run of w0/p0 that is due 08:04:00
         08:05:00 b          starts the run of w0/p0 that is due 08:05:00
+        08:05:34 a          its host reboots
         08:05:34 a          starts
-        08:05:59 b          starts the run of w0/p0 that is due 08:06:00
+        08:06:00 b          starts the run of w0/p0 that is due 08:06:00
         08:07:00 b          starts the run of w0/p0 that is due 08:07:00
     "#]],
     );
@@ -494,9 +495,10 @@ fn an_authority_is_replaced_while_one_agent_is_away() {
         08:02:06 controller dies, 0 changes get to the disk
         08:02:06 controller starts
         08:02:46 controller trusts two authorities, and waits for c
+        08:02:46 c          its host reboots
         08:02:46 c          starts
         08:02:47 c          has a certificate of the new authority
-        08:02:50 controller all agents have come by the new one
+        08:02:51 controller all agents have come by the new one
         08:03:06 controller trusts one authority
     "#]],
     );
@@ -527,6 +529,7 @@ fn who_is_away_for_all_of_a_rotation_is_not_let_in_any_more() {
         08:02:44 controller trusts two authorities, and waits for b
         08:01:44 controller its time is over
         08:02:44 controller trusts one authority
+        08:02:44 b          its host reboots
         08:02:44 b          starts
         08:02:44 b          is not let in: nobody trusts its authority any more
     "#]],
