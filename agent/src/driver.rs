@@ -182,6 +182,8 @@ struct Driver {
     commits: Commits<Effect>,
     /// From the journal's writer; as many as there are commits, which events bound.
     committed: (mpsc::UnboundedSender<Committing>, mpsc::UnboundedReceiver<Committing>),
+    /// Whether the journal waits for room on the disk.
+    full: watch::Receiver<bool>,
     alarm: Alarm,
     trim: Trim,
     /// Runs whose log is not wholly at the controller: what their log stream says first.
@@ -208,6 +210,7 @@ impl Driver {
             bounds: Some(data.join("bounds")),
         };
         let (journal, mut recovered) = Journal::open(data)?;
+        let full = journal.full();
         // A spec without its files is none: it is asked for again.
         recovered.specs.retain(|_, bytes| {
             CompiledPipeline::decode(bytes).is_ok_and(|spec| spec.files.iter().all(|file| files.has(&file.hash)))
@@ -224,12 +227,8 @@ impl Driver {
         }
         recovered.bounds = bound;
         let boot_id = clock::boot_id().map_err(system("the host's boot can't be told"))?;
-        if recovered.boot_id.as_ref() != Some(&boot_id) {
-            // It was never synced, so a host that lost its power may have an older one, which would be another agent's.
-            drop(std::fs::remove_file(data.join("renewal")));
-        }
-        let (renewal, token) = RenewalFile::open(&data.join("renewal"));
-        recovered.renewal = token;
+        let (renewal, kept) = RenewalFile::open(&data.join("renewal"));
+        recovered.renewal = kept;
         let logs = Logs::open(&data.join("logs"), Limits::default()).map_err(system("logs can't be kept"))?;
 
         let mut open_logs = HashMap::new();
@@ -297,6 +296,7 @@ impl Driver {
             processes,
             commits: Commits::default(),
             committed: mpsc::unbounded_channel(),
+            full,
             alarm: Alarm::new().map_err(system("the system gives no timer"))?,
             trim: Trim::after_start(),
             open_logs,
@@ -333,6 +333,10 @@ impl Driver {
                     held.inspect(Held::release);
                     continue;
                 }
+                Ok(()) = self.full.changed() => match *self.full.borrow_and_update() {
+                    true => Event::JournalFailed,
+                    false => Event::JournalWorks,
+                },
                 Some(spec) = self.complete.recv() => Event::FilesReady(spec),
                 Some(event) = self.sessions.recv() => match self.session_event(event) {
                     Some(event) => event,
@@ -480,7 +484,7 @@ impl Driver {
             Effect::ConfirmIntent(run) => self.take(Event::IntentDurable(run)),
             Effect::Remember { run, told } => self.told.remember(run, &told),
             Effect::BoundRun { run, until } => self.bounds.bound(run, until),
-            Effect::KeepToken(token) => self.renewal.keep(token),
+            Effect::KeepRenewal(renewal) => self.renewal.keep(&renewal),
             Effect::SpawnStep(command) => {
                 let log = self.log(command.id.run);
                 self.exec.spawn(*command, log);

@@ -16,6 +16,7 @@ use std::{
 };
 
 use heed::{CompactionOption, EnvOpenOptions, MdbError, RwTxn, WithoutTls};
+use tokio::sync::watch;
 
 /// A read transaction, as [`Env::read`] lends it. May be passed to every `get`, `iter` and `range` of a table.
 pub type ReadTxn<'t> = heed::RoTxn<'t, WithoutTls>;
@@ -284,7 +285,7 @@ type Queued<T> = (T, bool, Done);
 /// error. What is urgent takes what came before it along, as the order must stay.
 fn wait_for_room<T>(
     dir: &Path,
-    ending: &AtomicBool,
+    (ending, full): (&AtomicBool, &watch::Sender<bool>),
     (items, group): (&Receiver<Queued<T>>, &mut Vec<Queued<T>>),
 ) -> Result<(), CommitError> {
     let mut told = false;
@@ -296,6 +297,7 @@ fn wait_for_room<T>(
         if !told {
             tracing::error!(dir = %dir.display(), "the file system is full: nothing is committed until there is room");
             told = true;
+            full.send_replace(true);
         }
         if ending.load(Ordering::Relaxed) {
             return Err(CommitError(format!("the file system of {} is full", dir.display()).into()));
@@ -303,6 +305,7 @@ fn wait_for_room<T>(
         std::thread::park_timeout(LOOK_AGAIN);
     }
     if told {
+        full.send_replace(false);
         tracing::info!(dir = %dir.display(), "there is room on the file system again");
     }
     Ok(())
@@ -354,6 +357,7 @@ pub struct Writer<T> {
     /// `None` only while it is dropped.
     queue: Option<Sender<Queued<T>>>,
     ending: Arc<AtomicBool>,
+    full: watch::Receiver<bool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -370,12 +374,13 @@ impl<T: Send + 'static> Writer<T> {
         let (queue, items) = channel();
         let ending = Arc::<AtomicBool>::default();
         let ends = ending.clone();
+        let (is_full, full) = watch::channel(false);
         let thread = std::thread::Builder::new()
             .name("commit".to_owned())
             // Nothing here recurses; the default of 2 MiB would only be reserved for nothing.
             .stack_size(512 << 10)
-            .spawn(move || commit_groups(&env, &items, &ends, apply))?;
-        Ok(Self { queue: Some(queue), ending, thread: Some(thread) })
+            .spawn(move || commit_groups(&env, &items, (&ends, &is_full), apply))?;
+        Ok(Self { queue: Some(queue), ending, full, thread: Some(thread) })
     }
 
     /// Queues an item, never waits. `done` is called once this item and all before it are synced, or have failed.
@@ -399,6 +404,11 @@ impl<T: Send + 'static> Writer<T> {
 }
 
 impl<T> Writer<T> {
+    /// True while it waits for room on its file system.
+    pub fn full(&self) -> watch::Receiver<bool> {
+        self.full.clone()
+    }
+
     /// From now on a full file system is not waited for: what can't be committed fails at once, and ends the writer.
     pub fn wait_no_more(&self) {
         self.ending.store(true, Ordering::Relaxed);
@@ -422,7 +432,7 @@ impl<T> Drop for Writer<T> {
 fn commit_groups<T>(
     env: &Env,
     items: &Receiver<Queued<T>>,
-    ending: &AtomicBool,
+    (ending, full): (&AtomicBool, &watch::Sender<bool>),
     mut apply: impl FnMut(&mut RwTxn<'_>, &T) -> Result<(), heed::Error>,
 ) {
     let mut failed: Option<CommitError> = None;
@@ -431,7 +441,7 @@ fn commit_groups<T>(
         group.push(first);
         group.extend(items.try_iter());
         if failed.is_none() {
-            failed = wait_for_room(env.env.path(), ending, (items, &mut group)).err();
+            failed = wait_for_room(env.env.path(), (ending, full), (items, &mut group)).err();
         }
         if failed.is_none() {
             let result = env.write(|_, txn| group.iter().try_for_each(|(item, ..)| apply(txn, item)));

@@ -94,6 +94,7 @@ fn agent_says() -> Vec<(&'static str, AgentMessage)> {
         wall: at(1_800_000_001),
         assignments: 5,
         token,
+        disk_full: false,
     };
     let fact = |index, event| RunFact { run: run(), pipeline: key(), epoch: Epoch(1 << 51), index, event };
     let ended = RunEvent::Ended {
@@ -117,6 +118,7 @@ fn agent_says() -> Vec<(&'static str, AgentMessage)> {
         ("Hello", AgentMessage::Hello(hello(Some(Tokens { session: 1, renewal: Some(u64::MAX) })))),
         ("Renew before tokens", AgentMessage::Renew(renew(None))),
         ("Renew", AgentMessage::Renew(renew(Some(u64::MAX)))),
+        ("Renew with a full disk", AgentMessage::Renew(Renew { disk_full: true, ..renew(Some(u64::MAX)) })),
         (
             "Released",
             AgentMessage::Released(Released {

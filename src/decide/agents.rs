@@ -50,6 +50,8 @@ pub(super) struct AgentState {
     /// Since when each renewal has been said late, or by a clock that is.
     pub(super) late_since: Option<xene_agent::decide::time::BootTime>,
     pub(super) busy: u32,
+    /// It says that its journal can't be written.
+    pub(super) disk_full: bool,
     /// This process has welcomed it.
     pub(super) greeted: bool,
     /// This process has recovered on its word.
@@ -97,6 +99,7 @@ impl AgentState {
             leaving: false,
             skew: Duration::ZERO,
             late_since: None,
+            disk_full: false,
             busy: 0,
             greeted: false,
             believed: false,
@@ -311,6 +314,8 @@ impl Controller {
             let seconds = agent.skew.as_secs();
             let message = format!("its clock is {seconds} s off: it gets nothing new until that is mended");
             (Some(Reason::CLOCK_SKEW), Some(message))
+        } else if agent.disk_full {
+            (Some(Reason::AGENT_DISK), Some("its disk is full: it starts nothing until there is room".into()))
         } else {
             (None, None)
         };

@@ -196,7 +196,7 @@ impl Controller {
         }
         let Some(state) = self.agents.get_mut(agent) else { return };
         let renewed_before = state.renewed_at;
-        state.busy = renew.busy;
+        (state.busy, state.disk_full) = (renew.busy, renew.disk_full);
         let was_wrong = state.skew > SKEW_LIMIT;
         if !state.may_be_delayed(renew.wall, now) {
             state.note_skew(renew.wall, now, agent, fx);

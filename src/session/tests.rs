@@ -450,5 +450,6 @@ fn renew(seq: u64) -> AgentMessage {
         wall: Timestamp::UNIX_EPOCH,
         assignments: 0,
         token: None,
+        disk_full: false,
     })
 }

@@ -11,7 +11,10 @@ use xene_schemas::{
     wire::control::{AgentMessage, ControllerMessage, SkippedSlot, StoreSeen},
 };
 
-use super::{resume::Told, time::BootTime};
+use super::{
+    resume::Told,
+    time::{BootTime, Now},
+};
 
 /// One process of a run: which step of which attempt of which task. Of one task, a later one is greater.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -57,6 +60,8 @@ pub enum Event {
     StopRequested,
     /// The journal can't be written: start nothing, until it can be.
     JournalFailed,
+    /// It can be written again.
+    JournalWorks,
 }
 
 /// How a step's process ended.
@@ -145,8 +150,8 @@ pub enum Effect {
         /// What.
         told: Told,
     },
-    /// Write down the token of an answered renewal, before the next is sent. It need not outlive the host's boot.
-    KeepToken(u64),
+    /// Write down what an answered renewal gave, before the next is sent. It need not outlive the host's boot.
+    KeepRenewal(Renewal),
     /// Until then a run's processes may live, whoever ends them; before each start of one, and put off now and then.
     BoundRun {
         /// Which run's.
@@ -399,8 +404,32 @@ pub struct Recovered {
     pub name: Option<AgentName>,
     /// The token of the last Welcome.
     pub token: Option<u64>,
-    /// The token of the last answered renewal. Not of the journal, and of no use after a reboot.
-    pub renewal: Option<u64>,
+    /// What the last answered renewal gave. Not of the journal, and of no use after a reboot.
+    pub renewal: Option<Renewal>,
+}
+
+/// What the last answered renewal gave, for the next process of the agent within the same boot of its host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renewal {
+    /// The boot.
+    pub boot_id: String,
+    /// When this was written down: a step of one clock against the other since voids the lease.
+    pub at: Now,
+    /// The token of the answer.
+    pub token: Option<u64>,
+    /// The lease; `None`: there is none.
+    pub lease: Option<KeptLease>,
+    /// The slot clock: what it showed when.
+    pub clock: Option<(BootTime, Timestamp)>,
+}
+
+/// A lease that goes on in the next process, if that has the same claims.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptLease {
+    /// When the renewal was sent.
+    pub from: BootTime,
+    /// Digest of the pipelines and epochs that it listed.
+    pub claims: [u8; 32],
 }
 
 /// Whether a run's workspace stays.

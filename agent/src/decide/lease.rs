@@ -68,6 +68,26 @@ pub(super) struct NextRenew {
 }
 
 impl Lease {
+    /// Without one, and with the slot clock of an earlier process in the same boot.
+    pub(super) fn resumed(clock: Option<(BootTime, Timestamp)>) -> Self {
+        Self { clock, ..Self::default() }
+    }
+
+    /// The lease of an earlier process goes on, for claims listed by `version` of the list.
+    pub(super) fn go_on(&mut self, from: BootTime, version: u64) {
+        self.granted = Some(Granted { from, version });
+    }
+
+    /// From when on there is a lease for all that `version` of the list has.
+    pub(super) fn granted(&self, version: u64) -> Option<BootTime> {
+        self.granted.filter(|granted| granted.version == version).map(|granted| granted.from)
+    }
+
+    /// The slot clock: what it showed when.
+    pub(super) fn clock(&self) -> Option<(BootTime, Timestamp)> {
+        self.clock
+    }
+
     /// A new session with the controller process that drew `nonce`. The lease itself goes on.
     pub(super) fn open(&mut self, nonce: u64) {
         (self.nonce, self.seq, self.answered, self.held) = (nonce, 0, 0, None);

@@ -9,6 +9,7 @@ mod exclusive;
 mod lease;
 pub mod mutant;
 mod outbox;
+mod renewal;
 pub mod resume;
 pub mod run;
 mod runs;
@@ -40,7 +41,7 @@ use xene_schemas::{
 use self::{
     admission::{Holders, Slots},
     claims::Claim,
-    event::{ClaimRow, Effect, Effects, Event, JournalChange, Recovered},
+    event::{ClaimRow, Effect, Effects, Event, JournalChange, Recovered, Renewal},
     lease::{Lease, guard},
     mutant::{Mutant, Mutants},
     runs::RunEntry,
@@ -51,8 +52,6 @@ use self::{
 
 /// How far the local wall clock may be from the slot clock before the operator hears of it.
 const SKEW: Duration = Duration::from_secs(5);
-/// How long nothing is started after the journal refused.
-const JOURNAL_PAUSE: Duration = Duration::from_secs(10);
 /// What an operator sets, and what a process draws at its start.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -101,7 +100,6 @@ enum Session {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
     Renew,
-    Journal,
     Run(RunName),
     /// A run that is bound to the lease.
     Bound(RunName),
@@ -125,6 +123,8 @@ pub struct Agent {
     claims: BTreeMap<PipelineKey, Claim>,
     /// Counts up when the list of claims changes.
     claims_version: u64,
+    /// The digest of this version of the list.
+    claims_digest: Option<(u64, [u8; 32])>,
     /// Claims of which no Renew was answered yet.
     unconfirmed: BTreeSet<PipelineKey>,
     /// The version of the assignments of this session; 0: none came yet.
@@ -163,9 +163,10 @@ impl Agent {
         if recovered.boot_id.as_ref() != Some(&config.boot_id) {
             // No process outlives the host's boot, and nothing that was not synced.
             recovered.told.clear();
-            recovered.renewal = None;
             fx.commit.push(JournalChange::PutBoot(config.boot_id.clone()));
         }
+        let same_boot = |renewal: &Renewal| renewal.boot_id == config.boot_id && renewal.at.boot <= now.boot;
+        let renewal = recovered.renewal.filter(same_boot);
         let specs =
             recovered.specs.iter().filter_map(|(hash, bytes)| Spec::new(bytes).ok().map(|(spec, _)| (*hash, spec)));
         let mut agent = Self {
@@ -174,10 +175,13 @@ impl Agent {
             last: now,
             session: Session::Down,
             store: recovered.store,
-            tokens: recovered.token.map(|session| Tokens { session, renewal: recovered.renewal }),
-            lease: Lease::default(),
+            tokens: recovered
+                .token
+                .map(|session| Tokens { session, renewal: renewal.as_ref().and_then(|renewal| renewal.token) }),
+            lease: Lease::resumed(renewal.as_ref().and_then(|renewal| renewal.clock)),
             claims: BTreeMap::new(),
             claims_version: 1,
+            claims_digest: None,
             unconfirmed: BTreeSet::new(),
             set_version: 0,
             specs: specs.collect(),
@@ -210,6 +214,9 @@ impl Agent {
         }
         for (key, row) in recovered.claims {
             agent.recover_claim(key, row);
+        }
+        if let Some(renewal) = renewal {
+            agent.recover_lease(now, &renewal, &mut fx);
         }
         let mut wanted = Vec::new();
         for (run, row) in recovered.runs {
@@ -254,6 +261,7 @@ impl Agent {
                 self.cancel_all(now, "the agent is stopping", &mut fx);
             }
             Event::JournalFailed => self.journal_failed(now, &mut fx),
+            Event::JournalWorks => self.journal_works(now, &mut fx),
         }
         self.advance(now, &mut fx);
         self.flush(now, &mut fx);
@@ -266,11 +274,7 @@ impl Agent {
         self.watch_clock(now, &mut fx);
         while let Some(timer) = self.timers.pop(now.boot) {
             match timer {
-                Timer::Renew => self.send_renew(now, |fx, message| fx.now.push(Effect::Send(message)), &mut fx),
-                Timer::Journal => {
-                    self.journal_failed = false;
-                    self.unpark(now, &mut fx);
-                }
+                Timer::Renew => self.send_renew(now, &mut fx),
                 Timer::Run(run) => self.drive(now, run, run::Input::Timeout, &mut fx),
                 Timer::Bound(run) => self.bound_due(now, run, &mut fx),
                 Timer::Queue(key) => self.start_waiting(now, &key, &mut fx),
@@ -332,12 +336,8 @@ impl Agent {
     /// A step of the wall clock against elapsed time is a virtual machine that was paused or restored: what it
     /// knew of its lease is worth nothing until the next answer.
     fn watch_clock(&mut self, now: Now, fx: &mut Effects) {
-        let elapsed = now.boot.since(self.last.boot);
-        let wall = now.wall.duration_since(self.last.wall);
-        let step = (wall.as_nanos() - i128::try_from(elapsed.as_nanos()).unwrap_or(i128::MAX)).unsigned_abs();
-        // Both clocks may drift against each other: a long silence is not a step.
-        if step > (SKEW + elapsed / 10).as_nanos() {
-            self.lease.void();
+        if is_step(self.last, now) {
+            self.void_lease(now, fx);
             self.doubt_bounds(now, None, fx);
             self.renew_soon = true;
             fx.now.push(Effect::Alert("the wall clock was moved: no run starts until the lease is renewed".into()));
@@ -367,6 +367,10 @@ impl Agent {
         match message {
             ControllerMessage::Welcome(welcome) => self.welcome(now, welcome, fx),
             ControllerMessage::Refused(refused) => {
+                if !refused.retry {
+                    // The process ends by this, and the next one is not to go on as if nobody had said it.
+                    self.void_lease(now, fx);
+                }
                 fx.now.push(Effect::Alert(refused.message));
                 fx.now.push(Effect::Disconnect);
             }
@@ -428,7 +432,7 @@ impl Agent {
         self.skipped.say_again();
         self.renew_soon = true;
         self.wanted.extend(self.claims.values().flat_map(Claim::lacks));
-        self.send_renew(now, |fx, message| fx.then.push(Effect::Send(message)), fx);
+        self.send_renew(now, fx);
     }
 
     fn renewed(&mut self, now: Now, answer: Renewed, fx: &mut Effects) {
@@ -436,12 +440,13 @@ impl Agent {
             && self.lease.is_newest(&answer)
         {
             tokens.renewal = Some(token);
-            fx.now.push(Effect::KeepToken(token));
         }
         let version = self.lease.renewed(now, &answer, self.mutants);
         for (key, epoch) in &answer.nacks {
             self.drop_claim(now, key, Some(*epoch), fx);
         }
+        // Without those that it does not renew.
+        self.keep_renewal(now, fx);
         let resuming =
             if self.lease.slot_now(now).is_some() { std::mem::take(&mut self.resuming) } else { BTreeSet::new() };
         for key in resuming {
@@ -485,12 +490,20 @@ impl Agent {
 
     fn journal_failed(&mut self, now: Now, fx: &mut Effects) {
         self.journal_failed = true;
-        self.timers.arm(Timer::Journal, now.boot + JOURNAL_PAUSE);
+        self.renew_soon = true;
         fx.now.push(Effect::Alert("the journal can't be written: no run starts".into()));
         let intents: Vec<RunName> = self.runs.iter().filter(|(_, run)| run.is_intent()).map(|(run, _)| *run).collect();
         for run in intents {
             self.abandon(now, run, xene_schemas::phase::Reason::AGENT_DISK, fx);
         }
+    }
+
+    fn journal_works(&mut self, now: Now, fx: &mut Effects) {
+        // What has become too late has by that, and says so.
+        self.unpark(now, fx);
+        self.journal_failed = false;
+        self.renew_soon = true;
+        self.unpark(now, fx);
     }
 
     fn claim_list(&self, now: Now) -> Vec<ClaimMessage> {
@@ -505,7 +518,7 @@ impl Agent {
         claimed.map(message).collect()
     }
 
-    fn send_renew(&mut self, now: Now, send: impl FnOnce(&mut Effects, AgentMessage), fx: &mut Effects) {
+    fn send_renew(&mut self, now: Now, fx: &mut Effects) {
         if self.session != Session::Up {
             return;
         }
@@ -521,8 +534,12 @@ impl Agent {
             wall: now.wall,
             assignments: self.set_version,
             token: self.tokens.and_then(|tokens| tokens.renewal),
+            disk_full: self.journal_failed,
         };
-        send(fx, AgentMessage::Renew(renew));
+        // What lists claims follows the journal: the next process of the agent goes by what that says, and the
+        // controller by the list.
+        let says = if next.with_claims { &mut fx.then } else { &mut fx.now };
+        says.push(Effect::Send(AgentMessage::Renew(renew)));
         let claimed = self.claims.values().filter(|claim| claim.row.claimed);
         let shortest = claimed.map(|claim| guard(claim.row.autonomy)).min();
         let heartbeat = shortest.unwrap_or_else(|| guard(Autonomy::Forever));
@@ -547,7 +564,7 @@ impl Agent {
         wanted.retain(|hash| !self.specs.contains_key(hash) && !self.arriving.contains_key(hash));
         if self.session == Session::Up {
             if self.renew_soon {
-                self.send_renew(now, |fx, message| fx.then.push(Effect::Send(message)), fx);
+                self.send_renew(now, fx);
             }
             if !facts.is_empty() {
                 fx.then.push(Effect::Send(AgentMessage::Report(Report { facts, whole })));
@@ -576,6 +593,15 @@ impl Agent {
         fx.commit.push(change);
         self.outgoing.push(fact);
     }
+}
+
+/// True if one clock was moved against the other between the two.
+fn is_step(before: Now, now: Now) -> bool {
+    let elapsed = now.boot.since(before.boot);
+    let wall = now.wall.duration_since(before.wall);
+    let step = (wall.as_nanos() - i128::try_from(elapsed.as_nanos()).unwrap_or(i128::MAX)).unsigned_abs();
+    // Both clocks may drift against each other: a long silence is not a step.
+    step > (SKEW + elapsed / 10).as_nanos()
 }
 
 /// L as a duration; `Forever` is longer than any test of a mutant.

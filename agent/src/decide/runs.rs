@@ -277,7 +277,7 @@ impl Agent {
     /// Starts what waits longest, or says why it gets no run; false if it goes on waiting, or nothing waits.
     fn start_next(&mut self, now: Now, key: &PipelineKey, fx: &mut Effects) -> bool {
         let slot_now = self.lease.slot_now(now);
-        let live = self.may_start(now, key) && !self.journal_failed;
+        let live = self.may_start(now, key);
         let Some(claim) = self.claims.get_mut(key) else { return false };
         let Some(waiting) = claim.waiting.front() else { return false };
         let spec = match &waiting.what {
@@ -295,6 +295,14 @@ impl Agent {
                 Some(Reason::TOO_LATE)
             }
             _ => None,
+        };
+        let expired = match (expired, self.journal_failed) {
+            (Some(_), true) => Some(Reason::AGENT_DISK),
+            (None, true) => {
+                self.parked.insert(key.clone());
+                return false;
+            }
+            (expired, false) => expired,
         };
         // Runs were cancelled for it: it starts when they have ended.
         let patience = spec.spec.queue_timeout.filter(|_| !waiting.replaces).map(Duration::from);
@@ -421,7 +429,10 @@ impl Agent {
         let live = self.claims.get(&key).is_some_and(|claim| self.is_live(now, claim));
         if !claimed || !live {
             self.abandon(now, run, Reason::LEASE_EXPIRED, fx);
-            self.release_if_due(&key, fx);
+            return;
+        }
+        if let Some(reason) = self.passed_meanwhile(now, run) {
+            self.abandon(now, run, reason, fx);
             return;
         }
         let Some(entry) = self.runs.get_mut(&run) else { return };
@@ -442,9 +453,21 @@ impl Agent {
         self.release_if_due(&key, fx);
     }
 
+    /// Why a due time starts nothing any more, since its intent took long to become durable.
+    fn passed_meanwhile(&self, now: Now, run: RunName) -> Option<Reason> {
+        let entry = self.runs.get(&run)?;
+        let slot = entry.slot.as_ref()?;
+        let hosted = self.claims.get(&entry.key)?.hosted(slot)?;
+        if hosted.is_suspended() {
+            return Some(Reason::SUSPENDED);
+        }
+        self.lease.slot_now(now).filter(|slot_now| hosted.too_late(slot, *slot_now)).map(|_| Reason::TOO_LATE)
+    }
+
     /// The start was not to be: a slot leaves its reason, the controller's own run goes back to it.
     pub(super) fn abandon(&mut self, now: Now, run: RunName, reason: Reason, fx: &mut Effects) {
         let Some(entry) = self.runs.remove(&run) else { return };
+        let key = entry.key.clone();
         fx.commit.push(JournalChange::DeleteRun(run));
         if let Some(slot) = entry.slot {
             self.skip(&entry.key, Passed::one(slot, reason), fx);
@@ -463,6 +486,7 @@ impl Agent {
             self.remove_if_unused(entry.row.spec.spec_hash, fx);
             self.go_on(now, &shared, fx);
         }
+        self.release_if_due(&key, fx);
     }
 
     /// Feeds a run's machine, and others that its slots go to, until all have said what they want.

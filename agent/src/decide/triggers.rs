@@ -122,6 +122,11 @@ impl Hosted {
         self.suspended = true;
     }
 
+    /// True if it does not fire.
+    pub(super) fn is_suspended(&self) -> bool {
+        self.suspended
+    }
+
     /// When the next slot comes.
     pub(super) fn next_due(&self) -> Option<Timestamp> {
         self.next.map(|slot| after(slot, self.jitter))

@@ -4,6 +4,7 @@ mod rows;
 
 use std::{io, path::Path};
 
+use tokio::sync::watch;
 use xene_schemas::run::RunEvent;
 
 use self::rows::Tables;
@@ -88,6 +89,11 @@ impl Journal {
             changes.iter().try_for_each(|change| tables.apply(txn, change, &mut buffer))
         })?;
         Ok((Self { writer }, recovered))
+    }
+
+    /// True while nothing is committed for want of room on the disk.
+    pub fn full(&self) -> watch::Receiver<bool> {
+        self.writer.full()
     }
 
     /// Queues one atomic batch, never waits. `done` is called on the writer's thread once it and all before it are

@@ -171,6 +171,9 @@ pub struct Renew {
     /// The token of the last answer; absent: there was none yet, or an agent that does not know tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<u64>,
+    /// True while it starts nothing, as its journal can't be written; absent: false, or an agent that does not say.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub disk_full: bool,
 }
 
 /// Gives a pipeline back.

@@ -11,7 +11,10 @@ use xene_schemas::{
 };
 
 use super::world::{MINUTE, World, key};
-use crate::decide::event::{Command, Refusal};
+use crate::decide::{
+    event::{Command, Refusal},
+    rows::Suspendable,
+};
 
 const EVERY_MINUTE: &str = r#""schedule":"* * * * *""#;
 /// `autonomy: 1m` may start until 0.95·60 − 10 = 47 s after a renewal, and moves 1.05·60 + 60 = 123 s after one.
@@ -194,7 +197,7 @@ fn the_controller_may_restart_and_waits_before_it_judges() {
 }
 
 #[test]
-fn an_agent_that_restarts_ends_its_runs_and_starts_nothing_before_a_renewal() {
+fn an_agent_that_restarts_ends_its_runs_and_goes_on_under_its_lease() {
     let mut world = World::new(&["a"]);
     world.commit("w", "", Some(EVERY_MINUTE));
     world.slow = true;
@@ -202,13 +205,116 @@ fn an_agent_that_restarts_ends_its_runs_and_starts_nothing_before_a_renewal() {
     let run = world.starts[0].run;
     world.crash("a");
     world.nodes.get_mut("a").unwrap().reachable = false;
-    world.start_agent("a");
-    world.pass(2 * MINUTE);
-    assert_eq!(world.starts.len(), 1);
     world.slow = false;
+    world.start_agent("a");
+    world.pass(10 * MINUTE);
+    assert_eq!(world.started("a"), [1020, 1080, 1140, 1200, 1260, 1320], "275 s from the last renewal, and no longer");
     world.heal("a");
     assert_eq!(phase(&world, run), (RunPhase::Error, Some(Reason::AGENT_RESTARTED)));
-    assert_eq!(world.starts.len(), 2, "the newest of what was missed");
+    assert_eq!(world.starts.len(), 7, "the newest of what was missed");
+}
+
+#[test]
+fn a_lease_goes_on_only_in_the_same_boot_with_the_same_claims_and_clocks() {
+    type Change = fn(&mut World);
+    let cases: [(&str, bool, Change); 6] = [
+        ("nothing", true, |_| {}),
+        ("another boot", false, |world| world.nodes.get_mut("a").unwrap().boot_id = "boot-2".into()),
+        ("a step of the clock", false, |world| world.nodes.get_mut("a").unwrap().ahead = SignedDuration::from_mins(1)),
+        ("no file", false, |world| world.nodes.get_mut("a").unwrap().journal.renewal = None),
+        ("another epoch", false, |world| {
+            let row = world.nodes.get_mut("a").unwrap().journal.claims.get_mut(&key("w/p")).unwrap();
+            row.epoch = row.epoch.next(0);
+        }),
+        ("one claim less", false, |world| {
+            let row = world.nodes.get_mut("a").unwrap().journal.claims.get_mut(&key("v/p")).unwrap();
+            row.claimed = false;
+        }),
+    ];
+    for (what, goes_on, change) in cases {
+        let mut world = World::new(&["a"]);
+        world.commit("w", "", None);
+        world.commit("v", "", None);
+        world.pass(MINUTE);
+        world.crash("a");
+        world.nodes.get_mut("a").unwrap().reachable = false;
+        change(&mut world);
+        for process in 0..2 {
+            world.start_agent("a");
+            let agent = world.nodes["a"].machine.as_ref().unwrap();
+            assert_eq!(agent.may_start(world.now(), &key("w/p")), goes_on, "{what}, {process}");
+            world.crash("a");
+        }
+    }
+}
+
+#[test]
+fn the_slot_clock_goes_on_over_a_restart() {
+    let mut world = World::new(&["a"]);
+    world.commit("w", r#","autonomy":"Forever""#, Some(EVERY_MINUTE));
+    world.pass(MINUTE);
+    world.stop_controller();
+    world.crash("a");
+    world.nodes.get_mut("a").unwrap().ahead = SignedDuration::from_mins(10);
+    world.start_agent("a");
+    world.pass(2 * MINUTE);
+    assert_eq!(world.started("a"), [1020, 1080, 1140]);
+}
+
+#[test]
+fn a_start_whose_intent_takes_long_to_become_durable_is_looked_at_again() {
+    let soon = r#""schedule":"* * * * *","startingDeadline":"5s""#;
+    let mut world = World::new(&["a"]);
+    world.commit("w", "", Some(soon));
+    world.commit("v", "", Some(EVERY_MINUTE));
+    world.commit("u", "", Some(EVERY_MINUTE));
+    world.hold_intents = true;
+    world.pass(Duration::from_secs(50));
+    world.suspend(Suspendable::Workflow("u".parse().unwrap()), None);
+    world.let_intents();
+    assert_eq!(world.starts.len(), 1, "that of v");
+    let reason = |pipeline: &str| {
+        let row = world.store.ledger.iter().find(|row| row.pipeline == key(pipeline) && row.run.is_none());
+        row.and_then(|row| row.reason.clone())
+    };
+    assert_eq!((reason("w/p"), reason("u/p")), (Some(Reason::TOO_LATE), Some(Reason::SUSPENDED)));
+    world.pass(MINUTE);
+    assert_eq!(world.started("a"), [1050, 1080, 1080]);
+}
+
+#[test]
+fn while_the_journal_can_not_be_written_nothing_starts_and_afterwards_what_is_not_too_late() {
+    let soon = r#""schedule":"* * * * *","startingDeadline":"5s""#;
+    let mut world = World::new(&["a"]);
+    world.commit("w", "", Some(soon));
+    world.commit("v", "", Some(EVERY_MINUTE));
+    world.hold_intents = true;
+    world.pass(Duration::from_secs(30));
+    let status = |world: &World| {
+        let status = world.controller.as_ref().unwrap().agent(world.now(), &"a".parse().unwrap()).unwrap().status;
+        (status.reason, status.message)
+    };
+    assert_eq!(status(&world), (None, None));
+    world.tell_agent("a", AgentEvent::JournalFailed);
+    world.settle();
+    assert_eq!(status(&world).0, Some(Reason::AGENT_DISK));
+    world.pass(3 * MINUTE);
+    world.let_intents();
+    assert!(world.starts.is_empty());
+    world.tell_agent("a", AgentEvent::JournalWorks);
+    world.settle();
+    assert_eq!(world.started("a"), [1210], "the newest of v");
+    let skipped = |pipeline: &str, reason: Reason| {
+        let rows = world.store.ledger.iter().filter(|row| row.pipeline == key(pipeline));
+        rows.filter(|row| row.run.is_none() && row.reason == Some(reason.clone())).count()
+    };
+    assert_eq!(skipped("v/p", Reason::AGENT_DISK), 1, "what was about to start");
+    assert_eq!(skipped("v/p", Reason::COALESCED), 2);
+    assert_eq!(skipped("w/p", Reason::AGENT_DISK) + skipped("w/p", Reason::COALESCED), 4);
+    assert!(skipped("w/p", Reason::AGENT_DISK) >= 2);
+    world.pass(MINUTE);
+    assert_eq!(world.started("a"), [1210, 1260, 1260]);
+    assert_eq!(status(&world), (None, None));
 }
 
 #[test]

@@ -24,7 +24,7 @@ fn two() -> World {
 
 fn shown(world: &World) -> Tokens {
     let journal = &world.nodes["a"].journal;
-    Tokens { session: journal.token.unwrap(), renewal: journal.renewal }
+    Tokens { session: journal.token.unwrap(), renewal: journal.renewal.as_ref().and_then(|renewal| renewal.token) }
 }
 
 fn reason(world: &World) -> Option<Reason> {

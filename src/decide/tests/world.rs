@@ -112,6 +112,9 @@ pub(super) struct World {
     /// Files do not come by themselves.
     pub(super) hold_files: bool,
     held_files: Vec<(String, SpecHash)>,
+    /// Intents do not become durable by themselves.
+    pub(super) hold_intents: bool,
+    held_intents: Vec<(String, RunName)>,
     /// Artifacts that agents send.
     pub(super) uploads: Vec<(String, RunName, FileHash)>,
     pub(super) alerts: Vec<String>,
@@ -165,6 +168,8 @@ impl World {
             fails: false,
             hold_files: false,
             held_files: Vec::new(),
+            hold_intents: false,
+            held_intents: Vec::new(),
             uploads: Vec::new(),
             alerts: Vec::new(),
             authority: Authority::default(),
@@ -536,6 +541,15 @@ impl World {
         self.settle();
     }
 
+    /// The intents that were held are durable.
+    pub(super) fn let_intents(&mut self) {
+        self.hold_intents = false;
+        for (name, run) in std::mem::take(&mut self.held_intents) {
+            self.tell_agent(&name, agent::event::Event::IntentDurable(run));
+        }
+        self.settle();
+    }
+
     pub(super) fn remove(&mut self, workflow: &str) {
         self.workflows.remove(workflow);
         self.sync();
@@ -734,6 +748,7 @@ impl World {
                 }
             }
             Effect::Disconnect => self.hang_up(name),
+            Effect::ConfirmIntent(run) if self.hold_intents => self.held_intents.push((name.to_owned(), run)),
             Effect::ConfirmIntent(run) => self.local.push_back((name.to_owned(), Event::IntentDurable(run))),
             Effect::Remember { run, told } => node.told.entry(run).or_default().push(told),
             Effect::SpawnStep(command) if node.running.contains(&command.id) => {}
@@ -770,7 +785,7 @@ impl World {
             }
             Effect::SettleRun(run) => self.settled.push(run),
             Effect::BoundRun { run, until } => _ = node.journal.bounds.insert(run, until),
-            Effect::KeepToken(token) => node.journal.renewal = Some(token),
+            Effect::KeepRenewal(renewal) => node.journal.renewal = Some(renewal),
             Effect::Exit => node.exited = true,
             Effect::Alert(alert) => self.alerts.push(alert),
             Effect::FetchFiles { spec, .. } if self.hold_files => self.held_files.push((name.to_owned(), spec)),

@@ -157,6 +157,8 @@ impl World {
                 if self.agents[agent].paused > self.at {
                     return Ok(());
                 }
+                let process = self.agents[agent].process;
+                self.later(outage.min(10 * SECOND), What::JournalWorks { agent, process });
                 self.agent_takes(agent, Event::JournalFailed)
             }
         }
@@ -371,6 +373,8 @@ impl World {
             self.wipe(agent)?;
         }
         let wait = self.random.between(70 * SECOND, 100 * SECOND);
+        // What is off boots when it is on again.
+        self.reboot(agent);
         self.agents[agent].off_until = self.at + wait + outage;
         self.later(wait, What::Fence { agent });
         self.later(wait + outage, What::StartAgent { agent });

@@ -248,7 +248,7 @@ impl World {
             }
             Effect::BoundRun { run, until } => _ = self.agents[agent].bounds.insert(run, until),
             // As far as the disk goes it is written at once; what counts is that the host is not booted since.
-            Effect::KeepToken(token) => self.agents[agent].journal.renewal = Some(token),
+            Effect::KeepRenewal(renewal) => self.agents[agent].journal.renewal = Some(renewal),
             // Specs of these worlds have no files.
             Effect::FetchFiles { .. }
             | Effect::ForgetFiles(_)

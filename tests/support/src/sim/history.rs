@@ -207,6 +207,7 @@ pub(super) fn agent_hears(event: &AgentEvent) -> String {
         AgentEvent::DrainRequested => "asked to drain".into(),
         AgentEvent::StopRequested => "asked to stop".into(),
         AgentEvent::JournalFailed => "journal failed".into(),
+        AgentEvent::JournalWorks => "journal works".into(),
     }
 }
 
@@ -240,7 +241,7 @@ pub(super) fn agent_does(fx: &AgentEffects) -> String {
         AgentEffect::Alert(text) => format!("alert: {text}"),
         other => format!("{other:?}"),
     };
-    let told = |effect: &&AgentEffect| !matches!(effect, AgentEffect::Remember { .. } | AgentEffect::KeepToken(_));
+    let told = |effect: &&AgentEffect| !matches!(effect, AgentEffect::Remember { .. } | AgentEffect::KeepRenewal(_));
     summary(fx.now.iter().filter(told).map(does), fx.commit.len(), fx.then.iter().map(does))
 }
 

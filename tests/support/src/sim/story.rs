@@ -69,8 +69,9 @@ impl Story {
         self.law(|world| world.crash_agent(agent));
     }
 
-    /// A host that was gone is back.
+    /// A host that was gone boots, and is back.
     pub fn power_on(&mut self, agent: usize) {
+        self.0.reboot(agent);
         self.law(|world| world.start_agent(agent));
     }
 

@@ -40,6 +40,7 @@ pub(super) enum What {
     Resume { agent: usize, process: u64 },
     StepExited { agent: usize, process: u64, id: StepId, exit: Box<StepExit> },
     LogDelivered { agent: usize, process: u64, run: RunName },
+    JournalWorks { agent: usize, process: u64 },
     StartAgent { agent: usize },
     StartController,
     Compile { process: u64 },
@@ -236,7 +237,8 @@ impl World {
             | What::Dial { agent, .. }
             | What::AgentDurable { agent, .. }
             | What::StepExited { agent, .. }
-            | What::LogDelivered { agent, .. } => self.agents[*agent].paused,
+            | What::LogDelivered { agent, .. }
+            | What::JournalWorks { agent, .. } => self.agents[*agent].paused,
             What::ControllerClosed { .. }
             | What::ControllerDurable { .. }
             | What::Compile { .. }
@@ -287,6 +289,9 @@ impl World {
                     return Ok(());
                 }
                 self.agent_takes(agent, AgentEvent::LogDelivered(run))
+            }
+            What::JournalWorks { agent, process } if current(self, agent, process) => {
+                self.agent_takes(agent, AgentEvent::JournalWorks)
             }
             What::StartAgent { agent } => self.start_agent(agent),
             What::StartController => self.start_controller(),
