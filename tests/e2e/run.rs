@@ -386,7 +386,13 @@ fn ctrl_c_cancels_in_order() {
 fn a_reader_that_goes_away_ends_the_run_in_order() {
     let folder = folder(LONG);
     let tidied = folder.path().join("tidied");
-    write(folder.path(), "w.yaml", &LONG.replace("echo tidied", &format!("touch {}", tidied.display())));
+    write(
+        folder.path(),
+        "w.yaml",
+        &LONG
+            .replace("echo tidied", &format!("touch {}", tidied.display()))
+            .replace("sleep 300 & wait", "while :; do echo more; sleep 0.1; done"),
+    );
     let (read, written) = pipe().unwrap();
     let mut command = command(folder.path());
     command.arg("w.yaml").stdout(written);

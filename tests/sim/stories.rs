@@ -266,23 +266,23 @@ fn a_fenced_agent_is_replaced_at_once() {
     check(
         story,
         &expect![[r#"
-        08:01:40 controller starts
-        08:01:40 a          starts
-        08:01:40 store      w0/p0 is nobody's, NoAgentAvailable
-        08:01:40 store      w0/p0 is a's under epoch 1, slots from 08:01:40
-        08:01:42 b          starts
-        08:02:00 a          starts the run of w0/p0 that is due 08:02:00
-        08:03:00 a          starts the run of w0/p0 that is due 08:03:00
-        08:03:14 a          dies, 0 changes get to the disk
-        08:03:34 a          is fenced
-        08:03:34 store      w0/p0 is b's under epoch 2, slots from 08:03:36
-        08:04:00 b          starts the run of w0/p0 that is due 08:04:00
-        08:05:00 b          starts the run of w0/p0 that is due 08:05:00
-        08:05:34 a          its host reboots
-        08:05:34 a          starts
-        08:06:00 b          starts the run of w0/p0 that is due 08:06:00
-        08:07:00 b          starts the run of w0/p0 that is due 08:07:00
-    "#]],
+            08:01:40 controller starts
+            08:01:40 a          starts
+            08:01:40 store      w0/p0 is nobody's, NoAgentAvailable
+            08:01:40 store      w0/p0 is a's under epoch 1, slots from 08:01:40
+            08:01:42 b          starts
+            08:02:00 a          starts the run of w0/p0 that is due 08:02:00
+            08:03:00 a          starts the run of w0/p0 that is due 08:03:00
+            08:03:14 a          dies, 0 changes get to the disk
+            08:03:49 a          is fenced
+            08:03:49 store      w0/p0 is b's under epoch 2, slots from 08:03:52
+            08:04:00 b          starts the run of w0/p0 that is due 08:04:00
+            08:05:00 b          starts the run of w0/p0 that is due 08:05:00
+            08:05:49 a          its host reboots
+            08:05:49 a          starts
+            08:05:59 b          starts the run of w0/p0 that is due 08:06:00
+            08:07:00 b          starts the run of w0/p0 that is due 08:07:00
+        "#]],
     );
 }
 
@@ -479,26 +479,26 @@ fn an_authority_is_replaced_while_one_agent_is_away() {
     check(
         story,
         &expect![[r#"
-        08:01:40 controller starts
-        08:01:40 a          starts
-        08:01:40 store      w0/p0 is nobody's, NoAgentAvailable
-        08:01:40 store      w0/p0 is a's under epoch 1, slots from 08:01:40
-        08:01:42 b          starts
-        08:01:44 c          starts
-        08:01:46 c          dies, 0 changes get to the disk
-        08:01:46 controller has a new authority beside the old one
-        08:01:46 controller trusts two authorities, and waits for a, b, c
-        08:01:47 a          has a certificate of the new authority
-        08:01:47 b          has a certificate of the new authority
-        08:02:06 controller dies, 0 changes get to the disk
-        08:02:06 controller starts
-        08:02:46 controller trusts two authorities, and waits for c
-        08:02:46 c          its host reboots
-        08:02:46 c          starts
-        08:02:47 c          has a certificate of the new authority
-        08:02:51 controller all agents have come by the new one
-        08:03:06 controller trusts one authority
-    "#]],
+            08:01:40 controller starts
+            08:01:40 a          starts
+            08:01:40 store      w0/p0 is nobody's, NoAgentAvailable
+            08:01:40 store      w0/p0 is a's under epoch 1, slots from 08:01:40
+            08:01:42 b          starts
+            08:01:44 c          starts
+            08:01:46 c          dies, 0 changes get to the disk
+            08:01:46 controller has a new authority beside the old one
+            08:01:46 controller trusts two authorities, and waits for a, b, c
+            08:01:47 a          has a certificate of the new authority
+            08:01:47 b          has a certificate of the new authority
+            08:02:06 controller dies, 0 changes get to the disk
+            08:02:06 controller starts
+            08:02:46 controller trusts two authorities, and waits for c
+            08:02:46 c          its host reboots
+            08:02:46 c          starts
+            08:02:47 c          has a certificate of the new authority
+            08:02:52 controller all agents have come by the new one
+            08:03:06 controller trusts one authority
+        "#]],
     );
 }
 
