@@ -299,6 +299,15 @@ async fn until(condition: impl Fn() -> bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_step_begins_with_no_signal_blocked_and_may_wait_for_what_it_started() {
+    let mut bench = Bench::new().await;
+    assert_eq!(bench.run(argv(&["grep", "SigBlk", "/proc/self/status"])).await, success());
+    assert_eq!(bench.stdout(), "SigBlk:\t0000000000000000\n");
+    let waiting = tokio::time::timeout(Duration::from_secs(20), bench.run(sh("true & trap 'exit 1' TERM; wait")));
+    assert_eq!(waiting.await, Ok(success()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn ends_are_told_apart() {
     let mut bench = Bench::new().await;
     assert_eq!(bench.run(sh("exit 7")).await.status, ExitStatus::Code(7));

@@ -164,7 +164,9 @@ impl Running {
         command.envs(order.variables.iter().map(|(name, value)| (name, value)));
         command.current_dir(&order.dir).process_group(0);
         command.stdin(Stdio::null()).stdout(given(&out.1)?).stderr(given(&err.1)?);
+        // Whatever is blocked here would be blocked in the step, too: a shell would `wait` for ever.
         let child = command.spawn().map_err(|error| Refused(format!("can't run {}: {error}", order.name)))?;
+        block_ends().map_err(system("can't watch processes"))?;
         let leader = Pid::from_child(&child);
         let head = Head { ended: None, leader: leader.as_raw_pid() };
         head.write(&file).map_err(system("can't write the step's state"))?;
@@ -279,19 +281,36 @@ pub(super) fn ignore_children(ignore: bool) {
     }
 }
 
-/// A descriptor that is readable when a child has ended.
-fn watch_children() -> io::Result<OwnedFd> {
-    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
-    #[expect(unsafe_code, reason = "the set is made before it is used, and the descriptor is new and nobody else's")]
+/// The signal that comes when a child has ended.
+fn end_of_child() -> libc::sigset_t {
+    let mut set = MaybeUninit::uninit();
+    #[expect(unsafe_code, reason = "the set is made before it is used")]
     unsafe {
         libc::sigemptyset(set.as_mut_ptr());
         libc::sigaddset(set.as_mut_ptr(), libc::SIGCHLD);
-        if libc::sigprocmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut()) != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        match libc::signalfd(-1, set.as_ptr(), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) {
+        set.assume_init()
+    }
+}
+
+/// A descriptor that is readable when a child has ended, once [`block_ends`] was called.
+fn watch_children() -> io::Result<OwnedFd> {
+    let ends = end_of_child();
+    #[expect(unsafe_code, reason = "the descriptor is new and nobody else's")]
+    unsafe {
+        match libc::signalfd(-1, &raw const ends, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) {
             -1 => Err(io::Error::last_os_error()),
             fd => Ok(OwnedFd::from_raw_fd(fd)),
         }
+    }
+}
+
+/// From now on the end of a child is read from its descriptor; who ended before is found by a look.
+fn block_ends() -> io::Result<()> {
+    let ends = end_of_child();
+    #[expect(unsafe_code, reason = "the old set is not asked for")]
+    let blocked = unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const ends, std::ptr::null_mut()) };
+    match blocked {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
