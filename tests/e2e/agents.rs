@@ -288,8 +288,6 @@ fn whoever_knows_that_a_machine_is_off_moves_its_pipelines_at_once() {
         let ticks = ticks(&file);
         if ticks.iter().any(|tick| tick.1 == "b") { Ok(()) } else { Err(format!("{ticks:?}")) }
     });
-    // A machine that was off has booted anew: no lease of before counts.
-    fs::remove_file(cluster.folder().join("agent-a/renewal")).unwrap();
     cluster.restart_agent("a", &[]);
     let seen = ticks(&file).len();
     eventually("it goes on", || {

@@ -52,6 +52,10 @@ use self::{
 
 /// How far the local wall clock may be from the slot clock before the operator hears of it.
 const SKEW: Duration = Duration::from_secs(5);
+/// How long a process that starts waits for the controller, before it goes by what an earlier process was given: whoever
+/// took its pipelines from it, having seen that the machine was off, can tell it so.
+const ALONE_AFTER: Duration = Duration::from_secs(5);
+
 /// What an operator sets, and what a process draws at its start.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -100,6 +104,8 @@ enum Session {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
     Renew,
+    /// The controller is waited for no more.
+    Alone,
     Run(RunName),
     /// A run that is bound to the lease.
     Bound(RunName),
@@ -125,6 +131,8 @@ pub struct Agent {
     claims_version: u64,
     /// The digest of this version of the list.
     claims_digest: Option<(u64, [u8; 32])>,
+    /// Nothing starts before, unless a renewal was answered.
+    alone_from: Option<BootTime>,
     /// Claims of which no Renew was answered yet.
     unconfirmed: BTreeSet<PipelineKey>,
     /// The version of the assignments of this session; 0: none came yet.
@@ -182,6 +190,7 @@ impl Agent {
             claims: BTreeMap::new(),
             claims_version: 1,
             claims_digest: None,
+            alone_from: None,
             unconfirmed: BTreeSet::new(),
             set_version: 0,
             specs: specs.collect(),
@@ -214,6 +223,11 @@ impl Agent {
         }
         for (key, row) in recovered.claims {
             agent.recover_claim(key, row);
+        }
+        if !agent.claims.is_empty() {
+            let at = now.boot + ALONE_AFTER;
+            agent.alone_from = Some(at);
+            agent.timers.arm(Timer::Alone, at);
         }
         if let Some(renewal) = renewal {
             agent.recover_lease(now, &renewal, &mut fx);
@@ -275,6 +289,7 @@ impl Agent {
         while let Some(timer) = self.timers.pop(now.boot) {
             match timer {
                 Timer::Renew => self.send_renew(now, &mut fx),
+                Timer::Alone => self.go_on_alone(now, &mut fx),
                 Timer::Run(run) => self.drive(now, run, run::Input::Timeout, &mut fx),
                 Timer::Bound(run) => self.bound_due(now, run, &mut fx),
                 Timer::Queue(key) => self.start_waiting(now, &key, &mut fx),
@@ -317,7 +332,15 @@ impl Agent {
     }
 
     fn is_live(&self, now: Now, claim: &Claim) -> bool {
-        claim.row.claimed && self.limit_of(now, claim).is_some_and(|limit| now.boot < limit)
+        claim.row.claimed
+            && self.alone_from.is_none_or(|from| from <= now.boot)
+            && self.limit_of(now, claim).is_some_and(|limit| now.boot < limit)
+    }
+
+    /// The controller has not answered: what an earlier process was given counts.
+    fn go_on_alone(&mut self, now: Now, fx: &mut Effects) {
+        self.alone_from = None;
+        self.unpark(now, fx);
     }
 
     /// When the lease of a claim ends; `None`: it has none.
@@ -447,6 +470,9 @@ impl Agent {
         }
         // Without those that it does not renew.
         self.keep_renewal(now, fx);
+        if self.alone_from.take().is_some() {
+            self.timers.disarm(&Timer::Alone);
+        }
         let resuming =
             if self.lease.slot_now(now).is_some() { std::mem::take(&mut self.resuming) } else { BTreeSet::new() };
         for key in resuming {

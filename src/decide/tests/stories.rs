@@ -241,6 +241,12 @@ fn a_lease_goes_on_only_in_the_same_boot_with_the_same_claims_and_clocks() {
         change(&mut world);
         for process in 0..2 {
             world.start_agent("a");
+            let may_start = |world: &World| {
+                let agent = world.nodes["a"].machine.as_ref().unwrap();
+                agent.may_start(world.now(), &key("w/p"))
+            };
+            assert!(!may_start(&world), "{what}, {process}: the controller is waited for");
+            world.pass(Duration::from_secs(5));
             let agent = world.nodes["a"].machine.as_ref().unwrap();
             assert_eq!(agent.may_start(world.now(), &key("w/p")), goes_on, "{what}, {process}");
             world.crash("a");
