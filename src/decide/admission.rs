@@ -33,9 +33,8 @@ impl Controller {
     /// Why this Hello gets no Welcome, if it gets none.
     pub(super) fn refusal(&mut self, now: Now, opening: &Opening, fx: &mut Effects) -> Option<Refused> {
         let Opening { agent, fingerprint, hello, .. } = opening;
-        let refused = |reason: &str, retry: bool, message: String| {
-            Some(Refused { reason: reason.to_owned(), message, retry }) //
-        };
+        let refused =
+            |reason: &str, retry: bool, message: String| Some(Refused { reason: reason.to_owned(), message, retry });
         let is_forgotten = self.is_forgotten(now, agent);
         match self.row_of(agent) {
             None if is_forgotten || !self.readmits_unknown() => {

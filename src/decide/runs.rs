@@ -8,6 +8,7 @@ use xene_agent::decide::{
     time::{BootTime, Now, after},
 };
 use xene_schemas::{
+    event::EventType,
     meta::{AgentName, PipelineKey, Revision, RunName, SpecHash},
     phase::{Reason, RunPhase, TaskPhase},
     pipeline::Autonomy,
@@ -18,6 +19,7 @@ use xene_schemas::{
 use super::{
     Controller, Timer,
     event::{Again, Answer, Effect, Effects, Refusal, RequestKey, RunOrder, SessionId},
+    note,
     reconcile::Pipeline,
     rows::{Change, RunRow},
 };
@@ -93,15 +95,25 @@ impl Controller {
         self.runs.insert(run, row);
     }
 
-    /// All of these, or none: what speaks against one of them is looked for before another is made.
+    /// All of these, or none: what speaks against one of them is looked for before another is made. But a pipeline that
+    /// is suspended keeps only itself from starting, as one with a schedule does.
     pub(super) fn order_runs(
         &mut self,
         now: Now,
         orders: Vec<RunOrder>,
         fx: &mut Effects,
     ) -> Result<Vec<Run>, Refusal> {
-        let orders: Vec<Order> = orders.into_iter().map(Order::from).collect();
+        let is_suspended = |order: &Order| matches!(self.check_order(order), Err(Refusal::Suspended(_)));
+        let (suspended, orders): (Vec<Order>, Vec<Order>) = orders.into_iter().map(Order::from).partition(is_suspended);
+        if let (true, Some(order)) = (orders.is_empty(), suspended.first()) {
+            return Err(Refusal::Suspended(order.pipeline.clone()));
+        }
         orders.iter().try_for_each(|order| self.check_order(order).map(drop))?;
+        for Order { pipeline, trigger, .. } in suspended {
+            let by = trigger.by.unwrap_or_else(|| "a trigger".into());
+            let message = format!("not started by {by}: it is suspended");
+            note(fx, now, EventType::Normal, "Suspended", format!("pipeline/{pipeline}"), message);
+        }
         orders.into_iter().map(|order| self.order_run(now, order, fx)).collect()
     }
 

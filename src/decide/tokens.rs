@@ -78,8 +78,13 @@ impl Controller {
         command: Command,
         fx: &mut Effects,
     ) -> Result<Answer, Refusal> {
-        let words = words(&command);
+        let mut words = words(&command);
         let answer = self.command(now, command, fx)?;
+        if let Answer::Runs(runs) = &answer {
+            // Pipelines that are suspended were left out.
+            let made: Vec<String> = runs.iter().map(|run| format!("run/{}", run.metadata.name)).collect();
+            words.retain(|(_, regarding, _)| made.contains(regarding));
+        }
         for (reason, regarding, message) in words {
             note(fx, now, EventType::Normal, reason, regarding, format!("{message}, by {by}"));
         }

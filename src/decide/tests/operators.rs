@@ -324,10 +324,30 @@ fn several_pipelines_start_in_one_commit_or_none_does() {
         };
         of.iter().enumerate().map(order).collect::<Vec<_>>()
     };
-    world.suspend(Suspendable::Pipeline(key("w/p")), None);
-    let both = orders(&world, ["u/p", "w/p"], 1);
-    assert_eq!(world.ask(Command::StartRuns(both)), Err(Refusal::Suspended(key("w/p"))));
+    let stale = |orders: Vec<RunOrder>| {
+        let spec_hash = xene_schemas::meta::SpecHash([7; 32]);
+        orders.into_iter().map(|order| RunOrder { spec_hash, ..order }).collect::<Vec<_>>()
+    };
+    let both = [&orders(&world, ["u/p", "v/p"], 1)[..1], &stale(orders(&world, ["u/p", "v/p"], 1))[1..]].concat();
+    assert_eq!(world.ask(Command::StartRuns(both)), Err(Refusal::SpecChanged));
     assert!(world.store.runs.is_empty(), "not even the first");
+    // A suspended one is passed over, unless there is no other.
+    world.suspend(Suspendable::Pipeline(key("w/p")), None);
+    world.suspend(Suspendable::Pipeline(key("v/p")), None);
+    let command = Command::StartRuns(orders(&world, ["w/p", "v/p"], 1));
+    assert_eq!(world.ask(command), Err(Refusal::Suspended(key("w/p"))));
+    let command = Command::StartRuns(orders(&world, ["w/p", "u/p"], 5));
+    let Ok(Answer::Runs(runs)) = world.ask(Command::By { by: "hook".into(), command: Box::new(command) }) else {
+        panic!()
+    };
+    assert_eq!(runs.iter().map(|run| run.spec.key()).collect::<Vec<_>>(), [key("u/p")]);
+    let told = |world: &World, reason: &str| {
+        let events = world.store.events.iter().filter(|event| event.reason == reason);
+        events.map(|event| event.regarding.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&world, "RunRequested"), [format!("run/{}", runs[0].metadata.name)]);
+    assert!(told(&world, "Suspended").contains(&"pipeline/w/p".to_owned()));
+    world.ask(Command::Resume { what: Suspendable::Pipeline(key("v/p")), by: "me".into() }).unwrap();
     let both = orders(&world, ["u/p", "v/p"], 1);
     let (now, request) = (world.now(), RequestId(0));
     let command = Command::By { by: "hook".into(), command: Box::new(Command::StartRuns(both.clone())) };
