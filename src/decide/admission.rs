@@ -131,23 +131,7 @@ impl Controller {
         let readmits_unknown = self.readmits_unknown();
         let state = self.agents.entry(agent.clone()).or_insert_with(|| AgentState::new(None));
         if state.row.is_none() && readmits_unknown {
-            state.row = Some(AgentRow {
-                name: agent.clone(),
-                labels: hello.labels.clone(),
-                labels_fixed: false,
-                slots: 1,
-                version: String::new(),
-                draining: false,
-                revoked: false,
-                authority: String::new(),
-                last_seen: None,
-                certificates: Vec::new(),
-                enrolled_at: now.wall,
-                tokens: Vec::new(),
-                lost: false,
-                twin: None,
-                newest_token: 0,
-            });
+            state.row = Some(AgentRow::new(agent.clone(), hello.labels.clone(), now.wall));
             let message = "the recovered store did not know it; its certificate is of this authority, its labels are its own word";
             note(fx, now, EventType::Warning, "Readmitted", format!("agent/{agent}"), message.into());
         }

@@ -274,23 +274,9 @@ impl Controller {
             fx.commit.push(Change::PutJoinToken(token.clone()));
             self.tokens.insert(id.to_owned(), token.clone());
         }
-        let row = AgentRow {
-            name: name.clone(),
-            labels_fixed: token.labels.is_some(),
-            labels: token.labels.unwrap_or(labels),
-            slots: 1,
-            version: String::new(),
-            draining: false,
-            revoked: false,
-            authority: String::new(),
-            last_seen: None,
-            certificates: Vec::new(),
-            enrolled_at: now.wall,
-            newest_token: 0,
-            tokens: Vec::new(),
-            lost: false,
-            twin: None,
-        };
+        let labels_fixed = token.labels.is_some();
+        let row = AgentRow::new(name.clone(), token.labels.unwrap_or(labels), now.wall);
+        let row = AgentRow { labels_fixed, ..row };
         fx.commit.push(Change::PutAgent(Box::new(row.clone())));
         note(fx, now, EventType::Normal, "Enrolled", format!("agent/{name}"), format!("with join token {id}"));
         // A forgotten agent of that name may still own something: it is waited out.

@@ -274,6 +274,29 @@ pub struct AgentRow {
     pub twin: Option<String>,
 }
 
+impl AgentRow {
+    /// One that enrols now, and has not been heard.
+    pub fn new(name: AgentName, labels: Labels, enrolled_at: Timestamp) -> Self {
+        Self {
+            name,
+            labels,
+            labels_fixed: false,
+            slots: 1,
+            version: String::new(),
+            draining: false,
+            revoked: false,
+            last_seen: None,
+            certificates: Vec::new(),
+            authority: String::new(),
+            enrolled_at,
+            newest_token: 0,
+            tokens: Vec::new(),
+            lost: false,
+            twin: None,
+        }
+    }
+}
+
 /// A run, and what only the controller needs to know of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunRow {
