@@ -55,8 +55,10 @@ fn a_pipeline_with_files_logs_and_artifacts_runs_over_tcp_and_revoking_ends_the_
 
     let revoked = Instant::now();
     cluster.run(&["agents", "revoke", "a"]).expect(0);
-    let status = cluster.agents.get_mut("a").unwrap().wait();
+    // The session has ended. The agent hears why when it comes again, up to five seconds later.
+    cluster.agents.get_mut("a").unwrap().line_after("the controller ended the session");
     assert!(revoked.elapsed() < Duration::from_secs(5), "{:?}", revoked.elapsed());
+    let status = cluster.agents.get_mut("a").unwrap().wait();
     assert_eq!(status.code(), Some(5));
     let agent = cluster.json(&["get", "agents", "a"]);
     assert_eq!(

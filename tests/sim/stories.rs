@@ -108,7 +108,7 @@ fn a_claim_without_end_outlives_a_reboot_and_the_controller() {
         08:03:14 a          dies, 0 changes get to the disk
         08:03:14 a          its host reboots
         08:04:44 a          starts
-        08:04:44 a          starts the run of w0/p0 that is due 08:04:00
+        08:04:49 a          starts the run of w0/p0 that is due 08:04:00
         08:05:00 a          starts the run of w0/p0 that is due 08:05:00
         08:06:00 a          starts the run of w0/p0 that is due 08:06:00
         08:07:00 a          starts the run of w0/p0 that is due 08:07:00
