@@ -20,6 +20,7 @@ pub struct Param {
     pub required: bool,
     /// With `type: choice`, the values to choose from.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<Scalar>"))]
     pub choices: Vec<String>,
     /// A regular expression that the whole text must match.
     #[serde(default, skip_serializing_if = "Option::is_none")]

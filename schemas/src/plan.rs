@@ -1,5 +1,7 @@
 //! Plans, as the API shows them: what a commit, or a work tree, would change.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -117,7 +119,7 @@ pub struct FieldChange {
     pub new: Option<Value>,
 }
 
-/// The next due times of a pipeline.
+/// The next due times of a pipeline: up to three of each of its triggers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
@@ -126,6 +128,19 @@ pub struct Fires {
     pub before: Vec<DueTime>,
     /// As it would be.
     pub after: Vec<DueTime>,
+}
+
+impl Fires {
+    /// Those of each trigger whose due times change, by themselves.
+    pub fn of_each_trigger(&self) -> Vec<Self> {
+        let triggers: BTreeSet<&Name> = self.before.iter().chain(&self.after).map(|due| &due.trigger).collect();
+        let of =
+            |times: &[DueTime], trigger: &Name| times.iter().filter(|due| due.trigger == *trigger).cloned().collect();
+        let fires = triggers
+            .into_iter()
+            .map(|trigger| Self { before: of(&self.before, trigger), after: of(&self.after, trigger) });
+        fires.filter(|fires| fires.before != fires.after).collect()
+    }
 }
 
 /// A due time of a trigger.

@@ -57,15 +57,17 @@ pub fn run(args: &Args, client: &Client, ui: &mut Ui) -> Result<(), Error> {
     if args.list {
         return show(&list, &items, ui);
     }
+    let is_data = matches!(ui.format, Format::Json | Format::Yaml);
     if items.is_empty() {
         ui.note("this run saved no artifacts");
-        return Ok(());
     }
     for item in &items {
         let to = fetch(client, &path, &Saved::of(item, client)?, &args.dir)?;
-        ui.out.line(to.to_string_lossy())?;
+        if !is_data {
+            ui.out.line(to.to_string_lossy())?;
+        }
     }
-    Ok(())
+    if is_data { ui.value(&list) } else { Ok(()) }
 }
 
 fn show(list: &Value, items: &[Value], ui: &mut Ui) -> Result<(), Error> {

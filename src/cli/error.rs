@@ -200,6 +200,9 @@ pub fn plain_cause(error: &io::Error) -> String {
 
 /// The list that shows what there is of the kind that a sentence names.
 fn where_to_look(message: &str) -> String {
+    if message.starts_with("there is no join token ") {
+        return "`xene agents token list` shows what there is".into();
+    }
     let kinds = ["workflow", "pipeline", "run", "agent", "event"];
     match kinds.iter().find(|kind| message.starts_with(&format!("there is no {kind} "))) {
         Some(kind) => format!("`xene get {kind}s` shows what there is"),
@@ -240,6 +243,7 @@ mod tests {
     fn what_is_not_there_leads_to_the_list_of_its_kind() {
         let hint = |message: &str| Error::NotFound { message: message.into(), hint: None }.hint().unwrap();
         assert_eq!(hint("there is no pipeline named a/b"), "`xene get pipelines` shows what there is");
+        assert_eq!(hint("there is no join token named a"), "`xene agents token list` shows what there is");
         assert!(hint("there is nothing at /x").contains("`xene get workflows`"));
     }
 

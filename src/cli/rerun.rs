@@ -21,7 +21,7 @@ pub struct Args {
     /// The run, which has ended.
     pub run: String,
 
-    /// Run only what did not succeed; what succeeded counts with what it published.
+    /// Run only what did not succeed; what succeeded counts with what it published, but its workspace is gone.
     #[arg(long)]
     pub failed: bool,
 

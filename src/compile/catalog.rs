@@ -21,7 +21,10 @@ use super::{
     build::{CompiledFile, compile_file, is_broken},
     outline::Position,
     parse::diagnostic,
-    rules::file,
+    rules::{
+        file,
+        group::{self, Grouped, Member},
+    },
 };
 use crate::{
     decide::{
@@ -48,6 +51,8 @@ pub struct Catalog {
     desired: BTreeMap<Name, DesiredWorkflow>,
     /// Names with more than one claim: their problems, and whether one of them has the name.
     contested: BTreeMap<Name, Contest>,
+    /// Of the names above, those whose pipelines name groups.
+    grouped: BTreeMap<Name, Vec<Member>>,
     /// Files with problems, so that a pass need not visit all.
     troubled: BTreeSet<String>,
     ignored: u32,
@@ -72,6 +77,7 @@ struct Stored {
     path: String,
     hash: SpecHash,
     line: u32,
+    members: Vec<Member>,
 }
 
 #[derive(Debug)]
@@ -111,7 +117,8 @@ impl Catalog {
             }
             for claim in row.workflows.iter().filter(|claim| in_store(claim)) {
                 let (name, hash, line) = claim.clone();
-                catalog.in_effect.insert(name, Stored { path: path.clone(), hash, line });
+                let members = stored.get(&name).map(|row| group::members(&row.spec)).unwrap_or_default();
+                catalog.in_effect.insert(name, Stored { path: path.clone(), hash, line, members });
             }
             let bodies = vec![None; row.workflows.len()];
             catalog.put(path, File { row, bodies });
@@ -207,6 +214,10 @@ impl Catalog {
         }
         problems.extend(self.unread.values().cloned());
         problems.extend(self.contested.values().flat_map(|contest| contest.problems.iter().cloned()));
+        problems.extend(group::across(self.grouped.iter().filter_map(|(workflow, members)| {
+            let DesiredWorkflow { path, line, .. } = self.desired.get(workflow)?;
+            Some(Grouped { workflow, path, line: *line, members })
+        })));
         problems.sort();
         // The source has told some of them already.
         problems.dedup();
@@ -247,7 +258,8 @@ impl Catalog {
                 }
             }
             let DesiredWorkflow { hash, path, line, .. } = desired;
-            self.in_effect.insert(name, Stored { path: path.clone(), hash: *hash, line: *line });
+            let members = self.grouped.get(&name).cloned().unwrap_or_default();
+            self.in_effect.insert(name, Stored { path: path.clone(), hash: *hash, line: *line, members });
         }
     }
 
@@ -339,6 +351,7 @@ impl Catalog {
     fn settle(&mut self, name: &Name) {
         self.desired.remove(name);
         self.contested.remove(name);
+        self.grouped.remove(name);
         let Some(paths) = self.claims.get(name) else { return };
         let in_effect = self.in_effect.get(name);
         let incumbent = in_effect.and_then(|stored| paths.get(&stored.path));
@@ -353,12 +366,21 @@ impl Catalog {
         let Some((path, (hash, line, body))) = found else {
             return;
         };
-        let is_stored = !self.distrusts && in_effect.is_some_and(|stored| stored.hash == hash);
+        let stored = in_effect.filter(|stored| stored.hash == hash);
+        let members = match (body, stored) {
+            (Some(body), _) => group::members(&body.spec),
+            (None, Some(stored)) => stored.members.clone(),
+            (None, None) => Vec::new(),
+        };
+        let is_stored = !self.distrusts && stored.is_some();
         let body = if is_stored { None } else { body.cloned() };
         let is_refused = |row: &FileRow| is_broken(&row.problems) || row.refused.contains(name);
         let broken = self.files.get(path).is_some_and(|file| is_refused(&file.row));
         let valid = !broken && !self.unread.contains_key(path);
         self.desired.insert(name.clone(), DesiredWorkflow { hash, path: path.clone(), line, valid, body });
+        if !members.is_empty() {
+            self.grouped.insert(name.clone(), members);
+        }
     }
 }
 

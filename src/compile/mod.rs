@@ -30,7 +30,10 @@ use xene_schemas::{
     meta::{Name, SpecHash},
 };
 
-use self::cases::TestDocument;
+use self::{
+    cases::TestDocument,
+    rules::group::{self, Grouped},
+};
 pub use self::{parse::MAX_FILE_BYTES, path::Segment};
 use crate::{
     decide::{desired::WorkflowBody, rows::NotifierClaim},
@@ -166,12 +169,22 @@ pub fn compile_travelling<'f>(files: impl Iterator<Item = (&'f str, &'f [u8], Op
     }
     let twice = claims.iter().flat_map(|(name, places)| catalog::duplicates("workflow", name, places, None));
     let twice = twice.collect::<Vec<_>>();
+    let by_name: BTreeMap<&Name, &LocatedWorkflow> =
+        compiled.workflows.iter().map(|workflow| (&workflow.body.metadata.name, workflow)).collect();
+    let single = by_name.into_iter().filter(|(name, _)| claims.get(name).is_some_and(|places| places.len() == 1));
+    let members: Vec<_> = single.map(|(name, found)| (name, found, group::members(&found.body.spec))).collect();
+    let grouped = group::across(members.iter().map(|(workflow, found, members)| Grouped {
+        workflow,
+        path: &found.path,
+        line: found.line,
+        members,
+    }));
     let mut claims: BTreeMap<&Name, Vec<(&str, u32)>> = BTreeMap::new();
     for (path, notifier) in &compiled.notifiers {
         claims.entry(&notifier.metadata.name).or_default().push((path, notifier.line));
     }
     let notifiers = claims.iter().flat_map(|(name, places)| catalog::duplicates("notifier", name, places, None));
-    let twice = twice.into_iter().chain(notifiers).collect::<Vec<_>>();
+    let twice = twice.into_iter().chain(notifiers).chain(grouped).collect::<Vec<_>>();
     // A workflow that is not among the good ones may be among the broken ones.
     let complete = !build::is_broken(&compiled.problems);
     let of_tests = compiled.tests.iter().flat_map(|test| {

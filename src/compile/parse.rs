@@ -20,7 +20,7 @@ use super::{
     explain::{Explained, explain},
     outline::{Outline, Position, Refusal, needs_reading, too_many, too_many_values},
     path::Segment,
-    rules::{self, Problem, Rule, file},
+    rules::{self, Problem, Rule, Within, file},
 };
 use crate::source::snapshot::Travelling;
 
@@ -337,7 +337,7 @@ fn legacy(mut workflow: Workflow, line: u32, limits: Limits, parsed: &mut Parsed
                 format!("pipeline `{name}` needs a container, which this version can't run yet: it is left out");
             let hint =
                 Some("`xene validate --convert FILE` prints it in today's format, to be written for a shell".into());
-            problems.push(Problem { rule: &file::NEEDS_CONTAINER, at, at_key: true, message, hint });
+            problems.push(Problem { rule: &file::NEEDS_CONTAINER, at, at_key: true, message, hint, within: None });
         }
     }
     let mut pipelines = workflow.spec.pipelines.into_inner();
@@ -451,7 +451,7 @@ fn classify(outline: Option<&Outline>) -> Kind {
     }
     let refuse = |rule, key: &str, message: String, hint: String| {
         let at = vec![Segment::Key(key.into())];
-        Kind::Refused(Problem { rule, at, at_key: false, message, hint: Some(hint) })
+        Kind::Refused(Problem { rule, at, at_key: false, message, hint: Some(hint), within: None })
     };
     let smallest = format!("a workflow begins with `apiVersion: {API_VERSION}` and `kind: Workflow`");
     match (outline.header("apiVersion"), outline.header("kind")) {
@@ -463,6 +463,7 @@ fn classify(outline: Option<&Outline>) -> Kind {
                 at_key: false,
                 message: "this document is passed over: it has neither `apiVersion` nor `kind`".into(),
                 hint: Some(smallest),
+                within: None,
             };
             Kind::NotOurs(((has("metadata") && has("spec")) || has("pipelines")).then_some(remark))
         }
@@ -512,9 +513,24 @@ pub(super) fn placed(
     outline: Option<&Outline>,
     problem: Problem,
 ) -> Diagnostic {
-    let Problem { rule, at, at_key, message, hint } = problem;
-    let place = outline.and_then(|outline| outline.locate(&at, at_key)).map(|at| chunk.in_file(at));
+    let Problem { rule, at, at_key, message, hint, within } = problem;
+    let place = outline.and_then(|outline| outline.locate(&at, at_key));
+    let place = place.map(|at| within.and_then(|within| inside(chunk.text, at, &within)).unwrap_or(at));
+    let place = place.map(|at| chunk.in_file(at));
     diagnostic(path, rule, place.unwrap_or(Position { line, column: 1 }), message, hint)
+}
+
+/// Where a place in the text of the scalar at `at` is, if the source shows that text as it is: in a literal block, or on
+/// one line without quotes.
+fn inside(source: &str, at: Position, within: &Within) -> Option<Position> {
+    let Within { line, text, start } = within;
+    let down = u32::try_from(*line).ok()?;
+    let shown = source.lines().nth(usize::try_from(at.line + down).ok()?.checked_sub(1)?)?;
+    let margin = usize::try_from(at.column).ok()?.checked_sub(1)?;
+    let begin = shown.char_indices().nth(margin).map(|(begin, _)| begin)?;
+    let is_shown = shown[begin..].starts_with(text) && (*line == 0 || shown[..begin].trim_start().is_empty());
+    let column = margin + text[..*start].chars().count() + 1;
+    is_shown.then_some(Position { line: at.line + down, column: u32::try_from(column).ok()? })
 }
 
 pub(super) fn diagnostic(path: &str, rule: &Rule, at: Position, message: String, hint: Option<String>) -> Diagnostic {

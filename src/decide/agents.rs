@@ -184,11 +184,7 @@ impl Controller {
             Command::Unpause { by } => self.unpause(now, &by, fx),
             Command::ConfirmClock { by } => self.clock_confirmed(now, &by, fx),
             Command::Fence { agent, by } => self.fence(now, &agent, &by, fx),
-            Command::CreateJoinToken(row) => {
-                fx.commit.push(Change::PutJoinToken(row.clone()));
-                self.tokens.insert(row.id.clone(), row);
-                Ok(Answer::Done)
-            }
+            Command::CreateJoinToken(row) => Ok(self.create_join_token(now, row, fx)),
             Command::RevokeJoinToken(id) => self.revoke_join_token(id, fx),
             Command::CreateApiToken(row) => self.create_api_token(now, row, fx),
             Command::RevokeApiToken(name) => self.revoke_api_token(&name, fx),

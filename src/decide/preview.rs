@@ -21,7 +21,7 @@ use super::{
     rows::{NotifierRow, PipelineRow, WorkflowRow},
 };
 
-/// So many due times are told of each pipeline.
+/// So many due times are told of each trigger of a pipeline.
 const DUE_TIMES: usize = 3;
 
 /// What is in effect, with what it says.
@@ -224,7 +224,7 @@ fn moved(old: (&str, u32, bool), new: (&str, u32, bool)) -> Vec<FieldChange> {
     changes
 }
 
-/// The next due times of a pipeline; none if it is suspended, or has no cron trigger.
+/// The next due times of each trigger of a pipeline, in their order; none if it is suspended, or has no cron trigger.
 pub fn due_times(workflow: &WorkflowSpec, pipeline: &Name, now: Timestamp) -> Vec<DueTime> {
     let Some(spec) = workflow.pipelines.get(pipeline).filter(|spec| !spec.suspend && !workflow.suspend) else {
         return Vec::new();
@@ -237,7 +237,6 @@ pub fn due_times(workflow: &WorkflowSpec, pipeline: &Name, now: Timestamp) -> Ve
         due.extend(times.take(DUE_TIMES).map(|at| DueTime { at, trigger: name.clone() }));
     }
     due.sort();
-    due.truncate(DUE_TIMES);
     due
 }
 

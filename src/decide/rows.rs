@@ -22,7 +22,7 @@ use xene_schemas::{
     notifier::{Notice, NotifierSpec},
     phase::{Reason, RunPhase},
     pipeline::{Autonomy, PipelineSpec},
-    run::Run,
+    run::{Run, RunMeta},
     source::SourceStatus,
     suspension::Suspension,
     wire::control::Decision,
@@ -327,6 +327,45 @@ pub struct RunRow {
     /// A hash of the request with an `Idempotency-Key` that made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
+}
+
+/// As much of a [`RunRow`] as filters and counts look at. Read from a row, it skips over the rest.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct RunBrief {
+    /// The record.
+    pub run: BriefRun,
+}
+
+/// As much of a [`Run`].
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct BriefRun {
+    /// Its name and age.
+    pub metadata: RunMeta,
+    /// What it is a run of.
+    pub spec: BriefSpec,
+    /// How it goes.
+    pub status: BriefStatus,
+}
+
+/// As much of a run's spec.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct BriefSpec {
+    /// The workflow.
+    pub workflow: Name,
+    /// The pipeline within it.
+    pub pipeline: Name,
+    /// The revision that was applied when it was made.
+    pub revision: Revision,
+}
+
+/// As much of a run's status.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct BriefStatus {
+    /// The phase.
+    pub phase: RunPhase,
+    /// Who runs it.
+    #[serde(default)]
+    pub agent: Option<AgentName>,
 }
 
 impl RunRow {

@@ -1,14 +1,19 @@
 //! API tokens, and whose word a command is.
 
-use xene_agent::decide::time::Now;
+use std::time::Duration;
+
+use xene_agent::decide::time::{Now, before};
 use xene_schemas::{event::EventType, meta::Name};
 
 use super::{
     Controller,
     event::{Answer, Command, Effects, Refusal, RunOrder},
     note,
-    rows::{ApiTokenRow, Change},
+    rows::{ApiTokenRow, Change, JoinTokenRow},
 };
+
+/// So long an expired join token is there to be seen.
+const EXPIRED_SHOWN: Duration = Duration::from_secs(24 * 3_600);
 
 /// What an event says of a command: reason, about what, in a few words.
 type Words = (&'static str, String, String);
@@ -108,6 +113,17 @@ impl Controller {
         let row = row.ok_or_else(|| Refusal::NotFound { kind: "token", name: name.to_string() })?;
         fx.commit.push(Change::DeleteApiToken(row.id));
         Ok(Answer::Done)
+    }
+
+    /// Of join tokens that nobody revokes those go that have long been expired.
+    pub(super) fn create_join_token(&mut self, now: Now, row: JoinTokenRow, fx: &mut Effects) -> Answer {
+        let long_ago = before(now.wall, EXPIRED_SHOWN);
+        for (id, _) in self.tokens.extract_if(.., |_, token| token.is_expired(long_ago)) {
+            fx.commit.push(Change::DeleteJoinToken(id));
+        }
+        fx.commit.push(Change::PutJoinToken(row.clone()));
+        self.tokens.insert(row.id.clone(), row);
+        Answer::Done
     }
 
     pub(super) fn revoke_join_token(&mut self, id: String, fx: &mut Effects) -> Result<Answer, Refusal> {

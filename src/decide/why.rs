@@ -7,7 +7,7 @@ use xene_schemas::{
     why::{Wait, WaitOn},
 };
 
-use super::{Controller, rows::RunRow};
+use super::{Controller, agents::AgentState, rows::RunRow};
 
 /// Of many earlier runs so many are named.
 const NAMED: usize = 5;
@@ -90,7 +90,9 @@ impl Controller {
         let Some(agent) = &status.agent else { return waits };
         waits.extend(self.away(agent));
         let state = self.agents.get(agent);
-        let full = state.filter(|state| state.session.is_some() && state.busy >= state.slots());
+        // What it last said of itself may be older than what its runs have told.
+        let busy = |state: &AgentState| state.busy.max(self.running_on(agent));
+        let full = state.filter(|state| state.session.is_some() && busy(state) >= state.slots());
         for (name, task) in &status.tasks {
             let done = |upstream: &String| status.tasks.get(upstream).is_some_and(|up| up.phase == TaskPhase::Success);
             let ready = is_waiting(task) && task.dependencies.iter().all(done);
@@ -114,6 +116,14 @@ impl Controller {
             }
         }
         waits
+    }
+
+    /// The tasks that an agent runs, as far as it has told.
+    fn running_on(&self, agent: &AgentName) -> u32 {
+        let runs = self.active.values().flatten().filter_map(|run| self.runs.get(run));
+        let here = runs.filter(|row| row.run.status.agent.as_ref() == Some(agent));
+        let tasks = here.flat_map(|row| row.run.status.tasks.values());
+        u32::try_from(tasks.filter(|task| task.phase == TaskPhase::Running).count()).unwrap_or(u32::MAX)
     }
 
     /// The agent, if it is not connected.

@@ -17,7 +17,7 @@ use xene_schemas::run::Artifact;
 
 use super::{
     Api,
-    lists::{absent, check_names, find_run},
+    lists::{absent, check_names, find_run, is_task},
     objects,
     pack::is_known,
     problem::Problem,
@@ -51,7 +51,7 @@ pub(super) async fn list(
     let only = query.take("task");
     query.finish()?;
     check_names(&row.run, only.as_deref(), None)?;
-    let tasks = row.run.status.tasks.iter().filter(|(task, _)| only.as_ref().is_none_or(|only| only == *task));
+    let tasks = row.run.status.tasks.iter().filter(|(task, _)| only.as_ref().is_none_or(|only| is_task(task, only)));
     let listed = tasks.flat_map(|(task, status)| {
         status.artifacts.iter().map(|artifact| Listed {
             task,

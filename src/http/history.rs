@@ -16,7 +16,7 @@ use xene_schemas::{
 
 use super::{Api, lists::absent, objects::list, problem::Problem, query::Query};
 use crate::{
-    decide::rows::RunRow,
+    decide::rows::RunBrief,
     history::{Past, follow},
     store::RunFilter,
 };
@@ -56,7 +56,7 @@ fn of_commits(
     let Some(tip) = store.source()?.and_then(|source| source.revision) else { return Ok(Vec::new()) };
     let past = follow(browser, name, path.as_deref(), &tip, limit)
         .map_err(|failure| Problem::new(axum::http::StatusCode::BAD_GATEWAY, failure.to_string()))?;
-    let rows = store.runs(&RunFilter { workflow: Some(name.clone()), ..RunFilter::default() }, None, RUNS)?;
+    let rows = store.briefs(&RunFilter { workflow: Some(name.clone()), ..RunFilter::default() }, None, RUNS)?;
     let mut counts = count_runs(&past, rows);
     let changes = past.changes.into_iter().enumerate().map(|(at, change)| WorkflowChange {
         metadata: WorkflowChangeMeta { name: format!("{name}@{}", change.commit.revision) },
@@ -74,7 +74,7 @@ fn of_commits(
 }
 
 /// Runs by the change that they ran: a commit that was taken over together with later ones counts for the last of them.
-fn count_runs(past: &Past, rows: Vec<RunRow>) -> HashMap<usize, RunCounts> {
+fn count_runs(past: &Past, rows: Vec<RunBrief>) -> HashMap<usize, RunCounts> {
     let mut counts: HashMap<usize, RunCounts> = HashMap::new();
     // Newest first.
     for row in rows {
@@ -85,7 +85,7 @@ fn count_runs(past: &Past, rows: Vec<RunRow>) -> HashMap<usize, RunCounts> {
     counts
 }
 
-fn add(counts: &mut RunCounts, row: &RunRow) {
+fn add(counts: &mut RunCounts, row: &RunBrief) {
     let phase = row.run.status.phase;
     counts.total += 1;
     *counts.phases.entry(phase.to_string()).or_default() += 1;
@@ -98,7 +98,7 @@ fn of_events(api: &Api, name: &Name, limit: usize) -> Result<Vec<WorkflowChange>
     let regarding = format!("workflow/{name}");
     let word = |event: &Event| event.reason.strip_prefix("Workflow").map(str::to_owned);
     let events = store.events(None, limit, |event| event.regarding == regarding && word(event).is_some())?;
-    let rows = store.runs(&RunFilter { workflow: Some(name.clone()), ..RunFilter::default() }, None, RUNS)?;
+    let rows = store.briefs(&RunFilter { workflow: Some(name.clone()), ..RunFilter::default() }, None, RUNS)?;
     let mut newer: Option<Timestamp> = None;
     let mut changes = Vec::new();
     for event in events {
@@ -107,7 +107,7 @@ fn of_events(api: &Api, name: &Name, limit: usize) -> Result<Vec<WorkflowChange>
         let revision = Revision(words.next().unwrap_or_default().to_owned());
         let path = words.nth(1).filter(|_| event.message.starts_with("by ")).and_then(|place| place.rsplit_once(':'));
         let mut runs = RunCounts::default();
-        let of_it = |row: &&RunRow| {
+        let of_it = |row: &&RunBrief| {
             let made = row.run.metadata.created_at;
             made >= event.at && newer.is_none_or(|newer| made < newer)
         };

@@ -211,11 +211,16 @@ pub(super) fn find_run(api: &Api, name: &str) -> Result<RunRow, Problem> {
     row.ok_or_else(|| absent("run", name))
 }
 
+/// Whether a task is the one asked for, or an instance of it: `test[os=linux]` is one of `test`.
+pub(super) fn is_task(name: &str, asked: &str) -> bool {
+    name.strip_prefix(asked).is_some_and(|rest| rest.is_empty() || rest.starts_with('['))
+}
+
 /// # Errors
-/// If a run has ended, and nothing of it is named so: then nothing will be.
+/// If no task of the run is named so, or if it has ended without such a step: then nothing of it will ever come.
 pub(super) fn check_names(run: &Run, task: Option<&str>, step: Option<&str>) -> Result<(), Problem> {
     let tasks = &run.status.tasks;
-    if !run.status.phase.is_final() || tasks.is_empty() {
+    if tasks.is_empty() {
         return Ok(());
     }
     let refuse = |kind: &str, name: &str, names: BTreeSet<&str>| {
@@ -228,11 +233,14 @@ pub(super) fn check_names(run: &Run, task: Option<&str>, step: Option<&str>) -> 
         let detail = format!("run {} has no {kind} named {name}; {there}", run.metadata.name);
         Err(Problem::not_found(detail))
     };
-    if let Some(task) = task.filter(|task| !tasks.contains_key(*task)) {
+    let of = || tasks.iter().filter(|(name, _)| task.is_none_or(|task| is_task(name, task)));
+    if let Some(task) = task.filter(|_| of().next().is_none()) {
         return refuse("task", task, tasks.keys().map(String::as_str).collect());
     }
-    let of = tasks.iter().filter(|(name, _)| task.is_none_or(|task| task == *name));
-    let steps: BTreeSet<&str> = of.flat_map(|(_, task)| &task.steps).map(|step| step.name.as_str()).collect();
+    if !run.status.phase.is_final() {
+        return Ok(());
+    }
+    let steps: BTreeSet<&str> = of().flat_map(|(_, task)| &task.steps).map(|step| step.name.as_str()).collect();
     match step.filter(|step| !steps.contains(step)) {
         Some(step) => refuse("step", step, steps),
         None => Ok(()),

@@ -31,7 +31,7 @@ use xene_schemas::{
 use super::{
     Api,
     identity::Identity,
-    lists::{check_names, find_run},
+    lists::{check_names, find_run, is_task},
     pack::{Packer, taken},
     problem::Problem,
     query::Query,
@@ -309,10 +309,11 @@ impl Printer {
             Some(RecordKind::End) | None => return,
         };
         let head = self.steps.get(&record.step);
-        let differs = |wanted: &Option<String>, found: Option<&str>| {
-            wanted.as_deref().is_some_and(|wanted| found != Some(wanted))
+        let is_wanted = |(task, step): (&Option<String>, &Option<String>), head: &StepHead| {
+            task.as_ref().is_none_or(|task| is_task(&head.task, task)) && step.as_ref().is_none_or(|s| *s == head.step)
         };
-        if differs(&self.task, head.map(|head| &*head.task)) || differs(&self.step, head.map(|head| &*head.step)) {
+        let is_open = self.task.is_none() && self.step.is_none();
+        if !is_open && !head.is_some_and(|head| is_wanted((&self.task, &self.step), head)) {
             return;
         }
         match self.format {

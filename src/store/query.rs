@@ -2,8 +2,12 @@
 
 use std::{collections::BTreeSet, ops::Bound, sync::Arc};
 
-use heed::types::{Bytes, DecodeIgnore};
+use heed::{
+    BytesDecode as _,
+    types::{Bytes, DecodeIgnore},
+};
 use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 use xene_agent::lmdb::ReadTxn;
 use xene_schemas::{
     event::Event,
@@ -14,12 +18,12 @@ use xene_schemas::{
 
 use super::{
     Store, StoreError,
-    keys::{pipeline_prefix, slot_bytes, workflow_prefix},
+    keys::{Row, pipeline_prefix, slot_bytes, workflow_prefix},
     values,
 };
 use crate::decide::rows::{
-    AgentRow, ApiTokenRow, FileRow, JoinTokenRow, LedgerRow, NotifierRow, OwnerRow, PipelineRow, RunRow, SuspensionRow,
-    WorkflowRow,
+    AgentRow, ApiTokenRow, BriefRun, FileRow, JoinTokenRow, LedgerRow, NotifierRow, OwnerRow, PipelineRow, RunBrief,
+    RunRow, SuspensionRow, WorkflowRow,
 };
 
 /// What is in effect, as of one look.
@@ -57,15 +61,17 @@ pub struct RunFilter {
 }
 
 impl RunFilter {
-    fn matches(&self, row: &RunRow) -> bool {
-        let (spec, status) = (&row.run.spec, &row.run.status);
+    fn matches(&self, brief: &RunBrief) -> bool {
+        let BriefRun { spec, status, .. } = &brief.run;
         self.workflow.as_ref().is_none_or(|workflow| *workflow == spec.workflow)
             && self.pipeline.as_ref().is_none_or(|pipeline| *pipeline == spec.pipeline)
             && self.agent.as_ref().is_none_or(|agent| status.agent.as_ref() == Some(agent))
             && self.phase.is_none_or(|phase| phase == status.phase)
             && !(self.active && status.phase.is_final())
             && self.within.as_ref().is_none_or(|within| within.contains(&spec.workflow))
-            && self.among.as_ref().is_none_or(|among| among.contains(&spec.key()))
+            && self.among.as_ref().is_none_or(|among| {
+                among.contains(&PipelineKey { workflow: spec.workflow.clone(), pipeline: spec.pipeline.clone() })
+            })
     }
 
     /// True if only active runs can match.
@@ -313,6 +319,28 @@ impl Store {
     /// # Errors
     /// If the store can't be read.
     pub fn runs(&self, filter: &RunFilter, after: Option<RunName>, limit: usize) -> Result<Vec<RunRow>, StoreError> {
+        self.runs_as(filter, after, limit)
+    }
+
+    /// [`Self::runs`] in short, for counting many.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    pub fn briefs(
+        &self,
+        filter: &RunFilter,
+        after: Option<RunName>,
+        limit: usize,
+    ) -> Result<Vec<RunBrief>, StoreError> {
+        self.runs_as(filter, after, limit)
+    }
+
+    fn runs_as<T: DeserializeOwned>(
+        &self,
+        filter: &RunFilter,
+        after: Option<RunName>,
+        limit: usize,
+    ) -> Result<Vec<T>, StoreError> {
         let below = after.map_or(Bound::Unbounded, Bound::Excluded);
         let since = filter.since.map(|since| RunName::new(since, 0));
         let since = since.map_or(Bound::Unbounded, Bound::Included);
@@ -322,11 +350,11 @@ impl Store {
         self.env.read(|txn| {
             if filter.is_active() {
                 let names = self.tables.active_runs.rev_range(txn, &(since, below))?;
-                return self.matching(txn, names.map(|entry| entry.map(|(name, ())| name)), filter, limit);
+                return self.named(txn, names.map(|entry| entry.map(|(name, ())| name)), filter, limit);
             }
             let Some(workflow) = &filter.workflow else {
-                let rows = self.tables.runs.rev_range(txn, &(since, below))?;
-                return page(rows, limit, |row| filter.matches(row));
+                let rows = self.tables.runs.remap_data_type::<Bytes>().rev_range(txn, &(since, below))?;
+                return matching(rows.map(|entry| entry.map(|(_, row)| row)), filter, limit);
             };
             let mut newest = Vec::new();
             for key in self.pipelines_with_runs(txn, workflow, filter.pipeline.as_ref())? {
@@ -346,22 +374,23 @@ impl Store {
                 }
                 Some(Ok(name))
             });
-            self.matching(txn, names, filter, limit)
+            self.named(txn, names, filter, limit)
         })
     }
 
-    fn matching(
+    fn named<T: DeserializeOwned>(
         &self,
         txn: &ReadTxn<'_>,
         names: impl Iterator<Item = Result<RunName, heed::Error>>,
         filter: &RunFilter,
         limit: usize,
-    ) -> Result<Vec<RunRow>, StoreError> {
+    ) -> Result<Vec<T>, StoreError> {
+        let rows = self.tables.runs.remap_data_type::<Bytes>();
         let rows = names.filter_map(|name| match name {
-            Ok(name) => self.tables.runs.get(txn, &name).transpose().map(|row| row.map(|row| (name, row))),
+            Ok(name) => rows.get(txn, &name).transpose(),
             Err(error) => Some(Err(error)),
         });
-        page(rows, limit, |row| filter.matches(row))
+        matching(rows, filter, limit)
     }
 
     /// The newest run of a pipeline whose name is below `below`.
@@ -411,13 +440,28 @@ impl Store {
     }
 
     fn decode_pipeline_run(&self, bytes: &[u8]) -> Result<(PipelineKey, RunName), heed::Error> {
-        use heed::BytesDecode as _;
         super::keys::ByPipelineRun::bytes_decode(bytes).map_err(heed::Error::Decoding)
     }
 }
 
 fn from<T>(after: Option<&T>) -> Bound<&T> {
     after.map_or(Bound::Unbounded, Bound::Excluded)
+}
+
+/// The rows of runs that match, at most `limit`. Of those that do not only so much is decoded as the filter looks at.
+fn matching<'t, T: DeserializeOwned>(
+    rows: impl Iterator<Item = Result<&'t [u8], heed::Error>>,
+    filter: &RunFilter,
+    limit: usize,
+) -> Result<Vec<T>, StoreError> {
+    let found = rows.filter_map(|row| {
+        let decoded = row.and_then(|row| {
+            let brief: RunBrief = Row::bytes_decode(row).map_err(heed::Error::Decoding)?;
+            filter.matches(&brief).then(|| Row::bytes_decode(row).map_err(heed::Error::Decoding)).transpose()
+        });
+        decoded.transpose()
+    });
+    Ok(found.take(limit).collect::<Result<_, _>>()?)
 }
 
 fn page<K, V>(

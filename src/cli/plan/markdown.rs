@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use xene_schemas::plan::{Action, PlanReport, PlannedChange};
+use xene_schemas::plan::{Action, Fires, PlanReport, PlannedChange};
 
 use super::text::{due, side, summary, value};
 use crate::cli::escape;
@@ -46,7 +46,7 @@ fn consequences(change: &PlannedChange) -> String {
     if let (Some(path), Some(line)) = (&change.path, change.line) {
         words.push(code(&format!("{path}:{line}")));
     }
-    if let Some(fires) = &change.fires {
+    for fires in change.fires.iter().flat_map(Fires::of_each_trigger) {
         let first = |times: &[_]| code(&due(times.get(..1).unwrap_or_default()));
         words.push(match change.action {
             Action::Create => format!("fires {}", first(&fires.after)),

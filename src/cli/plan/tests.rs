@@ -24,8 +24,11 @@ fn report() -> PlanReport {
              "fires": {"before": [], "after": [{"trigger": "t", "at": "2026-11-25T13:00:00.000Z"}]},
              "placement": {"reason": "NoMatchingAgent", "message": "no agent has the labels zone=moon"}},
             {"action": "Update", "kind": "Pipeline", "name": "site/build", "reason": "PipelineUpdated",
-             "fires": {"before": [{"trigger": "nightly", "at": "2026-11-26T03:00:00.000Z"}],
-                       "after": [{"trigger": "nightly", "at": "2026-11-26T04:00:00.000Z"}]},
+             "fires": {"before": [{"trigger": "hourly", "at": "2026-11-25T13:00:00.000Z"},
+                                  {"trigger": "nightly", "at": "2026-11-26T03:00:00.000Z"}],
+                       "after": [{"trigger": "hourly", "at": "2026-11-25T13:00:00.000Z"},
+                                 {"trigger": "nightly", "at": "2026-11-26T04:00:00.000Z"},
+                                 {"trigger": "weekly", "at": "2026-11-29T00:00:00.000Z"}]},
              "placement": {"before": "agent-1", "after": "agent-1", "message": "agent-1 has what it takes"},
              "runs": ["01m8991xq0000000000000000a"]},
             {"action": "Remove", "kind": "Pipeline", "name": "old/p", "reason": "PipelineRemoved"},
@@ -54,6 +57,7 @@ fn a_terminal_shows_what_changes_and_what_comes_of_it() {
             agent  none: NoMatchingAgent (no agent has the labels zone=moon)
         ~ pipeline site/build
             fires  in 15h (nightly, 2026-11-26T03:00:00.000Z) → in 16h (nightly, 2026-11-26T04:00:00.000Z)
+            fires  never → in 3d (weekly, 2026-11-29T00:00:00.000Z)
             agent  stays on agent-1
             run    01m8991xq0000000000000000a finishes on what it started with
         - pipeline old/p
@@ -79,7 +83,7 @@ fn markdown_is_short_and_nothing_in_it_acts() {
         | ✏️ | workflow `site` | `xene.d/site.yaml:4` |
         | ↪️ | workflow `moved` | `b.yaml:1` |
         | ➕ | pipeline `new/p` | fires `t 2026-11-25T13:00:00.000Z` · on no agent: `no agent has the labels zone=moon` |
-        | ✏️ | pipeline `site/build` | fires `nightly 2026-11-26T03:00:00.000Z` → `nightly 2026-11-26T04:00:00.000Z` · stays on `agent-1` · 1 run finishes on what it started with |
+        | ✏️ | pipeline `site/build` | fires `nightly 2026-11-26T03:00:00.000Z` → `nightly 2026-11-26T04:00:00.000Z` · fires `never` → `weekly 2026-11-29T00:00:00.000Z` · stays on `agent-1` · 1 run finishes on what it started with |
         | ➖ | pipeline `old/p` |  |
         | ➖ | workflow `old` | `old.yaml:1` |
 

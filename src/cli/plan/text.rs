@@ -3,7 +3,7 @@
 use anstyle::{AnsiColor, Style};
 use jiff::Timestamp;
 use serde_json::Value;
-use xene_schemas::plan::{Action, DueTime, FieldChange, PlanReport, PlanSide, PlannedChange};
+use xene_schemas::plan::{Action, DueTime, FieldChange, Fires, PlanReport, PlanSide, PlannedChange};
 
 use crate::cli::{
     escape,
@@ -130,7 +130,7 @@ impl Page {
         if change.action == Action::Update && change.kind != "Pipeline" && change.fields.is_empty() {
             self.line("    only the order of its entries");
         }
-        if let Some(fires) = &change.fires {
+        for fires in change.fires.iter().flat_map(Fires::of_each_trigger) {
             let next = |times: &[DueTime]| match times.first() {
                 Some(first) => format!("{} ({}, {})", relative(first.at, self.now), first.trigger, exact(first.at)),
                 None => "never".into(),

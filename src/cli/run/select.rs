@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use indexmap::IndexSet;
 use xene_schemas::{
     connector::Names,
     meta::Name,
@@ -102,7 +103,8 @@ fn workflow<'w>(name: Option<&str>, workflows: &'w [LocatedWorkflow]) -> Result<
 }
 
 fn not_found<'n>(kind: &str, name: &str, known: impl Iterator<Item = &'n Name>) -> Error {
-    let known: Vec<_> = known.map(Name::as_str).collect();
+    // Pipelines may name their tasks alike.
+    let known: Vec<_> = known.map(Name::as_str).collect::<IndexSet<_>>().into_iter().collect();
     Error::NotFound {
         message: format!("there is no {kind} {name} in these files"),
         hint: Some(format!("there is: {}", known.join(", "))),

@@ -292,6 +292,38 @@ fn a_renamed_file_changes_the_path_only() {
 }
 
 #[test]
+fn groups_are_held_against_each_other_across_files_and_over_a_restart() {
+    let grouped = |name: &str, disk: &str, max: u32| {
+        format!(
+            "apiVersion: xene/v1\nkind: Workflow\nmetadata: {{name: {name}}}\n\
+             spec: {{pipelines: {{p: {{agents: {{labels: {{disk: {disk}}}}}, concurrency: {{group: g, max: {max}}}, \
+             tasks: {{t: {{steps: [echo]}}}}}}}}}}\n"
+        )
+    };
+    let mut bench = Bench::default();
+    bench
+        .put("a.yaml", grouped("a", "fast", 2))
+        .put("b.yaml", grouped("b", "slow", 1))
+        .put("c.yaml", workflow("c", "x"));
+    let told = expect![[r#"
+        b.yaml:1:1: warning[XE0090]: `max` of group `g` is 1 in pipeline `p` and 2 in `a/p`: the smallest counts
+        b.yaml:1:1: error[XE0091]: group `g` goes to one agent: pipeline `p` wants it to have disk=slow, and `a/p` disk=fast
+    "#]];
+    let problems = |desired: &Desired| {
+        assert_eq!(desired.workflows.len(), 3);
+        desired.problems.iter().map(|problem| format!("{problem}\n")).collect::<String>()
+    };
+    told.assert_eq(&problems(&bench.pass()));
+    told.assert_eq(&problems(&bench.pass()));
+    bench.restart();
+    told.assert_eq(&problems(&bench.pass()));
+    bench.put("a.yaml", grouped("a", "slow", 1));
+    assert_eq!(problems(&bench.pass()), "");
+    bench.put("a.yaml", grouped("a", "slow", 3)).put("b.yaml", grouped("b", "slow", 3));
+    assert_eq!(problems(&bench.pass()), "");
+}
+
+#[test]
 fn what_was_not_applied_comes_again() {
     let mut bench = Bench::default();
     bench.put("a.yaml", workflow("a", "1"));

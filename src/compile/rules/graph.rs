@@ -26,6 +26,30 @@ pub(super) const UNKNOWN_PIPELINE: Rule = rule!(Error "XE0043", "unknown pipelin
 pub(super) const PIPELINE_CYCLE: Rule =
     rule!(Error "XE0044", "pipelines wait for each other", "take one of these arrows out");
 
+pub(super) const CANCELLED_HANDLER: Rule =
+    rule!(Warning "XE0045", "handler that failFast cancels", "put it into `finally`, or take `failFast` out");
+
+/// What follows a failure, where a failure cancels all that has not ended.
+pub(super) fn check_handlers(spec: &WorkflowSpec, report: &mut Report) {
+    each_pipeline(spec, |at, _, pipeline| {
+        if !pipeline.fail_fast {
+            return;
+        }
+        // A failure that is allowed cancels nothing.
+        let fatal = |name: &&Name| pipeline.tasks.get(*name).is_some_and(|task| !task.allow_failure);
+        let connectors = at.key("connectors");
+        for (index, connector) in pipeline.connectors.iter().enumerate() {
+            let Some(from) = connector.from.0.iter().find(fatal).filter(|_| connector.on != On::Success) else {
+                continue;
+            };
+            let message = format!("if `{from}` fails, `failFast` cancels what follows it, too");
+            let hint = "put it into `finally`, with a `when` that looks at how the task ended, or take `failFast` out";
+            let at = connectors.index(index);
+            report.add(&CANCELLED_HANDLER, &at.key("on"), message).hint(hint.to_owned());
+        }
+    });
+}
+
 pub(super) fn check(spec: &WorkflowSpec, report: &mut Report) {
     check_after(report, spec);
     each_pipeline(spec, |at, _, pipeline| {

@@ -41,7 +41,7 @@ mod expr;
 pub(super) mod file;
 mod files;
 mod graph;
-mod group;
+pub(super) mod group;
 mod labels;
 mod matrix;
 pub(super) mod notifier;
@@ -116,6 +116,7 @@ pub const ALL: &[&Rule] = &[
     &graph::FINALLY_JOINED,
     &graph::UNKNOWN_PIPELINE,
     &graph::PIPELINE_CYCLE,
+    &graph::CANCELLED_HANDLER,
     // Params and variables.
     &params::BAD_PARAM,
     &params::PARAM_COLLISION,
@@ -214,9 +215,37 @@ pub(super) struct Problem {
     pub(super) at_key: bool,
     pub(super) message: String,
     pub(super) hint: Option<String>,
+    /// Where in the text that stands there.
+    pub(super) within: Option<Within>,
+}
+
+/// A place within a text of several lines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Within {
+    /// From 0.
+    pub(super) line: usize,
+    /// What stands in that line.
+    pub(super) text: String,
+    /// Where in it, in bytes.
+    pub(super) start: usize,
 }
 
 impl Problem {
+    /// Points at `part` of the text that stands there.
+    fn within(&mut self, text: &str, part: &str) -> &mut Self {
+        let offset = (part.as_ptr() as usize).checked_sub(text.as_ptr() as usize);
+        self.within = offset.filter(|offset| text.is_char_boundary(*offset)).map(|offset| {
+            let start = text[..offset].rfind('\n').map_or(0, |newline| newline + 1);
+            let length = text[start..].find('\n').unwrap_or(text.len() - start);
+            Within {
+                line: text[..start].matches('\n').count(),
+                text: text[start..start + length].to_owned(),
+                start: offset - start,
+            }
+        });
+        self
+    }
+
     /// Points at the key rather than the value.
     fn at_key(&mut self) -> &mut Self {
         self.at_key = true;
@@ -247,7 +276,8 @@ pub(super) struct Report(Vec<Problem>);
 
 impl Report {
     fn add(&mut self, rule: &'static Rule, at: &Path<'_>, message: impl Into<String>) -> &mut Problem {
-        let problem = Problem { rule, at: at.segments(), at_key: false, message: message.into(), hint: None };
+        let problem =
+            Problem { rule, at: at.segments(), at_key: false, message: message.into(), hint: None, within: None };
         let index = self.0.len();
         self.0.push(problem);
         &mut self.0[index]
@@ -274,6 +304,7 @@ pub(super) fn check(workflow: &Workflow, found: Option<&[Travelling]>, limits: L
     approval::check(spec, &mut report);
     unsupported::check(spec, &mut report);
     let mut remarks = Report::default();
+    graph::check_handlers(spec, &mut remarks);
     twice::check(spec, &mut remarks);
     unused::check(spec, &mut remarks);
     labels::check(spec, &mut remarks);

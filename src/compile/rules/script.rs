@@ -49,7 +49,8 @@ pub(super) fn commands(script: &str) -> Vec<Command<'_>> {
 fn command(text: &str, is_piped: bool) -> Option<Command<'_>> {
     let is_program =
         |word: &&str| !word.contains('=') && !matches!(*word, "!" | "sudo" | "env" | "exec" | "time" | "{");
-    let word = text.split_whitespace().find(is_program)?;
+    // Without a program `env` shows all variables.
+    let word = text.split_whitespace().find(is_program).or_else(|| (text.trim() == "env").then_some("env"))?;
     let program = word.rsplit('/').next().unwrap_or(word).trim_matches(['"', '\'', ')']);
     (!program.is_empty()).then_some(Command { program, is_piped })
 }
@@ -72,9 +73,9 @@ pub(super) fn variable(text: &str) -> Option<&str> {
     })
 }
 
-/// The lines of a script without comments and the texts of here-documents; `_` stands for a text in quotes, which may go
-/// over several lines.
-fn bare_lines(script: &str) -> Vec<String> {
+/// The lines of a script, without their margins, and what is left of each without comments and the texts of
+/// here-documents; `_` stands for a text in quotes, which may go over several lines.
+fn bare_lines(script: &str) -> Vec<(&str, String)> {
     let (mut found, mut until, mut quote) = (Vec::new(), None::<String>, None);
     for line in script.lines() {
         if let Some(end) = &until {
@@ -105,57 +106,57 @@ fn bare_lines(script: &str) -> Vec<String> {
         until = word
             .map(|word| word[..length(word)].to_owned())
             .filter(|word| word.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && quote.is_none());
-        found.push(bare);
+        found.push((line.trim(), bare));
     }
     found
 }
 
-/// What of a script only bash understands, the first of it.
-pub(super) fn of_bash(script: &str) -> Option<&'static str> {
-    bare_lines(script).iter().find_map(|line| {
-        let commands = commands(line);
-        let begins = |word: &str| commands.iter().any(|command| command.program == word);
-        let has = |wanted: &str| line.split_whitespace().any(|word| word == wanted);
-        let is_name = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-        let array = line
-            .split_whitespace()
-            .any(|word| word.split_once("=(").is_some_and(|(name, _)| is_name(name.trim_end_matches('+'))));
-        if has("[[") {
-            Some("[[")
-        } else if line.contains(" <(") {
-            Some("<(")
-        } else if array {
-            Some("=(")
-        } else if begins("function") && line.contains('{') {
-            Some("function")
-        } else if begins("set") && has("pipefail") {
-            Some("set -o pipefail")
-        } else if line.trim_start().starts_with("((") {
-            Some("((")
-        } else if has("[") && has("==") {
-            Some("==")
-        } else if let Some(sign) = ["<<<", "|&", "&>"].into_iter().find(|sign| line.contains(sign)) {
-            Some(sign)
-        } else {
-            ["source", "pushd", "popd", "shopt", "declare", "mapfile", "readarray"]
-                .into_iter()
-                .find(|word| begins(word))
-        }
-    })
+/// What of a script only bash understands, the first of it, and its line.
+pub(super) fn of_bash(script: &str) -> Option<(&str, &'static str)> {
+    bare_lines(script).into_iter().find_map(|(line, bare)| Some((line, word_of_bash(&bare)?)))
 }
 
-/// `NAME` of the first line that is `NAME = VALUE`.
-pub(super) fn spaced_assignment(script: &str) -> Option<String> {
-    bare_lines(script).iter().find_map(|line| {
-        let (name, _) = line.split_once(" = ")?;
+fn word_of_bash(line: &str) -> Option<&'static str> {
+    let commands = commands(line);
+    let begins = |word: &str| commands.iter().any(|command| command.program == word);
+    let has = |wanted: &str| line.split_whitespace().any(|word| word == wanted);
+    let is_name = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let array = line
+        .split_whitespace()
+        .any(|word| word.split_once("=(").is_some_and(|(name, _)| is_name(name.trim_end_matches('+'))));
+    if has("[[") {
+        Some("[[")
+    } else if line.contains(" <(") {
+        Some("<(")
+    } else if array {
+        Some("=(")
+    } else if begins("function") && line.contains('{') {
+        Some("function")
+    } else if begins("set") && has("pipefail") {
+        Some("set -o pipefail")
+    } else if line.trim_start().starts_with("((") {
+        Some("((")
+    } else if has("[") && has("==") {
+        Some("==")
+    } else if let Some(sign) = ["<<<", "|&", "&>"].into_iter().find(|sign| line.contains(sign)) {
+        Some(sign)
+    } else {
+        ["source", "pushd", "popd", "shopt", "declare", "mapfile", "readarray"].into_iter().find(|word| begins(word))
+    }
+}
+
+/// The first line that is `NAME = VALUE`, and its `NAME`.
+pub(super) fn spaced_assignment(script: &str) -> Option<(&str, String)> {
+    bare_lines(script).into_iter().find_map(|(line, bare)| {
+        let (name, _) = bare.split_once(" = ")?;
         let sound = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-        sound.then(|| name.to_owned())
+        sound.then(|| (line, name.to_owned()))
     })
 }
 
-/// What of a script is for GitHub Actions, the first of it.
-pub(super) fn of_actions(script: &str) -> Option<&'static str> {
+/// What of a script is for GitHub Actions, the first of it, and its line.
+pub(super) fn of_actions(script: &str) -> Option<(&str, &'static str)> {
     const FILES: [&str; 4] = ["GITHUB_OUTPUT", "GITHUB_ENV", "GITHUB_PATH", "GITHUB_STEP_SUMMARY"];
     const SHOWN: [&str; 4] = ["$GITHUB_OUTPUT", "$GITHUB_ENV", "$GITHUB_PATH", "$GITHUB_STEP_SUMMARY"];
     lines(script).find_map(|line| {
@@ -169,7 +170,7 @@ pub(super) fn of_actions(script: &str) -> Option<&'static str> {
         let command = ["::set-output", "::set-env", "::add-path", "::add-mask", "::save-state"]
             .into_iter()
             .find(|command| line.contains(command));
-        file.or(command)
+        Some((line, file.or(command)?))
     })
 }
 
@@ -201,6 +202,10 @@ pub(super) fn dotted(text: &str) -> Option<&str> {
 mod tests {
     use super::*;
 
+    fn sign(found: Option<(&str, &'static str)>) -> Option<&'static str> {
+        found.map(|(_, word)| word)
+    }
+
     #[test]
     fn commands_are_found_between_separators_and_outside_of_quotes() {
         let of = |script: &'static str| {
@@ -210,6 +215,7 @@ mod tests {
         assert_eq!(of("pg_dump db | gzip > f"), ["pg_dump|", "gzip"]);
         assert_eq!(of("A=1 /usr/bin/make -j4 || exit 1; ls"), ["make", "exit", "ls"]);
         assert_eq!(of("echo 'a | b' \"c; d\" # e"), ["echo"]);
+        assert_eq!(of("env | grep X; env A=1 make"), ["env|", "grep", "make"]);
         assert_eq!(of("# make\n\n  sudo tar c . |& tee log"), ["tar|", "tee"]);
         assert_eq!(of("X=$(curl -s u | jq .a)"), ["curl|", "jq"]);
         assert_eq!(of("a\\|b && c &"), ["a\\|b", "c"]);
@@ -217,8 +223,8 @@ mod tests {
 
     #[test]
     fn files_of_actions_are_known_by_their_whole_names() {
-        assert_eq!(of_actions("echo a=b >> \"$GITHUB_ENV\""), Some("$GITHUB_ENV"));
-        assert_eq!(of_actions("echo \"$GITHUB_ENVIRONMENT\""), None);
+        assert_eq!(sign(of_actions("echo a=b >> \"$GITHUB_ENV\"")), Some("$GITHUB_ENV"));
+        assert_eq!(sign(of_actions("echo \"$GITHUB_ENVIRONMENT\"")), None);
     }
 
     #[test]
@@ -240,7 +246,7 @@ mod tests {
             ("pushd a; make; popd", "pushd"),
             ("shopt -s nullglob", "shopt"),
         ] {
-            assert_eq!(of_bash(script), Some(word), "{script}");
+            assert_eq!(sign(of_bash(script)), Some(word), "{script}");
         }
         for script in [
             "grep '[[:space:]]' f",
@@ -256,12 +262,12 @@ mod tests {
         ] {
             assert_eq!(of_bash(script), None, "{script}");
         }
-        assert_eq!(spaced_assignment("make\nA = 1"), Some("A".to_owned()));
+        assert_eq!(spaced_assignment("make\n  A = 1"), Some(("A = 1", "A".to_owned())));
         for script in ["[ a = b ]", "test a = b", "awk 'x = 1'", "cat <<E\nA = 1\nE", "A=1", "echo 'one\nA = 1\n'"] {
             assert_eq!(spaced_assignment(script), None, "{script}");
         }
-        assert_eq!(of_actions("echo a=1 >> \"${GITHUB_ENV}\""), Some("$GITHUB_ENV"));
-        assert_eq!(of_actions("# $GITHUB_ENV\necho $GITHUB"), None);
+        assert_eq!(sign(of_actions("echo a=1 >> \"${GITHUB_ENV}\"")), Some("$GITHUB_ENV"));
+        assert_eq!(sign(of_actions("# $GITHUB_ENV\necho $GITHUB")), None);
     }
 
     #[test]

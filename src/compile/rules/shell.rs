@@ -91,16 +91,16 @@ fn check_task(report: &mut Report, at: &Path<'_>, task: &Task, is_set: &dyn Fn(&
 
 /// A template of either kind, in a text that no program reads.
 fn check_template(report: &mut Report, at: &Path<'_>, text: &str) -> bool {
-    told(report, at, script::template(text).or_else(|| script::dotted(text)))
+    told(report, at, text, script::template(text).or_else(|| script::dotted(text)))
 }
 
-fn told(report: &mut Report, at: &Path<'_>, template: Option<&str>) -> bool {
-    let Some(template) = template else { return false };
-    let template: String = template.chars().take(60).collect();
+fn told(report: &mut Report, at: &Path<'_>, text: &str, template: Option<&str>) -> bool {
+    let Some(found) = template else { return false };
+    let template: String = found.chars().take(60).collect();
     let message = format!("`{template}` stands as it is: nothing is ever put into a text");
     let hint =
         "give the value to a variable, as in env: {WHO: {param: who}}, and write \"$WHO\" in the script".to_owned();
-    report.add(&TEMPLATE, at, message).hint(hint);
+    report.add(&TEMPLATE, at, message).hint(hint).within(text, found);
     true
 }
 
@@ -153,7 +153,7 @@ fn check_argv(report: &mut Report, at: &Path<'_>, argv: &[String]) {
 
 fn check_script(report: &mut Report, at: &Path<'_>, step: &Step, text: &str) {
     let at_run = at.key("run");
-    let has_template = told(report, &at_run, script::template(text));
+    let has_template = told(report, &at_run, text, script::template(text));
     if text.contains('\r') {
         let message = "this script has carriage returns, which a shell takes for a part of the last word of a line";
         report.add(&CARRIAGE_RETURN, &at_run, message).hint("end its lines with \\n alone".to_owned());
@@ -168,7 +168,7 @@ fn check_script(report: &mut Report, at: &Path<'_>, step: &Step, text: &str) {
     }
     // What a here-document holds may be of another language, where it means something.
     if !has_template && !text.contains("<<") {
-        told(report, &at_run, script::dotted(text));
+        told(report, &at_run, text, script::dotted(text));
     }
     if let (Some(argv), Some(program)) = (argv, program) {
         check_errexit(report, &at.key("shell"), (program, argv), text);
@@ -192,11 +192,13 @@ fn check_words(report: &mut Report, at: &Path<'_>, step: &Step, text: &str) {
         Some(Shell::Named(name)) => name == "sh",
         Some(Shell::Argv(_)) => false,
     };
-    if let Some(word) = script::of_bash(text).filter(|_| is_sh) {
-        report.add(&NOT_OF_SH, at, format!("`{word}` is of bash, and this script goes to `sh`"));
+    if let Some((line, word)) = script::of_bash(text).filter(|_| is_sh) {
+        let part = line.find(word).map_or(line, |start| &line[start..]);
+        report.add(&NOT_OF_SH, at, format!("`{word}` is of bash, and this script goes to `sh`")).within(text, part);
     }
-    if let Some(name) = script::spaced_assignment(text) {
-        report.add(&NO_ASSIGNMENT, at, format!("`{name} = …` runs a program `{name}`: it is no assignment"));
+    if let Some((line, name)) = script::spaced_assignment(text) {
+        let message = format!("`{name} = …` runs a program `{name}`: it is no assignment");
+        report.add(&NO_ASSIGNMENT, at, message).within(text, line);
     }
 }
 
@@ -204,8 +206,9 @@ fn check_words(report: &mut Report, at: &Path<'_>, step: &Step, text: &str) {
 fn check_actions(report: &mut Report, at: &Path<'_>, text: &str, is_set: &dyn Fn(&str) -> bool) {
     let has_meaning =
         |word: &str| word.strip_prefix('$').is_some_and(|name| is_set(name) || text.contains(&format!("{name}=")));
-    if let Some(word) = script::of_actions(text).filter(|word| !has_meaning(word)) {
-        report.add(&OF_ACTIONS, at, format!("`{word}` is of GitHub Actions, and means nothing here"));
+    if let Some((line, word)) = script::of_actions(text).filter(|(_, word)| !has_meaning(word)) {
+        let message = format!("`{word}` is of GitHub Actions, and means nothing here");
+        report.add(&OF_ACTIONS, at, message).within(text, line);
     }
 }
 
@@ -226,7 +229,8 @@ fn check_pipes(report: &mut Report, at: &Path<'_>, text: &str) {
     if let Some(command) = script::commands(text).iter().find(hides) {
         let message =
             format!("if `{}` fails here nobody notices: of a pipe, `sh` heeds only the last command", command.program);
-        report.add(&HIDDEN_FAILURE, at, message).hint("write `shell: bash`, which has pipefail set".to_owned());
+        let hint = "write `shell: bash`, which has pipefail set".to_owned();
+        report.add(&HIDDEN_FAILURE, at, message).hint(hint).within(text, command.program);
     }
 }
 
@@ -234,11 +238,13 @@ fn check_pipes(report: &mut Report, at: &Path<'_>, text: &str) {
 fn check_end(report: &mut Report, at: &Path<'_>, text: &str) {
     let detaches = |line: &str| line.split_whitespace().any(|word| matches!(word, "nohup" | "setsid" | "disown"));
     let last = script::lines(text).last().unwrap_or_default();
-    let in_background = last.ends_with('&') && !last.ends_with("&&");
-    if in_background || script::lines(text).any(detaches) {
+    let command = last.split(" #").next().unwrap_or_default().trim_end();
+    let in_background = command.ends_with('&') && !command.ends_with("&&");
+    let detached = script::lines(text).find(|line| detaches(line));
+    if let Some(line) = detached.or_else(|| in_background.then_some(last)) {
         let message = "no process outlives its step: what it leaves in the background is ended";
         let hint = "use it within the step, `wait` for it, or let the system's service manager run it".to_owned();
-        report.add(&LEFT_BEHIND, at, message).hint(hint);
+        report.add(&LEFT_BEHIND, at, message).hint(hint).within(text, line);
         return;
     }
     let sets = |line: &str| {

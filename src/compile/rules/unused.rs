@@ -179,6 +179,8 @@ fn check_variables(
         let name = &rest[..length];
         let is_part = text[..start].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
         let is_set = rest[length..].starts_with('=') || set.contains(&name.to_owned());
+        // Something that looks for variables by how they begin.
+        let is_expanded = text[..start].ends_with('$') || text[..start].ends_with("${");
         let is_matrix = name.starts_with("XENE_MATRIX_") && task.matrix.is_some();
         let is_known = RESERVED.contains(&name) || OF_CLIENTS.contains(&name) || is_matrix || is_set;
         // `XENE_PARAM_$NAME` and the like are put together by the script.
@@ -189,8 +191,11 @@ fn check_variables(
         if of_params.iter().any(|known| known == name) {
             continue;
         }
-        let all = RESERVED.iter().copied().chain(of_params.iter().map(String::as_str));
-        let hint = suggest(name, all).filter(|hint| hint.starts_with("did"));
-        report.add(&VARIABLE, at, format!("nobody sets {name}")).hint(hint);
+        let all = || RESERVED.iter().copied().chain(of_params.iter().map(String::as_str));
+        if !is_expanded && all().chain(["XENE_PARAM_", "XENE_MATRIX_"]).any(|known| known.starts_with(name)) {
+            continue;
+        }
+        let hint = suggest(name, all()).filter(|hint| hint.starts_with("did"));
+        report.add(&VARIABLE, at, format!("nobody sets {name}")).hint(hint).within(text, name);
     }
 }

@@ -416,3 +416,120 @@ spec:
         "#]],
     );
 }
+
+#[test]
+fn what_is_wrong_in_a_script_is_shown_in_its_line() {
+    check(
+        r#"apiVersion: xene/v1
+kind: Workflow
+metadata: {name: w}
+spec:
+  pipelines:
+    a:
+      tasks:
+        t:
+          steps:
+            - |
+              echo é begin
+
+              if true; then
+                [[ -n "$XENE_PARAM_WHO" ]] && pg_dump db | gzip > dump
+              fi
+              wait
+            - run: |-
+                make ${{ github.ref }}
+            - >
+              make
+
+              echo "$XENE_PARAM_WHO"
+            - {run: 'make; echo "$XENE_PARAM_WHO"'}
+            - make && echo $XENE_PARAM_WHO
+            - env | grep -c XENE_PARAM
+"#,
+        expect![[r#"
+            a.yaml:14:17: warning[XE0136]: `[[` is of bash, and this script goes to `sh`
+               |
+            14 |                 [[ -n "$XENE_PARAM_WHO" ]] && pg_dump db | gzip > dump
+               |                 ^^
+               = hint: write `shell: bash`, or what `sh` has: `[`, `.`, `f() {`
+
+            a.yaml:14:25: warning[XE0131]: nobody sets XENE_PARAM_WHO
+               |
+            14 |                 [[ -n "$XENE_PARAM_WHO" ]] && pg_dump db | gzip > dump
+               |                         ^^^^^^^^^^^^^^^
+               = hint: docs/reference/language.md has the variables that xene sets
+
+            a.yaml:14:47: warning[XE0122]: if `pg_dump` fails here nobody notices: of a pipe, `sh` heeds only the last command
+               |
+            14 |                 [[ -n "$XENE_PARAM_WHO" ]] && pg_dump db | gzip > dump
+               |                                               ^^^^^^^
+               = hint: write `shell: bash`, which has pipefail set
+
+            a.yaml:18:22: warning[XE0119]: `${{ github.ref }}` stands as it is: nothing is ever put into a text
+               |
+            18 |                 make ${{ github.ref }}
+               |                      ^^^
+               = hint: give the value to a variable, as in env: {WHO: {param: who}}, and write "$WHO" in the script
+
+            a.yaml:20:15: warning[XE0131]: nobody sets XENE_PARAM_WHO
+               |
+            20 |               make
+               |               ^^^^
+               = hint: docs/reference/language.md has the variables that xene sets
+
+            a.yaml:23:21: warning[XE0131]: nobody sets XENE_PARAM_WHO
+               |
+            23 |             - {run: 'make; echo "$XENE_PARAM_WHO"'}
+               |                     ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+               = hint: docs/reference/language.md has the variables that xene sets
+
+            a.yaml:24:29: warning[XE0131]: nobody sets XENE_PARAM_WHO
+               |
+            24 |             - make && echo $XENE_PARAM_WHO
+               |                             ^^^^^^^^^^^^^^
+               = hint: docs/reference/language.md has the variables that xene sets
+        "#]],
+    );
+}
+
+#[test]
+fn handlers_of_failures_do_not_go_with_fail_fast() {
+    check(
+        "apiVersion: xene/v1
+kind: Workflow
+metadata: {name: w}
+spec:
+  pipelines:
+    a:
+      failFast: true
+      tasks:
+        t: {steps: [echo]}
+        lax: {allowFailure: true, steps: [echo]}
+        undo: {steps: [echo]}
+      connectors:
+        - {from: t, to: undo, on: Failure}
+        - {from: [lax, t], to: undo, on: Always}
+        - {from: lax, to: undo, on: Failure}
+        - {from: t, to: lax}
+",
+        expect![[r#"
+            a.yaml:13:35: warning[XE0045]: if `t` fails, `failFast` cancels what follows it, too
+               |
+            13 |         - {from: t, to: undo, on: Failure}
+               |                                   ^^^^^^^
+               = hint: put it into `finally`, with a `when` that looks at how the task ended, or take `failFast` out
+
+            a.yaml:14:42: warning[XE0045]: if `t` fails, `failFast` cancels what follows it, too
+               |
+            14 |         - {from: [lax, t], to: undo, on: Always}
+               |                                          ^^^^^^
+               = hint: put it into `finally`, with a `when` that looks at how the task ended, or take `failFast` out
+
+            a.yaml:15:37: warning[XE0129]: task `lax` has `allowFailure`, so that its failure counts as Success here
+               |
+            15 |         - {from: lax, to: undo, on: Failure}
+               |                                     ^^^^^^^
+               = hint: remove `allowFailure` from `lax`, or join by `on: Always`
+        "#]],
+    );
+}

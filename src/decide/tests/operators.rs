@@ -9,6 +9,7 @@ use xene_schemas::{
     phase::{Reason, RunPhase},
     run::{RunTrigger, TriggerType},
     source::ConditionStatus,
+    why::WaitOn,
     wire::control::{ControllerMessage, LogAcknowledged},
 };
 
@@ -90,6 +91,32 @@ fn no_two_api_tokens_have_one_name_unless_the_older_is_expired() {
     world.ask(Command::RevokeApiToken("ci".parse().unwrap())).unwrap();
     let again = world.ask(Command::RevokeApiToken("ci".parse().unwrap()));
     assert!(matches!(again, Err(Refusal::NotFound { kind: "token", .. })), "{again:?}");
+}
+
+#[test]
+fn join_tokens_that_expired_long_ago_go() {
+    let mut world = World::new(&[]);
+    let create = |world: &mut World, id: &str| {
+        let row = JoinTokenRow {
+            id: id.into(),
+            secret_hash: "00".into(),
+            created_at: None,
+            created_by: None,
+            expires_at: after(world.now().wall, MINUTE),
+            uses_left: 2,
+            labels: None,
+            name: None,
+        };
+        world.ask(Command::CreateJoinToken(row)).unwrap();
+    };
+    let revoke = |world: &mut World, id: &str| world.ask(Command::RevokeJoinToken(id.into())).is_ok();
+    ["1", "2"].iter().for_each(|id| create(&mut world, id));
+    world.pass(12 * 60 * MINUTE);
+    create(&mut world, "3");
+    assert!(revoke(&mut world, "1"), "one that is expired is there for a while, for people to see");
+    world.pass(12 * 60 * MINUTE + 2 * MINUTE);
+    create(&mut world, "4");
+    assert_eq!(["2", "3", "4"].map(|id| revoke(&mut world, id)), [false, true, true]);
 }
 
 #[test]
@@ -385,4 +412,23 @@ fn who_shuts_an_agent_out_waits_for_no_disk() {
     }
     let drain = Command::Drain("a".parse().unwrap());
     assert!(!drain.is_urgent() && Command::Fence { agent: "a".parse().unwrap(), by: "me".into() }.is_urgent());
+}
+
+#[test]
+fn a_run_that_waits_for_a_slot_says_so_before_its_agent_is_heard_again() {
+    let mut world = World::new(&["a"]);
+    world.slow = true;
+    let tasks = ["a", "b", "c", "d", "e"].map(|task| format!(r#""{task}":{{"steps":["true"]}}"#)).join(",");
+    world.commit("w", &format!(r#""tasks":{{{tasks}}}"#), None);
+    let run = world.start("w/p", 1).unwrap();
+    world.settle();
+    let waits = |world: &World| {
+        let waits = world.controller.as_ref().unwrap().waits(run);
+        waits.into_iter().map(|wait| (wait.on, wait.message)).collect::<Vec<_>>()
+    };
+    let expected = "task e waits for one of the 4 slots of a: all are taken".to_owned();
+    assert_eq!(waits(&world), [(WaitOn::Slots, expected)]);
+    world.end_steps("a");
+    world.settle();
+    assert_eq!(waits(&world), []);
 }

@@ -1,5 +1,5 @@
-//! Style sheet, script and icon: in the binary, under names that change with what they hold, so that browsers may keep
-//! them for good.
+//! Style sheet, script and icon, all in the binary. The first stands in every page, known to browsers by its hash: a
+//! page is not painted before it has come. The others have names that change with what they hold, to be kept for good.
 
 use std::sync::LazyLock;
 
@@ -8,6 +8,8 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use ring::digest;
 
 const KEEP: &str = "public, max-age=31536000, immutable";
 
@@ -24,15 +26,17 @@ fn asset(stem: &str, extension: &str, kind: &'static str, bytes: &'static [u8]) 
     Asset { path: format!("/ui/{file}"), file, kind, bytes }
 }
 
-pub(super) static STYLE: LazyLock<Asset> =
-    LazyLock::new(|| asset("style", "css", "text/css; charset=utf-8", include_bytes!("assets/style.css")));
+pub(super) const STYLE: &str = include_str!("assets/style.css");
+/// [`STYLE`] as a source of a Content-Security-Policy.
+pub(super) static STYLE_SOURCE: LazyLock<String> =
+    LazyLock::new(|| format!("'sha256-{}'", STANDARD.encode(digest::digest(&digest::SHA256, STYLE.as_bytes()))));
 pub(super) static SCRIPT: LazyLock<Asset> =
     LazyLock::new(|| asset("script", "js", "text/javascript; charset=utf-8", include_bytes!("assets/script.js")));
 pub(super) static ICON: LazyLock<Asset> =
     LazyLock::new(|| asset("icon", "svg", "image/svg+xml", include_bytes!("assets/icon.svg")));
 
 pub(super) async fn serve(Path(file): Path<String>) -> Response {
-    let all = [&*STYLE, &*SCRIPT, &*ICON];
+    let all = [&*SCRIPT, &*ICON];
     match all.into_iter().find(|asset| asset.file == file) {
         Some(asset) => {
             ([(header::CONTENT_TYPE, asset.kind), (header::CACHE_CONTROL, KEEP)], asset.bytes).into_response()

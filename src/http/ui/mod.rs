@@ -94,6 +94,7 @@ async fn guard(State(ui): State<Arc<Ui>>, request: Request, next: Next) -> Respo
     let is_secure = ui.api.config.sessions.is_secure(request.headers());
     let mut response = next.run(request).await.into_response();
     let headers = response.headers_mut();
+    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert_with(|| page::POLICY.clone());
     for (name, value) in page::HEADERS {
         headers.entry(*name).or_insert(HeaderValue::from_static(value));
     }

@@ -1,6 +1,6 @@
 //! A page as a list of regions, the frame around them, and which address shows which.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use axum::{
     Extension,
@@ -13,7 +13,7 @@ use xene_schemas::meta::{Name, RunName};
 
 use super::{
     Ui, agents,
-    assets::{ICON, SCRIPT, STYLE},
+    assets::{ICON, SCRIPT, STYLE, STYLE_SOURCE},
     client::{Client, Failure},
     events, notifiers, overview, run, runs,
     sign_in::{Session, TOKEN_FIELD, query_value},
@@ -24,12 +24,18 @@ use crate::decide::rows::Change;
 const NOTIFIERS: &str = "/notifiers";
 const HTML: &str = "text/html; charset=utf-8";
 
-/// What every page tells the browser: nothing from elsewhere, nothing into elsewhere.
+/// What every page tells the browser: nothing from elsewhere, nothing into elsewhere; no style but ours.
+pub(super) static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
+    let style = &*STYLE_SOURCE;
+    let policy = format!(
+        "default-src 'self'; style-src {style}; object-src 'none'; base-uri 'none'; form-action 'self'; \
+         frame-ancestors 'none'"
+    );
+    HeaderValue::try_from(policy).unwrap_or_else(|_| HeaderValue::from_static("default-src 'none'"))
+});
+
+/// The same in other words.
 pub(super) const HEADERS: &[(&str, &str)] = &[
-    (
-        "content-security-policy",
-        "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
-    ),
     ("x-frame-options", "DENY"),
     // Within this server only: without it forms would not say where they come from.
     ("referrer-policy", "same-origin"),
@@ -320,7 +326,7 @@ fn document(title: &str, address: Option<&str>, body: &Markup) -> Markup {
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 title { (title) }
-                link rel="stylesheet" href=(STYLE.path);
+                style { (PreEscaped(STYLE)) }
                 link rel="icon" type="image/svg+xml" href=(ICON.path);
                 script src=(SCRIPT.path) defer {}
             }

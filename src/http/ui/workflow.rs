@@ -28,7 +28,7 @@ use crate::http::identity::Role;
 const DUE: usize = 3;
 /// So many pipelines are shown at a time, each with its graph.
 const PIPELINES: usize = 50;
-const RUNS: usize = 20;
+const RUNS: usize = 10;
 /// So many commits are shown at first; each further look shows so many times as many.
 const CHANGES: usize = 30;
 const FURTHER: usize = 4;
