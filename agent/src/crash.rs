@@ -15,6 +15,8 @@ use std::{
 
 /// What a commit holds that a crash beside it is of interest to, in a controller.
 pub const OF_CONTROLLERS: [&str; 5] = ["applied", "grant", "requested", "delivery", "recorded"];
+/// The same where an agent enrols, and where it gets another certificate.
+pub const OF_IDENTITIES: [&str; 3] = ["enrolled", "certified", "renewed"];
 /// The same in an agent.
 pub const OF_AGENTS: [&str; 5] = ["claim", "released", "intent", "started", "ended"];
 

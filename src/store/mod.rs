@@ -362,6 +362,13 @@ fn place(change: &Change) -> Option<&'static str> {
         Change::PutDelivery(..) => Some("delivery"),
         Change::PutRun(row) if row.run.status.started_at.is_some() => Some("recorded"),
         Change::PutRun(row) if !row.run.spec.trigger.is_slot() => Some("requested"),
+        // Only what comes with each is told apart: whoever has been heard is written for other reasons, too.
+        Change::PutAgent(row) => match row.certificates.len() {
+            0 => Some("enrolled"),
+            1 if row.last_seen.is_none() => Some("certified"),
+            1 => None,
+            _ => Some("renewed"),
+        },
         _ => None,
     }
 }

@@ -12,16 +12,20 @@
 
 mod check;
 mod client;
+mod clocks;
+mod disks;
+mod identities;
 mod plan;
 mod points;
 mod rows;
+mod tools;
 mod world;
 
 use std::time::Duration;
 
 use xene_test_support::process::binary;
 
-/// How long the random part goes on, if nobody says so: with the rest this stays below four minutes.
+/// How long the random part goes on, if nobody says so: with the rest this stays below five minutes.
 const SHORT: Duration = Duration::from_secs(80);
 
 #[test]

@@ -26,14 +26,12 @@ use xene_test_support::{
 use crate::{
     check::{self, Seen},
     client::{Acknowledged, Api, Client},
+    tools::FakeClock,
     world::{AGENT, AGENTS, CONTROLLER, CRON, EXTRA, workflow},
 };
 
 /// How long agents may take to be connected again, and runs to end, once everything is healed.
 const QUIET: Duration = Duration::from_secs(120);
-/// Where libfaketime is, on machines that have it.
-const FAKE_TIME: [&str; 2] =
-    ["/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1", "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1"];
 
 /// Who a fault happens to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,7 +82,8 @@ pub(crate) struct Chaos {
     began: Instant,
     ends: Instant,
     relays: BTreeMap<&'static str, Relay>,
-    fake_time: Option<PathBuf>,
+    /// The agents' clocks, where the machine can fake them.
+    clocks: BTreeMap<&'static str, FakeClock>,
     cures: Vec<(Instant, Who, Cure)>,
     client: Option<Client>,
     edition: u64,
@@ -107,10 +106,8 @@ impl Chaos {
         if disks.is_empty() {
             println!("no file system can be mounted here: no disk becomes full");
         }
-        let fake_time = FAKE_TIME.iter().map(PathBuf::from).find(|library| library.is_file());
-        if fake_time.is_none() {
-            println!("libfaketime is not here: no clock jumps");
-        }
+        let clock = |name| Some((name, FakeClock::new(&cluster.folder().join(format!("clock-{name}")))?));
+        let clocks = AGENTS.into_iter().filter_map(clock).collect();
         cluster.start_controller();
         let mut relays = BTreeMap::new();
         for name in AGENTS {
@@ -129,7 +126,7 @@ impl Chaos {
             began: now,
             ends: now + lasts,
             relays,
-            fake_time,
+            clocks,
             cures: Vec::new(),
             client: None,
             edition: 0,
@@ -411,10 +408,10 @@ impl Chaos {
             }
             10 => self.fill_disk(name),
             _ => {
-                if self.fake_time.is_some() {
+                if self.clocks.contains_key(name) {
                     let hours = self.random.pick(&["-1h", "+1h", "+24h"]);
                     self.tell(&format!("the clock of agent {name} jumps by {hours}"));
-                    self.set_clock(name, hours);
+                    self.clocks[name].set(hours);
                     self.later(2_000, 9_000, who, Cure::SetClockRight);
                 }
             }
@@ -512,19 +509,9 @@ impl Chaos {
         if let Some(before) = self.cluster.agents.get(name) {
             self.note_words(name, &before.output());
         }
-        let file = self.clock_file(name);
-        let library = self.fake_time.as_ref().map(|library| library.display().to_string());
-        let file = file.display().to_string();
-        let mut environment = Vec::new();
-        if let Some(library) = &library {
-            self.set_clock(name, "+0");
-            environment.extend([
-                ("LD_PRELOAD", library.as_str()),
-                ("FAKETIME_TIMESTAMP_FILE", &file),
-                ("FAKETIME_NO_CACHE", "1"),
-                ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-            ]);
-        }
+        let clock = self.clocks.get(name);
+        clock.inspect(|clock| clock.set("+0"));
+        let environment = clock.map(|clock| clock.environment().to_vec()).unwrap_or_default();
         self.cluster.launch_agent(name, &AGENT, &environment);
     }
 
@@ -539,14 +526,6 @@ impl Chaos {
         let file =
             OpenOptions::new().append(true).create(true).open(self.cluster.folder().join(format!("words-{name}")));
         let _ = file.and_then(|mut file| writeln!(file, "{words}"));
-    }
-
-    fn clock_file(&self, name: &str) -> PathBuf {
-        self.cluster.folder().join(format!("clock-{name}"))
-    }
-
-    fn set_clock(&self, name: &str, offset: &str) {
-        std::fs::write(self.clock_file(name), offset).unwrap();
     }
 
     fn cure_what_is_due(&mut self, all: bool) {
@@ -613,7 +592,7 @@ impl Chaos {
             }
             (Who::Agent(name), Cure::SetClockRight) => {
                 self.tell(&format!("the clock of agent {name} is right"));
-                self.set_clock(name, "+0");
+                self.clocks[*name].set("+0");
             }
             (Who::Place(name), _) => {
                 if !self.ask_of_agent(name, "undrain") {

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
-    process::{Command, Stdio},
+    process::Stdio,
     time::Duration,
 };
 
@@ -12,11 +12,11 @@ use xene_test_support::{
     cluster::Cluster,
     disk::SmallDisk,
     eventually,
-    process::{Process, processes_with, search_path},
+    process::{Process, processes_with},
     within,
 };
 
-use crate::world::Start;
+use crate::{tools::tamper, world::Start};
 
 const SHORT: [&str; 4] = ["--min-autonomy", "2s", "--pause-margin", "1s"];
 
@@ -208,29 +208,9 @@ fn a_controller_whose_disk_is_full_can_be_ended_and_started() {
     cluster.controller.take().unwrap().terminate();
 }
 
-/// Has the next sync of a process fail, once. `None` where there is no strace, or it may not look at processes.
+/// Has the next sync of a process fail, once. `None` where nothing can be tampered with.
 fn fail_next_sync(process: &Process) -> Option<Process> {
-    let mut strace = Command::new("strace");
-    strace.env("PATH", search_path()).args(["-f", "-qq", "-e", "trace=fdatasync"]);
-    strace.args(["-e", "inject=fdatasync:error=EIO:when=1", "-p", &process.id().to_string()]);
-    if !Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_ok_and(|status| status.success()) {
-        println!("strace is not here: no sync fails");
-        return None;
-    }
-    let mut tracer = Process::spawn("strace", strace);
-    let traced = || {
-        let status = fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap_or_default();
-        status.lines().any(|line| line.starts_with("TracerPid:") && !line.ends_with("\t0"))
-    };
-    let refused = eventually("it is traced", || match tracer.ended() {
-        Some(_) => Ok(true),
-        None if traced() => Ok(false),
-        None => Err(tracer.output()),
-    });
-    if refused {
-        println!("strace may not look at processes here: no sync fails: {}", tracer.output());
-    }
-    (!refused).then_some(tracer)
+    tamper(process, "fdatasync", "error=EIO:when=1")
 }
 
 #[test]

@@ -29,13 +29,19 @@ pub(crate) const CRON: [Cron; 5] = [
     Cron { name: "long", every: 15 },
 ];
 
+/// What a step does to leave word of its start, for [`starts`].
+pub(crate) fn note(folder: &Path) -> String {
+    let folder = folder.display();
+    format!(
+        r#"echo "$XENE_PIPELINE ${{XENE_SCHEDULED_TIME:--}} $XENE_RUN_ID $XENE_EPOCH $XENE_AGENT" >> {folder}/starts"#
+    )
+}
+
 /// All pipelines, as a file of the source. `edition` changes the spec of each, and nothing that they do.
 pub(crate) fn workflow(folder: &Path, edition: u64, suspend: bool) -> String {
-    let folder = folder.display();
     let common = "history: {runs: 200000}, timeout: 1m, gracePeriod: 1s";
-    let note = format!(
-        r#"echo "$XENE_PIPELINE ${{XENE_SCHEDULED_TIME:--}} $XENE_RUN_ID $XENE_EPOCH $XENE_AGENT" >> {folder}/starts"#
-    );
+    let note = note(folder);
+    let folder = folder.display();
     let beat = format!(
         r#"for i in 0 1 2 3 4 5 6 7 8 9 10 11; do read up rest < /proc/uptime; echo "$XENE_RUN_ID $XENE_AGENT $up" >> {folder}/beats; sleep 0.1; done"#
     );

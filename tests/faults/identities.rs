@@ -1,0 +1,167 @@
+//! Deaths of the controller beside commits of who an agent is: the token is spent once, and buys what it was spent for.
+
+use std::{fs, os::unix::process::ExitStatusExt};
+
+use rustix::process::Signal;
+use xene_agent::crash;
+use xene_test_support::{cluster::Cluster, eventually, process::run};
+
+use crate::tools::FakeClock;
+
+const SAY: &str = r#"
+apiVersion: xene/v1
+kind: Workflow
+metadata: {name: say}
+spec: {pipelines: {it: {autonomy: 2s, tasks: {say: {steps: [echo said]}}}}}
+"#;
+
+/// Before and after the commits of these.
+fn places(of: &[&str]) -> Vec<String> {
+    assert!(of.iter().all(|place| crash::OF_IDENTITIES.contains(place)), "{of:?}");
+    of.iter().flat_map(|place| [format!("{place}.before_commit"), format!("{place}.after_commit")]).collect()
+}
+
+/// A cluster whose controller can be told to die at a place; `None` where the build has no such places.
+fn mortal() -> Option<Cluster> {
+    if !cfg!(debug_assertions) {
+        println!("a release build has no such places");
+        return None;
+    }
+    let mut cluster = Cluster::start(&["--min-autonomy", "2s", "--pause-margin", "1s"]);
+    cluster.program = env!("CARGO_BIN_EXE_xene").into();
+    Some(cluster)
+}
+
+fn is_to_die_at(cluster: &mut Cluster, place: &str) {
+    cluster.kill_controller();
+    cluster.launch_controller(&[("XENE_CRASH_AT", place)]);
+    cluster.controller.as_mut().unwrap().line_after("agents dial ");
+}
+
+/// Waits until it has died there, and starts the next.
+fn dies(cluster: &mut Cluster, place: &str) {
+    let mut controller = cluster.controller.take().unwrap();
+    let status = controller.wait();
+    assert_eq!(status.signal(), Some(Signal::ABORT.as_raw()), "{place}: {}", controller.output());
+    cluster.start_controller();
+}
+
+fn is_connected(cluster: &Cluster, name: &str) {
+    cluster.until(&format!("{name} is connected"), &["get", "agents", name], |a| a["status"]["phase"] == "Connected");
+}
+
+/// With what it has on its disk, in a process that knows nothing else.
+fn comes_again(cluster: &mut Cluster, name: &str) {
+    cluster.kill_agent(name);
+    cluster.restart_agent(name, &[]);
+    cluster.run(&["trigger", "say/it", "--wait"]).expect(0);
+}
+
+#[test]
+fn a_token_is_spent_by_one_enrolment_though_the_controller_dies_in_it() {
+    let Some(mut cluster) = mortal() else { return };
+    cluster.repository.write("xene.d/say.yaml", SAY);
+    cluster.commit("say");
+    for (number, place) in places(&["enrolled", "certified"]).iter().enumerate() {
+        let (name, spent) = (format!("agent-{number}"), place != "enrolled.before_commit");
+        let token = cluster.join_token(if spent { &["--uses", "2"] } else { &[] });
+        let id = cluster.json(&["agents", "token", "list"])["items"][0]["id"].clone();
+        let is_good_for_one_more = |cluster: &Cluster| {
+            let tokens = cluster.json(&["agents", "token", "list"]);
+            let row = tokens["items"].as_array().unwrap().iter().find(|row| row["id"] == id);
+            assert!(row.is_some_and(|row| row["usesLeft"] == 1), "{place}: {tokens:#}");
+        };
+        let refused = |cluster: &Cluster, name: &str, why: &str| {
+            let refused = run(cluster.agent_command(name, &["--token", &token]), &[] as &[&str]);
+            assert_eq!(refused.code, 5, "{place}: {refused:#?}");
+            assert!(refused.stderr.contains(why), "{place}: {refused:#?}");
+        };
+        is_to_die_at(&mut cluster, place);
+        cluster.launch_agent(&name, &["--token", &token], &[]);
+        dies(&mut cluster, place);
+        let mut agent = cluster.agents.remove(&name).unwrap();
+        if place.ends_with("before_commit") {
+            let status = agent.wait();
+            assert_eq!(status.code(), Some(3), "{place}: worth another try: {}", agent.output());
+            assert!(agent.output().contains("enrolment broke off"), "{place}: {}", agent.output());
+        } else {
+            // It dies with the controller.
+            agent.kill();
+        }
+        is_good_for_one_more(&cluster);
+        if spent {
+            // Whose answer is lost once the token is spent has a name, and no certificate: a person has to say that it
+            // is to go. Until then it is refused in a sentence, and that costs nothing.
+            assert_eq!(cluster.json(&["get", "agents", &name])["status"]["phase"], "Disconnected", "{place}");
+            refused(&cluster, &name, &format!("xene agents forget {name}"));
+            is_good_for_one_more(&cluster);
+            cluster.run(&["agents", "forget", &name]).expect(0);
+        }
+        cluster.restart_agent(&name, &["--token", &token]);
+        cluster.run(&["trigger", "say/it", "--wait"]).expect(0);
+        refused(&cluster, "late", "this join token is not valid");
+        comes_again(&mut cluster, &name);
+        // It gives back what it has.
+        cluster.agents.remove(&name).unwrap().terminate();
+    }
+    let agents = cluster.json(&["get", "agents"]);
+    let names: Vec<_> = agents["items"].as_array().unwrap().iter().map(|a| a["metadata"]["name"].clone()).collect();
+    assert_eq!(names, ["agent-0", "agent-1", "agent-2", "agent-3"]);
+}
+
+#[test]
+fn whoever_follows_to_a_new_authority_gets_its_certificate_though_the_controller_dies() {
+    let Some(mut cluster) = mortal() else { return };
+    cluster.repository.write("xene.d/say.yaml", SAY);
+    cluster.commit("say");
+    for (number, place) in places(&["renewed"]).iter().enumerate() {
+        let name = format!("agent-{number}");
+        cluster.start_agent(&name, &[]);
+        is_to_die_at(&mut cluster, place);
+        is_connected(&cluster, &name);
+        // Its answer may be lost with the controller.
+        drop(cluster.run(&["agents", "rotate-ca"]));
+        dies(&mut cluster, place);
+        eventually("it has come by the new authority", || {
+            let status = cluster.run(&["status"]).expect(0).stdout;
+            let waits = status.lines().any(|line| line.starts_with("authority"));
+            if waits { Err(status) } else { Ok(()) }
+        });
+        let events = cluster.json(&["get", "events", "--limit", "500"]);
+        let said = |reason: &str| events["items"].as_array().unwrap().iter().filter(|e| e["reason"] == reason).count();
+        assert_eq!((said("CaRotated"), said("CaRotationEnded")), (number + 1, number + 1), "{place}: {events:#}");
+        is_connected(&cluster, &name);
+        comes_again(&mut cluster, &name);
+        cluster.agents.remove(&name).unwrap().terminate();
+        cluster.run(&["agents", "forget", &name]).expect(0);
+    }
+}
+
+#[test]
+fn whoever_renews_its_certificate_gets_it_though_the_controller_dies() {
+    let Some(mut cluster) = mortal() else { return };
+    let Some(clock) = FakeClock::new(&cluster.folder().join("clock")) else { return };
+    cluster.repository.write("xene.d/say.yaml", SAY);
+    cluster.commit("say");
+    // By this clock two thirds of a certificate's life are over.
+    clock.set("+17h");
+    for (number, place) in places(&["renewed"]).iter().enumerate() {
+        let name = format!("agent-{number}");
+        cluster.start_agent(&name, &[]);
+        let file = cluster.folder().join(format!("agent-{name}/identity/cert.pem"));
+        let first = fs::read_to_string(&file).unwrap();
+        cluster.kill_agent(&name);
+        is_to_die_at(&mut cluster, place);
+        cluster.launch_agent(&name, &[], &clock.environment());
+        dies(&mut cluster, place);
+        eventually("it has another certificate", || {
+            let now = fs::read_to_string(&file).unwrap();
+            if now == first { Err("it has not".into()) } else { Ok(()) }
+        });
+        is_connected(&cluster, &name);
+        // With its clock right again, and the new one.
+        comes_again(&mut cluster, &name);
+        cluster.agents.remove(&name).unwrap().terminate();
+        cluster.run(&["agents", "forget", &name]).expect(0);
+    }
+}
