@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use xene_agent::decide::time::{Now, before};
+use xene_agent::decide::{
+    mutant::Mutant,
+    time::{Now, before},
+};
 use xene_schemas::{
     agent::{Agent, AgentMeta, AgentStatus},
     event::EventType,
@@ -174,7 +177,9 @@ impl Controller {
             Command::Revoke(agent) => {
                 self.change_agent(&agent, fx, |row| row.revoked = true)?;
                 note(fx, now, EventType::Warning, "Revoked", format!("agent/{agent}"), "is refused from now on".into());
-                self.shut_out(&agent, "its identity was revoked", fx);
+                if !self.mutants.is(Mutant::RevokedIsAnswered) {
+                    self.shut_out(&agent, "its identity was revoked", fx);
+                }
                 self.end_rotation_if_all_came(fx);
                 self.count_found(now, &agent, fx);
                 Ok(Answer::Done)

@@ -118,7 +118,11 @@ impl Agent {
             }
         }
         self.set_version = assignments.version;
-        for assignment in assignments.set {
+        let keeps = self.mutants.is(Mutant::DeltaKeepsSpec) && assignments.base.is_some();
+        for mut assignment in assignments.set {
+            if let Some(claim) = self.claims.get(&assignment.pipeline).filter(|claim| keeps && claim.row.claimed) {
+                assignment.spec_hash = claim.row.spec_hash;
+            }
             self.assign_one(now, assignment, fx);
         }
         self.forget_unwanted_files(fx);

@@ -337,6 +337,12 @@ impl Agent {
             && self.limit_of(now, claim).is_some_and(|limit| now.boot < limit)
     }
 
+    /// Less than half of a lease is left; only mutants care.
+    fn doubts(&self, now: Now, claim: &Claim) -> bool {
+        let half = |limit: BootTime| now.boot + l_of(claim.row.autonomy) / 2 >= limit;
+        self.mutants.is(Mutant::LastCheckDoubts) && self.limit_of(now, claim).is_some_and(half)
+    }
+
     /// The controller has not answered: what an earlier process was given counts.
     fn go_on_alone(&mut self, now: Now, fx: &mut Effects) {
         self.alone_from = None;

@@ -426,7 +426,7 @@ impl Agent {
             return;
         }
         // Also while the pipeline is being given back: this is the start in hand, and the next owner's slots are later.
-        let live = self.claims.get(&key).is_some_and(|claim| self.is_live(now, claim));
+        let live = self.claims.get(&key).is_some_and(|claim| self.is_live(now, claim) && !self.doubts(now, claim));
         if !claimed || !live {
             self.abandon(now, run, Reason::LEASE_EXPIRED, fx);
             return;

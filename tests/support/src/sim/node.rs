@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use jiff::Timestamp;
 use xene::decide::{Controller, event as controller, rows::Change};
 use xene_agent::decide::{
     Agent,
@@ -107,6 +108,12 @@ pub(super) struct AgentNode {
     pub(super) bounds: BTreeMap<RunName, BootTime>,
     /// Runs of exclusive pipelines that have started, with these.
     pub(super) exclusive: BTreeMap<RunName, PipelineKey>,
+    /// Since when, by its slot clock, it can start what without a break.
+    pub(super) able: BTreeMap<PipelineKey, Timestamp>,
+    /// What its slot clock showed last, and when.
+    pub(super) slot_clock: Option<(BootTime, Timestamp)>,
+    /// Since when the store says that it is revoked.
+    pub(super) revoked_at: Option<Instant>,
     /// When the controller last heard a renewal of it.
     pub(super) heard: Instant,
     /// Its host is off until then.
@@ -142,6 +149,9 @@ impl AgentNode {
             running: BTreeSet::new(),
             bounds: BTreeMap::new(),
             exclusive: BTreeMap::new(),
+            able: BTreeMap::new(),
+            slot_clock: None,
+            revoked_at: None,
             heard: Instant::default(),
             off_until: Instant::default(),
             fenced_at: Instant::default(),

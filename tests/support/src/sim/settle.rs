@@ -1,4 +1,4 @@
-//! The end of a world: everything is mended, time passes, and then all must be as desired (I5, I6, I7, I13).
+//! The end of a world: everything is mended, time passes, and then all must be as desired (I5, I6, I7, I13, I15).
 
 use std::collections::BTreeSet;
 
@@ -61,6 +61,7 @@ impl World {
         }
         self.check_runs()?;
         self.check_notifiers()?;
+        self.check_rebuilt()?;
         self.outcome.starts = self.witness.starts.len() as u64;
         Ok(self.outcome)
     }
@@ -139,6 +140,8 @@ impl World {
             let owner = store.owners.get(key).and_then(|row| row.owner.as_ref());
             match owner.and_then(|owner| self.agents.iter().find(|node| node.name == *owner)) {
                 None if nobody => {}
+                // Nobody else could have it, and it goes on if its owner comes back: that one never will.
+                Some(node) if nobody && node.revoked_at.is_some() => {}
                 None => {
                     let why = store.owners.get(key).map(|row| row.message.clone());
                     return Violation::of("I7 a pipeline has an owner", format!("{key} has none: {why:?}"));

@@ -47,6 +47,8 @@ pub enum Action {
     Copy,
     /// A person forgets an agent that is gone.
     Forget,
+    /// A person revokes an agent that is up.
+    Revoke,
     /// A person says that the machine of an agent is off, as it is.
     Fence,
     /// Most agents are cut off at once.
@@ -296,6 +298,16 @@ impl Setup {
                 more(&[Action::Cut]);
                 (setup.again, setup.schedules) = (1_000, QUICK);
             }
+            Mutant::LastCheckDoubts => more(&[Action::Cut]),
+            Mutant::DeltaKeepsSpec => {
+                more(&[Action::Commit]);
+                (setup.schedules, setup.hostile, setup.slow, setup.pause_margin) = (QUICK, false, 0, 1);
+            }
+            Mutant::RevokedIsAnswered => {
+                setup.agents = setup.agents.max(3);
+                more(&[Action::Revoke]);
+            }
+            Mutant::WorkflowRowStays => more(&[Action::Commit]),
             Mutant::AnyToken => more(&[Action::Copy, Action::Cut, Action::Reboot]),
             Mutant::FenceKeepsEpoch => more(&[Action::Fence]),
             Mutant::WatermarksNotMerged => more(&[Action::Drain, Action::Cut]),

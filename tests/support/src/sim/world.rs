@@ -93,6 +93,8 @@ pub struct World {
     pub(super) restored: bool,
     /// Some downtime was announced.
     pub(super) announced: bool,
+    /// Messages are lost, or were.
+    pub(super) lossy: bool,
     /// Where messages of notifiers go.
     pub(super) mail: Mail,
     /// The certificate authority.
@@ -117,6 +119,7 @@ impl World {
             AgentNode::new(name, Clock::boot(Instant::default(), rate()))
         });
         let agents: Vec<AgentNode> = agents.collect();
+        let lossy = setup.hostile;
         Self {
             links: agents.iter().map(|_| Link::default()).collect(),
             setup,
@@ -137,6 +140,7 @@ impl World {
             recover: false,
             restored: false,
             announced: false,
+            lossy,
             mail,
             authority: Authority::default(),
             idle: 0,
@@ -291,6 +295,7 @@ impl World {
                 self.agent_takes(agent, AgentEvent::LogDelivered(run))
             }
             What::JournalWorks { agent, process } if current(self, agent, process) => {
+                self.agents[agent].able.clear();
                 self.agent_takes(agent, AgentEvent::JournalWorks)
             }
             What::StartAgent { agent } => self.start_agent(agent),
