@@ -159,6 +159,8 @@ pub struct Controller {
     asked: BootTime,
     /// Set while nothing is taken from silent agents.
     breaker: Option<Breaker>,
+    /// Commits wait for room on the disk.
+    full: bool,
     /// Set while the store has not much room left.
     filling_up: Option<FillingUp>,
     /// When the recovery that is under way began.
@@ -246,6 +248,7 @@ impl Controller {
             floor: now.boot,
             asked: now.boot,
             breaker: None,
+            full: false,
             filling_up: None,
             recovering: None,
             workflows: BTreeMap::new(),
@@ -340,6 +343,7 @@ impl Controller {
             Event::CertificateIssued { session, agent, fingerprint, chain } => {
                 self.certificate_issued(session, &agent, fingerprint, chain, &mut fx);
             }
+            Event::StoreFull(full) => self.full = full,
             Event::StoreSize { used, limit } => self.store_size(now, used, limit, &mut fx),
             Event::ClockSynchronized => drop(self.clock_confirmed(now, "the system's time service", &mut fx)),
             Event::Delivered { notifier, number, outcome } => {

@@ -10,6 +10,7 @@ mod drift;
 mod exclusive;
 mod files;
 mod filling_up;
+mod full;
 mod groups;
 mod holders;
 mod ledger;

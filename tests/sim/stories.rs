@@ -533,3 +533,16 @@ fn who_is_away_for_all_of_a_rotation_is_not_let_in_any_more() {
     "#]],
     );
 }
+
+#[test]
+fn an_agent_that_comes_back_while_the_controllers_disk_is_full_keeps_its_lease() {
+    let mut story = Story::begin(2, fires("0 * * * * *").autonomy("60s"));
+    story.pass(30);
+    story.fill_disk(240);
+    story.pass(10);
+    story.break_session(0);
+    story.pass(70);
+    story.break_session(0);
+    story.pass(180);
+    check(story, &expect![[r#""#]]);
+}

@@ -140,6 +140,7 @@ impl World {
                 self.copy(agent, outage);
                 Ok(())
             }
+            Action::FillDisk => self.fill_disk(outage),
             Action::Forget => self.forget(agent),
             Action::Revoke => self.revoke(agent),
             Action::Fence => self.power_off_and_fence(agent, outage),

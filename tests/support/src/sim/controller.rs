@@ -42,6 +42,17 @@ impl World {
         Ok(())
     }
 
+    /// Something else fills the disk of the store: commits wait until there is room.
+    pub(super) fn fill_disk(&mut self, outage: u64) -> Result<(), Violation> {
+        if self.controller.full_until > self.at || self.controller.paused > self.at {
+            return Ok(());
+        }
+        self.controller.full_until = self.at + outage;
+        self.history.mark(self.at, "controller", || "has a full disk".into());
+        self.later(outage, What::Room { process: self.controller.process });
+        self.controller_takes(Event::StoreFull(true))
+    }
+
     /// What the next process of the controller is told of itself.
     pub(super) fn config(&mut self) -> Config {
         let nonce = self.random.draw();
@@ -170,7 +181,8 @@ impl World {
             return Ok(());
         }
         let sync = if fx.commit.is_empty() { 0 } else { self.random.between(MILLISECOND / 5, 10 * MILLISECOND) };
-        let (number, at) = node.commits.push(self.at + sync, fx.commit, fx.then);
+        let durable = (self.at + sync).max(node.full_until);
+        let (number, at) = node.commits.push(durable, fx.commit, fx.then);
         let process = node.process;
         self.schedule(at, What::ControllerDurable { process, number });
         Ok(())

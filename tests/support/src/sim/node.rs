@@ -192,6 +192,8 @@ pub(super) struct ControllerNode {
     pub(super) store: Store,
     /// On its way there.
     pub(super) commits: Commits<Change, controller::Effect>,
+    /// Its disk has no room until then.
+    pub(super) full_until: Instant,
     /// It stands still until then.
     pub(super) paused: Instant,
     /// Since when it listens without a break that it must notice.
@@ -211,6 +213,7 @@ impl ControllerNode {
             machine: None,
             store: Store::default(),
             commits: Commits::default(),
+            full_until: Instant::default(),
             paused: Instant::default(),
             awake_since: Instant::default(),
             wake: Instant(u64::MAX),

@@ -72,6 +72,7 @@ impl World {
         (self.setup.crashes, self.setup.pauses, self.setup.slow, self.setup.outage) = (0, 0, 0, 2);
         let was_hostile = std::mem::take(&mut self.setup.hostile);
         self.mail.mended = true;
+        self.controller.full_until = self.at;
         self.controller.clock.set_offset(0);
         self.start_controller()?;
         let store = &self.controller.store;

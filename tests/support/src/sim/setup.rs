@@ -45,6 +45,8 @@ pub enum Action {
     Terminate,
     /// An agent's host is copied, and the copy is switched on.
     Copy,
+    /// The controller's disk has no room for a while.
+    FillDisk,
     /// A person forgets an agent that is gone.
     Forget,
     /// A person revokes an agent that is up.
@@ -222,6 +224,14 @@ impl Setup {
             outage: random.pick(&[10, 60, 200]),
             actions,
         }
+    }
+
+    /// An ordinary world in which the controller's disk is full for a while, over and over, and sessions break.
+    pub fn full(random: &mut Random) -> Self {
+        let mut setup = Self::ordinary(random);
+        setup.actions.extend([(Action::FillDisk, 30), (Action::Break, 30)]);
+        setup.outage = setup.outage.max(60);
+        setup
     }
 
     /// An ordinary world without one rule, with more of what that rule is for.

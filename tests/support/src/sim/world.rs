@@ -43,6 +43,7 @@ pub(super) enum What {
     JournalWorks { agent: usize, process: u64 },
     StartAgent { agent: usize },
     StartController,
+    Room { process: u64 },
     Compile { process: u64 },
     Heal { agent: usize },
     Forget { agent: usize },
@@ -245,6 +246,7 @@ impl World {
             | What::JournalWorks { agent, .. } => self.agents[*agent].paused,
             What::ControllerClosed { .. }
             | What::ControllerDurable { .. }
+            | What::Room { .. }
             | What::Compile { .. }
             | What::Delivered { .. } => self.controller.paused,
             _ => Instant::default(),
@@ -300,6 +302,10 @@ impl World {
             }
             What::StartAgent { agent } => self.start_agent(agent),
             What::StartController => self.start_controller(),
+            What::Room { process } if self.controller.process == process => {
+                self.history.mark(self.at, "controller", || "has room again".into());
+                self.controller_takes(Event::StoreFull(false))
+            }
             What::Compile { process } if self.controller.process == process => self.compile(),
             What::Heal { agent } => {
                 self.heal(agent);
