@@ -83,6 +83,8 @@ pub(super) struct SessionState {
     pub(super) instance: u64,
     /// The newest Renew.
     pub(super) seq: u64,
+    /// The longest L of all agents, as this one was told.
+    pub(super) longest: Option<xene_schemas::duration::Duration>,
     /// The token of its Welcome, until it has shown that it keeps tokens.
     pub(super) pending: Option<u64>,
 }

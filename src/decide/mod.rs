@@ -165,6 +165,8 @@ pub struct Controller {
     filling_up: Option<FillingUp>,
     /// When the recovery that is under way began.
     recovering: Option<BootTime>,
+    /// No agent goes by a longer L than this, but for those without end.
+    longest: Duration,
     workflows: BTreeMap<Name, Workflow>,
     observed: Observed,
     pipelines: BTreeMap<PipelineKey, Pipeline>,
@@ -230,6 +232,7 @@ impl Controller {
             restored: false,
             recovered_at: None,
             readmits: false,
+            longest: None,
             pause: None,
             clock: None,
         });
@@ -251,6 +254,7 @@ impl Controller {
             full: false,
             filling_up: None,
             recovering: None,
+            longest: Duration::ZERO,
             workflows: BTreeMap::new(),
             observed: Observed::default(),
             pipelines: BTreeMap::new(),
@@ -301,6 +305,7 @@ impl Controller {
             controller.load_run(now, run);
         }
         controller.timers.arm(Timer::Sweep, now.boot + SWEEP);
+        controller.longest = controller.longest_given();
         controller.load_pause(now);
         controller.load_rotation(now, &mut fx);
         if controller.config.recover {
@@ -373,6 +378,7 @@ impl Controller {
                 Timer::Sweep => {
                     self.timers.arm(Timer::Sweep, now.boot + SWEEP);
                     self.sweep(now, &mut fx);
+                    self.longest = self.longest_given();
                 }
             }
         }

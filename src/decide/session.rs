@@ -69,6 +69,7 @@ impl Controller {
         let Opening { session, agent, fingerprint, authority, address, transport, hello } = opening;
         let random = self.draw_token();
         let at_once = self.is_known(&agent, &hello);
+        self.learn_longest(&hello, fx);
         let Some(row) = self.agents.get_mut(&agent).and_then(|state| state.row.as_mut()) else { return };
         let before = row.clone();
         if row.labels_fixed {
@@ -107,6 +108,7 @@ impl Controller {
             store_id: self.row.store_id.clone(),
             generation: self.row.generation,
             incarnation: self.row.incarnation,
+            longest: self.longest_known(),
         };
         let state = self.agents.entry(agent.clone()).or_insert_with(|| AgentState::new(None));
         let opened = SessionState {
@@ -120,6 +122,7 @@ impl Controller {
             answered: (0, now.boot),
             instance: hello.instance,
             seq: 0,
+            longest: store.longest,
             pending,
         };
         // The newest session is the agent; an older one is a connection whose end was not noticed yet.
@@ -286,10 +289,16 @@ impl Controller {
         }
         let wall = self.slot_now(fx);
         let token = self.draw_token();
+        let mut longest = self.longest_known();
         if let Some(state) = self.agents.get_mut(agent) {
             state.chain.get_or_insert_default().give(token);
+            // Said once in a session: an answer that is lost takes the session with it.
+            longest = longest.filter(|_| state.session.as_ref().is_some_and(|session| longest > session.longest));
+            if let (Some(session), Some(_)) = (&mut state.session, longest) {
+                session.longest = longest;
+            }
         }
-        let renewed = Renewed { seq: renew.seq, wall, claims_version, nacks, token: Some(token) };
+        let renewed = Renewed { seq: renew.seq, wall, claims_version, nacks, token: Some(token), longest };
         fx.now.push(Effect::Send { session: id, message: ControllerMessage::Renewed(renewed) });
         if mended {
             self.place_waiting(now, fx);

@@ -470,6 +470,10 @@ impl Agent {
         {
             tokens.renewal = Some(token);
         }
+        if let Some(store) = self.store.as_mut().filter(|store| answer.longest > store.longest) {
+            store.longest = answer.longest;
+            fx.commit.push(JournalChange::PutStore(store.clone()));
+        }
         let version = self.lease.renewed(now, &answer, self.mutants);
         for (key, epoch) in &answer.nacks {
             self.drop_claim(now, key, Some(*epoch), fx);
