@@ -170,6 +170,7 @@ fn controller_says() -> Vec<(&'static str, ControllerMessage)> {
         revision: Revision("0123abcd".into()),
         revoked: false,
         suspended: true,
+        elsewhere: 0,
     };
     let start = StartRun {
         run: run(),

@@ -510,6 +510,7 @@ impl Controller {
             revision: row.revision.clone(),
             revoked: row.revoking,
             suspended: self.suspension(key).is_some(),
+            elsewhere: self.elsewhere(agent, key),
         })
     }
 

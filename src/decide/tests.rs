@@ -7,6 +7,7 @@ mod authority;
 mod breaker;
 mod clock;
 mod drift;
+mod elsewhere;
 mod exclusive;
 mod files;
 mod filling_up;

@@ -594,17 +594,15 @@ impl Agent {
 
     /// Sends what one call gathered; all of it follows the commit.
     fn flush(&mut self, now: Now, fx: &mut Effects) {
-        let facts = std::mem::take(&mut self.outgoing);
-        let whole = std::mem::take(&mut self.outgoing_whole);
         let mut wanted = std::mem::take(&mut self.wanted);
         wanted.retain(|hash| !self.specs.contains_key(hash) && !self.arriving.contains_key(hash));
         if self.session == Session::Up {
             if self.renew_soon {
                 self.send_renew(now, fx);
             }
-            if !facts.is_empty() {
-                fx.then.push(Effect::Send(AgentMessage::Report(Report { facts, whole })));
-            }
+        }
+        self.say_facts(fx);
+        if self.session == Session::Up {
             fx.then.extend(self.skipped.unsaid().map(|rows| Effect::Send(AgentMessage::Skipped(rows))));
             if !wanted.is_empty() {
                 let hashes = wanted.into_iter().collect();
@@ -619,6 +617,15 @@ impl Agent {
         if self.draining && !self.exited && done && (self.runs.is_empty() || self.session == Session::Down) {
             self.exited = true;
             fx.then.push(Effect::Exit);
+        }
+    }
+
+    /// Reports what one call has gathered so far.
+    fn say_facts(&mut self, fx: &mut Effects) {
+        let facts = std::mem::take(&mut self.outgoing);
+        let whole = std::mem::take(&mut self.outgoing_whole);
+        if self.session == Session::Up && !facts.is_empty() {
+            fx.then.push(Effect::Send(AgentMessage::Report(Report { facts, whole })));
         }
     }
 

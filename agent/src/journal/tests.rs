@@ -32,6 +32,7 @@ fn claim(epoch: u64) -> ClaimRow {
         revision: Revision("abc".into()),
         confirmed: true,
         suspended: false,
+        elsewhere: 0,
     }
 }
 

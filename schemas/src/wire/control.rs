@@ -354,6 +354,14 @@ pub struct Assignment {
     /// True: a person suspended it; its triggers do not fire. An agent that does not know the field fires them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspended: bool,
+    /// How many runs of it go on at agents that had it before: they count for `concurrency.max`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub elsewhere: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// Answers Renew.
