@@ -57,6 +57,8 @@ pub(super) struct AgentState {
     pub(super) disk_full: bool,
     /// This process has welcomed it.
     pub(super) greeted: bool,
+    /// It has shown to go by all that it is to own, and nothing of that has changed since.
+    pub(super) current: bool,
     /// This process has recovered on its word.
     pub(super) believed: bool,
     /// What it may show with its next renewal; `None`: this process does not know.
@@ -107,6 +109,7 @@ impl AgentState {
             disk_full: false,
             busy: 0,
             greeted: false,
+            current: false,
             believed: false,
             chain: None,
         }

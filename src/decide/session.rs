@@ -52,15 +52,16 @@ impl Controller {
     }
 
     /// True if an agent need not wait for the disk, which has no room, to be welcomed: this process has welcomed it
-    /// before, and what it says it has seen of the store is all that it would be told. Only its token stays the same,
-    /// since a new one would have to be durable first.
+    /// before, what it says it has seen of the store is all that it would be told, and what it owns is as it knows. Only its
+    /// token stays the same, since a new one would have to be durable first.
     fn is_known(&self, agent: &AgentName, hello: &Hello) -> bool {
         let row = &self.row;
         let is_ours = |seen: &StoreSeen| {
             (&seen.store_id, seen.generation, seen.incarnation) == (&row.store_id, row.generation, row.incarnation)
         };
         let has_token = |row: &AgentRow| hello.tokens.is_some_and(|shown| row.tokens.contains(&shown.session));
-        let is_greeted = |state: &&AgentState| state.greeted && state.row.as_ref().is_some_and(has_token);
+        let is_greeted =
+            |state: &&AgentState| state.greeted && state.current && state.row.as_ref().is_some_and(has_token);
         let is_calm = self.recovering.is_none() && hello.store.as_ref().is_some_and(is_ours);
         self.full && is_calm && self.agents.get(agent).filter(is_greeted).is_some()
     }
@@ -278,6 +279,7 @@ impl Controller {
         let counts = !lost && session.claims_version == renew.claims_version;
         let claims_version = if lost { 0 } else { session.claims_version };
         let nacks = session.stale.iter().cloned().collect();
+        state.current |= goes_by_all;
         if counts {
             state.renewed_at = Some(now.boot);
             self.heard_again(agent, fx);
@@ -360,6 +362,9 @@ impl Controller {
         }
         let runs = std::mem::take(&mut self.to_start);
         for (agent, keys) in changed {
+            if let Some(state) = self.agents.get_mut(&agent) {
+                state.current = false;
+            }
             if self.fresh.contains(&agent) {
                 continue;
             }

@@ -2,7 +2,7 @@
 
 use xene_schemas::wire::control::{ControllerMessage, Hello, StoreSeen, Tokens, Welcome};
 
-use super::world::World;
+use super::world::{MINUTE, World};
 use crate::decide::event::{Effect, Event, SessionId};
 
 /// An agent dials anew with what it has: whether it is welcomed before anything is durable, and with which token.
@@ -51,6 +51,7 @@ fn dials(world: &mut World, session: u64, change: impl FnOnce(&mut Hello)) -> (b
 #[test]
 fn who_was_welcomed_before_is_welcomed_though_nothing_can_be_written() {
     let mut world = World::new(&["a"]);
+    world.pass(MINUTE);
     let (at_once, welcome) = dials(&mut world, 101, |_| {});
     assert!(!at_once && welcome.token.is_some(), "a new token is durable first");
     world.tell(Event::StoreFull(true));
@@ -64,11 +65,20 @@ fn who_was_welcomed_before_is_welcomed_though_nothing_can_be_written() {
 #[test]
 fn who_would_be_told_something_new_waits_for_the_disk() {
     let mut world = World::new(&["a"]);
+    world.pass(MINUTE);
     world.tell(Event::StoreFull(true));
     assert!(!dials(&mut world, 101, |hello| hello.tokens = None).0, "it has no token");
     assert!(!dials(&mut world, 102, |hello| hello.store = None).0, "it has not seen this store");
     let mut world = World::new(&["a"]);
+    world.pass(MINUTE);
     world.tell(Event::StoreFull(true));
     let older = |hello: &mut Hello| hello.store.as_mut().unwrap().incarnation -= 1;
     assert!(!dials(&mut world, 101, older).0, "nor this process of the controller, as far as it has kept");
+    let mut world = World::new(&["a"]);
+    world.commit("w", "", None);
+    world.pass(MINUTE);
+    world.cut("a");
+    world.commit("w", r#","timeout":"1m""#, None);
+    world.tell(Event::StoreFull(true));
+    assert!(!dials(&mut world, 101, |_| {}).0, "what it owns has changed since");
 }
