@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use xene::decide::{event::Command, rows::Suspendable};
 use xene_schemas::{
-    meta::PipelineKey,
+    meta::{AgentName, PipelineKey},
     phase::RunPhase,
     pipeline::{Autonomy, CompiledPipeline},
 };
@@ -191,6 +191,13 @@ impl World {
         Ok(())
     }
 
+    /// An owner that is revoked, and that nobody could take over from, is none.
+    fn may_come(&self, owner: Option<&AgentName>) -> bool {
+        let revoked =
+            |owner: &AgentName| self.agents.iter().any(|node| node.name == *owner && node.revoked_at.is_some());
+        owner.is_some_and(|owner| !revoked(owner))
+    }
+
     /// I6: every run has ended, or its agent is lost and a time is set; I5: every start is on record.
     fn check_runs(&self) -> Result<(), Violation> {
         let store = &self.controller.store;
@@ -198,8 +205,11 @@ impl World {
             let status = &row.run.status;
             let ended = status.phase.is_final() || (status.phase == RunPhase::Unknown && row.give_up_at.is_some());
             let key = row.run.spec.key();
-            let waits = status.agent.is_none() && store.owners.get(&key).is_some_and(|row| row.owner.is_none());
-            if !ended && !waits && !self.waits_for_a_person(&key) {
+            let waits =
+                status.agent.is_none() && store.owners.get(&key).is_some_and(|row| !self.may_come(row.owner.as_ref()));
+            let owner = store.owners.get(&key).and_then(|row| row.owner.as_ref());
+            let revoked = owner.is_some() && !self.may_come(owner);
+            if !ended && !waits && !revoked && !self.waits_for_a_person(&key) {
                 let what = format!("{} of {} is {} on {:?}", tail(run), key, status.phase, status.agent);
                 return Violation::of("I6 every run ends", what);
             }

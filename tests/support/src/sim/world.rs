@@ -280,6 +280,7 @@ impl World {
             What::Resume { agent, process } if current(self, agent, process) => {
                 self.history.mark(self.at, &self.agents[agent].name, || "goes on".into());
                 self.agents[agent].starting = None;
+                self.agents[agent].able.clear();
                 self.go_on(agent)
             }
             What::StepExited { agent, process, id, exit } if current(self, agent, process) => {
@@ -365,6 +366,9 @@ impl World {
     fn arrives(&mut self, agent: usize, session: u64, payload: Payload) -> Result<(), Violation> {
         match payload {
             Payload::Down(message) if self.agents[agent].session == Some(session) => {
+                if matches!(&message, ControllerMessage::Welcome(_)) {
+                    self.agents[agent].welcomed = self.at;
+                }
                 let refused = matches!(&message, ControllerMessage::Refused(refused) if !refused.retry);
                 self.agent_takes(agent, AgentEvent::Message(message))?;
                 if refused {
