@@ -186,6 +186,8 @@ pub struct Driver {
     delivered: (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
     /// Sessions of which something was not taken since the disk is full: ended once there is room, and said again then.
     unheard: BTreeSet<SessionId>,
+    /// What the machine knows of the store's disk.
+    full: bool,
     alarm: Alarm,
     trim: Trim,
 }
@@ -229,6 +231,7 @@ impl Driver {
             committed: mpsc::unbounded_channel(),
             delivered: mpsc::unbounded_channel(),
             unheard: BTreeSet::new(),
+            full: false,
             alarm: Alarm::new().map_err(DriverError::Timer)?,
             trim: Trim::default(),
         };
@@ -300,11 +303,23 @@ impl Driver {
         }
     }
 
+    /// How an agent is welcomed hangs on whether commits wait for room.
+    fn look_for_room(&mut self, now: Now) {
+        let full = !self.commits.is_empty() && self.shells.store.is_full();
+        if std::mem::replace(&mut self.full, full) != full {
+            let effects = self.controller.handle(now, Event::StoreFull(full));
+            self.carry_out(effects);
+        }
+    }
+
     fn take(&mut self, input: Input) {
         let now = clock::now();
         if let Some(session) = self.must_wait(&input) {
             self.unheard.insert(session);
             return;
+        }
+        if let Input::Event(Event::SessionOpened { .. }, _) = &input {
+            self.look_for_room(now);
         }
         let (event, settled) = match input {
             Input::View(look) => return look(&self.controller, self.controller.guarded(now)),

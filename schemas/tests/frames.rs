@@ -43,7 +43,7 @@ fn run() -> RunName {
 }
 
 fn store() -> StoreSeen {
-    StoreSeen { store_id: "store".into(), generation: 1_700_000_000, incarnation: 3 }
+    StoreSeen { store_id: "store".into(), generation: 1_700_000_000, incarnation: 3, longest: None }
 }
 
 fn spec() -> RunSpec {
@@ -159,6 +159,7 @@ fn controller_says() -> Vec<(&'static str, ControllerMessage)> {
         claims_version: 6,
         nacks: vec![(key(), Epoch(1 << 51))],
         token,
+        longest: None,
     };
     let assignment = Assignment {
         pipeline: key(),
@@ -169,6 +170,7 @@ fn controller_says() -> Vec<(&'static str, ControllerMessage)> {
         revision: Revision("0123abcd".into()),
         revoked: false,
         suspended: true,
+        elsewhere: 0,
     };
     let start = StartRun {
         run: run(),

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use xene_agent::decide::time::{Now, before};
+use xene_agent::decide::{
+    mutant::Mutant,
+    time::{Now, before},
+};
 use xene_schemas::{
     agent::{Agent, AgentMeta, AgentStatus},
     event::EventType,
@@ -54,6 +57,8 @@ pub(super) struct AgentState {
     pub(super) disk_full: bool,
     /// This process has welcomed it.
     pub(super) greeted: bool,
+    /// It has shown to go by all that it is to own, and nothing of that has changed since.
+    pub(super) current: bool,
     /// This process has recovered on its word.
     pub(super) believed: bool,
     /// What it may show with its next renewal; `None`: this process does not know.
@@ -80,6 +85,8 @@ pub(super) struct SessionState {
     pub(super) instance: u64,
     /// The newest Renew.
     pub(super) seq: u64,
+    /// The longest L of all agents, as this one was told.
+    pub(super) longest: Option<xene_schemas::duration::Duration>,
     /// The token of its Welcome, until it has shown that it keeps tokens.
     pub(super) pending: Option<u64>,
 }
@@ -102,6 +109,7 @@ impl AgentState {
             disk_full: false,
             busy: 0,
             greeted: false,
+            current: false,
             believed: false,
             chain: None,
         }
@@ -174,7 +182,9 @@ impl Controller {
             Command::Revoke(agent) => {
                 self.change_agent(&agent, fx, |row| row.revoked = true)?;
                 note(fx, now, EventType::Warning, "Revoked", format!("agent/{agent}"), "is refused from now on".into());
-                self.shut_out(&agent, "its identity was revoked", fx);
+                if !self.mutants.is(Mutant::RevokedIsAnswered) {
+                    self.shut_out(&agent, "its identity was revoked", fx);
+                }
                 self.end_rotation_if_all_came(fx);
                 self.count_found(now, &agent, fx);
                 Ok(Answer::Done)

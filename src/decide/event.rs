@@ -99,6 +99,8 @@ pub enum Event {
     },
     /// The system says that the wall clock is synchronized; counts only while a leap of it is not followed.
     ClockSynchronized,
+    /// The disk of the store has no room, so commits wait for some; or it has room again.
+    StoreFull(bool),
     /// The store was measured.
     StoreSize {
         /// Bytes that hold something.

@@ -159,10 +159,14 @@ pub struct Controller {
     asked: BootTime,
     /// Set while nothing is taken from silent agents.
     breaker: Option<Breaker>,
+    /// Commits wait for room on the disk.
+    full: bool,
     /// Set while the store has not much room left.
     filling_up: Option<FillingUp>,
     /// When the recovery that is under way began.
     recovering: Option<BootTime>,
+    /// No agent goes by a longer L than this, but for those without end.
+    longest: Duration,
     workflows: BTreeMap<Name, Workflow>,
     observed: Observed,
     pipelines: BTreeMap<PipelineKey, Pipeline>,
@@ -228,6 +232,7 @@ impl Controller {
             restored: false,
             recovered_at: None,
             readmits: false,
+            longest: None,
             pause: None,
             clock: None,
         });
@@ -246,8 +251,10 @@ impl Controller {
             floor: now.boot,
             asked: now.boot,
             breaker: None,
+            full: false,
             filling_up: None,
             recovering: None,
+            longest: Duration::ZERO,
             workflows: BTreeMap::new(),
             observed: Observed::default(),
             pipelines: BTreeMap::new(),
@@ -298,6 +305,7 @@ impl Controller {
             controller.load_run(now, run);
         }
         controller.timers.arm(Timer::Sweep, now.boot + SWEEP);
+        controller.longest = controller.longest_given();
         controller.load_pause(now);
         controller.load_rotation(now, &mut fx);
         if controller.config.recover {
@@ -340,6 +348,7 @@ impl Controller {
             Event::CertificateIssued { session, agent, fingerprint, chain } => {
                 self.certificate_issued(session, &agent, fingerprint, chain, &mut fx);
             }
+            Event::StoreFull(full) => self.full = full,
             Event::StoreSize { used, limit } => self.store_size(now, used, limit, &mut fx),
             Event::ClockSynchronized => drop(self.clock_confirmed(now, "the system's time service", &mut fx)),
             Event::Delivered { notifier, number, outcome } => {
@@ -369,6 +378,7 @@ impl Controller {
                 Timer::Sweep => {
                     self.timers.arm(Timer::Sweep, now.boot + SWEEP);
                     self.sweep(now, &mut fx);
+                    self.longest = self.longest_given();
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use xene_agent::decide::time::Now;
+use xene_agent::decide::{mutant::Mutant, time::Now};
 use xene_schemas::{
     duration::Duration as Span,
     event::EventType,
@@ -363,7 +363,11 @@ impl Controller {
                 let Some(row) = self.wanted_row(desired, name) else { return };
                 let stays = if matches!(change, PlanChange::InvalidateWorkflow(_)) { STAYS } else { "" };
                 tell(format!("by {} at {}:{}{stays}", desired.revision, row.path, row.line));
-                fx.commit.push(Change::PutWorkflow(Box::new(row)));
+                let is_left =
+                    matches!(change, PlanChange::UpdateWorkflow(_)) && self.mutants.is(Mutant::WorkflowRowStays);
+                if !is_left {
+                    fx.commit.push(Change::PutWorkflow(Box::new(row)));
+                }
             }
             PlanChange::RemoveWorkflow(name) => {
                 tell(format!("{} asks for it no more", desired.revision));

@@ -5,6 +5,9 @@
 //! claims that are live then are adopted, under their own epoch: at most one agent can have one. After that, nobody
 //! can start what is still without an owner, and it is granted as after any unplanned takeover.
 //!
+//! The longest W is that of the longest L that was given: as the rows and the files say, which a lost store does not
+//! have any more and the source may have changed, and as agents say that come. Each is told the longest that any has.
+//!
 //! No wait is long enough for a claim without end (`autonomy: Forever`). Such a pipeline is adopted whenever its agent
 //! shows it, and is otherwise granted only on a person's word: a commit that gives it an end.
 //!
@@ -19,6 +22,7 @@ use xene_agent::decide::{
     time::{Now, after},
 };
 use xene_schemas::{
+    duration::Duration as Span,
     event::EventType,
     meta::{AgentName, Epoch, PipelineKey, RunName},
     pipeline::Autonomy,
@@ -38,6 +42,8 @@ use super::{
 /// No clock of a controller is thought to be further ahead, in seconds: what an agent says of a generation beyond counts
 /// for nothing. A generation is unix seconds, and whoever raised it without bound would leave no room above.
 const CENTURY: u64 = 100 * 366 * 86_400;
+/// No L is longer: planned downtime lasts for a week at most.
+const LONGEST: Duration = Duration::from_secs(8 * 86_400);
 
 impl Controller {
     /// A person says that the store is a backup, or new where agents hold claims: it may lack agents, too.
@@ -101,26 +107,51 @@ impl Controller {
             return;
         }
         self.recovering = None;
-        (self.row.recovering, self.row.readmits) = (false, false);
+        (self.row.recovering, self.row.readmits, self.row.longest) = (false, false, None);
         fx.commit.push(Change::PutController(self.row.clone()));
         let message = "claims that nobody showed have run out, and are granted anew";
         note(fx, now, EventType::Normal, "Recovered", "controller".into(), message.into());
         self.place_waiting(now, fx);
     }
 
-    /// W of the largest L that an agent may go by, as far as the store and the source tell.
+    /// W of the largest L that an agent may go by, as far as the store, the source and agents tell.
     fn longest_wait(&self) -> Duration {
+        let pipelines = self.pipelines.values().map(|pipeline| pipeline.autonomy);
+        let finite = pipelines.chain([Autonomy::DEFAULT]).filter_map(finite);
+        let told = self.row.longest.map(Duration::from);
+        finite.chain(told).max().max(Some(self.longest_given())).unwrap_or_default() * 21 / 20
+            + self.config.pause_margin
+    }
+
+    /// The largest L that the rows say was given.
+    pub(super) fn longest_given(&self) -> Duration {
         let rows =
             self.owners.values().flat_map(|owned| [Some(owned.row.autonomy), owned.row.longer.map(Autonomy::For)]);
-        let pipelines = self.pipelines.values().map(|pipeline| Some(pipeline.autonomy));
-        let finite =
-            rows.chain(pipelines).chain([Some(Autonomy::DEFAULT), self.paused_autonomy()]).filter_map(|autonomy| {
-                match autonomy {
-                    Some(Autonomy::For(l)) => Some(l.into()),
-                    _ => None,
-                }
-            });
-        finite.max().unwrap_or(Duration::ZERO) * 21 / 20 + self.config.pause_margin
+        rows.chain([self.paused_autonomy()]).flatten().filter_map(finite).max().unwrap_or_default()
+    }
+
+    /// An agent is about to be given this L.
+    pub(super) fn note_given(&mut self, autonomy: Autonomy) {
+        self.longest = self.longest.max(finite(autonomy).unwrap_or_default());
+    }
+
+    /// What agents are told of the longest L of all, so that the next store knows it from them.
+    pub(super) fn longest_known(&self) -> Option<Span> {
+        let told = self.row.longest.map(Duration::from).unwrap_or_default();
+        Some(self.longest.max(told))
+            .filter(|longest| !longest.is_zero())
+            .map(|longest| Span::from_secs(seconds(longest)))
+    }
+
+    /// An agent comes to a store that recovers: what it was told, and what it has, may be all that is left to know.
+    pub(super) fn learn_longest(&mut self, hello: &Hello, fx: &mut Effects) {
+        let claims = hello.claims.iter().filter_map(|claim| finite(claim.autonomy?));
+        let told = hello.store.as_ref().and_then(|seen| seen.longest).map(Duration::from);
+        let longest = claims.chain(told).max().map(|longest| Span::from_secs(seconds(longest.min(LONGEST))));
+        if self.recovering.is_some() && longest > self.row.longest {
+            self.row.longest = longest;
+            fx.commit.push(Change::PutController(self.row.clone()));
+        }
     }
 
     /// Why a pipeline without an owner may not be granted yet, if some agent may have it.
@@ -226,8 +257,10 @@ impl Controller {
             let known = pipeline.is_some();
             // What no file asks for, as far as is known by now, is given back.
             row.revoking = !known;
+            let autonomy = row.autonomy;
             fx.commit.push(Change::PutOwner(key.clone(), row.clone()));
             self.owners.insert(key.clone(), owned);
+            self.note_given(autonomy);
             self.waiting.remove(&key);
             if let Some(state) = self.agents.get_mut(agent) {
                 state.owned.insert(key.clone());
@@ -239,4 +272,17 @@ impl Controller {
             }
         }
     }
+}
+
+/// An L that has an end.
+fn finite(autonomy: Autonomy) -> Option<Duration> {
+    match autonomy {
+        Autonomy::For(l) => Some(l.into()),
+        Autonomy::Forever => None,
+    }
+}
+
+/// In whole seconds, and not less.
+fn seconds(span: Duration) -> u64 {
+    span.as_secs() + u64::from(span.subsec_nanos() > 0)
 }

@@ -120,6 +120,9 @@ pub struct ControllerRow {
     /// True while it recovers on a person's word: agents that it does not know are let in by their certificates.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub readmits: bool,
+    /// While it recovers: the longest L that agents have told of, which the store may know nothing of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub longest: Option<Duration>,
     /// Set while agents were told to go on alone for longer.
     #[serde(default)]
     pub pause: Option<Pause>,

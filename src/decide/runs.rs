@@ -328,13 +328,37 @@ impl Controller {
         for run in changed.into_keys() {
             let Some(row) = self.runs.get(&run) else { continue };
             fx.commit.push(Change::PutRun(Box::new(row.clone())));
-            if row.run.status.phase.is_final() {
+            let is_final = row.run.status.phase.is_final();
+            self.recount(run);
+            if is_final {
                 self.retire(now, run, fx);
             }
         }
         if !acknowledged.is_empty() {
             let message = ControllerMessage::Acknowledged(Acknowledged { runs: acknowledged.into_iter().collect() });
             fx.then.push(Effect::Send { session, message });
+        }
+    }
+
+    /// How many runs of a pipeline go on at agents other than this one, which had it before. A group moves when there
+    /// are none; of those that are Unknown nobody can tell.
+    pub(super) fn elsewhere(&self, agent: &AgentName, key: &PipelineKey) -> u32 {
+        let goes_on = |run: &&RunName| {
+            let status = self.runs.get(run).map(|row| &row.run.status);
+            let known = status.filter(|status| status.phase != RunPhase::Unknown && !status.phase.is_final());
+            known.and_then(|status| status.agent.as_ref()).is_some_and(|on| on != agent)
+        };
+        let active = self.active.get(key).filter(|_| self.group(key).is_none());
+        active.map_or(0, |runs| u32::try_from(runs.iter().filter(goes_on).count()).unwrap_or(u32::MAX))
+    }
+
+    /// A run began, ended, or is Unknown: if that is elsewhere, the owner of its pipeline is told how many there are.
+    fn recount(&mut self, run: RunName) {
+        let Some(row) = self.runs.get(&run) else { return };
+        let key = row.run.spec.key();
+        let owner = self.owners.get(&key).and_then(|owned| owned.row.owner.as_ref());
+        if let Some(owner) = owner.filter(|owner| row.run.status.agent.as_ref().is_some_and(|on| on != *owner)) {
+            self.changed.insert((owner.clone(), key));
         }
     }
 
@@ -461,6 +485,7 @@ impl Controller {
         self.timers.arm(Timer::GiveUp(run), now.boot + patience);
         let row = row.clone();
         fx.commit.push(Change::PutRun(Box::new(row.clone())));
+        self.recount(run);
         if self.mutants.is(Mutant::RetryTooEarly) && self.is_retried(&row) {
             self.retry_lost(now, row, fx);
         }

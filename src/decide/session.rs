@@ -9,7 +9,8 @@ use xene_schemas::{
     wire::{
         VERSION,
         control::{
-            AgentMessage, Assignments, CancelRun, ControllerMessage, FilesWanted, Renew, Renewed, StoreSeen, Welcome,
+            AgentMessage, Assignments, CancelRun, ControllerMessage, FilesWanted, Hello, Renew, Renewed, StoreSeen,
+            Welcome,
         },
     },
 };
@@ -19,7 +20,7 @@ use super::{
     agents::{AgentState, SKEW_LIMIT, SessionState},
     event::{Effect, Effects, SessionId},
     ownership::Owned,
-    rows::Change,
+    rows::{AgentRow, Change},
     twins::{self, Chain, Opening},
 };
 
@@ -50,10 +51,28 @@ impl Controller {
         }
     }
 
+    /// True if an agent need not wait for the disk, which has no room, to be welcomed: this process has welcomed it
+    /// before, what it says it has seen of the store is all that it would be told, and what it owns is as it knows. Only its
+    /// token stays the same, since a new one would have to be durable first.
+    fn is_known(&self, agent: &AgentName, hello: &Hello) -> bool {
+        let row = &self.row;
+        let is_ours = |seen: &StoreSeen| {
+            (&seen.store_id, seen.generation, seen.incarnation) == (&row.store_id, row.generation, row.incarnation)
+        };
+        let has_token = |row: &AgentRow| hello.tokens.is_some_and(|shown| row.tokens.contains(&shown.session));
+        let is_greeted =
+            |state: &&AgentState| state.greeted && state.current && state.row.as_ref().is_some_and(has_token);
+        let is_calm = self.recovering.is_none() && hello.store.as_ref().is_some_and(is_ours);
+        self.full && is_calm && self.agents.get(agent).filter(is_greeted).is_some()
+    }
+
     fn welcome(&mut self, now: Now, opening: Opening, fx: &mut Effects) {
         let Opening { session, agent, fingerprint, authority, address, transport, hello } = opening;
         let random = self.draw_token();
+        let at_once = self.is_known(&agent, &hello);
+        self.learn_longest(&hello, fx);
         let Some(row) = self.agents.get_mut(&agent).and_then(|state| state.row.as_mut()) else { return };
+        let before = row.clone();
         if row.labels_fixed {
             // What the machine is, it says itself the first time; a token may fix that too.
             for (label, value) in hello.labels.iter().filter(|(label, _)| MACHINE_LABELS.contains(&label.as_str())) {
@@ -64,25 +83,33 @@ impl Controller {
         }
         (row.slots, row.version, row.last_seen) = (hello.slots.max(1), hello.software, Some(now.wall));
         row.authority = authority;
-        let token = twins::next_token(row.newest_token.max(hello.tokens.map_or(0, |shown| shown.session)), random);
-        row.newest_token = token;
+        let shown = hello.tokens.map_or(0, |shown| shown.session);
+        let token = (!at_once).then(|| twins::next_token(row.newest_token.max(shown), random));
+        row.newest_token = token.unwrap_or(row.newest_token);
         let new_journal = hello.store.as_ref().is_none_or(|seen| seen.store_id != self.row.store_id);
         // One with a journal and no token is of a version that keeps none: until it shows that it does, whoever comes is
         // let in.
-        let pending = (hello.tokens.is_none() && !new_journal).then_some(token);
+        let pending = token.filter(|_| hello.tokens.is_none() && !new_journal);
         if hello.tokens.is_none() {
             row.tokens.clear();
         }
-        if pending.is_none() {
-            twins::welcome(&mut row.tokens, token);
+        match token {
+            Some(token) if pending.is_none() => twins::welcome(&mut row.tokens, token),
+            Some(_) => {}
+            // Those given since were never heard.
+            None => row.tokens.retain(|token| *token == shown),
         }
-        // Also what Welcome follows: the incarnation was committed before.
-        fx.commit.push(Change::PutAgent(Box::new(row.clone())));
+        // Also what Welcome follows: the incarnation was committed before. Where commits wait, one for the time alone would
+        // be one more that does.
+        if !at_once || *row != (AgentRow { last_seen: row.last_seen, ..before }) {
+            fx.commit.push(Change::PutAgent(Box::new(row.clone())));
+        }
         let labels = row.labels.clone();
         let store = StoreSeen {
             store_id: self.row.store_id.clone(),
             generation: self.row.generation,
             incarnation: self.row.incarnation,
+            longest: self.longest_known(),
         };
         let state = self.agents.entry(agent.clone()).or_insert_with(|| AgentState::new(None));
         let opened = SessionState {
@@ -96,6 +123,7 @@ impl Controller {
             answered: (0, now.boot),
             instance: hello.instance,
             seq: 0,
+            longest: store.longest,
             pending,
         };
         // The newest session is the agent; an older one is a connection whose end was not noticed yet.
@@ -133,10 +161,11 @@ impl Controller {
             pause_margin_ms: u64::try_from(self.config.pause_margin.as_millis()).unwrap_or(u64::MAX),
             reconnect_span_ms: u64::try_from(span.as_millis()).unwrap_or(u64::MAX),
             name: agent.clone(),
-            token: Some(token),
+            token,
         };
-        fx.then.push(Effect::Send { session, message: ControllerMessage::Welcome(welcome) });
-        fx.then.push(Effect::SendRoots(session));
+        let says = if at_once { &mut fx.now } else { &mut fx.then };
+        says.push(Effect::Send { session, message: ControllerMessage::Welcome(welcome) });
+        says.push(Effect::SendRoots(session));
         self.end_rotation_if_all_came(fx);
         for key in owned {
             if !self.fits(&key, &labels) {
@@ -250,6 +279,7 @@ impl Controller {
         let counts = !lost && session.claims_version == renew.claims_version;
         let claims_version = if lost { 0 } else { session.claims_version };
         let nacks = session.stale.iter().cloned().collect();
+        state.current |= goes_by_all;
         if counts {
             state.renewed_at = Some(now.boot);
             self.heard_again(agent, fx);
@@ -261,10 +291,16 @@ impl Controller {
         }
         let wall = self.slot_now(fx);
         let token = self.draw_token();
+        let mut longest = self.longest_known();
         if let Some(state) = self.agents.get_mut(agent) {
             state.chain.get_or_insert_default().give(token);
+            // Said once in a session: an answer that is lost takes the session with it.
+            longest = longest.filter(|_| state.session.as_ref().is_some_and(|session| longest > session.longest));
+            if let (Some(session), Some(_)) = (&mut state.session, longest) {
+                session.longest = longest;
+            }
         }
-        let renewed = Renewed { seq: renew.seq, wall, claims_version, nacks, token: Some(token) };
+        let renewed = Renewed { seq: renew.seq, wall, claims_version, nacks, token: Some(token), longest };
         fx.now.push(Effect::Send { session: id, message: ControllerMessage::Renewed(renewed) });
         if mended {
             self.place_waiting(now, fx);
@@ -326,6 +362,9 @@ impl Controller {
         }
         let runs = std::mem::take(&mut self.to_start);
         for (agent, keys) in changed {
+            if let Some(state) = self.agents.get_mut(&agent) {
+                state.current = false;
+            }
             if self.fresh.contains(&agent) {
                 continue;
             }

@@ -217,6 +217,7 @@ mod tests {
             restored: false,
             recovered_at: None,
             readmits: false,
+            longest: None,
             pause: None,
             clock: clock.map(|Now { boot, wall }| ClockRow { boot_id: "boot".into(), boot, wall }),
         }

@@ -294,7 +294,7 @@ fn welcome(name: &AgentName) -> Welcome {
     Welcome {
         version: 1,
         software: "test".into(),
-        store: StoreSeen { store_id: "s".into(), generation: 1, incarnation: 1 },
+        store: StoreSeen { store_id: "s".into(), generation: 1, incarnation: 1, longest: None },
         nonce: 1,
         pause_margin_ms: 1,
         reconnect_span_ms: 1,

@@ -265,6 +265,7 @@ fn changes() -> impl Strategy<Value = Change> {
             recovering: false,
             recovered_at: Some(at(9)),
             readmits: false,
+            longest: None,
             pause: None,
             clock: None,
         }),

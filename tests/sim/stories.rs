@@ -51,7 +51,7 @@ fn a_drained_agent_hands_over_at_once() {
             08:02:14 store      w0/p0 is a's under epoch 1, slots from 08:01:40, Moving
             08:02:14 store      w0/p0 is nobody's, Moving
             08:02:14 store      w0/p0 is b's under epoch 2, slots from 08:02:00
-            08:02:19 b          starts the run of w0/p0 that is due 08:02:20
+            08:02:20 b          starts the run of w0/p0 that is due 08:02:20
             08:02:40 b          starts the run of w0/p0 that is due 08:02:40
             08:03:00 b          starts the run of w0/p0 that is due 08:03:00
         "#]],
@@ -78,9 +78,9 @@ fn a_controller_may_be_away_for_as_long_as_the_lease_runs() {
             08:02:14 controller dies, 0 changes get to the disk
             08:03:00 a          starts the run of w0/p0 that is due 08:03:00
             08:06:14 controller starts
-            08:06:15 a          starts the run of w0/p0 that is due 08:06:00
-            08:06:15 store      no run of w0/p0 at 08:04:00: Coalesced
-            08:06:15 store      no run of w0/p0 at 08:05:00: Coalesced
+            08:06:14 a          starts the run of w0/p0 that is due 08:06:00
+            08:06:14 store      no run of w0/p0 at 08:04:00: Coalesced
+            08:06:14 store      no run of w0/p0 at 08:05:00: Coalesced
             08:07:00 a          starts the run of w0/p0 that is due 08:07:00
         "#]],
     );
@@ -196,59 +196,60 @@ fn nothing_is_taken_from_most_agents_at_once() {
             08:01:50 store      w4/p0 is nobody's, Moving
             08:01:50 store      w4/p0 is b's under epoch 2, slots from 08:01:40
             08:01:52 a          is undrained
-            08:02:00 d          starts the run of w2/p0 that is due 08:02:00
-            08:02:00 e          starts the run of w3/p0 that is due 08:02:00
-            08:02:00 c          starts the run of w1/p0 that is due 08:02:00
+            08:01:59 d          starts the run of w2/p0 that is due 08:02:00
+            08:01:59 e          starts the run of w3/p0 that is due 08:02:00
             08:02:00 b          starts the run of w0/p0 that is due 08:02:00
             08:02:00 b          starts the run of w4/p0 that is due 08:02:00
+            08:02:00 c          starts the run of w1/p0 that is due 08:02:00
             08:02:52 b          is cut off
             08:02:52 c          is cut off
             08:02:52 d          is cut off
             08:04:00 e          starts the run of w3/p0 that is due 08:04:00
-            08:04:45 store      w0/p0 is b's under epoch 2, slots from 08:01:40, OwnerSilent
-            08:04:45 store      w4/p0 is b's under epoch 2, slots from 08:01:40, OwnerSilent
-            08:04:53 store      w1/p0 is c's under epoch 2, slots from 08:01:40, OwnerSilent
-            08:04:54 store      w2/p0 is d's under epoch 2, slots from 08:01:40, OwnerSilent
+            08:04:44 store      w0/p0 is b's under epoch 2, slots from 08:01:40, OwnerSilent
+            08:04:44 store      w4/p0 is b's under epoch 2, slots from 08:01:40, OwnerSilent
+            08:04:46 store      w2/p0 is d's under epoch 2, slots from 08:01:40, OwnerSilent
+            08:04:54 store      w1/p0 is c's under epoch 2, slots from 08:01:40, OwnerSilent
             08:06:00 e          starts the run of w3/p0 that is due 08:06:00
             08:08:00 e          starts the run of w3/p0 that is due 08:08:00
             08:10:00 e          starts the run of w3/p0 that is due 08:10:00
             08:12:00 e          starts the run of w3/p0 that is due 08:12:00
-            08:12:52 store      w0/p0 is b's under epoch 2, slots from 08:01:40
-            08:12:52 store      w4/p0 is b's under epoch 2, slots from 08:01:40
-            08:12:52 store      w1/p0 is c's under epoch 2, slots from 08:01:40, OwnerSilent
-            08:12:52 store      w2/p0 is d's under epoch 2, slots from 08:01:40, OwnerSilent
-            08:12:52 b          starts the run of w0/p0 that is due 08:12:00
-            08:12:52 b          starts the run of w4/p0 that is due 08:12:00
-            08:12:52 store      no run of w0/p0 at 08:04:00: Coalesced
-            08:12:52 store      no run of w0/p0 at 08:06:00: Coalesced
-            08:12:52 store      no run of w0/p0 at 08:08:00: Coalesced
-            08:12:52 store      no run of w0/p0 at 08:10:00: Coalesced
-            08:12:52 store      no run of w4/p0 at 08:04:00: Coalesced
-            08:12:52 store      no run of w4/p0 at 08:06:00: Coalesced
-            08:12:52 store      no run of w4/p0 at 08:08:00: Coalesced
-            08:12:52 store      no run of w4/p0 at 08:10:00: Coalesced
-            08:12:52 store      w1/p0 is c's under epoch 2, slots from 08:01:40
             08:12:52 c          starts the run of w1/p0 that is due 08:12:00
+            08:12:52 store      w1/p0 is c's under epoch 2, slots from 08:01:40
+            08:12:52 store      w0/p0 is b's under epoch 2, slots from 08:01:40, OwnerSilent
+            08:12:52 store      w4/p0 is b's under epoch 2, slots from 08:01:40, OwnerSilent
+            08:12:52 store      w2/p0 is d's under epoch 2, slots from 08:01:40, OwnerSilent
             08:12:52 store      no run of w1/p0 at 08:04:00: Coalesced
             08:12:52 store      no run of w1/p0 at 08:06:00: Coalesced
             08:12:52 store      no run of w1/p0 at 08:08:00: Coalesced
             08:12:52 store      no run of w1/p0 at 08:10:00: Coalesced
-            08:12:55 store      w2/p0 is d's under epoch 2, slots from 08:01:40
-            08:12:55 d          starts the run of w2/p0 that is due 08:12:00
-            08:12:55 store      no run of w2/p0 at 08:04:00: Coalesced
-            08:12:55 store      no run of w2/p0 at 08:06:00: Coalesced
-            08:12:55 store      no run of w2/p0 at 08:08:00: Coalesced
-            08:12:55 store      no run of w2/p0 at 08:10:00: Coalesced
-            08:14:00 d          starts the run of w2/p0 that is due 08:14:00
+            08:12:53 d          starts the run of w2/p0 that is due 08:12:00
+            08:12:53 store      w2/p0 is d's under epoch 2, slots from 08:01:40
+            08:12:53 store      no run of w2/p0 at 08:04:00: Coalesced
+            08:12:53 store      no run of w2/p0 at 08:06:00: Coalesced
+            08:12:53 store      no run of w2/p0 at 08:08:00: Coalesced
+            08:12:53 store      no run of w2/p0 at 08:10:00: Coalesced
+            08:12:53 store      w0/p0 is b's under epoch 2, slots from 08:01:40
+            08:12:53 store      w4/p0 is b's under epoch 2, slots from 08:01:40
+            08:12:53 b          starts the run of w0/p0 that is due 08:12:00
+            08:12:53 b          starts the run of w4/p0 that is due 08:12:00
+            08:12:53 store      no run of w0/p0 at 08:04:00: Coalesced
+            08:12:53 store      no run of w0/p0 at 08:06:00: Coalesced
+            08:12:53 store      no run of w0/p0 at 08:08:00: Coalesced
+            08:12:53 store      no run of w0/p0 at 08:10:00: Coalesced
+            08:12:53 store      no run of w4/p0 at 08:04:00: Coalesced
+            08:12:53 store      no run of w4/p0 at 08:06:00: Coalesced
+            08:12:53 store      no run of w4/p0 at 08:08:00: Coalesced
+            08:12:53 store      no run of w4/p0 at 08:10:00: Coalesced
             08:14:00 e          starts the run of w3/p0 that is due 08:14:00
+            08:14:00 d          starts the run of w2/p0 that is due 08:14:00
             08:14:00 c          starts the run of w1/p0 that is due 08:14:00
             08:14:00 b          starts the run of w0/p0 that is due 08:14:00
             08:14:00 b          starts the run of w4/p0 that is due 08:14:00
-            08:15:59 e          starts the run of w3/p0 that is due 08:16:00
+            08:16:00 e          starts the run of w3/p0 that is due 08:16:00
+            08:16:00 c          starts the run of w1/p0 that is due 08:16:00
             08:16:00 b          starts the run of w0/p0 that is due 08:16:00
             08:16:00 b          starts the run of w4/p0 that is due 08:16:00
             08:16:00 d          starts the run of w2/p0 that is due 08:16:00
-            08:16:00 c          starts the run of w1/p0 that is due 08:16:00
         "#]],
     );
 }
@@ -280,8 +281,8 @@ fn a_fenced_agent_is_replaced_at_once() {
             08:05:00 b          starts the run of w0/p0 that is due 08:05:00
             08:05:49 a          its host reboots
             08:05:49 a          starts
-            08:05:59 b          starts the run of w0/p0 that is due 08:06:00
-            08:07:00 b          starts the run of w0/p0 that is due 08:07:00
+            08:06:00 b          starts the run of w0/p0 that is due 08:06:00
+            08:06:59 b          starts the run of w0/p0 that is due 08:07:00
         "#]],
     );
 }
@@ -343,7 +344,7 @@ fn agents_go_on_alone_while_the_controller_is_away_as_announced() {
             09:02:14 store      w0/p0 is a's under epoch 1, slots from 08:01:40
             09:02:14 store      w0/p0 is a's under epoch 1, slots from 08:01:40
             09:02:39 a          dies, 0 changes get to the disk
-            09:04:39 store      w0/p0 is b's under epoch 2, slots from 09:04:39
+            09:04:35 store      w0/p0 is b's under epoch 2, slots from 09:04:35
             09:10:00 b          starts the run of w0/p0 that is due 09:10:00
             09:20:00 b          starts the run of w0/p0 that is due 09:20:00
         "#]],
@@ -371,10 +372,10 @@ fn an_agent_that_is_there_twice_is_refused_both_times_and_replaced_after_w() {
             08:02:15 a          is there twice
             08:02:24 a          dies, 0 changes get to the disk
             08:02:24 a          dies, 0 changes get to the disk
-            08:04:12 store      no run of w0/p0 at 08:02:59: Unknown
-            08:04:12 store      w0/p0 is b's under epoch 2, slots from 08:04:12
+            08:04:08 store      no run of w0/p0 at 08:02:59: Unknown
+            08:04:08 store      w0/p0 is b's under epoch 2, slots from 08:04:08
             08:05:00 b          starts the run of w0/p0 that is due 08:05:00
-            08:05:59 b          starts the run of w0/p0 that is due 08:06:00
+            08:06:00 b          starts the run of w0/p0 that is due 08:06:00
         "#]],
     );
 }
@@ -397,6 +398,7 @@ fn an_exclusive_run_of_an_agent_that_is_cut_off_ends_before_the_next_owner_start
             08:01:42 b          starts
             08:02:00 a          starts the run of w0/p0 that is due 08:02:00
             08:02:06 a          is cut off
+            08:02:11 a          the run that was due 08:02:00 ends by 08:02:52
             08:04:03 store      no run of w0/p0 at 08:02:59: Unknown
             08:04:03 store      w0/p0 is b's under epoch 2, slots from 08:04:03
             08:05:00 b          starts the run of w0/p0 that is due 08:05:00
@@ -496,7 +498,7 @@ fn an_authority_is_replaced_while_one_agent_is_away() {
             08:02:46 c          its host reboots
             08:02:46 c          starts
             08:02:47 c          has a certificate of the new authority
-            08:02:52 controller all agents have come by the new one
+            08:02:48 controller all agents have come by the new one
             08:03:06 controller trusts one authority
         "#]],
     );
@@ -530,6 +532,37 @@ fn who_is_away_for_all_of_a_rotation_is_not_let_in_any_more() {
         08:02:44 b          its host reboots
         08:02:44 b          starts
         08:02:44 b          is not let in: nobody trusts its authority any more
+    "#]],
+    );
+}
+
+#[test]
+fn an_agent_that_comes_back_while_the_controllers_disk_is_full_keeps_its_lease() {
+    let mut story = Story::begin(2, fires("0 * * * * *").autonomy("60s"));
+    story.pass(30);
+    story.fill_disk(240);
+    story.pass(10);
+    story.break_session(0);
+    story.pass(70);
+    story.break_session(0);
+    story.pass(180);
+    check(
+        story,
+        &expect![[r#"
+        08:01:40 controller starts
+        08:01:40 a          starts
+        08:01:40 store      w0/p0 is nobody's, NoAgentAvailable
+        08:01:40 store      w0/p0 is a's under epoch 1, slots from 08:01:40
+        08:01:42 b          starts
+        08:02:00 a          starts the run of w0/p0 that is due 08:02:00
+        08:02:14 controller has a full disk
+        08:02:24 a          loses its session
+        08:03:00 a          starts the run of w0/p0 that is due 08:03:00
+        08:03:34 a          loses its session
+        08:04:00 a          starts the run of w0/p0 that is due 08:04:00
+        08:04:59 a          starts the run of w0/p0 that is due 08:05:00
+        08:06:00 a          starts the run of w0/p0 that is due 08:06:00
+        08:06:14 controller has room again
     "#]],
     );
 }

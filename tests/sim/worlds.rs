@@ -40,6 +40,33 @@ fn laws_hold_where_backups_are_restored() {
     }
 }
 
+/// Worlds in which agents that go on are revoked.
+fn revoked(random: &mut Random) -> Setup {
+    Setup { mutant: None, ..Setup::without(Mutant::RevokedIsAnswered, random) }
+}
+
+#[test]
+fn laws_hold_where_agents_are_revoked() {
+    if let Some(seed) = asked("XENE_SEED") {
+        println!("{}", tell(revoked, seed, usize::MAX));
+        return;
+    }
+    if let Err(found) = explore(revoked, 1, asked("XENE_WORLDS").unwrap_or(WORLDS / 4)) {
+        panic!("{}", found.tell(revoked));
+    }
+}
+
+#[test]
+fn laws_hold_where_the_controllers_disk_is_full() {
+    if let Some(seed) = asked("XENE_SEED") {
+        println!("{}", tell(Setup::full, seed, usize::MAX));
+        return;
+    }
+    if let Err(found) = explore(Setup::full, 1, asked("XENE_WORLDS").unwrap_or(WORLDS / 4)) {
+        panic!("{}", found.tell(Setup::full));
+    }
+}
+
 /// Worlds in which most agents are cut off at once, over and over.
 fn parted(random: &mut Random) -> Setup {
     Setup { mutant: None, ..Setup::without(Mutant::BreakerOff, random) }

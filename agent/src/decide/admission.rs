@@ -50,15 +50,15 @@ pub(super) struct Holders {
 }
 
 impl Holders {
-    /// The one place where `concurrency` is applied.
-    pub(super) fn admit(&self, spec: &CompiledPipeline) -> Admission {
+    /// The one place where `concurrency` is applied; so many runs go on `elsewhere`, which can't be replaced from here.
+    pub(super) fn admit(&self, spec: &CompiledPipeline, elsewhere: u32) -> Admission {
         let concurrency = &spec.spec.concurrency;
         let holders = self.runs.get(&Shared::of(spec));
         // Of a group, whose pipelines may not agree, the smallest counts.
         let group = concurrency.group.as_ref().and_then(|group| self.groups.get(group));
         let smallest = group.and_then(|members| members.values().min().copied());
         let max = smallest.map_or(concurrency.max, |smallest| smallest.min(concurrency.max));
-        if holders.map_or(0, BTreeSet::len) < max.max(1) as usize {
+        if holders.map_or(0, BTreeSet::len) + (elsewhere as usize) < max.max(1) as usize {
             return Admission::Start;
         }
         match (concurrency.policy, holders.and_then(BTreeSet::first)) {

@@ -118,7 +118,11 @@ impl Agent {
             }
         }
         self.set_version = assignments.version;
-        for assignment in assignments.set {
+        let keeps = self.mutants.is(Mutant::DeltaKeepsSpec) && assignments.base.is_some();
+        for mut assignment in assignments.set {
+            if let Some(claim) = self.claims.get(&assignment.pipeline).filter(|claim| keeps && claim.row.claimed) {
+                assignment.spec_hash = claim.row.spec_hash;
+            }
             self.assign_one(now, assignment, fx);
         }
         self.forget_unwanted_files(fx);
@@ -162,6 +166,10 @@ impl Agent {
             self.resuming.remove(&key);
         }
         let Some(claim) = self.claims.get_mut(&key) else { return };
+        let fewer = assignment.elsewhere < claim.row.elsewhere;
+        if std::mem::replace(&mut claim.row.elsewhere, assignment.elsewhere) != assignment.elsewhere {
+            fx.commit.push(JournalChange::PutClaim(key.clone(), claim.row.clone()));
+        }
         let changed = claim.row.autonomy != assignment.autonomy;
         claim.row.autonomy = assignment.autonomy;
         if changed {
@@ -172,6 +180,9 @@ impl Agent {
             self.bring_forward(now, &key, fx);
         }
         self.want_spec(now, &key, assignment.spec_hash, assignment.revision, fx);
+        if fewer {
+            self.start_waiting(now, &key, fx);
+        }
     }
 
     /// Rule 3: only an epoch above the highest seen, and no slot before its first.
@@ -199,6 +210,7 @@ impl Agent {
             revision: assignment.revision.clone(),
             confirmed: false,
             suspended: assignment.suspended,
+            elsewhere: assignment.elsewhere,
         };
         fx.commit.push(JournalChange::PutClaim(key.clone(), row.clone()));
         let mut claim = Claim::new(row, self.claims_version);
@@ -467,12 +479,16 @@ impl Agent {
         let Some(claim) = self.claims.get(key) else { return };
         // Ended ones too: the controller may not have heard yet that they began.
         let begun = |run: &RunEntry| run.key == *key && !run.is_intent();
-        let running = self.runs.iter().filter(|(_, run)| begun(run)).map(|(run, _)| *run);
+        let running: Vec<RunName> = self.runs.iter().filter(|(_, run)| begun(run)).map(|(run, _)| *run).collect();
+        let released = (claim.row.epoch, claim.row.watermark);
+        // The next owner counts those that go on: that they began is known when the pipeline is given away.
+        self.say_facts(fx);
+        let (epoch, watermark) = released;
         fx.then.push(Effect::Send(AgentMessage::Released(Released {
             pipeline: key.clone(),
-            epoch: claim.row.epoch,
-            watermark: claim.row.watermark,
-            running: running.collect(),
+            epoch,
+            watermark,
+            running,
             draining: self.draining,
         })));
     }

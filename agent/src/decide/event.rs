@@ -344,6 +344,9 @@ pub struct ClaimRow {
     /// True: a person suspended it; its triggers do not fire.
     #[serde(default)]
     pub suspended: bool,
+    /// How many runs of it go on at agents that had it before: they count for `concurrency.max`.
+    #[serde(default)]
+    pub elsewhere: u32,
 }
 
 /// What the journal holds of a run.

@@ -337,6 +337,12 @@ impl Agent {
             && self.limit_of(now, claim).is_some_and(|limit| now.boot < limit)
     }
 
+    /// Less than half of a lease is left; only mutants care.
+    fn doubts(&self, now: Now, claim: &Claim) -> bool {
+        let half = |limit: BootTime| now.boot + l_of(claim.row.autonomy) / 2 >= limit;
+        self.mutants.is(Mutant::LastCheckDoubts) && self.limit_of(now, claim).is_some_and(half)
+    }
+
     /// The controller has not answered: what an earlier process was given counts.
     fn go_on_alone(&mut self, now: Now, fx: &mut Effects) {
         self.alone_from = None;
@@ -464,6 +470,10 @@ impl Agent {
         {
             tokens.renewal = Some(token);
         }
+        if let Some(store) = self.store.as_mut().filter(|store| answer.longest > store.longest) {
+            store.longest = answer.longest;
+            fx.commit.push(JournalChange::PutStore(store.clone()));
+        }
         let version = self.lease.renewed(now, &answer, self.mutants);
         for (key, epoch) in &answer.nacks {
             self.drop_claim(now, key, Some(*epoch), fx);
@@ -584,17 +594,15 @@ impl Agent {
 
     /// Sends what one call gathered; all of it follows the commit.
     fn flush(&mut self, now: Now, fx: &mut Effects) {
-        let facts = std::mem::take(&mut self.outgoing);
-        let whole = std::mem::take(&mut self.outgoing_whole);
         let mut wanted = std::mem::take(&mut self.wanted);
         wanted.retain(|hash| !self.specs.contains_key(hash) && !self.arriving.contains_key(hash));
         if self.session == Session::Up {
             if self.renew_soon {
                 self.send_renew(now, fx);
             }
-            if !facts.is_empty() {
-                fx.then.push(Effect::Send(AgentMessage::Report(Report { facts, whole })));
-            }
+        }
+        self.say_facts(fx);
+        if self.session == Session::Up {
             fx.then.extend(self.skipped.unsaid().map(|rows| Effect::Send(AgentMessage::Skipped(rows))));
             if !wanted.is_empty() {
                 let hashes = wanted.into_iter().collect();
@@ -609,6 +617,15 @@ impl Agent {
         if self.draining && !self.exited && done && (self.runs.is_empty() || self.session == Session::Down) {
             self.exited = true;
             fx.then.push(Effect::Exit);
+        }
+    }
+
+    /// Reports what one call has gathered so far.
+    fn say_facts(&mut self, fx: &mut Effects) {
+        let facts = std::mem::take(&mut self.outgoing);
+        let whole = std::mem::take(&mut self.outgoing_whole);
+        if self.session == Session::Up && !facts.is_empty() {
+            fx.then.push(Effect::Send(AgentMessage::Report(Report { facts, whole })));
         }
     }
 

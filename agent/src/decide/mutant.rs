@@ -49,6 +49,14 @@ pub enum Mutant {
     AmbiguousUnderItsName,
     /// A notifier's message goes from the store when it sets out, not when its destination has taken it.
     MessageGoneTooEarly,
+    /// The last check before a start wants more of the lease than there needs to be.
+    LastCheckDoubts,
+    /// What changed in the set of an agent gives no pipeline another spec.
+    DeltaKeepsSpec,
+    /// The session of an agent that is revoked goes on.
+    RevokedIsAnswered,
+    /// A workflow that is edited keeps the row that it had.
+    WorkflowRowStays,
 }
 
 /// The rule that is left out, if one is.

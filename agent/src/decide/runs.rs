@@ -309,7 +309,8 @@ impl Agent {
         let gives_up = patience.map(|patience| waiting.since + patience);
         let expired =
             expired.or_else(|| gives_up.filter(|gives_up| *gives_up <= now.boot).map(|_| Reason::QUEUE_TIMED_OUT));
-        let admission = if expired.is_some() { Admission::Skip } else { self.holders.admit(&spec) };
+        let admission =
+            if expired.is_some() { Admission::Skip } else { self.holders.admit(&spec, claim.row.elsewhere) };
         match admission {
             Admission::Start | Admission::Skip => {
                 let Some(waiting) = claim.waiting.pop_front() else { return false };
@@ -426,7 +427,7 @@ impl Agent {
             return;
         }
         // Also while the pipeline is being given back: this is the start in hand, and the next owner's slots are later.
-        let live = self.claims.get(&key).is_some_and(|claim| self.is_live(now, claim));
+        let live = self.claims.get(&key).is_some_and(|claim| self.is_live(now, claim) && !self.doubts(now, claim));
         if !claimed || !live {
             self.abandon(now, run, Reason::LEASE_EXPIRED, fx);
             return;

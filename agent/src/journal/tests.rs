@@ -32,6 +32,7 @@ fn claim(epoch: u64) -> ClaimRow {
         revision: Revision("abc".into()),
         confirmed: true,
         suspended: false,
+        elsewhere: 0,
     }
 }
 
@@ -80,7 +81,7 @@ fn reads_back_what_it_was_told() {
     let data = tempfile::tempdir().unwrap();
     let (journal, recovered) = Journal::open(data.path()).unwrap();
     assert_eq!(recovered, Recovered::default());
-    let store = StoreSeen { store_id: "s".into(), generation: 2, incarnation: 3 };
+    let store = StoreSeen { store_id: "s".into(), generation: 2, incarnation: 3, longest: None };
     commit(
         &journal,
         vec![

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::messages;
 use crate::{
+    duration::Duration,
     meta::{Epoch, FileHash, Labels, PipelineKey, Revision, RunName, SpecHash},
     pipeline::Autonomy,
     run::{RunEvent, RunSpec},
@@ -130,6 +131,10 @@ pub struct StoreSeen {
     pub generation: u64,
     /// Raised at each start of the controller.
     pub incarnation: u64,
+    /// The longest L that agents may go by, as far as the controller that told it knew: for as long nobody is to take
+    /// over from agents that a store has forgotten.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub longest: Option<Duration>,
 }
 
 /// One claim of an agent.
@@ -349,6 +354,14 @@ pub struct Assignment {
     /// True: a person suspended it; its triggers do not fire. An agent that does not know the field fires them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspended: bool,
+    /// How many runs of it go on at agents that had it before: they count for `concurrency.max`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub elsewhere: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// Answers Renew.
@@ -365,6 +378,9 @@ pub struct Renewed {
     /// For the next Renew, and the next Hello; absent: a controller that does not know tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<u64>,
+    /// Some agent was given a longer L than any that this one was told of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub longest: Option<Duration>,
 }
 
 /// A run that the controller made; repeated at each session until its first fact has come.

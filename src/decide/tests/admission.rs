@@ -27,7 +27,7 @@ fn row(world: &World) -> crate::decide::rows::ControllerRow {
 fn newer(world: &World, generations: u64) -> StoreSeen {
     let row = row(world);
     let generation = row.generation + generations;
-    StoreSeen { store_id: row.store_id, generation, incarnation: row.incarnation + 1 }
+    StoreSeen { store_id: row.store_id, generation, incarnation: row.incarnation + 1, longest: None }
 }
 
 /// Says Hello with what it claims to know of the store, and hangs up.

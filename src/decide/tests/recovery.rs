@@ -201,3 +201,29 @@ fn a_recovering_controller_lets_in_agents_that_the_backup_does_not_know() {
     let b = world.controller.as_ref().unwrap().agent(world.now(), &"b".parse().unwrap()).unwrap();
     assert_eq!((b.status.phase, b.status.address), (AgentPhase::Revoked, None), "who was revoked stays so");
 }
+
+#[test]
+fn a_lost_store_waits_for_the_longest_lease_that_was_given() {
+    let mut world = World::new(&["a", "b"]);
+    world.commit("w", r#","autonomy":"10m""#, Some(EVERY_MINUTE));
+    world.pass(MINUTE);
+    assert_eq!(world.owner("w/p").as_deref(), Some("a"));
+    world.cut("a");
+    // a does not hear of it, and the files say nothing of ten minutes any more.
+    world.commit("w", SHORT, Some(EVERY_MINUTE));
+    restore(&mut world, Store::default());
+    world.sync();
+    world.pass(WAIT);
+    assert_eq!(world.owner("w/p"), None, "b was told of them");
+    // A restart forgets it as little, and begins to wait again.
+    world.stop_controller();
+    world.cut("b");
+    world.start_controller();
+    world.pass(Duration::from_secs(680));
+    assert!(world.store.loaded.controller.as_ref().unwrap().recovering);
+    world.pass(Duration::from_secs(20));
+    world.heal("b");
+    assert_eq!(world.owner("w/p").as_deref(), Some("b"));
+    let row = world.store.loaded.controller.as_ref().unwrap();
+    assert_eq!((row.recovering, row.longest), (false, None));
+}

@@ -66,6 +66,7 @@ fn everything() -> Vec<Change> {
             restored: false,
             recovered_at: Some(at(9)),
             readmits: false,
+            longest: None,
             pause: None,
             clock: None,
         }),

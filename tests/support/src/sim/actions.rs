@@ -140,7 +140,9 @@ impl World {
                 self.copy(agent, outage);
                 Ok(())
             }
+            Action::FillDisk => self.fill_disk(outage),
             Action::Forget => self.forget(agent),
+            Action::Revoke => self.revoke(agent),
             Action::Fence => self.power_off_and_fence(agent, outage),
             Action::Pause => {
                 let lasts = self.random_pause();
@@ -158,6 +160,7 @@ impl World {
                     return Ok(());
                 }
                 let process = self.agents[agent].process;
+                self.agents[agent].able.clear();
                 self.later(outage.min(10 * SECOND), What::JournalWorks { agent, process });
                 self.agent_takes(agent, Event::JournalFailed)
             }
@@ -176,6 +179,7 @@ impl World {
         let node = &mut self.agents[agent];
         if node.machine.is_some() && node.paused <= self.at {
             node.paused = self.at + outage;
+            node.able.clear();
             let process = node.process;
             self.history.mark(self.at, &node.name, || "stands still".into());
             self.later(outage, What::Resume { agent, process });
@@ -296,8 +300,13 @@ impl World {
         let lost = std::mem::replace(&mut self.controller.store, backup);
         self.mail.restored();
         self.witness.restored(lost.runs.into_keys().chain(lost.retired));
+        for (key, row) in &lost.pipelines {
+            self.witness.replaced.insert((key.clone(), row.spec_hash), self.at);
+        }
         for node in &mut self.agents {
-            node.drained = self.controller.store.agents.get(&node.name).is_some_and(|row| row.draining);
+            let row = self.controller.store.agents.get(&node.name);
+            node.drained = row.is_some_and(|row| row.draining);
+            node.revoked_at = node.revoked_at.filter(|_| row.is_some_and(|row| row.revoked));
         }
         (self.recover, self.restored) = (true, true);
         self.history.note(self.at, "controller", || "has its copy restored".into());

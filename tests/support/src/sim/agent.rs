@@ -68,6 +68,8 @@ impl World {
         node.running.clear();
         node.bounds.clear();
         node.exclusive.clear();
+        node.able.clear();
+        node.slot_clock = None;
         let kept = node.commits.lose(&mut self.random);
         self.history.mark(self.at, &node.name, || format!("dies, {} changes get to the disk", kept.len()));
         if let Some(session) = self.agents[agent].session.take() {
@@ -96,6 +98,7 @@ impl World {
         let node = &mut self.agents[agent];
         let Some(machine) = &mut node.machine else { return Ok(None) };
         self.outcome.events += 1;
+        node.able.retain(|key, _| machine.may_start(node.clock.now(self.at), key));
         let stale = stale_assignments(machine, &event);
         let said = self.history.is_kept().then(|| history::agent_hears(&event));
         let fx = machine.handle(node.clock.now(self.at), event);
@@ -115,12 +118,14 @@ impl World {
         node.wake = Instant(u64::MAX);
         let Some(machine) = &mut node.machine else { return Ok(()) };
         self.outcome.events += 1;
+        node.able.retain(|key, _| machine.may_start(node.clock.now(self.at), key));
         let fx = machine.handle_timeout(node.clock.now(self.at));
         self.history.note(self.at, &node.name, || format!("timer{}", history::agent_does(&fx)));
         self.agent_does(agent, fx)
     }
 
     pub(super) fn agent_does(&mut self, agent: usize, fx: Effects) -> Result<(), Violation> {
+        self.keeps_due_times(agent, &fx)?;
         let node = &mut self.agents[agent];
         if let Some(machine) = &node.machine {
             node.wake = machine.next_timeout().map_or(Instant(u64::MAX), |boot| node.clock.when(boot).max(self.at));
@@ -199,6 +204,7 @@ impl World {
                     let pause = self.random.between(SECOND / 2, self.setup.pause_margin * SECOND);
                     let node = &mut self.agents[agent];
                     (node.paused, node.starting) = (self.at + pause, starts);
+                    node.able.clear();
                     self.history
                         .note(self.at, &node.name, || format!("stands still before the start of {}", tail(&run)));
                     self.later(pause, What::Resume { agent, process });
@@ -219,6 +225,7 @@ impl World {
                 let begins = !self.witness.starts.contains_key(&command.id.run);
                 self.witness.started(&command.id, agent, &command.pipeline)?;
                 if begins {
+                    self.was_in_effect(agent, &command.id.run)?;
                     self.has_room(agent, &command.id)?;
                 }
                 self.history.mark(self.at, &self.agents[agent].name, || {

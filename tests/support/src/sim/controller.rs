@@ -30,8 +30,33 @@ impl World {
             return Ok(());
         }
         node.process += 1;
+        let config = self.config();
+        let node = &mut self.controller;
+        let (machine, fx) = Controller::new(node.clock.now(self.at), config, node.store.load());
+        (node.machine, node.awake_since) = (Some(machine), self.at);
+        let does = if self.history.is_kept() { history::controller_does(&fx) } else { String::new() };
+        self.history.mark(self.at, "controller", || format!("starts{does}"));
+        self.controller_does(fx)?;
+        let wait = self.random.between(MILLISECOND, 100 * MILLISECOND);
+        self.later(wait, What::Compile { process: self.controller.process });
+        Ok(())
+    }
+
+    /// Something else fills the disk of the store: commits wait until there is room.
+    pub(super) fn fill_disk(&mut self, outage: u64) -> Result<(), Violation> {
+        if self.controller.full_until > self.at || self.controller.paused > self.at {
+            return Ok(());
+        }
+        self.controller.full_until = self.at + outage;
+        self.history.mark(self.at, "controller", || "has a full disk".into());
+        self.later(outage, What::Room { process: self.controller.process });
+        self.controller_takes(Event::StoreFull(true))
+    }
+
+    /// What the next process of the controller is told of itself.
+    pub(super) fn config(&mut self) -> Config {
         let nonce = self.random.draw();
-        let config = Config {
+        Config {
             pause_margin: std::time::Duration::from_secs(self.setup.pause_margin),
             min_autonomy: std::time::Duration::from_secs(30),
             nonce,
@@ -43,15 +68,7 @@ impl World {
             source: SourceOrigin { kind: SourceKind::Git, url: "repository".into(), branch: None, path: None },
             authority: self.authority.clone(),
             mutant: self.setup.mutant,
-        };
-        let (machine, fx) = Controller::new(node.clock.now(self.at), config, node.store.load());
-        (node.machine, node.awake_since) = (Some(machine), self.at);
-        let does = if self.history.is_kept() { history::controller_does(&fx) } else { String::new() };
-        self.history.mark(self.at, "controller", || format!("starts{does}"));
-        self.controller_does(fx)?;
-        let wait = self.random.between(MILLISECOND, 100 * MILLISECOND);
-        self.later(wait, What::Compile { process: self.controller.process });
-        Ok(())
+        }
     }
 
     /// The process ends, at once, and is started again.
@@ -164,7 +181,8 @@ impl World {
             return Ok(());
         }
         let sync = if fx.commit.is_empty() { 0 } else { self.random.between(MILLISECOND / 5, 10 * MILLISECOND) };
-        let (number, at) = node.commits.push(self.at + sync, fx.commit, fx.then);
+        let durable = (self.at + sync).max(node.full_until);
+        let (number, at) = node.commits.push(durable, fx.commit, fx.then);
         let process = node.process;
         self.schedule(at, What::ControllerDurable { process, number });
         Ok(())
@@ -176,7 +194,12 @@ impl World {
         for change in changes {
             self.history.store(self.at, &change);
             match &change {
-                Change::PutAgent(row) => self.notice_twin(row),
+                Change::PutAgent(row) => {
+                    for node in self.agents.iter_mut().filter(|node| row.revoked && node.name == row.name) {
+                        node.revoked_at.get_or_insert(self.at);
+                    }
+                    self.notice_twin(row);
+                }
                 // Until the store says so itself, whoever starts the controller does.
                 Change::PutController(row) if row.recovering => self.recover = false,
                 _ => {}
@@ -187,6 +210,7 @@ impl World {
             if let Change::PutRun(row) = &change {
                 self.may_start_again(&row.run)?;
             }
+            self.note_replaced(&change);
             self.may_tell(&change, &mut ends)?;
             let started = match &change {
                 Change::PutRun(row) if row.run.spec.trigger.kind == TriggerType::After && row.facts == 0 => {
@@ -270,6 +294,7 @@ impl World {
             }
         }
         if let Some(agent) = self.controller.sessions.get(&session).copied() {
+            self.may_answer(agent, &message)?;
             self.post(agent, session, Payload::Down(message));
         }
         Ok(())

@@ -189,6 +189,8 @@ pub(super) fn controller_hears(event: &Event, agents: &[AgentNode], sessions: &B
         Event::CertificateIssued { .. } => "certificate".into(),
         Event::Authority { .. } => "authority".into(),
         Event::Delivered { .. } => "delivered".into(),
+        Event::StoreFull(true) => "has no room".into(),
+        Event::StoreFull(false) => "has room again".into(),
         Event::StoreSize { .. } => "store measured".into(),
         Event::ClockSynchronized => "clock synchronized".into(),
     }

@@ -8,11 +8,14 @@ use std::{
 use jiff::Timestamp;
 use xene_agent::decide::event::StepId;
 use xene_schemas::{
-    meta::{AgentName, Epoch, PipelineKey, RunName},
+    meta::{AgentName, Epoch, PipelineKey, RunName, SpecHash},
     run::Run,
 };
 
-use super::history::{n, tail};
+use super::{
+    clock::Instant,
+    history::{n, tail},
+};
 
 /// A law that was broken, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +81,8 @@ pub struct Witness {
     pub forgotten: BTreeSet<RunName>,
     /// Who had a pipeline under an epoch.
     pub(super) owners: BTreeMap<(PipelineKey, Epoch), AgentName>,
+    /// Until when specs of pipelines were in effect that are not any more.
+    pub(super) replaced: BTreeMap<(PipelineKey, SpecHash), Instant>,
     /// The runs that took the places of lost ones, and which.
     retries: BTreeMap<RunName, RunName>,
     /// By which run a pipeline followed an upstream run, also in a store that is lost by now.

@@ -11,6 +11,7 @@ mod copies;
 pub mod explore;
 pub mod history;
 pub mod invariants;
+mod laws;
 mod network;
 mod node;
 mod notices;

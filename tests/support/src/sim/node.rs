@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use jiff::Timestamp;
 use xene::decide::{Controller, event as controller, rows::Change};
 use xene_agent::decide::{
     Agent,
@@ -107,6 +108,14 @@ pub(super) struct AgentNode {
     pub(super) bounds: BTreeMap<RunName, BootTime>,
     /// Runs of exclusive pipelines that have started, with these.
     pub(super) exclusive: BTreeMap<RunName, PipelineKey>,
+    /// Since when, by its slot clock, it can start what without a break.
+    pub(super) able: BTreeMap<PipelineKey, Timestamp>,
+    /// What its slot clock showed last, and when.
+    pub(super) slot_clock: Option<(BootTime, Timestamp)>,
+    /// When it was last welcomed.
+    pub(super) welcomed: Instant,
+    /// Since when the store says that it is revoked.
+    pub(super) revoked_at: Option<Instant>,
     /// When the controller last heard a renewal of it.
     pub(super) heard: Instant,
     /// Its host is off until then.
@@ -142,6 +151,10 @@ impl AgentNode {
             running: BTreeSet::new(),
             bounds: BTreeMap::new(),
             exclusive: BTreeMap::new(),
+            able: BTreeMap::new(),
+            slot_clock: None,
+            welcomed: Instant::default(),
+            revoked_at: None,
             heard: Instant::default(),
             off_until: Instant::default(),
             fenced_at: Instant::default(),
@@ -182,6 +195,8 @@ pub(super) struct ControllerNode {
     pub(super) store: Store,
     /// On its way there.
     pub(super) commits: Commits<Change, controller::Effect>,
+    /// Its disk has no room until then.
+    pub(super) full_until: Instant,
     /// It stands still until then.
     pub(super) paused: Instant,
     /// Since when it listens without a break that it must notice.
@@ -201,6 +216,7 @@ impl ControllerNode {
             machine: None,
             store: Store::default(),
             commits: Commits::default(),
+            full_until: Instant::default(),
             paused: Instant::default(),
             awake_since: Instant::default(),
             wake: Instant(u64::MAX),

@@ -1,10 +1,10 @@
-//! The end of a world: everything is mended, time passes, and then all must be as desired (I5, I6, I7, I13).
+//! The end of a world: everything is mended, time passes, and then all must be as desired (I5, I6, I7, I13, I15).
 
 use std::collections::BTreeSet;
 
 use xene::decide::{event::Command, rows::Suspendable};
 use xene_schemas::{
-    meta::PipelineKey,
+    meta::{AgentName, PipelineKey},
     phase::RunPhase,
     pipeline::{Autonomy, CompiledPipeline},
 };
@@ -61,6 +61,7 @@ impl World {
         }
         self.check_runs()?;
         self.check_notifiers()?;
+        self.check_rebuilt()?;
         self.outcome.starts = self.witness.starts.len() as u64;
         Ok(self.outcome)
     }
@@ -71,6 +72,7 @@ impl World {
         (self.setup.crashes, self.setup.pauses, self.setup.slow, self.setup.outage) = (0, 0, 0, 2);
         let was_hostile = std::mem::take(&mut self.setup.hostile);
         self.mail.mended = true;
+        self.controller.full_until = self.at;
         self.controller.clock.set_offset(0);
         self.start_controller()?;
         let store = &self.controller.store;
@@ -139,6 +141,8 @@ impl World {
             let owner = store.owners.get(key).and_then(|row| row.owner.as_ref());
             match owner.and_then(|owner| self.agents.iter().find(|node| node.name == *owner)) {
                 None if nobody => {}
+                // Nobody else could have it, and it goes on if its owner comes back: that one never will.
+                Some(node) if nobody && node.revoked_at.is_some() => {}
                 None => {
                     let why = store.owners.get(key).map(|row| row.message.clone());
                     return Violation::of("I7 a pipeline has an owner", format!("{key} has none: {why:?}"));
@@ -187,6 +191,13 @@ impl World {
         Ok(())
     }
 
+    /// An owner that is revoked, and that nobody could take over from, is none.
+    fn may_come(&self, owner: Option<&AgentName>) -> bool {
+        let revoked =
+            |owner: &AgentName| self.agents.iter().any(|node| node.name == *owner && node.revoked_at.is_some());
+        owner.is_some_and(|owner| !revoked(owner))
+    }
+
     /// I6: every run has ended, or its agent is lost and a time is set; I5: every start is on record.
     fn check_runs(&self) -> Result<(), Violation> {
         let store = &self.controller.store;
@@ -194,8 +205,11 @@ impl World {
             let status = &row.run.status;
             let ended = status.phase.is_final() || (status.phase == RunPhase::Unknown && row.give_up_at.is_some());
             let key = row.run.spec.key();
-            let waits = status.agent.is_none() && store.owners.get(&key).is_some_and(|row| row.owner.is_none());
-            if !ended && !waits && !self.waits_for_a_person(&key) {
+            let waits =
+                status.agent.is_none() && store.owners.get(&key).is_some_and(|row| !self.may_come(row.owner.as_ref()));
+            let owner = store.owners.get(&key).and_then(|row| row.owner.as_ref());
+            let revoked = owner.is_some() && !self.may_come(owner);
+            if !ended && !waits && !revoked && !self.waits_for_a_person(&key) {
                 let what = format!("{} of {} is {} on {:?}", tail(run), key, status.phase, status.agent);
                 return Violation::of("I6 every run ends", what);
             }

@@ -45,8 +45,12 @@ pub enum Action {
     Terminate,
     /// An agent's host is copied, and the copy is switched on.
     Copy,
+    /// The controller's disk has no room for a while.
+    FillDisk,
     /// A person forgets an agent that is gone.
     Forget,
+    /// A person revokes an agent that is up.
+    Revoke,
     /// A person says that the machine of an agent is off, as it is.
     Fence,
     /// Most agents are cut off at once.
@@ -222,6 +226,14 @@ impl Setup {
         }
     }
 
+    /// An ordinary world in which the controller's disk is full for a while, over and over, and sessions break.
+    pub fn full(random: &mut Random) -> Self {
+        let mut setup = Self::ordinary(random);
+        setup.actions.extend([(Action::FillDisk, 30), (Action::Break, 30)]);
+        setup.outage = setup.outage.max(60);
+        setup
+    }
+
     /// An ordinary world without one rule, with more of what that rule is for.
     pub fn without(mutant: Mutant, random: &mut Random) -> Self {
         let mut setup = Self::ordinary(random);
@@ -296,6 +308,17 @@ impl Setup {
                 more(&[Action::Cut]);
                 (setup.again, setup.schedules) = (1_000, QUICK);
             }
+            Mutant::LastCheckDoubts => more(&[Action::Cut]),
+            Mutant::DeltaKeepsSpec => {
+                more(&[Action::Commit]);
+                (setup.schedules, setup.hostile, setup.slow, setup.pause_margin) = (QUICK, false, 0, 1);
+                setup.notified = 0;
+            }
+            Mutant::RevokedIsAnswered => {
+                setup.agents = setup.agents.max(3);
+                more(&[Action::Revoke]);
+            }
+            Mutant::WorkflowRowStays => more(&[Action::Commit]),
             Mutant::AnyToken => more(&[Action::Copy, Action::Cut, Action::Reboot]),
             Mutant::FenceKeepsEpoch => more(&[Action::Fence]),
             Mutant::WatermarksNotMerged => more(&[Action::Drain, Action::Cut]),

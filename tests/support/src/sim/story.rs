@@ -93,6 +93,17 @@ impl Story {
         });
     }
 
+    /// The disk of the controller is full for so many seconds.
+    pub fn fill_disk(&mut self, seconds: u64) {
+        self.law(|world| world.fill_disk(seconds * SECOND));
+    }
+
+    /// The session of an agent breaks, and it dials again.
+    pub fn break_session(&mut self, agent: usize) {
+        self.0.history.mark(self.0.at, &self.0.agents[agent].name, || "loses its session".into());
+        self.0.break_session(agent, SECOND);
+    }
+
     /// Agents are cut off for so many seconds.
     pub fn cut_off(&mut self, agents: &[usize], seconds: u64) {
         for agent in agents {

@@ -43,6 +43,7 @@ pub(super) enum What {
     JournalWorks { agent: usize, process: u64 },
     StartAgent { agent: usize },
     StartController,
+    Room { process: u64 },
     Compile { process: u64 },
     Heal { agent: usize },
     Forget { agent: usize },
@@ -93,6 +94,8 @@ pub struct World {
     pub(super) restored: bool,
     /// Some downtime was announced.
     pub(super) announced: bool,
+    /// Messages are lost, or were.
+    pub(super) lossy: bool,
     /// Where messages of notifiers go.
     pub(super) mail: Mail,
     /// The certificate authority.
@@ -117,6 +120,7 @@ impl World {
             AgentNode::new(name, Clock::boot(Instant::default(), rate()))
         });
         let agents: Vec<AgentNode> = agents.collect();
+        let lossy = setup.hostile;
         Self {
             links: agents.iter().map(|_| Link::default()).collect(),
             setup,
@@ -137,6 +141,7 @@ impl World {
             recover: false,
             restored: false,
             announced: false,
+            lossy,
             mail,
             authority: Authority::default(),
             idle: 0,
@@ -241,6 +246,7 @@ impl World {
             | What::JournalWorks { agent, .. } => self.agents[*agent].paused,
             What::ControllerClosed { .. }
             | What::ControllerDurable { .. }
+            | What::Room { .. }
             | What::Compile { .. }
             | What::Delivered { .. } => self.controller.paused,
             _ => Instant::default(),
@@ -274,6 +280,7 @@ impl World {
             What::Resume { agent, process } if current(self, agent, process) => {
                 self.history.mark(self.at, &self.agents[agent].name, || "goes on".into());
                 self.agents[agent].starting = None;
+                self.agents[agent].able.clear();
                 self.go_on(agent)
             }
             What::StepExited { agent, process, id, exit } if current(self, agent, process) => {
@@ -291,10 +298,15 @@ impl World {
                 self.agent_takes(agent, AgentEvent::LogDelivered(run))
             }
             What::JournalWorks { agent, process } if current(self, agent, process) => {
+                self.agents[agent].able.clear();
                 self.agent_takes(agent, AgentEvent::JournalWorks)
             }
             What::StartAgent { agent } => self.start_agent(agent),
             What::StartController => self.start_controller(),
+            What::Room { process } if self.controller.process == process => {
+                self.history.mark(self.at, "controller", || "has room again".into());
+                self.controller_takes(Event::StoreFull(false))
+            }
             What::Compile { process } if self.controller.process == process => self.compile(),
             What::Heal { agent } => {
                 self.heal(agent);
@@ -354,6 +366,9 @@ impl World {
     fn arrives(&mut self, agent: usize, session: u64, payload: Payload) -> Result<(), Violation> {
         match payload {
             Payload::Down(message) if self.agents[agent].session == Some(session) => {
+                if matches!(&message, ControllerMessage::Welcome(_)) {
+                    self.agents[agent].welcomed = self.at;
+                }
                 let refused = matches!(&message, ControllerMessage::Refused(refused) if !refused.retry);
                 self.agent_takes(agent, AgentEvent::Message(message))?;
                 if refused {
