@@ -68,7 +68,6 @@ fn noticed_by(law: &str, without: SetUp, with: SetUp) {
     if let Err(found) = explore(with, 1, HOLD.max(found.seed)) {
         panic!("with the rule:\n{}", found.tell(with));
     }
-    println!("world {}: {}", found.seed, found.violation);
 }
 
 macro_rules! noticed_by {

@@ -596,10 +596,8 @@ impl Agent {
     fn flush(&mut self, now: Now, fx: &mut Effects) {
         let mut wanted = std::mem::take(&mut self.wanted);
         wanted.retain(|hash| !self.specs.contains_key(hash) && !self.arriving.contains_key(hash));
-        if self.session == Session::Up {
-            if self.renew_soon {
-                self.send_renew(now, fx);
-            }
+        if self.session == Session::Up && self.renew_soon {
+            self.send_renew(now, fx);
         }
         self.say_facts(fx);
         if self.session == Session::Up {

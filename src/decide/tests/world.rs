@@ -84,7 +84,6 @@ pub(super) struct Node {
 }
 
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "a message is moved a few times")]
 enum Wire {
     ToController(SessionId, AgentMessage),
     ToAgent(SessionId, ControllerMessage),

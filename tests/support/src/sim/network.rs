@@ -10,7 +10,6 @@ use super::{
 
 /// Something under way, with the session that it belongs to.
 #[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "a message is moved a few times")]
 pub(super) enum Payload {
     /// To the controller.
     Up(AgentMessage),
