@@ -133,10 +133,11 @@ fn a_run_that_waits_its_turn_goes_to_the_next_owner() {
     let second = world.start("w/p", 2).unwrap();
     assert_eq!(phase(&world, second), (RunPhase::StartingUp, Some(Reason::QUEUED)));
     world.ask(Command::Drain("a".parse().unwrap())).unwrap();
+    assert_eq!((world.owner("w/p").as_deref(), world.started("b").len()), (Some("b"), 0), "its turn has not come");
+    world.end_steps("a");
+    world.settle();
     assert_eq!(world.started("b").len(), 1, "b begins what a never began");
-    for agent in ["a", "b"] {
-        world.end_steps(agent);
-    }
+    world.end_steps("b");
     world.settle();
     assert_eq!((phase(&world, first).0, phase(&world, second).0), (RunPhase::Success, RunPhase::Success));
 }
