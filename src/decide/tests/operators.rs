@@ -418,15 +418,16 @@ fn who_shuts_an_agent_out_waits_for_no_disk() {
 fn a_run_that_waits_for_a_slot_says_so_before_its_agent_is_heard_again() {
     let mut world = World::new(&["a"]);
     world.slow = true;
-    let tasks = ["a", "b", "c", "d", "e"].map(|task| format!(r#""{task}":{{"steps":["true"]}}"#)).join(",");
-    world.commit("w", &format!(r#""tasks":{{{tasks}}}"#), None);
-    let run = world.start("w/p", 1).unwrap();
+    let names = ["a", "b", "c", "d", "e"];
+    world.commit_all("w", &names.map(|name| (name, "")), None, "{}");
+    let runs = names.iter().zip(1..).map(|(name, n)| world.start(&format!("w/{name}"), n).unwrap());
+    let run = runs.last().unwrap();
     world.settle();
     let waits = |world: &World| {
         let waits = world.controller.as_ref().unwrap().waits(run);
         waits.into_iter().map(|wait| (wait.on, wait.message)).collect::<Vec<_>>()
     };
-    let expected = "task e waits for one of the 4 slots of a: all are taken".to_owned();
+    let expected = "task t waits for one of the 4 slots of a: all are taken".to_owned();
     assert_eq!(waits(&world), [(WaitOn::Slots, expected)]);
     world.end_steps("a");
     world.settle();
