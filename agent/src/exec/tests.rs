@@ -429,8 +429,9 @@ async fn other_steps_are_left_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn signals_reach_every_process_of_a_step() {
     let mut bench = Bench::new().await;
-    let script = "(setsid sh -c 'trap \"sleep 0.2; echo daemon; exit\" TERM; echo up; while :; do sleep 0.01; done' &)\n\
-                  trap 'echo leader; exit 3' TERM; while :; do sleep 0.01; done";
+    let script = "trap 'echo leader; exit 3' TERM\n\
+                  (setsid sh -c 'trap \"sleep 0.2; echo daemon; exit\" TERM; echo up; while :; do sleep 0.01; done' &)\n\
+                  while :; do sleep 0.01; done";
     let id = bench.start(sh(script));
     bench.said("up").await;
     bench.exec.signal(&id, Signal::Terminate);

@@ -49,6 +49,16 @@ impl<C, E> Commits<C, E> {
         self.queue.pop_front().map(|(_, changes, then)| (changes, then))
     }
 
+    /// The number of the newest.
+    pub(super) const fn newest(&self) -> u64 {
+        self.numbers
+    }
+
+    /// The number of the one that was taken last: they are taken in order.
+    pub(super) fn taken(&self) -> u64 {
+        self.numbers - self.queue.len() as u64
+    }
+
     /// True if nothing is on its way.
     pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty()
@@ -112,8 +122,8 @@ pub(super) struct AgentNode {
     pub(super) able: BTreeMap<PipelineKey, Timestamp>,
     /// What its slot clock showed last, and when.
     pub(super) slot_clock: Option<(BootTime, Timestamp)>,
-    /// When it was last welcomed.
-    pub(super) welcomed: Instant,
+    /// When it was last welcomed, or within reach again.
+    pub(super) back: Instant,
     /// Since when the store says that it is revoked.
     pub(super) revoked_at: Option<Instant>,
     /// When the controller last heard a renewal of it.
@@ -153,7 +163,7 @@ impl AgentNode {
             exclusive: BTreeMap::new(),
             able: BTreeMap::new(),
             slot_clock: None,
-            welcomed: Instant::default(),
+            back: Instant::default(),
             revoked_at: None,
             heard: Instant::default(),
             off_until: Instant::default(),
@@ -201,6 +211,8 @@ pub(super) struct ControllerNode {
     pub(super) paused: Instant,
     /// Since when it listens without a break that it must notice.
     pub(super) awake_since: Instant,
+    /// The newest of its commits from before that: what waited for the disk was decided by what it heard then.
+    pub(super) decided_before: u64,
     /// When its timer fires.
     pub(super) wake: Instant,
     /// Its ends of sessions, by which agent has the other.
@@ -219,6 +231,7 @@ impl ControllerNode {
             full_until: Instant::default(),
             paused: Instant::default(),
             awake_since: Instant::default(),
+            decided_before: 0,
             wake: Instant(u64::MAX),
             sessions: BTreeMap::new(),
         }

@@ -32,8 +32,10 @@ impl World {
         self.later(10 * SECOND, super::world::What::Act);
         self.run_until(self.at + self.setup.horizon * SECOND)?;
         self.acting = false;
-        // What came in while a process stood still waits in its queue: it goes on by itself.
-        let still = self.agents.iter().map(|node| node.paused).chain([self.controller.paused]).max();
+        // What came in while a process stood still waits in its queue, and commits while the disk was full: both go on by
+        // themselves.
+        let controller = [self.controller.paused, self.controller.full_until];
+        let still = self.agents.iter().map(|node| node.paused).chain(controller).max();
         self.run_until(self.at.max(still.unwrap_or_default()))?;
         self.mend()?;
         // W, by a clock that is slow; a longer L that was shortened; a link that breaks once more.
