@@ -154,7 +154,7 @@ pub struct RunStatus {
     pub tasks: IndexMap<String, TaskStatus>,
 }
 
-fn is_zero(n: &u32) -> bool {
+pub(crate) fn is_zero(n: &u32) -> bool {
     *n == 0
 }
 

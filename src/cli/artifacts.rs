@@ -203,6 +203,22 @@ mod tests {
     }
 
     #[test]
+    fn data_is_printed_whole_also_of_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        for (fake, count) in [
+            (server("a b/c.txt", b"hello"), 1),
+            (Fake::start(|_, _| Reply::Json(200, json!({"apiVersion": "xene/v1", "kind": "List", "items": []}))), 0),
+        ] {
+            let (mut ui, out, _) = testing::ui(Format::Json);
+            run(&args(dir.path(), false), &fake.client(), &mut ui).unwrap();
+            ui.flush().unwrap();
+            let list: Value = serde_json::from_str(&out.text()).unwrap();
+            assert_eq!(list["items"].as_array().map(Vec::len), Some(count), "{list}");
+            assert!(dir.path().join("build/a b/c.txt").exists(), "it is fetched as well");
+        }
+    }
+
+    #[test]
     fn a_path_that_leads_out_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         for path in ["../x", "/etc/x", "a/../../x"] {

@@ -8,6 +8,7 @@ use xene_agent::decide::{
 };
 use xene_schemas::{
     agent::{Agent, AgentMeta, AgentStatus},
+    duration::Duration as Span,
     event::EventType,
     meta::{AgentName, Epoch, Labels, PipelineKey, RunName},
     phase::{AgentPhase, Reason, Transport},
@@ -86,7 +87,7 @@ pub(super) struct SessionState {
     /// The newest Renew.
     pub(super) seq: u64,
     /// The longest L of all agents, as this one was told.
-    pub(super) longest: Option<xene_schemas::duration::Duration>,
+    pub(super) longest: Option<Span>,
     /// The token of its Welcome, until it has shown that it keeps tokens.
     pub(super) pending: Option<u64>,
 }

@@ -22,6 +22,7 @@ use super::{
     group::Bond,
     note,
     reconcile::Pipeline,
+    recovery::finite,
     rows::{Change, OwnerRow},
     schedule::{Placement, together},
 };
@@ -260,7 +261,7 @@ impl Controller {
         let generation = self.row.generation;
         let Some(pipeline) = self.pipelines.get(key) else { return };
         let (autonomy, spec_hash, revision) = (self.autonomy(pipeline), pipeline.spec_hash, pipeline.revision.clone());
-        self.note_given(autonomy);
+        self.longest = self.longest.max(finite(autonomy).unwrap_or_default());
         let before = self.owners.get(key);
         let clean = before.is_none_or(|owned| owned.row.owner.is_none() && owned.row.clean);
         let old_epoch = before.map_or_else(Epoch::default, |owned| owned.row.epoch);
@@ -387,8 +388,7 @@ impl Controller {
         let margin = self.config.pause_margin + COMMIT;
         let Some(pipeline) = self.pipelines.get(key) else { return };
         let autonomy = self.autonomy(pipeline);
-        self.note_given(autonomy);
-        let Some(pipeline) = self.pipelines.get(key) else { return };
+        self.longest = self.longest.max(finite(autonomy).unwrap_or_default());
         let Some(owned) = self.owners.get_mut(key) else { return };
         let row = &mut owned.row;
         let heard = owned.told.is_none_or(|told| told <= row.autonomy);

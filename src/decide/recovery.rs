@@ -130,11 +130,6 @@ impl Controller {
         rows.chain([self.paused_autonomy()]).flatten().filter_map(finite).max().unwrap_or_default()
     }
 
-    /// An agent is about to be given this L.
-    pub(super) fn note_given(&mut self, autonomy: Autonomy) {
-        self.longest = self.longest.max(finite(autonomy).unwrap_or_default());
-    }
-
     /// What agents are told of the longest L of all, so that the next store knows it from them.
     pub(super) fn longest_known(&self) -> Option<Span> {
         let told = self.row.longest.map(Duration::from).unwrap_or_default();
@@ -257,10 +252,9 @@ impl Controller {
             let known = pipeline.is_some();
             // What no file asks for, as far as is known by now, is given back.
             row.revoking = !known;
-            let autonomy = row.autonomy;
+            self.longest = self.longest.max(finite(row.autonomy).unwrap_or_default());
             fx.commit.push(Change::PutOwner(key.clone(), row.clone()));
             self.owners.insert(key.clone(), owned);
-            self.note_given(autonomy);
             self.waiting.remove(&key);
             if let Some(state) = self.agents.get_mut(agent) {
                 state.owned.insert(key.clone());
@@ -275,7 +269,7 @@ impl Controller {
 }
 
 /// An L that has an end.
-fn finite(autonomy: Autonomy) -> Option<Duration> {
+pub(super) fn finite(autonomy: Autonomy) -> Option<Duration> {
     match autonomy {
         Autonomy::For(l) => Some(l.into()),
         Autonomy::Forever => None,

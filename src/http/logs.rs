@@ -309,11 +309,9 @@ impl Printer {
             Some(RecordKind::End) | None => return,
         };
         let head = self.steps.get(&record.step);
-        let is_wanted = |(task, step): (&Option<String>, &Option<String>), head: &StepHead| {
-            task.as_ref().is_none_or(|task| is_task(&head.task, task)) && step.as_ref().is_none_or(|s| *s == head.step)
-        };
-        let is_open = self.task.is_none() && self.step.is_none();
-        if !is_open && !head.is_some_and(|head| is_wanted((&self.task, &self.step), head)) {
+        let of_task = |task: &String| head.is_some_and(|head| is_task(&head.task, task));
+        let of_step = |step: &String| head.is_some_and(|head| head.step == *step);
+        if !self.task.as_ref().is_none_or(of_task) || !self.step.as_ref().is_none_or(of_step) {
             return;
         }
         match self.format {

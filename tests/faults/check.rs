@@ -27,6 +27,8 @@ pub(crate) struct Seen {
     pub folder: PathBuf,
     /// When which agent was killed.
     kills: Vec<(&'static str, Timestamp)>,
+    /// How often the disk of an agent became full.
+    pub full_disks: u32,
     /// What went wrong meanwhile.
     pub broken: Vec<String>,
 }
@@ -178,14 +180,17 @@ fn every_due_time_is_told(cron: &Cron, rows: &[Value], seen: &Seen, broken: &mut
         if outcome == "Missed" {
             broken.push(format!("{} has a due time that nobody looked at: {row:#}", cron.name));
         }
-        // Its due times are caught up, and its owner keeps it: a start may come late, but none is left out, save one that
-        // was in hand when its agent's disk became full.
-        let in_hand = outcome == "Skipped" && row["reason"] == "AgentDisk";
-        if cron.name == "forever" && outcome != "Fired" && !in_hand {
+        // Its due times are caught up, and its owner keeps it: a start may come late, but none is left out, save the one
+        // that is in hand when its agent's disk becomes full.
+        if cron.name == "forever" && outcome != "Fired" && row["reason"] != "AgentDisk" {
             broken.push(format!("forever left out a due time: {row:#}"));
         }
     }
     println!("{}: {told:?}", cron.name);
+    let in_hand = told.get("Skipped AgentDisk").copied().unwrap_or_default();
+    if cron.name == "forever" && in_hand > seen.full_disks {
+        broken.push(format!("forever left out {in_hand} due times for {} full disks", seen.full_disks));
+    }
     if !untold.is_empty() {
         broken.push(format!("{}: the ledger has nothing of {} due times: {untold:?}", cron.name, untold.len()));
     }

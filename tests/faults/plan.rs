@@ -365,6 +365,7 @@ impl Chaos {
             && let Some(disk) = self.disks.get(name)
         {
             disk.fill();
+            self.seen.full_disks += u32::from(name != "controller");
             self.tell(&format!("{who} is full"));
             self.later(1_000, 9_000, who, Cure::FreeDisk);
         }

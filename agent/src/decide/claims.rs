@@ -480,10 +480,9 @@ impl Agent {
         // Ended ones too: the controller may not have heard yet that they began.
         let begun = |run: &RunEntry| run.key == *key && !run.is_intent();
         let running: Vec<RunName> = self.runs.iter().filter(|(_, run)| begun(run)).map(|(run, _)| *run).collect();
-        let released = (claim.row.epoch, claim.row.watermark);
+        let (epoch, watermark) = (claim.row.epoch, claim.row.watermark);
         // The next owner counts those that go on: that they began is known when the pipeline is given away.
         self.say_facts(fx);
-        let (epoch, watermark) = released;
         fx.then.push(Effect::Send(AgentMessage::Released(Released {
             pipeline: key.clone(),
             epoch,

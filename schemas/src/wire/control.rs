@@ -9,7 +9,7 @@ use crate::{
     duration::Duration,
     meta::{Epoch, FileHash, Labels, PipelineKey, Revision, RunName, SpecHash},
     pipeline::Autonomy,
-    run::{RunEvent, RunSpec},
+    run::{RunEvent, RunSpec, is_zero},
 };
 
 messages! {
@@ -357,11 +357,6 @@ pub struct Assignment {
     /// How many runs of it go on at agents that had it before: they count for `concurrency.max`.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub elsewhere: u32,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-const fn is_zero(count: &u32) -> bool {
-    *count == 0
 }
 
 /// Answers Renew.

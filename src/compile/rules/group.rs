@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use xene_schemas::{diagnostic::Diagnostic, map::UniqueMap, meta::Name, workflow::WorkflowSpec};
+use xene_schemas::{
+    diagnostic::Diagnostic, map::UniqueMap, meta::Name, pipeline::PipelineSpec, workflow::WorkflowSpec,
+};
 
 use super::{Path, Report, Rule, each_pipeline};
 use crate::compile::{outline::Position, parse::diagnostic};
@@ -53,7 +55,7 @@ pub(in crate::compile) struct Member {
 
 /// The pipelines of a workflow that name groups.
 pub(in crate::compile) fn members(spec: &WorkflowSpec) -> Vec<Member> {
-    let member = |(name, pipeline): (&Name, &xene_schemas::pipeline::PipelineSpec)| {
+    let member = |(name, pipeline): (&Name, &PipelineSpec)| {
         let group = pipeline.concurrency.group.clone()?;
         let labels = pipeline.agents.labels.clone();
         Some(Member { group, pipeline: name.clone(), max: pipeline.concurrency.max, labels })

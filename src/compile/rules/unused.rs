@@ -179,7 +179,6 @@ fn check_variables(
         let name = &rest[..length];
         let is_part = text[..start].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
         let is_set = rest[length..].starts_with('=') || set.contains(&name.to_owned());
-        // Something that looks for variables by how they begin.
         let is_expanded = text[..start].ends_with('$') || text[..start].ends_with("${");
         let is_matrix = name.starts_with("XENE_MATRIX_") && task.matrix.is_some();
         let is_known = RESERVED.contains(&name) || OF_CLIENTS.contains(&name) || is_matrix || is_set;
@@ -192,6 +191,7 @@ fn check_variables(
             continue;
         }
         let all = || RESERVED.iter().copied().chain(of_params.iter().map(String::as_str));
+        // Something that looks for variables by how they begin, such as `env | grep XENE_PARAM`.
         if !is_expanded && all().chain(["XENE_PARAM_", "XENE_MATRIX_"]).any(|known| known.starts_with(name)) {
             continue;
         }

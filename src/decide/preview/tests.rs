@@ -179,6 +179,19 @@ fn fields_and_due_times_are_told_before_and_after() {
 }
 
 #[test]
+fn each_trigger_of_a_pipeline_has_its_own_due_times() {
+    let text = "{triggers: {often: {type: cron, schedule: '* * * * *'}, nightly: {type: cron, schedule: '0 3 * * *'}}, \
+                pipelines: {build: {triggers: [often, nightly], tasks: {t: {steps: [make]}}}}}";
+    let report = report(&InEffect::of_desired(&desired(text)), &desired(&text.replace("0 3", "0 4")));
+    let fires = report.changes.iter().find_map(|change| change.fires.as_ref()).unwrap();
+    assert_eq!((fires.before.len(), fires.after.len()), (6, 6));
+    let changed = fires.of_each_trigger();
+    let names: Vec<_> = changed.iter().map(|fires| fires.after[0].trigger.as_str()).collect();
+    assert_eq!(names, ["nightly"], "though the other fires first");
+    assert_eq!(changed[0].before.len(), 3);
+}
+
+#[test]
 fn files_that_travel_are_told_by_their_paths() {
     let with = |files: &[(&str, &str, bool)]| {
         let mut desired = desired("{files: ['scripts/**'], pipelines: {build: {tasks: {t: {steps: [make]}}}}}");

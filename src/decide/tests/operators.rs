@@ -93,20 +93,25 @@ fn no_two_api_tokens_have_one_name_unless_the_older_is_expired() {
     assert!(matches!(again, Err(Refusal::NotFound { kind: "token", .. })), "{again:?}");
 }
 
+/// For a minute, and two agents.
+fn join_token(world: &World, id: &str) -> JoinTokenRow {
+    JoinTokenRow {
+        id: id.into(),
+        secret_hash: "00".into(),
+        created_at: None,
+        created_by: None,
+        expires_at: after(world.now().wall, MINUTE),
+        uses_left: 2,
+        labels: None,
+        name: None,
+    }
+}
+
 #[test]
 fn join_tokens_that_expired_long_ago_go() {
     let mut world = World::new(&[]);
     let create = |world: &mut World, id: &str| {
-        let row = JoinTokenRow {
-            id: id.into(),
-            secret_hash: "00".into(),
-            created_at: None,
-            created_by: None,
-            expires_at: after(world.now().wall, MINUTE),
-            uses_left: 2,
-            labels: None,
-            name: None,
-        };
+        let row = join_token(world, id);
         world.ask(Command::CreateJoinToken(row)).unwrap();
     };
     let revoke = |world: &mut World, id: &str| world.ask(Command::RevokeJoinToken(id.into())).is_ok();
@@ -122,16 +127,7 @@ fn join_tokens_that_expired_long_ago_go() {
 #[test]
 fn a_revoked_join_token_lets_nobody_in() {
     let mut world = World::new(&[]);
-    let row = JoinTokenRow {
-        id: "1".into(),
-        secret_hash: "00".into(),
-        created_at: None,
-        created_by: None,
-        expires_at: after(world.now().wall, MINUTE),
-        uses_left: 2,
-        labels: None,
-        name: None,
-    };
+    let row = join_token(&world, "1");
     let enrol = |name: &str| Command::Enrol {
         id: "1".into(),
         secret_hash: "00".into(),

@@ -98,10 +98,48 @@ async fn a_name_that_an_ended_run_does_not_have_is_told_with_those_that_it_has()
         assert_eq!(status, 404, "{path}: {problem}");
         assert!(problem["detail"].as_str().unwrap().ends_with(detail), "{problem}");
     }
-    // Of one that goes on it may come.
-    let running = row(&"w/build".parse().unwrap(), run_name(2), None, RunPhase::Running);
+    // Of one that has not said which tasks it has, it may come; once it has, that is all.
+    let mut running = row(&"w/build".parse().unwrap(), run_name(2), None, RunPhase::Running);
+    commit(&world.store, vec![Change::PutRun(Box::new(running.clone()))]);
+    let ask = async |query: &str| {
+        let path = format!("/api/v1/runs/{}/artifacts?task={query}", run_name(2));
+        world.get(&path).await.status().as_u16()
+    };
+    assert_eq!(ask("nope").await, 200);
+    let task: xene_schemas::run::TaskStatus = serde_json::from_value(json!({"phase": "Running", "steps": []})).unwrap();
+    running.run.status.tasks = ["test[os=a]", "tests"].map(|name| (name.to_owned(), task.clone())).into();
     commit(&world.store, vec![Change::PutRun(Box::new(running))]);
-    assert_eq!(world.get(&format!("/api/v1/runs/{}/artifacts?task=nope", run_name(2))).await.status(), 200);
+    assert_eq!([ask("nope").await, ask("tes").await, ask("tests").await], [404, 404, 200]);
+    assert_eq!([ask("test").await, ask("test%5Bos=a%5D").await], [200, 200], "a matrix is all of its instances");
+}
+
+#[tokio::test]
+async fn a_matrix_is_asked_for_by_the_name_of_its_task() {
+    let world = World::new();
+    let (name, hash) = (run_name(1), world.files.keep(b"x").unwrap());
+    let mut run = row(&"w/build".parse().unwrap(), name, None, RunPhase::Success);
+    let mut log = Vec::new();
+    for (step, task) in [(1, "test[os=a]"), (2, "test[os=b]"), (3, "tests")] {
+        let status = json!({"phase": "Success", "steps": [{"name": "one", "phase": "Success"}],
+                            "artifacts": [{"path": task, "size": 1, "hash": hash.to_string()}]});
+        run.run.status.tasks.insert(task.into(), serde_json::from_value(status).unwrap());
+        let head = json!({"task": task, "step": "one", "attempt": 1}).to_string();
+        log.extend(record(RecordKind::Step, step, 0, head.as_bytes()));
+        log.extend(record(RecordKind::Stdout, step, 0, format!("of {task}\n").as_bytes()));
+    }
+    log.extend(record(RecordKind::End, 0, 0, b""));
+    commit(&world.store, vec![Change::PutRun(Box::new(run))]);
+    world.logs.append(name, 0, log.into()).await.unwrap();
+    for (asked, expected) in
+        [("test", &["test[os=a]", "test[os=b]"][..]), ("test%5Bos=b%5D", &["test[os=b]"]), ("tests", &["tests"])]
+    {
+        let log = text(world.get(&format!("/api/v1/runs/{name}/logs?task={asked}")).await).await;
+        assert_eq!(log, expected.iter().map(|task| format!("of {task}\n")).collect::<String>(), "{asked}");
+        let (_, list) = read(world.get(&format!("/api/v1/runs/{name}/artifacts?task={asked}")).await).await;
+        let found: Vec<_> =
+            list["items"].as_array().unwrap().iter().map(|item| item["task"].as_str().unwrap()).collect();
+        assert_eq!(found, expected, "{asked}");
+    }
 }
 
 #[tokio::test]

@@ -34,7 +34,7 @@ pub(super) static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     HeaderValue::try_from(policy).unwrap_or_else(|_| HeaderValue::from_static("default-src 'none'"))
 });
 
-/// The same in other words.
+/// What else it tells the browser.
 pub(super) const HEADERS: &[(&str, &str)] = &[
     ("x-frame-options", "DENY"),
     // Within this server only: without it forms would not say where they come from.

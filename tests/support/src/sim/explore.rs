@@ -33,8 +33,6 @@ pub struct Found {
     pub seed: u64,
     /// What it broke.
     pub violation: Violation,
-    /// How many worlds were looked at before.
-    pub after: u64,
 }
 
 /// One world from its seed.
@@ -77,7 +75,7 @@ pub fn explore(set_up: SetUp, first: u64, worlds: u64) -> Result<Explored, Box<F
                     if let Ok(mut found) = found.lock()
                         && found.as_ref().is_none_or(|found| found.seed > seed)
                     {
-                        *found = Some(Box::new(Found { seed, violation, after: at }));
+                        *found = Some(Box::new(Found { seed, violation }));
                     }
                 }
             }
