@@ -22,7 +22,7 @@ use xene_schemas::{
     notifier::{Notice, NotifierSpec},
     phase::{Reason, RunPhase},
     pipeline::{Autonomy, PipelineSpec},
-    run::{Run, RunMeta},
+    run::Run,
     source::SourceStatus,
     suspension::Suspension,
     wire::control::Decision,
@@ -332,7 +332,19 @@ pub struct RunRow {
     pub request: Option<String>,
 }
 
-/// As much of a [`RunRow`] as filters and counts look at. Read from a row, it skips over the rest.
+/// What the index of a pipeline's runs tells of one, so that whoever counts many need not read them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunMark {
+    /// The phase.
+    pub phase: RunPhase,
+    /// The revision that was applied when it was made.
+    pub revision: Revision,
+    /// When it was made, to the millisecond.
+    #[serde(with = "jiff::fmt::serde::timestamp::millisecond::required")]
+    pub made: Timestamp,
+}
+
+/// As much of a [`RunRow`] as filters look at. Read from a row, it skips over the rest.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct RunBrief {
     /// The record.
@@ -342,8 +354,6 @@ pub struct RunBrief {
 /// As much of a [`Run`].
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct BriefRun {
-    /// Its name and age.
-    pub metadata: RunMeta,
     /// What it is a run of.
     pub spec: BriefSpec,
     /// How it goes.
@@ -357,8 +367,6 @@ pub struct BriefSpec {
     pub workflow: Name,
     /// The pipeline within it.
     pub pipeline: Name,
-    /// The revision that was applied when it was made.
-    pub revision: Revision,
 }
 
 /// As much of a run's status.
@@ -387,6 +395,12 @@ impl RunRow {
             lost: 0,
             request: None,
         }
+    }
+
+    /// What the index tells of it.
+    pub fn mark(&self) -> RunMark {
+        let Run { metadata, spec, status } = &self.run;
+        RunMark { phase: status.phase, revision: spec.revision.clone(), made: metadata.created_at }
     }
 }
 

@@ -9,20 +9,16 @@ use axum::{
 use jiff::Timestamp;
 use xene_schemas::{
     event::Event,
-    meta::{Name, Revision},
+    meta::{Name, Revision, RunName},
     object::LastRun,
     plan::{RunCounts, WorkflowChange, WorkflowChangeMeta},
 };
 
 use super::{Api, lists::absent, objects::list, problem::Problem, query::Query};
 use crate::{
-    decide::rows::RunBrief,
+    decide::rows::RunMark,
     history::{Past, follow},
-    store::RunFilter,
 };
-
-/// Of so many runs of a workflow the versions are counted.
-const RUNS: usize = 10_000;
 
 pub(super) async fn history(
     State(api): State<Arc<Api>>,
@@ -56,8 +52,7 @@ fn of_commits(
     let Some(tip) = store.source()?.and_then(|source| source.revision) else { return Ok(Vec::new()) };
     let past = follow(browser, name, path.as_deref(), &tip, limit)
         .map_err(|failure| Problem::new(axum::http::StatusCode::BAD_GATEWAY, failure.to_string()))?;
-    let rows = store.briefs(&RunFilter { workflow: Some(name.clone()), ..RunFilter::default() }, None, RUNS)?;
-    let mut counts = count_runs(&past, rows);
+    let mut counts = count_runs(&past, store.marks(name)?);
     let changes = past.changes.into_iter().enumerate().map(|(at, change)| WorkflowChange {
         metadata: WorkflowChangeMeta { name: format!("{name}@{}", change.commit.revision) },
         revision: change.commit.revision,
@@ -74,22 +69,24 @@ fn of_commits(
 }
 
 /// Runs by the change that they ran: a commit that was taken over together with later ones counts for the last of them.
-fn count_runs(past: &Past, rows: Vec<RunBrief>) -> HashMap<usize, RunCounts> {
+fn count_runs(past: &Past, runs: Vec<(RunName, RunMark)>) -> HashMap<usize, RunCounts> {
     let mut counts: HashMap<usize, RunCounts> = HashMap::new();
     // Newest first.
-    for row in rows {
-        let Some(position) = past.positions.get(&row.run.spec.revision) else { continue };
-        let Some(at) = past.changes.iter().position(|change| change.position >= *position) else { continue };
-        add(counts.entry(at).or_default(), &row);
+    for (name, mark) in runs {
+        let Some(position) = past.positions.get(&mark.revision) else { continue };
+        // The newest change that is not newer than what it ran.
+        let at = past.changes.partition_point(|change| change.position < *position);
+        if at < past.changes.len() {
+            add(counts.entry(at).or_default(), name, &mark);
+        }
     }
     counts
 }
 
-fn add(counts: &mut RunCounts, row: &RunBrief) {
-    let phase = row.run.status.phase;
+fn add(counts: &mut RunCounts, name: RunName, mark: &RunMark) {
     counts.total += 1;
-    *counts.phases.entry(phase.to_string()).or_default() += 1;
-    counts.last.get_or_insert(LastRun { name: row.run.metadata.name, phase });
+    *counts.phases.entry(mark.phase.to_string()).or_default() += 1;
+    counts.last.get_or_insert(LastRun { name, phase: mark.phase });
 }
 
 /// In directory mode nobody keeps old files: what is left is when the workflow changed.
@@ -98,7 +95,7 @@ fn of_events(api: &Api, name: &Name, limit: usize) -> Result<Vec<WorkflowChange>
     let regarding = format!("workflow/{name}");
     let word = |event: &Event| event.reason.strip_prefix("Workflow").map(str::to_owned);
     let events = store.events(None, limit, |event| event.regarding == regarding && word(event).is_some())?;
-    let rows = store.briefs(&RunFilter { workflow: Some(name.clone()), ..RunFilter::default() }, None, RUNS)?;
+    let marks = store.marks(name)?;
     let mut newer: Option<Timestamp> = None;
     let mut changes = Vec::new();
     for event in events {
@@ -107,11 +104,8 @@ fn of_events(api: &Api, name: &Name, limit: usize) -> Result<Vec<WorkflowChange>
         let revision = Revision(words.next().unwrap_or_default().to_owned());
         let path = words.nth(1).filter(|_| event.message.starts_with("by ")).and_then(|place| place.rsplit_once(':'));
         let mut runs = RunCounts::default();
-        let of_it = |row: &&RunBrief| {
-            let made = row.run.metadata.created_at;
-            made >= event.at && newer.is_none_or(|newer| made < newer)
-        };
-        rows.iter().filter(of_it).for_each(|row| add(&mut runs, row));
+        let is_of_it = |mark: &RunMark| mark.made >= event.at && newer.is_none_or(|newer| mark.made < newer);
+        marks.iter().filter(|(_, mark)| is_of_it(mark)).for_each(|(name, mark)| add(&mut runs, *name, mark));
         newer = Some(event.at);
         changes.push(WorkflowChange {
             metadata: WorkflowChangeMeta { name: format!("{name}@{revision}") },

@@ -1,13 +1,17 @@
 //! What is asked of the store: single objects, and pages of lists by key cursor.
 
-use std::{collections::BTreeSet, ops::Bound, sync::Arc};
+use std::{
+    cmp::Reverse,
+    collections::BTreeSet,
+    ops::{Bound, RangeBounds as _},
+    sync::Arc,
+};
 
 use heed::{
     BytesDecode as _,
     types::{Bytes, DecodeIgnore},
 };
 use jiff::Timestamp;
-use serde::de::DeserializeOwned;
 use xene_agent::lmdb::ReadTxn;
 use xene_schemas::{
     event::Event,
@@ -23,7 +27,7 @@ use super::{
 };
 use crate::decide::rows::{
     AgentRow, ApiTokenRow, BriefRun, FileRow, JoinTokenRow, LedgerRow, NotifierRow, OwnerRow, PipelineRow, RunBrief,
-    RunRow, SuspensionRow, WorkflowRow,
+    RunMark, RunRow, SuspensionRow, WorkflowRow,
 };
 
 /// What is in effect, as of one look.
@@ -72,6 +76,17 @@ impl RunFilter {
             && self.among.as_ref().is_none_or(|among| {
                 among.contains(&PipelineKey { workflow: spec.workflow.clone(), pipeline: spec.pipeline.clone() })
             })
+    }
+
+    /// What the keys begin with, in the index by pipeline, of those that can match.
+    fn prefix(&self) -> Vec<u8> {
+        match (&self.workflow, &self.pipeline) {
+            (Some(workflow), Some(pipeline)) => {
+                pipeline_prefix(&PipelineKey { workflow: workflow.clone(), pipeline: pipeline.clone() }, 0)
+            }
+            (Some(workflow), None) => workflow_prefix(workflow),
+            (None, _) => Vec::new(),
+        }
     }
 
     /// True if only active runs can match.
@@ -313,34 +328,20 @@ impl Store {
         })
     }
 
+    /// What the index tells of every run of a workflow, newest first.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    pub fn marks(&self, workflow: &Name) -> Result<Vec<(RunName, RunMark)>, StoreError> {
+        self.env.read(|txn| self.marks_below(txn, &workflow_prefix(workflow), |_, _| true))
+    }
+
     /// Runs newest first, from older than `after` on, at most `limit`. Reads only what the index leaves: a list of
-    /// one workflow, of one pipeline or of active runs does not look at the others.
+    /// one workflow, of one pipeline, of active runs or of one phase does not look at the others.
     ///
     /// # Errors
     /// If the store can't be read.
     pub fn runs(&self, filter: &RunFilter, after: Option<RunName>, limit: usize) -> Result<Vec<RunRow>, StoreError> {
-        self.runs_as(filter, after, limit)
-    }
-
-    /// [`Self::runs`] in short, for counting many.
-    ///
-    /// # Errors
-    /// If the store can't be read.
-    pub fn briefs(
-        &self,
-        filter: &RunFilter,
-        after: Option<RunName>,
-        limit: usize,
-    ) -> Result<Vec<RunBrief>, StoreError> {
-        self.runs_as(filter, after, limit)
-    }
-
-    fn runs_as<T: DeserializeOwned>(
-        &self,
-        filter: &RunFilter,
-        after: Option<RunName>,
-        limit: usize,
-    ) -> Result<Vec<T>, StoreError> {
         let below = after.map_or(Bound::Unbounded, Bound::Excluded);
         let since = filter.since.map(|since| RunName::new(since, 0));
         let since = since.map_or(Bound::Unbounded, Bound::Included);
@@ -351,6 +352,12 @@ impl Store {
             if filter.is_active() {
                 let names = self.tables.active_runs.rev_range(txn, &(since, below))?;
                 return self.named(txn, names.map(|entry| entry.map(|(name, ())| name)), filter, limit);
+            }
+            if let Some(phase) = filter.phase {
+                let range = (since, below);
+                let keep = |name: RunName, mark: &RunMark| mark.phase == phase && range.contains(&name);
+                let found = self.marks_below(txn, &filter.prefix(), keep)?;
+                return self.named(txn, found.into_iter().map(|(name, _)| Ok(name)), filter, limit);
             }
             let Some(workflow) = &filter.workflow else {
                 let rows = self.tables.runs.remap_data_type::<Bytes>().rev_range(txn, &(since, below))?;
@@ -378,19 +385,44 @@ impl Store {
         })
     }
 
-    fn named<T: DeserializeOwned>(
+    fn named(
         &self,
         txn: &ReadTxn<'_>,
         names: impl Iterator<Item = Result<RunName, heed::Error>>,
         filter: &RunFilter,
         limit: usize,
-    ) -> Result<Vec<T>, StoreError> {
+    ) -> Result<Vec<RunRow>, StoreError> {
         let rows = self.tables.runs.remap_data_type::<Bytes>();
         let rows = names.filter_map(|name| match name {
             Ok(name) => rows.get(txn, &name).transpose(),
             Err(error) => Some(Err(error)),
         });
         matching(rows, filter, limit)
+    }
+
+    /// What the index tells of the runs below a prefix of it that are kept, newest first.
+    fn marks_below(
+        &self,
+        txn: &ReadTxn<'_>,
+        prefix: &[u8],
+        mut keep: impl FnMut(RunName, &RunMark) -> bool,
+    ) -> Result<Vec<(RunName, RunMark)>, StoreError> {
+        // LMDB takes no empty key.
+        let start = if prefix.is_empty() { Bound::Unbounded } else { Bound::Included(prefix) };
+        let mut found = Vec::new();
+        for entry in self.tables.runs_by_pipeline.remap_key_type::<Bytes>().range(txn, &(start, Bound::Unbounded))? {
+            let (key, mark) = entry?;
+            if !key.starts_with(prefix) {
+                break;
+            }
+            let (_, name) = key.split_last_chunk().ok_or(heed::Error::Decoding("a key without a run".into()))?;
+            let name = RunName::from_bytes(*name);
+            if keep(name, &mark) {
+                found.push((name, mark));
+            }
+        }
+        found.sort_unstable_by_key(|(name, _)| Reverse(*name));
+        Ok(found)
     }
 
     /// The newest run of a pipeline whose name is below `below`.
@@ -426,7 +458,7 @@ impl Store {
             return Ok(vec![PipelineKey { workflow: workflow.clone(), pipeline: pipeline.clone() }]);
         }
         let (mut keys, mut seek) = (Vec::new(), workflow_prefix(workflow));
-        let raw = self.tables.runs_by_pipeline.remap_key_type::<Bytes>();
+        let raw = self.tables.runs_by_pipeline.remap_types::<Bytes, DecodeIgnore>();
         while let Some((found, ())) = raw.get_greater_than_or_equal_to(txn, &seek)? {
             let (key, _) = self.decode_pipeline_run(found)?;
             if key.workflow != *workflow {
@@ -449,11 +481,11 @@ fn from<T>(after: Option<&T>) -> Bound<&T> {
 }
 
 /// The rows of runs that match, at most `limit`. Of those that do not only so much is decoded as the filter looks at.
-fn matching<'t, T: DeserializeOwned>(
+fn matching<'t>(
     rows: impl Iterator<Item = Result<&'t [u8], heed::Error>>,
     filter: &RunFilter,
     limit: usize,
-) -> Result<Vec<T>, StoreError> {
+) -> Result<Vec<RunRow>, StoreError> {
     let found = rows.filter_map(|row| {
         let decoded = row.and_then(|row| {
             let brief: RunBrief = Row::bytes_decode(row).map_err(heed::Error::Decoding)?;

@@ -18,7 +18,7 @@ use xene_schemas::{
 use super::keys::{ByDelivery, ByHash, ByPipeline, ByPipelineRun, ByRun, BySlot, ByText, NameKey, Row};
 use crate::decide::rows::{
     AfterRow, AgentRow, ApiTokenRow, Change, ControllerRow, FileRow, JoinTokenRow, LedgerRow, MessageRow, NewEvent,
-    NotifierHealth, NotifierRow, OwnerRow, PipelineRow, RunRow, SuspensionRow, WorkflowRow,
+    NotifierHealth, NotifierRow, OwnerRow, PipelineRow, RunMark, RunRow, SuspensionRow, WorkflowRow,
 };
 
 /// How many tables there are.
@@ -89,7 +89,7 @@ pub(super) struct Tables {
     pub(super) agents: Database<NameKey, Row<AgentRow>>,
     pub(super) runs: Database<ByRun, Row<RunRow>>,
     /// An index: every run, under its pipeline.
-    pub(super) runs_by_pipeline: Database<ByPipelineRun, Unit>,
+    pub(super) runs_by_pipeline: Database<ByPipelineRun, Row<RunMark>>,
     /// An index: the runs whose phase is not final.
     pub(super) active_runs: Database<ByRun, Unit>,
     pub(super) events: Database<U64<BE>, Row<Event>>,
@@ -165,7 +165,7 @@ impl Tables {
         read::<ByPipeline, Row<OwnerRow>>(env, txn, table_name::OWNERS)?;
         read::<NameKey, Row<AgentRow>>(env, txn, table_name::AGENTS)?;
         read::<ByRun, Row<RunRow>>(env, txn, table_name::RUNS)?;
-        read::<ByPipelineRun, Unit>(env, txn, table_name::RUNS_BY_PIPELINE)?;
+        read::<ByPipelineRun, Row<RunMark>>(env, txn, table_name::RUNS_BY_PIPELINE)?;
         read::<ByRun, Unit>(env, txn, table_name::ACTIVE_RUNS)?;
         read::<U64<BE>, Row<Event>>(env, txn, table_name::EVENTS)?;
         read::<DecodeIgnore, Row<FileRecord>>(env, txn, table_name::FILES)?;
@@ -367,6 +367,13 @@ impl Tables {
         Ok(())
     }
 
+    /// Leads from version 3, whose index of runs told nothing of them, to version 4.
+    pub(super) fn mark_runs(&self, txn: &mut RwTxn<'_>) -> Result<(), heed::Error> {
+        let marks = self.runs.iter(txn)?.map(|entry| entry.map(|(name, row)| (row.run.spec.key(), name, row.mark())));
+        let marks = marks.collect::<Result<Vec<_>, _>>()?;
+        marks.iter().try_for_each(|(key, name, mark)| self.runs_by_pipeline.put(txn, &(key, *name), mark))
+    }
+
     fn put_ledger(&self, txn: &mut RwTxn<'_>, row: &LedgerRow) -> Result<(), heed::Error> {
         let key = (&row.pipeline, row.slot, &row.trigger);
         match self.ledger.get(txn, &key)? {
@@ -378,7 +385,7 @@ impl Tables {
     fn put_run(&self, txn: &mut RwTxn<'_>, row: &RunRow) -> Result<(), heed::Error> {
         let name = row.run.metadata.name;
         self.runs.put(txn, &name, row)?;
-        self.runs_by_pipeline.put(txn, &(&row.run.spec.key(), name), &())?;
+        self.runs_by_pipeline.put(txn, &(&row.run.spec.key(), name), &row.mark())?;
         if row.run.status.phase.is_final() {
             self.active_runs.delete(txn, &name).map(drop)
         } else {

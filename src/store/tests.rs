@@ -386,6 +386,11 @@ impl Model {
         for (hash, bytes) in &self.specs {
             assert_eq!(store.spec(hash).unwrap().as_ref(), Some(bytes));
         }
+        for workflow in ["a", "a-b", "c"].map(name) {
+            let runs = self.runs.iter().rev().filter(|(_, row)| row.run.spec.workflow == workflow);
+            let marks: Vec<_> = runs.map(|(name, row)| (*name, row.mark())).collect();
+            assert_eq!(store.marks(&workflow).unwrap(), marks);
+        }
         for ((key, id), run) in &self.deliveries {
             assert_eq!(store.delivery(key, id).unwrap(), Some(*run));
         }

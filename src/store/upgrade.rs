@@ -14,7 +14,7 @@ use super::{StoreError, tables::Tables};
 pub(super) type Step = fn(&Tables, &mut RwTxn<'_>) -> Result<(), heed::Error>;
 
 /// From version 1 on: the first step leads from 1 to 2. Whoever changes the tables adds a step, and with it a version.
-pub(super) const STEPS: &[Step] = &[Tables::add_digest, Tables::add_notifiers];
+pub(super) const STEPS: &[Step] = &[Tables::add_digest, Tables::add_notifiers, Tables::mark_runs];
 
 /// The version that this code writes.
 pub(super) const KNOWN: u64 = 1 + STEPS.len() as u64;

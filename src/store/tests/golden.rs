@@ -222,7 +222,7 @@ fn told(store: &Store) -> String {
             rows(&mut text, "owner", owners, txn);
             rows(&mut text, "agent", agents, txn);
             rows(&mut text, "run", runs, txn);
-            raw(&mut text, "run-of", runs_by_pipeline, txn);
+            rows(&mut text, "run-of", runs_by_pipeline, txn);
             raw(&mut text, "active", active_runs, txn);
             rows(&mut text, "event", events, txn);
             rows(&mut text, "file", files, txn);

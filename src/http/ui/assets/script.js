@@ -345,6 +345,9 @@ function signIn() {
 document.documentElement.classList.add("scripts");
 signIn();
 showTimes(document);
-loadParts();
-connect();
+// What comes later must not keep the first paint waiting.
+requestAnimationFrame(() => setTimeout(() => {
+  loadParts();
+  connect();
+}));
 markLine()?.scrollIntoView({ block: "center" });
