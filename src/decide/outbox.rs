@@ -15,7 +15,7 @@ use xene_schemas::{
     event::EventType,
     map::UniqueMap,
     meta::{Generation, Name, Revision},
-    notifier::{Notice, NotifierObject, NotifierPhase, NotifierSpec, NotifierStatus, Select, Transition},
+    notifier::{Notice, NotifierObject, NotifierPhase, NotifierStatus, Select, Transition},
 };
 
 use super::{
@@ -90,7 +90,8 @@ impl Chosen {
 pub(super) struct Outbox {
     chosen: Chosen,
     waiting: VecDeque<MessageRow>,
-    /// The number of the one that is on its way: always the first that waits.
+    /// The number of the one that is on its way: the first that waits, or one that its notifier left behind when it was
+    /// removed.
     sending: Option<u64>,
     /// How often the destination has failed since it last took anything.
     failures: u32,
@@ -102,9 +103,9 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    fn new(spec: &NotifierSpec, health: NotifierHealth) -> Self {
+    fn new(select: &Select, health: NotifierHealth) -> Self {
         Self {
-            chosen: Chosen::new(&spec.select),
+            chosen: Chosen::new(select),
             waiting: VecDeque::new(),
             sending: None,
             failures: 0,
@@ -136,7 +137,7 @@ impl Controller {
         for row in rows {
             let name = row.metadata.name.clone();
             let known = health.iter().find(|(of, _)| *of == name).map(|(_, health)| health.clone());
-            self.outboxes.insert(name.clone(), Outbox::new(&row.spec, known.unwrap_or_default()));
+            self.outboxes.insert(name.clone(), Outbox::new(&row.spec.select, known.unwrap_or_default()));
             self.observed.notifiers.insert(name, row);
         }
         for message in messages {
@@ -164,8 +165,16 @@ impl Controller {
             note(fx, now, EventType::Normal, change.reason(), change.regarding(), message);
             self.observed.notifiers.remove(name);
             self.timers.disarm(&Timer::Deliver(name.clone()));
-            for message in self.outboxes.remove(name).into_iter().flat_map(|outbox| outbox.waiting) {
-                fx.commit.push(Change::DeleteMessage(name.clone(), message.number, Fate::Superseded));
+            if let Some(outbox) = self.outboxes.remove(name) {
+                for message in &outbox.waiting {
+                    fx.commit.push(Change::DeleteMessage(name.clone(), message.number, Fate::Superseded));
+                }
+                if outbox.sending.is_some() {
+                    // If the notifier comes back, nothing sets out beside what is still on its way.
+                    let left =
+                        Outbox { sending: outbox.sending, ..Outbox::new(&Select::default(), Default::default()) };
+                    self.outboxes.insert(name.clone(), left);
+                }
             }
             fx.commit.push(Change::DeleteNotifier(name.clone()));
             return;
@@ -173,7 +182,8 @@ impl Controller {
         let row = NotifierRow::new(wanted, &desired.revision, self.observed.notifiers.get(name));
         let message = format!("by {} at {}:{}", desired.revision, row.path, row.line);
         note(fx, now, change.event_type(), change.reason(), change.regarding(), message);
-        let outbox = self.outboxes.entry(name.clone()).or_insert_with(|| Outbox::new(&row.spec, Default::default()));
+        let outbox =
+            self.outboxes.entry(name.clone()).or_insert_with(|| Outbox::new(&row.spec.select, Default::default()));
         outbox.chosen = Chosen::new(&row.spec.select);
         let says_the_same = matches!(change, PlanChange::MoveNotifier(_) | PlanChange::InvalidateNotifier(_));
         if !says_the_same {
@@ -273,6 +283,15 @@ impl Controller {
             return;
         }
         outbox.sending = None;
+        if outbox.waiting.front().is_none_or(|message| message.number != number) {
+            // Its notifier was removed meanwhile.
+            if !outbox.waiting.is_empty() {
+                self.timers.arm(Timer::Deliver(name.clone()), now.boot);
+            } else if !self.observed.notifiers.contains_key(name) {
+                self.outboxes.remove(name);
+            }
+            return;
+        }
         let regarding = || format!("notifier/{name}");
         let mut pause = Duration::ZERO;
         match outcome {

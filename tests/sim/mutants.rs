@@ -61,6 +61,7 @@ noticed! {
     ambiguous_due_times_that_are_started_under_their_names_are_noticed: AmbiguousUnderItsName,
     a_due_time_that_is_skipped_under_a_lease_is_noticed: LastCheckDoubts by "I8",
     a_pipeline_that_keeps_its_old_spec_is_noticed: DeltaKeepsSpec by "I9",
+    a_replaced_spec_that_goes_on_is_noticed: ReplacedSpecGoesOn by "I9",
     a_revoked_agent_that_is_answered_is_noticed: RevokedIsAnswered by "I11",
     a_workflow_that_keeps_its_old_row_is_noticed: WorkflowRowStays by "I15",
 }

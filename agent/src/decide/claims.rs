@@ -37,6 +37,8 @@ pub(super) struct Claim {
     pub(super) spec: Option<Arc<Spec>>,
     /// What it is to run instead, once that has come.
     pub(super) pending: Option<(SpecHash, Revision)>,
+    /// Until when due times start what it runs, though it is to run something else; `None`: it is not.
+    pub(super) replaced: Option<BootTime>,
     /// Its cron triggers, while it is claimed.
     pub(super) hosted: Vec<Hosted>,
     /// Ticks and runs that wait for their turn, oldest first.
@@ -55,6 +57,7 @@ impl Claim {
             granted_at: None,
             spec: None,
             pending: None,
+            replaced: None,
             hosted: Vec::new(),
             waiting: VecDeque::new(),
             releasing: false,
@@ -66,6 +69,11 @@ impl Claim {
     pub(super) fn lacks(&self) -> impl Iterator<Item = SpecHash> {
         let pending = self.pending.as_ref().map(|(hash, _)| *hash);
         pending.into_iter().chain(self.waiting.iter().filter_map(Waiting::lacks))
+    }
+
+    /// True if due times may start what it runs: that is in effect, or was when the lease that counts was given.
+    pub(super) fn is_in_effect(&self, now: Now) -> bool {
+        self.replaced.is_none_or(|until| now.boot < until)
     }
 
     pub(super) fn hosted(&self, slot: &Slot) -> Option<&Hosted> {
@@ -86,6 +94,10 @@ impl Agent {
         if claim.row.claimed {
             claim.spec = self.specs.get(&claim.row.spec_hash).cloned();
             self.unconfirmed.insert(key.clone());
+            if claim.row.replaced && claim.row.autonomy != Autonomy::Forever {
+                // The lease that counts for what was replaced is not known any more.
+                claim.replaced = Some(BootTime::from_nanos(0));
+            }
         }
         self.claims.insert(key.clone(), claim);
         self.rehost(&key);
@@ -211,6 +223,7 @@ impl Agent {
             confirmed: false,
             suspended: assignment.suspended,
             elsewhere: assignment.elsewhere,
+            replaced: false,
         };
         fx.commit.push(JournalChange::PutClaim(key.clone(), row.clone()));
         let mut claim = Claim::new(row, self.claims_version);
@@ -242,18 +255,33 @@ impl Agent {
         self.rehost(key);
     }
 
-    /// Runs what is at hand until the new spec has come.
+    /// Runs what is at hand until the new spec has come, though for no longer than if nothing had been heard of it: no
+    /// later renewal counts for what was replaced.
     fn want_spec(&mut self, now: Now, key: &PipelineKey, hash: SpecHash, revision: Revision, fx: &mut Effects) {
+        let limit = self.claims.get(key).and_then(|claim| self.limit_of(now, claim)).unwrap_or(now.boot);
+        let goes_on = self.mutants.is(Mutant::ReplacedSpecGoesOn);
         let Some(claim) = self.claims.get_mut(key) else { return };
-        if claim.spec.is_some() && claim.row.spec_hash == hash {
-            claim.pending = None;
+        let is_same = claim.spec.is_some() && claim.row.spec_hash == hash;
+        if !is_same {
+            claim.pending = Some((hash, revision));
+            if self.specs.contains_key(&hash) {
+                self.adopt(now, key, fx);
+                return;
+            }
+            self.wanted.insert(hash);
+            if claim.spec.is_some() && claim.replaced.is_none() && !goes_on {
+                claim.replaced = Some(limit);
+                claim.row.replaced = true;
+                fx.commit.push(JournalChange::PutClaim(key.clone(), claim.row.clone()));
+            }
             return;
         }
-        claim.pending = Some((hash, revision));
-        if self.specs.contains_key(&hash) {
-            self.adopt(now, key, fx);
-        } else {
-            self.wanted.insert(hash);
+        claim.pending = None;
+        if claim.replaced.take().is_some() {
+            claim.row.replaced = false;
+            fx.commit.push(JournalChange::PutClaim(key.clone(), claim.row.clone()));
+            self.schedule(key);
+            self.start_waiting(now, key, fx);
         }
     }
 
@@ -337,7 +365,8 @@ impl Agent {
             claim.row.slots_after = claim.row.slots_after.max(slot_now);
             passed = claim.hosted.iter_mut().filter_map(|hosted| hosted.pass_over(slot_now)).collect();
         }
-        (claim.row.spec_hash, claim.row.revision) = (hash, revision);
+        (claim.row.spec_hash, claim.row.revision, claim.row.replaced) = (hash, revision, false);
+        claim.replaced = None;
         fx.commit.push(JournalChange::PutClaim(key.clone(), claim.row.clone()));
         drop(old);
         for passed in passed {
@@ -387,7 +416,7 @@ impl Agent {
 
     /// A slot of this pipeline has come.
     pub(super) fn tick(&mut self, now: Now, slot_now: Timestamp, key: &PipelineKey, fx: &mut Effects) {
-        let live = self.may_start(now, key);
+        let live = self.may_fire(now, key);
         let Some(claim) = self.claims.get_mut(key) else { return };
         if let Some(scheduled) = claim.scheduled.take() {
             self.due.remove(&(scheduled, key.clone()));
@@ -449,9 +478,9 @@ impl Agent {
         let Some(claim) = self.claims.get_mut(key) else { return };
         let was = std::mem::replace(&mut claim.row.claimed, false);
         claim.releasing = false;
-        claim.row.confirmed = false;
+        (claim.row.confirmed, claim.row.replaced) = (false, false);
         claim.hosted.clear();
-        claim.pending = None;
+        (claim.pending, claim.replaced) = (None, None);
         let spec = claim.spec.take().map(|_| claim.row.spec_hash);
         fx.commit.push(JournalChange::PutClaim(key.clone(), claim.row.clone()));
         if was {

@@ -347,6 +347,9 @@ pub struct ClaimRow {
     /// How many runs of it go on at agents that had it before: they count for `concurrency.max`.
     #[serde(default)]
     pub elsewhere: u32,
+    /// True: another spec has taken the place of this one, and is not here yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replaced: bool,
 }
 
 /// What the journal holds of a run.

@@ -311,6 +311,12 @@ impl Agent {
         self.claims.get(key).is_some_and(|claim| !claim.releasing && self.is_live(now, claim))
     }
 
+    /// True if a due time of this pipeline may start a run now: it may start runs, and what it runs was not replaced too
+    /// long ago.
+    pub fn may_fire(&self, now: Now, key: &PipelineKey) -> bool {
+        self.may_start(now, key) && self.claims.get(key).is_some_and(|claim| claim.is_in_effect(now))
+    }
+
     /// What the journal holds of each pipeline ever seen, or will once the last effects are committed.
     pub fn claims(&self) -> impl Iterator<Item = (&PipelineKey, &ClaimRow)> {
         self.claims.iter().map(|(key, claim)| (key, &claim.row))

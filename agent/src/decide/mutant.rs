@@ -53,6 +53,8 @@ pub enum Mutant {
     LastCheckDoubts,
     /// What changed in the set of an agent gives no pipeline another spec.
     DeltaKeepsSpec,
+    /// What was replaced is started for as long as renewals are answered, though what replaces it has not come.
+    ReplacedSpecGoesOn,
     /// The session of an agent that is revoked goes on.
     RevokedIsAnswered,
     /// A workflow that is edited keeps the row that it had.

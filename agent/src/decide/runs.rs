@@ -282,7 +282,7 @@ impl Agent {
         let Some(waiting) = claim.waiting.front() else { return false };
         let spec = match &waiting.what {
             What::Run { spec, .. } => spec.clone(),
-            What::Tick(_) => claim.spec.clone(),
+            What::Tick(_) => claim.spec.clone().filter(|_| claim.is_in_effect(now)),
         };
         let hosted = waiting.slot().map(|slot| claim.hosted(slot));
         let Some(spec) = spec.filter(|_| live).as_ref().and_then(Spec::read) else {
@@ -420,6 +420,7 @@ impl Agent {
     pub(super) fn intent_durable(&mut self, now: Now, run: RunName, fx: &mut Effects) {
         let Some(entry) = self.runs.get_mut(&run).filter(|entry| entry.is_intent()) else { return };
         let (key, epoch, cancelled_by) = (entry.key.clone(), entry.row.epoch, entry.cancelled_by.take());
+        let is_due = entry.slot.is_some();
         let claimed = self.is_claimed(&key, epoch);
         // Given back meanwhile: also its end is the next owner's to tell.
         if let Some(by) = cancelled_by.filter(|_| claimed) {
@@ -427,7 +428,9 @@ impl Agent {
             return;
         }
         // Also while the pipeline is being given back: this is the start in hand, and the next owner's slots are later.
-        let live = self.claims.get(&key).is_some_and(|claim| self.is_live(now, claim) && !self.doubts(now, claim));
+        let live = self.claims.get(&key).is_some_and(|claim| {
+            self.is_live(now, claim) && !self.doubts(now, claim) && (!is_due || claim.is_in_effect(now))
+        });
         if !claimed || !live {
             self.abandon(now, run, Reason::LEASE_EXPIRED, fx);
             return;

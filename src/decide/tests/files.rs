@@ -40,6 +40,59 @@ fn the_old_spec_runs_until_the_files_of_the_new_one_are_there() {
 }
 
 #[test]
+fn what_was_replaced_is_started_no_longer_than_if_nothing_had_been_heard_of_it() {
+    let mut world = World::new(&["a"]);
+    world.commit("w", r#","autonomy":"2m""#, Some(EVERY_MINUTE));
+    world.commit_file("w", "one");
+    let one = world.store.owners[&key("w/p")].spec_hash;
+    world.pass(2 * MINUTE);
+    world.hold_files = true;
+    world.commit_file("w", "two");
+    let two = world.store.owners[&key("w/p")].spec_hash;
+    let before = world.starts.len();
+    world.pass(2 * MINUTE);
+    let alone = world.starts.len();
+    assert!(alone > before, "as if it were cut off");
+    // Renewals are answered, but not for what was replaced; nor does another process know better.
+    world.pass(5 * MINUTE);
+    world.crash("a");
+    world.start_agent("a");
+    world.pass(5 * MINUTE);
+    world.crash("a");
+    world.nodes.get_mut("a").unwrap().reachable = false;
+    world.start_agent("a");
+    world.pass(MINUTE);
+    assert_eq!(world.starts.len(), alone);
+    world.heal("a");
+    world.pass(MINUTE);
+    let count = |world: &World, spec| {
+        let specs = world.store.runs.values().map(|row| row.run.spec.spec_hash);
+        specs.filter(|of| *of == spec).count()
+    };
+    assert_eq!((world.starts.len(), count(&world, two)), (alone, 0));
+    let of_one = count(&world, one);
+    world.bring_files();
+    world.pass(2 * MINUTE);
+    assert_eq!(count(&world, one), of_one);
+    assert!(count(&world, two) >= 2);
+}
+
+#[test]
+fn a_revert_before_the_files_came_starts_what_is_at_hand_again() {
+    let mut world = World::new(&["a"]);
+    world.commit("w", r#","autonomy":"2m""#, Some(EVERY_MINUTE));
+    world.commit_file("w", "one");
+    world.pass(MINUTE);
+    world.hold_files = true;
+    world.commit_file("w", "two");
+    world.pass(5 * MINUTE);
+    let before = world.starts.len();
+    world.commit_file("w", "one");
+    world.pass(3 * MINUTE);
+    assert!(world.starts.len() >= before + 3);
+}
+
+#[test]
 fn a_cut_off_agent_has_the_files_that_it_runs_with_over_a_restart() {
     let mut world = World::new(&["a"]);
     world.commit("w", FOREVER, Some(EVERY_MINUTE));

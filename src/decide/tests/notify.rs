@@ -394,6 +394,34 @@ fn a_lost_agent_is_told_once_and_when_it_is_back() {
 }
 
 #[test]
+fn nothing_sets_out_beside_what_a_removed_notifier_left_on_its_way() {
+    let mut world = World::new(&[]);
+    notifier(&mut world, "n", &chat("Success"));
+    announce(&mut world, Transition::Success, 1, "r1");
+    announce(&mut world, Transition::Success, 2, "r1");
+    let first = sent(&mut world).remove(0);
+    world.notifiers.clear();
+    world.sync();
+    assert_eq!(world.store.fates, [Fate::Superseded; 2]);
+    notifier(&mut world, "n", &chat("Success"));
+    announce(&mut world, Transition::Success, 3, "r1");
+    assert!(sent(&mut world).is_empty(), "one is on its way");
+    answer(&mut world, &first, failed());
+    let third = sent(&mut world).remove(0);
+    assert_eq!(third.notice.id, "3/Success");
+    answer(&mut world, &third, Outcome::Delivered);
+    assert!(world.store.messages.is_empty());
+    // One that did not come back leaves nothing behind.
+    announce(&mut world, Transition::Success, 4, "r1");
+    let last = sent(&mut world).remove(0);
+    world.notifiers.clear();
+    world.sync();
+    answer(&mut world, &last, Outcome::Delivered);
+    let told = world.store.events.iter().filter(|event| event.regarding == "notifier/n");
+    assert_eq!(told.last().unwrap().reason, "NotifierRemoved");
+}
+
+#[test]
 fn a_notifier_is_committed_changed_and_removed() {
     let mut world = World::new(&["a"]);
     world.commit("w", "", None);

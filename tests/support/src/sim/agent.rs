@@ -98,7 +98,7 @@ impl World {
         let node = &mut self.agents[agent];
         let Some(machine) = &mut node.machine else { return Ok(None) };
         self.outcome.events += 1;
-        node.able.retain(|key, _| machine.may_start(node.clock.now(self.at), key));
+        node.able.retain(|key, _| machine.may_fire(node.clock.now(self.at), key));
         let stale = stale_assignments(machine, &event);
         let said = self.history.is_kept().then(|| history::agent_hears(&event));
         let fx = machine.handle(node.clock.now(self.at), event);
@@ -118,7 +118,7 @@ impl World {
         node.wake = Instant(u64::MAX);
         let Some(machine) = &mut node.machine else { return Ok(()) };
         self.outcome.events += 1;
-        node.able.retain(|key, _| machine.may_start(node.clock.now(self.at), key));
+        node.able.retain(|key, _| machine.may_fire(node.clock.now(self.at), key));
         let fx = machine.handle_timeout(node.clock.now(self.at));
         self.history.note(self.at, &node.name, || format!("timer{}", history::agent_does(&fx)));
         self.agent_does(agent, fx)

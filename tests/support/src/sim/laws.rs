@@ -74,7 +74,7 @@ impl World {
         node.slot_clock = Some((now.boot, slot_now));
         for (key, row) in machine.claims() {
             let has_spec = node.journal.specs.contains_key(&row.spec_hash);
-            if row.claimed && has_spec && machine.may_start(now, key) {
+            if row.claimed && has_spec && machine.may_fire(now, key) {
                 node.able.entry(key.clone()).or_insert(slot_now);
             } else {
                 node.able.remove(key);
@@ -83,8 +83,7 @@ impl World {
     }
 
     /// I9: what a due time starts was in effect when it started, or no longer before than an agent may go on alone, and
-    /// what it is told may be on its way. Who comes back has a lease for the spec that is at hand before the new one has
-    /// come, and may be cut off again.
+    /// what it is told may be on its way.
     pub(super) fn was_in_effect(&self, agent: usize, run: &RunName) -> Result<(), Violation> {
         let node = &self.agents[agent];
         let Some(row) = node.journal.runs.get(run).filter(|row| !row.from_controller && !self.lossy) else {
@@ -101,7 +100,7 @@ impl World {
         let on_its_way = 4 * (self.setup.delay + late) + (self.setup.pause_margin + 10) * SECOND;
         // By a clock that is slow.
         let alone = l.as_millis() * 1_000_000 * 100 / 95;
-        if self.at <= until.max(node.back) + alone + on_its_way {
+        if self.at <= until + alone + on_its_way {
             return Ok(());
         }
         let what = format!("{} of {key} starts from what was replaced at {until}", tail(run));

@@ -122,8 +122,6 @@ pub(super) struct AgentNode {
     pub(super) able: BTreeMap<PipelineKey, Timestamp>,
     /// What its slot clock showed last, and when.
     pub(super) slot_clock: Option<(BootTime, Timestamp)>,
-    /// When it was last welcomed, or within reach again.
-    pub(super) back: Instant,
     /// Since when the store says that it is revoked.
     pub(super) revoked_at: Option<Instant>,
     /// When the controller last heard a renewal of it.
@@ -163,7 +161,6 @@ impl AgentNode {
             exclusive: BTreeMap::new(),
             able: BTreeMap::new(),
             slot_clock: None,
-            back: Instant::default(),
             revoked_at: None,
             heard: Instant::default(),
             off_until: Instant::default(),

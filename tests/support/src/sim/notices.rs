@@ -10,7 +10,7 @@ use xene::decide::{
 };
 use xene_agent::decide::time::after;
 use xene_schemas::{
-    meta::{Name, PipelineKey, SpecHash},
+    meta::{Name, PipelineKey, Revision, SpecHash},
     notifier::{NotifierSpec, Transition},
 };
 
@@ -24,7 +24,7 @@ use super::{
 /// More messages of one notifier do not wait.
 const MOST: usize = 1_000;
 
-/// What a notifier's messages are about, in whose order they are told.
+/// What a notifier's messages are about.
 type Thread = (Name, PipelineKey);
 
 /// All destinations, and what the world has seen of them.
@@ -45,7 +45,8 @@ pub(super) struct Mail {
     /// Each message that was kept, in the order of commits; a controller that starts counts from what waits.
     places: BTreeMap<(Name, u64), u64>,
     kept: u64,
-    newest: BTreeMap<Thread, u64>,
+    /// Of each commit's states the newest that was told.
+    newest: BTreeMap<(Thread, Option<Revision>), u64>,
     /// Of what there was a message in the store.
     committed: BTreeSet<(Name, String, Transition)>,
     edges: BTreeMap<Thread, Transition>,
@@ -165,7 +166,7 @@ impl World {
                 (first, heard, &spec.commit_status, notice.workflow, notice.pipeline)
             {
                 let thread = (notifier.clone(), PipelineKey { workflow, pipeline });
-                let newest = self.mail.newest.entry(thread).or_default();
+                let newest = self.mail.newest.entry((thread, notice.revision)).or_default();
                 if place < *newest {
                     return Violation::of(
                         "what is told keeps its order",

@@ -312,7 +312,10 @@ impl Setup {
             Mutant::DeltaKeepsSpec => {
                 more(&[Action::Commit]);
                 (setup.schedules, setup.hostile, setup.slow, setup.pause_margin) = (QUICK, false, 0, 1);
-                setup.notified = 0;
+            }
+            Mutant::ReplacedSpecGoesOn => {
+                more(&[Action::Commit, Action::Cut]);
+                (setup.schedules, setup.hostile, setup.slow, setup.pause_margin) = (QUICK, false, 0, 1);
             }
             Mutant::RevokedIsAnswered => {
                 setup.agents = setup.agents.max(3);

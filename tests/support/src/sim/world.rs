@@ -358,7 +358,6 @@ impl World {
 
     pub(super) fn heal(&mut self, agent: usize) {
         self.history.note(self.at, &self.agents[agent].name, || "is within reach".into());
-        self.agents[agent].back = self.at;
         for (session, payload) in self.links[agent].heal() {
             self.post(agent, session, payload);
         }
@@ -367,9 +366,6 @@ impl World {
     fn arrives(&mut self, agent: usize, session: u64, payload: Payload) -> Result<(), Violation> {
         match payload {
             Payload::Down(message) if self.agents[agent].session == Some(session) => {
-                if matches!(&message, ControllerMessage::Welcome(_)) {
-                    self.agents[agent].back = self.at;
-                }
                 let refused = matches!(&message, ControllerMessage::Refused(refused) if !refused.retry);
                 self.agent_takes(agent, AgentEvent::Message(message))?;
                 if refused {
