@@ -180,7 +180,7 @@ impl Controller {
         }
         let gives_back = owned.is_some_and(|owned| owned.row.revoking || owned.row.void);
         let wait = owned.and_then(|owned| self.wait_of(owned));
-        let gone = |agent: &AgentState| agent.row.is_none() || agent.fenced;
+        let gone = |agent: &AgentState| agent.row.as_ref().is_none_or(|row| row.revoked) || agent.fenced;
         let gone = owner.as_ref().and_then(|owner| self.agents.get(owner)).is_some_and(gone);
         if let Some(owner) = &owner {
             // Also of a pipeline that was removed: silence is silence.

@@ -588,6 +588,19 @@ fn a_revoked_agent_is_closed_and_waited_out() {
 }
 
 #[test]
+fn what_a_revoked_agent_had_is_nobodys_where_nobody_else_fits() {
+    let mut world = World::new(&["a"]);
+    world.commit("w", SHORT, Some(EVERY_MINUTE));
+    world.ask(Command::Revoke("a".parse().unwrap())).unwrap();
+    world.pass(5 * MINUTE);
+    assert_eq!(world.owner("w/p"), None, "it never comes back");
+    assert_eq!(world.store.owners[&key("w/p")].reason, Some(Reason::NO_MATCHING_AGENT));
+    world.add("b");
+    world.pass(MINUTE);
+    assert_eq!(world.owner("w/p").as_deref(), Some("b"));
+}
+
+#[test]
 fn a_shorter_autonomy_counts_only_after_the_longer_one() {
     let mut world = World::new(&["a", "b"]);
     world.commit("w", r#","autonomy":"10m""#, Some(EVERY_MINUTE));

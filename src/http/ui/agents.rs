@@ -11,7 +11,7 @@ use super::{
 
 const PAGE: usize = 100;
 /// So many runs of one agent are shown.
-const RUNS: usize = 25;
+const RUNS: usize = 20;
 
 pub(super) async fn list(client: &Client, pairs: &Pairs) -> Result<Page, Failure> {
     let asked = query(&[("after", param(pairs, "after"))]);

@@ -9,7 +9,7 @@ use super::{
     page::{Page, Pairs, param, query},
 };
 
-const PAGE: usize = 25;
+const PAGE: usize = 20;
 
 pub(super) async fn render(client: &Client, pairs: &Pairs) -> Result<Page, Failure> {
     let get = |name| param(pairs, name);
