@@ -27,6 +27,23 @@ async fn a_token_buys_one_identity_and_only_the_right_secret_does(by: Transports
     assert!(Identity::load(&folder.path().join("beta")).unwrap().is_none());
 }
 
+#[tokio::test]
+async fn an_enrolment_that_breaks_off_goes_on_with_the_same_key_by_itself_and_when_it_is_begun_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let controller = Controller::start(folder.path());
+    let token = controller.token();
+    *controller.driver.gone_for.lock().unwrap() = 5;
+    let error = controller.enrol(&token, "alpha").await.unwrap_err();
+    assert!(matches!(&error, IdentityError::Broken(why) if why.contains("shutting down")), "{error}");
+    let identity = controller.enrol(&token, "alpha").await.unwrap();
+    let keys = controller.driver.keys.lock().unwrap().clone();
+    assert_eq!(keys.len(), 4 + 2, "four times, and once more after one that failed");
+    assert!(keys.iter().all(|key| *key == keys[0]), "{keys:?}");
+    let certified = identity.certified().borrow().clone();
+    let (_, certificate) = x509_parser::parse_x509_certificate(&certified.chain[0]).unwrap();
+    assert_eq!(tls::hex(&certificate.public_key().subject_public_key.data), keys[0]);
+}
+
 async fn an_agent_enrols_with_no_other_controller_than_its_tokens(by: Transports) {
     let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (controller, other) = (Controller::start(folder.path()).over(by), Controller::start(other.path()).over(by));
