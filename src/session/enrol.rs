@@ -6,10 +6,7 @@ use std::{sync::Arc, time::Duration};
 use quinn::{Connection, RecvStream, SendStream};
 use rcgen::PublicKeyData;
 use tokio::time::timeout;
-use xene_agent::{
-    clock,
-    session::{frames::FrameReader, tls, token::secret_hash, transport::codes},
-};
+use xene_agent::session::{frames::FrameReader, tls, token::secret_hash, transport::codes};
 use xene_schemas::wire::{
     MAX_JOIN_FRAME, Message,
     join::{Join, JoinMessage, JoinRefused, Joined},
@@ -89,7 +86,7 @@ async fn admit<D: Driver, L>(shared: &Arc<Shared<D, L>>, join: Join) -> Result<R
         Ok(_) => return Ok(Err("the controller gave no name".into())),
         Err(refusal) => return Ok(Err(refusal.to_string())),
     };
-    let signed = match shared.pki.sign(&join.csr, &name, clock::now().wall) {
+    let signed = match shared.pki.sign(&join.csr, &name, shared.driver.wall()) {
         Ok(signed) => signed,
         Err(error) => return Ok(Err(error.to_string())),
     };

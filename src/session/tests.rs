@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use jiff::{Timestamp, ToSpan};
+use jiff::{SignedDuration, Timestamp, ToSpan};
 use quinn::{Connection, Endpoint, crypto::rustls::QuicClientConfig};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::{RootCertStore, pki_types::PrivateKeyDer};
@@ -74,7 +74,7 @@ fn now() -> Timestamp {
 }
 
 /// A machine that lets in whoever shows a token that it knows, once.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 struct FakeDriver {
     events: mpsc::Sender<Event>,
     tokens: Arc<Mutex<HashMap<String, String>>>,
@@ -82,6 +82,8 @@ struct FakeDriver {
     keys: Arc<Mutex<Vec<String>>>,
     /// How many of the next ones find it gone.
     gone_for: Arc<Mutex<usize>>,
+    /// By how much its time is ahead of the host's clock.
+    ahead: Arc<Mutex<SignedDuration>>,
 }
 
 impl Driver for FakeDriver {
@@ -113,6 +115,10 @@ impl Driver for FakeDriver {
         } else {
             Err(Refusal::Token)
         })
+    }
+
+    fn wall(&self) -> Timestamp {
+        now() + *self.ahead.lock().unwrap()
     }
 }
 
@@ -213,8 +219,13 @@ impl Controller {
     fn start_at(folder: &Path, at: Timestamp, life: Duration) -> Self {
         let pki = Arc::new(Pki::open(&folder.join("pki"), at, life).unwrap());
         let (events_in, events) = mpsc::channel(64);
-        let driver =
-            FakeDriver { events: events_in, tokens: Arc::default(), keys: Arc::default(), gone_for: Arc::default() };
+        let driver = FakeDriver {
+            events: events_in,
+            tokens: Arc::default(),
+            keys: Arc::default(),
+            gone_for: Arc::default(),
+            ahead: Arc::default(),
+        };
         let mut controller = Self {
             folder: folder.into(),
             pki,

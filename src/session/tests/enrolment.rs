@@ -10,6 +10,7 @@ over_both!(
     a_certificate_of_another_controller_is_refused_by_both_ends,
     a_clock_that_is_behind_gets_a_sentence,
     certificates_are_renewed_over_the_session_and_used_in_the_next,
+    certificates_are_signed_and_judged_by_the_machines_time_and_not_by_the_hosts_clock,
 );
 
 async fn a_token_buys_one_identity_and_only_the_right_secret_does(by: Transports) {
@@ -160,6 +161,31 @@ async fn certificates_are_renewed_over_the_session_and_used_in_the_next(by: Tran
         }
     }
     agent.stop().await;
+}
+
+async fn certificates_are_signed_and_judged_by_the_machines_time_and_not_by_the_hosts_clock(by: Transports) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut controller = Controller::start(folder.path()).over(by);
+    // The host's clock is three days ahead of it.
+    let set = |controller: &Controller, hours| {
+        *controller.driver.ahead.lock().unwrap() = SignedDuration::from_hours(hours);
+    };
+    set(&controller, -72);
+    let identity = controller.enrolled("alpha").await;
+    let facts = identity.certified().borrow().facts.clone();
+    let lasts = facts.not_after.duration_since(now());
+    assert!((lasts - SignedDuration::from_hours(24 - 72)).abs() < SignedDuration::from_mins(1), "{facts:?}");
+    let mut agent = Agent::start(&controller, identity.clone());
+    agent.connected().await;
+    controller.opened().await;
+    agent.stop().await;
+    for hours in [-72 - 2, -72 + 25, 0] {
+        set(&controller, hours);
+        let mut agent = Agent::start(&controller, identity.clone());
+        let reason = agent.disconnected().await;
+        assert!(reason.contains("refused this agent's certificate"), "{hours}: {reason}");
+        agent.stop().await;
+    }
 }
 
 #[test]
