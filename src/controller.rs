@@ -16,7 +16,6 @@ use tokio::{sync::watch, task::JoinHandle};
 use xene_agent::{
     clock,
     content::ContentStore,
-    decide::time::Now,
     lmdb::{DataLock, LockError, Size},
     session::{
         tls::{hex, write_private},
@@ -37,6 +36,7 @@ use crate::{
         desired::{SourceOrigin, errors},
         event::{Command, Event},
         rows::{JoinTokenRow, Loaded, RunRow},
+        wall_at_start,
     },
     driver::{Closed, Driver, DriverError, Handle, Shells},
     http::{
@@ -252,8 +252,6 @@ impl Controller {
         let files = ContentStore::open(&folder)
             .map_err(|source| StartError::System { what: folder.display().to_string(), source })?;
         let source = source.carrying(Travel { wanted: compile::wanted_files, store: Some(files.clone()) });
-        let pki = Arc::new(Pki::open(&options.data_dir.join("pki"), clock::now().wall, AGENT_LIFE)?);
-
         let origin = SourceOrigin {
             kind: source.kind(),
             url: source.url().to_owned(),
@@ -261,6 +259,12 @@ impl Controller {
             path: source.folder().map(str::to_owned),
         };
         let loaded = store.load()?;
+        let boot_id = clock::boot_id().map_err(|source| {
+            let what = "the host's boot can't be told".into();
+            StartError::System { what, source }
+        })?;
+        let wall = wall_at_start(clock::now(), loaded.controller.as_ref(), &boot_id, options.pause_margin);
+        let pki = Arc::new(Pki::open(&options.data_dir.join("pki"), wall, AGENT_LIFE)?);
         let limits = Limits { min_autonomy: whole_millis(options.min_autonomy) };
         let (catalog, resume) = resume(&loaded, &origin, limits, &files);
         let sessions = Sessions::default();
@@ -281,10 +285,7 @@ impl Controller {
             secret: random_bytes()?,
             software: env!("CARGO_PKG_VERSION").into(),
             store_id: format!("{:016x}", random()?),
-            boot_id: clock::boot_id().map_err(|source| {
-                let what = "the host's boot can't be told".into();
-                StartError::System { what, source }
-            })?,
+            boot_id,
             source: origin.clone(),
             authority: pki.authority(),
             recover: options.init == Init::Recover,
@@ -371,16 +372,17 @@ impl Controller {
     ///
     /// # Errors
     /// If the controller is shutting down, or the system gives no random bytes.
-    pub async fn local_join_token(&self, now: Now) -> Result<String, StartError> {
+    pub async fn local_join_token(&self) -> Result<String, StartError> {
         let system = |what: &str, source| StartError::System { what: what.into(), source };
         let token = JoinToken::generate(&self.pki.ca_fingerprint())
             .map_err(|error| system("no random bytes", io::Error::from(error)))?;
+        let now = self.handle.wall();
         let command = Command::CreateJoinToken(JoinTokenRow {
             id: token.id.clone(),
             secret_hash: token.secret_hash(),
-            created_at: Some(now.wall),
+            created_at: Some(now),
             created_by: None,
-            expires_at: now.wall + Duration::from_secs(60),
+            expires_at: now + Duration::from_secs(60),
             uses_left: 1,
             labels: None,
             name: None,
@@ -437,7 +439,7 @@ fn rotate_hook(pki: &Arc<Pki>, handle: &Handle) -> http::RotateHook {
     Arc::new(move |rotate, by| {
         let (pki, handle) = (Arc::clone(&pki), handle.clone());
         Box::pin(async move {
-            let now = clock::now().wall;
+            let now = handle.wall();
             let changing = tokio::task::spawn_blocking(move || {
                 match rotate {
                     http::Rotate::Begin => pki.rotate(now)?,

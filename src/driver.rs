@@ -403,7 +403,7 @@ impl Driver {
                 }
             }
             Effect::SignCertificate { session, agent, csr } => {
-                match self.shells.pki.sign(&csr, &agent, clock::now().wall) {
+                match self.shells.pki.sign(&csr, &agent, self.controller.guarded(clock::now()).wall) {
                     Ok(issued) => {
                         let Signed { chain, fingerprint } = issued;
                         let event = Event::CertificateIssued { session, agent, fingerprint, chain };
@@ -421,7 +421,7 @@ impl Driver {
             Effect::FinishRotation { newest, .. } if self.shells.pki.authority().fingerprint != newest => {}
             Effect::FinishRotation { why, .. } => {
                 // Two small files, once in a rotation.
-                match self.shells.pki.finish_rotation(clock::now().wall) {
+                match self.shells.pki.finish_rotation(self.controller.guarded(clock::now()).wall) {
                     Ok(()) => {
                         let event = Event::Authority { authority: self.shells.pki.authority(), by: why.into() };
                         let effects = self.controller.handle(clock::now(), event);

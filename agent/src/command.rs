@@ -109,7 +109,7 @@ impl AgentError {
             Self::Identity(IdentityError::Dial(DialError::Refused(_)) | IdentityError::Refused(_))
             | Self::Identity(IdentityError::Certificate(_))
             | Self::Refused(_) => 5,
-            Self::Identity(IdentityError::Dial(_) | IdentityError::Broken(_)) => 3,
+            Self::Identity(IdentityError::Dial(_) | IdentityError::Broken(_) | IdentityError::Busy(_)) => 3,
             Self::Lock(_) | Self::Identity(_) | Self::NotJoined | Self::Token(_) => 2,
             Self::Journal(_) | Self::Commit(_) | Self::System { .. } => 1,
         }

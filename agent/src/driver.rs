@@ -142,7 +142,7 @@ pub fn labels(own: &Labels) -> Labels {
 ///
 /// # Errors
 /// If it can't start, or can't go on.
-pub async fn run(options: Options, ending: watch::Receiver<Ending>) -> Result<(), AgentError> {
+pub async fn run(options: Options, mut ending: watch::Receiver<Ending>) -> Result<(), AgentError> {
     let _lock = DataLock::acquire(&options.data_dir)?;
     let folder = options.data_dir.join("identity");
     let identity = match Identity::load(&folder)? {
@@ -151,7 +151,11 @@ pub async fn run(options: Options, ending: watch::Receiver<Ending>) -> Result<()
             let token: JoinToken = options.token.as_deref().ok_or(AgentError::NotJoined)?.parse()?;
             let labels = labels(&options.labels);
             let controller = (&*options.controller, options.transports);
-            Identity::enrol(controller, &token, options.name.clone(), labels, &folder).await?
+            tokio::select! {
+                enrolled = Identity::enrol(controller, &token, options.name.clone(), labels, &folder) => enrolled?,
+                // It has nothing yet that it would give back.
+                Ok(_) = ending.wait_for(|ending| *ending != Ending::No) => return Ok(()),
+            }
         }
     };
     Driver::new(options, Arc::new(identity))?.run(ending).await

@@ -142,7 +142,7 @@ async fn serve(args: Args, global: &Global) -> Result<(), Error> {
         },
     };
     let controller = Controller::start(options).await.map_err(|error| Error::start(&error))?;
-    let token = controller.local_join_token(clock::now()).await.map_err(|error| Error::start(&error))?;
+    let token = controller.local_join_token().await.map_err(|error| Error::start(&error))?;
     let cpus = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
     let name: AgentName = "dev".parse().map_err(|error| Error::usage(format!("{error}")))?;
     let agent = driver::Options {

@@ -92,6 +92,16 @@ pub(super) struct SessionState {
     pub(super) pending: Option<u64>,
 }
 
+/// What makes an agent that asks to join the one that asked before: the token that it shows, the key that it holds, and the
+/// name that it would like. Who has the token alone is another.
+fn join_digest(id: &str, secret_hash: &str, key: &str, name: &AgentName) -> String {
+    let mut hasher = blake3::Hasher::new_derive_key("xene 2026-11-27 what an agent joins by");
+    for part in [id, secret_hash, key, name.as_str()] {
+        hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
 impl AgentState {
     pub(super) fn new(row: Option<AgentRow>) -> Self {
         Self {
@@ -181,7 +191,7 @@ impl Controller {
                 Ok(Answer::Done)
             }
             Command::Revoke(agent) => {
-                self.change_agent(&agent, fx, |row| row.revoked = true)?;
+                self.change_agent(&agent, fx, |row| (row.revoked, row.joined_by) = (true, None))?;
                 note(fx, now, EventType::Warning, "Revoked", format!("agent/{agent}"), "is refused from now on".into());
                 if !self.mutants.is(Mutant::RevokedIsAnswered) {
                     self.shut_out(&agent, "its identity was revoked", fx);
@@ -200,7 +210,10 @@ impl Controller {
             Command::CreateApiToken(row) => self.create_api_token(now, row, fx),
             Command::RevokeApiToken(name) => self.revoke_api_token(&name, fx),
             Command::By { by, command } => self.command_by(now, &by, *command, fx),
-            Command::Enrol { id, secret_hash, name, labels } => self.enrol(now, &id, &secret_hash, name, labels, fx),
+            Command::Enrol { id, secret_hash, key, name, labels } => {
+                let joins_by = join_digest(&id, &secret_hash, &key, &name);
+                self.enrol(now, (&id, &secret_hash), joins_by, (name, labels), fx)
+            }
             Command::Certify { agent, fingerprint } => self.certify(&agent, fingerprint, fx).map(|()| Answer::Done),
         }
     }
@@ -259,12 +272,16 @@ impl Controller {
     fn enrol(
         &mut self,
         now: Now,
-        id: &str,
-        secret_hash: &str,
-        name: AgentName,
-        labels: Labels,
+        (id, secret_hash): (&str, &str),
+        joins_by: String,
+        (name, labels): (AgentName, Labels),
         fx: &mut Effects,
     ) -> Result<Answer, Refusal> {
+        // It is let in already, and the answer was lost: a controller, an agent or the way between them broke off.
+        let mut rows = self.agents.values().filter_map(|state| state.row.as_ref());
+        if let Some(row) = rows.find(|row| row.joined_by.as_ref() == Some(&joins_by)) {
+            return Ok(Answer::Enrolled(row.name.clone()));
+        }
         // Absent, wrong, expired and spent are answered alike: whoever guesses learns nothing.
         let token = self.tokens.get(id).filter(|token| token.secret_hash == secret_hash);
         let token = token.filter(|token| !token.is_expired(now.wall) && token.uses_left > 0).ok_or(Refusal::Token)?;
@@ -283,7 +300,7 @@ impl Controller {
         }
         let labels_fixed = token.labels.is_some();
         let row = AgentRow::new(name.clone(), token.labels.unwrap_or(labels), now.wall);
-        let row = AgentRow { labels_fixed, ..row };
+        let row = AgentRow { labels_fixed, joined_by: Some(joins_by), ..row };
         fx.commit.push(Change::PutAgent(Box::new(row.clone())));
         note(fx, now, EventType::Normal, "Enrolled", format!("agent/{name}"), format!("with join token {id}"));
         // A forgotten agent of that name may still own something: it is waited out.

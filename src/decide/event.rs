@@ -238,12 +238,14 @@ pub enum Command {
         /// For what.
         command: Box<Self>,
     },
-    /// Let an agent in: checks and spends a token.
+    /// Let an agent in: checks and spends a token. Who asks the same again is answered the same, and spends nothing.
     Enrol {
         /// The token's id.
         id: String,
         /// blake3 of the secret that was shown, hex.
         secret_hash: String,
+        /// The public key that the agent has proved to hold, hex.
+        key: String,
         /// The name that the agent would like.
         name: AgentName,
         /// Its own labels.

@@ -54,7 +54,7 @@ use xene_schemas::{
     wire::control::Assignment,
 };
 
-pub use self::admission::CERTIFICATE_LIFE;
+pub use self::{admission::CERTIFICATE_LIFE, wall::wall_at_start};
 use self::{
     agents::AgentState,
     breaker::Breaker,

@@ -275,6 +275,9 @@ pub struct AgentRow {
     /// Why two agents are thought to have this identity, in a sentence: then none is let in.
     #[serde(default)]
     pub twin: Option<String>,
+    /// A digest of what it joined by, until it is welcomed: so long its certificate may not have come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joined_by: Option<String>,
 }
 
 impl AgentRow {
@@ -296,6 +299,7 @@ impl AgentRow {
             tokens: Vec::new(),
             lost: false,
             twin: None,
+            joined_by: None,
         }
     }
 }

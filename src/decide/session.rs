@@ -83,6 +83,8 @@ impl Controller {
         }
         (row.slots, row.version, row.last_seen) = (hello.slots.max(1), hello.software, Some(now.wall));
         row.authority = authority;
+        // It has its certificate, and needs no other for its token.
+        row.joined_by = None;
         let shown = hello.tokens.map_or(0, |shown| shown.session);
         let token = (!at_once).then(|| twins::next_token(row.newest_token.max(shown), random));
         row.newest_token = token.unwrap_or(row.newest_token);

@@ -123,6 +123,11 @@ impl Wall {
     }
 }
 
+/// The time that a machine goes by which starts now with what is durable, for what must be there before it.
+pub fn wall_at_start(now: Now, row: Option<&ControllerRow>, boot_id: &str, pause_margin: Duration) -> Timestamp {
+    row.map_or(now.wall, |row| Wall::new(now, row, boot_id, pause_margin).given())
+}
+
 impl Controller {
     /// The time that the machine goes by, a moment after it was last asked.
     pub fn guarded(&self, now: Now) -> Now {
@@ -261,6 +266,8 @@ mod tests {
         assert_eq!((carried.boot, carried.wall), (at(501, 401).boot, at(501, 401).wall));
         wall.follow();
         assert_eq!(wall.given_at(502, 7602), (7602, Turn::None));
+        let begins = |row| wall_at_start(at(500, 7600), row, "boot", MINUTE).as_second() - 1_000_000;
+        assert_eq!((begins(Some(&row)), begins(None)), (400, 7600), "as the machine will");
         let mut wall = Wall::new(at(500, 7600), &row, "another", MINUTE);
         assert_eq!(wall.given_at(501, 7601), (7601, Turn::None), "nothing tells of time that passed without it");
         let mut wall = Wall::new(at(50, 7600), &row, "boot", MINUTE);

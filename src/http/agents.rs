@@ -10,10 +10,7 @@ use axum::{
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use xene_agent::{
-    clock,
-    session::{tls::hex, token::secret_hash},
-};
+use xene_agent::session::{tls::hex, token::secret_hash};
 use xene_schemas::{
     access::{JoinToken, TokenPhase},
     duration::Duration,
@@ -89,7 +86,7 @@ pub(super) async fn create_token(
         .map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the system gives no random bytes"))?;
     let (id, secret) = (hex(&id), hex(&secret));
     let ttl = std::time::Duration::from_millis(ttl.as_millis());
-    let created_at = clock::now().wall;
+    let created_at = api.handle.wall();
     let expires_at =
         created_at.checked_add(ttl).map_err(|_| Problem::bad_request("the token would outlive the calendar"))?;
     let row = JoinTokenRow {
@@ -114,7 +111,7 @@ pub(super) async fn join_tokens(State(api): State<Arc<Api>>, mut query: Query) -
     let limit = query.limit()?;
     let after = query.take("after");
     query.finish()?;
-    let (rows, now) = (api.handle.store().join_tokens()?, clock::now().wall);
+    let (rows, now) = (api.handle.store().join_tokens()?, api.handle.wall());
     let rows = rows.into_iter().filter(|row| after.as_ref().is_none_or(|after| row.id > *after));
     Ok(list("JoinToken", rows.take(limit).map(|row| show(row, now)).collect()))
 }

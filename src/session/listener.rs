@@ -12,7 +12,10 @@ use std::{
 };
 
 use quinn::{Connection, Endpoint, Incoming, ServerConfig, TokioRuntime, crypto::rustls::HandshakeData};
-use rustls::pki_types::CertificateDer;
+use rustls::{
+    pki_types::{CertificateDer, UnixTime},
+    time_provider::TimeProvider,
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
@@ -182,7 +185,8 @@ impl Listener {
         sessions: Sessions,
     ) -> Result<Self, ListenerError> {
         let changed = pki.changed();
-        let (server, over) = configs(&pki, config.liveness)?;
+        let time: Arc<dyn TimeProvider> = Arc::new(MachineTime(driver.clone()));
+        let (server, over) = configs(&pki, &time, config.liveness)?;
         let (udp, tcp) = sockets(config.address)?;
         let bound = Endpoint::new(pki.endpoint_config()?, Some(server), udp, Arc::new(TokioRuntime));
         let endpoint = bound.map_err(bind_error("UDP", config.address))?;
@@ -202,7 +206,7 @@ impl Listener {
         let tasks = [
             tokio::spawn(accept(endpoint.clone(), Arc::clone(&shared))),
             tokio::spawn(accept_tcp(tcp, (over.subscribe(), open), Arc::clone(&shared))),
-            tokio::spawn(set_up_anew(endpoint.clone(), over, config.liveness, shared.pki.clone(), changed)),
+            tokio::spawn(set_up_anew(endpoint.clone(), over, (config.liveness, time), shared.pki.clone(), changed)),
         ];
         Ok(Self { endpoint, sessions, tasks, tunnels })
     }
@@ -267,6 +271,17 @@ async fn accept<D: Driver, L: LogSink>(endpoint: Endpoint, shared: Arc<Shared<D,
     }
 }
 
+/// The machine's time, as TLS asks for it.
+#[derive(Debug)]
+struct MachineTime<D>(D);
+
+impl<D: Driver> TimeProvider for MachineTime<D> {
+    fn current_time(&self) -> Option<UnixTime> {
+        let second = u64::try_from(self.0.wall().as_second()).ok()?;
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(second)))
+    }
+}
+
 /// What connections over TCP share.
 #[derive(Clone)]
 struct Over {
@@ -276,8 +291,8 @@ struct Over {
 }
 
 /// What new connections are taken with, as the authorities are now: over UDP, and over TCP.
-fn configs(pki: &Pki, liveness: Liveness) -> Result<(ServerConfig, Over), PkiError> {
-    let tls = pki.server_config()?;
+fn configs(pki: &Pki, time: &Arc<dyn TimeProvider>, liveness: Liveness) -> Result<(ServerConfig, Over), PkiError> {
+    let tls = pki.server_config(time)?;
     let mut server = ServerConfig::with_crypto(tls.quic);
     server.transport_config(transport::transport(End::Controller, liveness)).max_incoming(WAITING);
     // One connection over TCP carries one of QUIC, and its ends stay where they are.
@@ -290,12 +305,12 @@ fn configs(pki: &Pki, liveness: Liveness) -> Result<(ServerConfig, Over), PkiErr
 async fn set_up_anew(
     endpoint: Endpoint,
     over: watch::Sender<Over>,
-    liveness: Liveness,
+    (liveness, time): (Liveness, Arc<dyn TimeProvider>),
     pki: Arc<Pki>,
     mut changed: watch::Receiver<u64>,
 ) {
     while changed.changed().await.is_ok() {
-        match configs(&pki, liveness) {
+        match configs(&pki, &time, liveness) {
             Ok((server, by_tcp)) => {
                 endpoint.set_server_config(Some(server));
                 over.send_replace(by_tcp);

@@ -6,11 +6,13 @@
 
 use std::{
     collections::HashMap,
+    fmt::Debug,
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use tokio::sync::mpsc;
 use xene_agent::session::Outgoing;
 use xene_schemas::{
@@ -44,12 +46,16 @@ pub use self::{
 };
 
 /// Where facts go, and who is asked to let an agent in.
-pub trait Driver: Clone + Send + Sync + 'static {
+pub trait Driver: Debug + Clone + Send + Sync + 'static {
     /// Tells the machine what happened; waits while it is busy.
     fn tell(&self, event: Event) -> impl Future<Output = Result<(), Closed>> + Send;
 
     /// Asks for something, and waits until it is durable, or refused.
     fn ask(&self, command: Command) -> impl Future<Output = Result<Result<Answer, Refusal>, Closed>> + Send;
+
+    /// The time that the machine goes by, which does not follow a leap of the host's clock: certificates are signed and
+    /// judged by it.
+    fn wall(&self) -> Timestamp;
 }
 
 impl Driver for Handle {
@@ -59,6 +65,10 @@ impl Driver for Handle {
 
     fn ask(&self, command: Command) -> impl Future<Output = Result<Result<Answer, Refusal>, Closed>> + Send {
         self.ask(command)
+    }
+
+    fn wall(&self) -> Timestamp {
+        self.wall()
     }
 }
 

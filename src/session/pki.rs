@@ -21,6 +21,7 @@ use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::{NoClientAuth, NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
+    time_provider::TimeProvider,
 };
 use tokio::sync::watch;
 use xene_agent::session::tls::{self, SERVER_NAME, provider};
@@ -268,11 +269,12 @@ impl Pki {
 
     /// TLS of the one port: 1.3 alone, this CA alone, no resumption (a resumed session would skip the check of
     /// certificates), no early data. An agent that enrols has no certificate yet, so the handshake does not insist on
-    /// one: who takes the connection must look at its protocol (ALPN) and certificate.
+    /// one: who takes the connection must look at its protocol (ALPN) and certificate. By `time` it is judged which
+    /// certificates are valid.
     ///
     /// # Errors
     /// If the provider does not take the certificates.
-    pub fn server_config(&self) -> Result<ServerTls, PkiError> {
+    pub fn server_config(&self, time: &Arc<dyn TimeProvider>) -> Result<ServerTls, PkiError> {
         let tls_error = |error: &dyn std::error::Error| PkiError::Tls(error.to_string());
         let state = self.state();
         let mut roots = RootCertStore::empty();
@@ -285,7 +287,7 @@ impl Pki {
             .map_err(|error| tls_error(&error))?;
         let (chain, key) = &state.server;
         let config = |verifier: Arc<dyn ClientCertVerifier>, alpn| {
-            let mut config = rustls::ServerConfig::builder_with_provider(provider())
+            let mut config = rustls::ServerConfig::builder_with_details(provider(), Arc::clone(time))
                 .with_protocol_versions(&[&rustls::version::TLS13])?
                 .with_client_cert_verifier(verifier)
                 .with_single_cert(chain.clone(), key.clone_key())?;

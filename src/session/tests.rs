@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use jiff::{Timestamp, ToSpan};
+use jiff::{SignedDuration, Timestamp, ToSpan};
 use quinn::{Connection, Endpoint, crypto::rustls::QuicClientConfig};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::{RootCertStore, pki_types::PrivateKeyDer};
@@ -74,10 +74,16 @@ fn now() -> Timestamp {
 }
 
 /// A machine that lets in whoever shows a token that it knows, once.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 struct FakeDriver {
     events: mpsc::Sender<Event>,
     tokens: Arc<Mutex<HashMap<String, String>>>,
+    /// The keys of those that have asked to be let in.
+    keys: Arc<Mutex<Vec<String>>>,
+    /// How many of the next ones find it gone.
+    gone_for: Arc<Mutex<usize>>,
+    /// By how much its time is ahead of the host's clock.
+    ahead: Arc<Mutex<SignedDuration>>,
 }
 
 impl Driver for FakeDriver {
@@ -87,13 +93,21 @@ impl Driver for FakeDriver {
 
     async fn ask(&self, command: Command) -> Result<Result<Answer, Refusal>, Closed> {
         let (id, secret_hash, name) = match command {
-            Command::Enrol { id, secret_hash, name, .. } => (id, secret_hash, name),
+            Command::Enrol { id, secret_hash, key, name, .. } => {
+                self.keys.lock().unwrap().push(key);
+                (id, secret_hash, name)
+            }
             command @ Command::Certify { .. } => {
                 self.tell(Event::Asked { request: crate::decide::event::RequestId(0), command }).await?;
                 return Ok(Ok(Answer::Done));
             }
             other => panic!("{other:?}"),
         };
+        let mut gone_for = self.gone_for.lock().unwrap();
+        if *gone_for > 0 {
+            *gone_for -= 1;
+            return Err(Closed);
+        }
         let mut tokens = self.tokens.lock().unwrap();
         Ok(if tokens.get(&id) == Some(&secret_hash) {
             tokens.remove(&id);
@@ -101,6 +115,10 @@ impl Driver for FakeDriver {
         } else {
             Err(Refusal::Token)
         })
+    }
+
+    fn wall(&self) -> Timestamp {
+        now() + *self.ahead.lock().unwrap()
     }
 }
 
@@ -201,7 +219,13 @@ impl Controller {
     fn start_at(folder: &Path, at: Timestamp, life: Duration) -> Self {
         let pki = Arc::new(Pki::open(&folder.join("pki"), at, life).unwrap());
         let (events_in, events) = mpsc::channel(64);
-        let driver = FakeDriver { events: events_in, tokens: Arc::default() };
+        let driver = FakeDriver {
+            events: events_in,
+            tokens: Arc::default(),
+            keys: Arc::default(),
+            gone_for: Arc::default(),
+            ahead: Arc::default(),
+        };
         let mut controller = Self {
             folder: folder.into(),
             pki,

@@ -115,6 +115,7 @@ fn agent(n: u8, version: u64) -> AgentRow {
         tokens: vec![1, u64::MAX],
         lost: false,
         twin: None,
+        joined_by: None,
     }
 }
 

@@ -1,6 +1,7 @@
-//! Deaths of the controller beside commits of who an agent is: the token is spent once, and buys what it was spent for.
+//! Deaths of the controller beside commits of who an agent is: the token is spent once, and buys what it was spent for,
+//! for whoever has the key that it was spent on.
 
-use std::{fs, os::unix::process::ExitStatusExt};
+use std::{fs, os::unix::process::ExitStatusExt, path::PathBuf};
 
 use rustix::process::Signal;
 use xene_agent::crash;
@@ -38,11 +39,16 @@ fn is_to_die_at(cluster: &mut Cluster, place: &str) {
     cluster.controller.as_mut().unwrap().line_after("agents dial ");
 }
 
-/// Waits until it has died there, and starts the next.
-fn dies(cluster: &mut Cluster, place: &str) {
+/// Waits until it has died there.
+fn has_died(cluster: &mut Cluster, place: &str) {
     let mut controller = cluster.controller.take().unwrap();
     let status = controller.wait();
     assert_eq!(status.signal(), Some(Signal::ABORT.as_raw()), "{place}: {}", controller.output());
+}
+
+/// Waits until it has died there, and starts the next.
+fn dies(cluster: &mut Cluster, place: &str) {
+    has_died(cluster, place);
     cluster.start_controller();
 }
 
@@ -57,56 +63,82 @@ fn comes_again(cluster: &mut Cluster, name: &str) {
     cluster.run(&["trigger", "say/it", "--wait"]).expect(0);
 }
 
+/// Comes and works, and gives back what it has.
+fn comes_back(cluster: &mut Cluster, name: &str, flags: &[&str]) {
+    cluster.restart_agent(name, flags);
+    cluster.run(&["trigger", "say/it", "--wait"]).expect(0);
+    cluster.agents.remove(name).unwrap().terminate();
+}
+
+fn identity(cluster: &Cluster, name: &str) -> PathBuf {
+    cluster.folder().join(format!("agent-{name}/identity"))
+}
+
+/// Whoever asks so for a certificate gets a sentence.
+#[track_caller]
+fn is_refused(cluster: &Cluster, name: &str, token: &str, why: &str) {
+    let refused = run(cluster.agent_command(name, &["--token", token]), &[] as &[&str]);
+    assert_eq!(refused.code, 5, "{refused:#?}");
+    assert!(refused.stderr.contains(why), "{refused:#?}");
+}
+
 #[test]
 fn a_token_is_spent_by_one_enrolment_though_the_controller_dies_in_it() {
     let Some(mut cluster) = mortal() else { return };
     cluster.repository.write("xene.d/say.yaml", SAY);
     cluster.commit("say");
-    for (number, place) in places(&["enrolled", "certified"]).iter().enumerate() {
-        let (name, spent) = (format!("agent-{number}"), place != "enrolled.before_commit");
-        let token = cluster.join_token(if spent { &["--uses", "2"] } else { &[] });
-        let id = cluster.json(&["agents", "token", "list"])["items"][0]["id"].clone();
-        let is_good_for_one_more = |cluster: &Cluster| {
-            let tokens = cluster.json(&["agents", "token", "list"]);
-            let row = tokens["items"].as_array().unwrap().iter().find(|row| row["id"] == id);
-            assert!(row.is_some_and(|row| row["usesLeft"] == 1), "{place}: {tokens:#}");
-        };
-        let refused = |cluster: &Cluster, name: &str, why: &str| {
-            let refused = run(cluster.agent_command(name, &["--token", &token]), &[] as &[&str]);
-            assert_eq!(refused.code, 5, "{place}: {refused:#?}");
-            assert!(refused.stderr.contains(why), "{place}: {refused:#?}");
-        };
+    for place in &places(&["enrolled", "certified"]) {
+        let name = format!("waits-{place}");
+        let token = cluster.join_token(&["--uses", "2"]);
         is_to_die_at(&mut cluster, place);
         cluster.launch_agent(&name, &["--token", &token], &[]);
         dies(&mut cluster, place);
-        let mut agent = cluster.agents.remove(&name).unwrap();
-        if place.ends_with("before_commit") {
-            let status = agent.wait();
-            assert_eq!(status.code(), Some(3), "{place}: worth another try: {}", agent.output());
-            assert!(agent.output().contains("enrolment broke off"), "{place}: {}", agent.output());
-        } else {
-            // It dies with the controller.
-            agent.kill();
-        }
-        is_good_for_one_more(&cluster);
-        if spent {
-            // Whose answer is lost once the token is spent has a name, and no certificate: a person has to say that it
-            // is to go. Until then it is refused in a sentence, and that costs nothing.
-            assert_eq!(cluster.json(&["get", "agents", &name])["status"]["phase"], "Disconnected", "{place}");
-            refused(&cluster, &name, &format!("xene agents forget {name}"));
-            is_good_for_one_more(&cluster);
-            cluster.run(&["agents", "forget", &name]).expect(0);
-        }
-        cluster.restart_agent(&name, &["--token", &token]);
+        // It asks again by itself.
+        is_connected(&cluster, &name);
+        let id = token.split('.').nth(2).unwrap();
+        let tokens = cluster.json(&["agents", "token", "list"]);
+        let row = tokens["items"].as_array().unwrap().iter().find(|row| row["id"] == id);
+        assert!(row.is_some_and(|row| row["usesLeft"] == 1), "{place}: {tokens:#}");
         cluster.run(&["trigger", "say/it", "--wait"]).expect(0);
-        refused(&cluster, "late", "this join token is not valid");
         comes_again(&mut cluster, &name);
-        // It gives back what it has.
-        cluster.agents.remove(&name).unwrap().terminate();
+
+        // Once it has come it is not answered again, though it has the token and the key.
+        cluster.kill_agent(&name);
+        let certificate = identity(&cluster, &name).join("cert.pem");
+        let kept = fs::read(&certificate).unwrap();
+        fs::remove_file(&certificate).unwrap();
+        is_refused(&cluster, &name, &token, &format!("xene agents forget {name}"));
+        fs::write(&certificate, kept).unwrap();
+        comes_back(&mut cluster, &name, &[]);
     }
-    let agents = cluster.json(&["get", "agents"]);
-    let names: Vec<_> = agents["items"].as_array().unwrap().iter().map(|a| a["metadata"]["name"].clone()).collect();
-    assert_eq!(names, ["agent-0", "agent-1", "agent-2", "agent-3"]);
+}
+
+#[test]
+fn who_died_with_the_controller_enrols_by_the_token_that_it_had_and_nobody_else_does() {
+    let Some(mut cluster) = mortal() else { return };
+    cluster.repository.write("xene.d/say.yaml", SAY);
+    cluster.commit("say");
+    for place in &places(&["enrolled", "certified"]) {
+        let name = format!("dies-{place}");
+        let token = cluster.join_token(&[]);
+        is_to_die_at(&mut cluster, place);
+        cluster.launch_agent(&name, &["--token", &token], &[]);
+        has_died(&mut cluster, place);
+        cluster.kill_agent(&name);
+        cluster.start_controller();
+        if place != "enrolled.before_commit" {
+            assert_eq!(cluster.json(&["get", "agents", &name])["status"]["phase"], "Disconnected", "{place}");
+            is_refused(&cluster, "late", &token, "this join token is not valid");
+            // Nor by the name, with another key.
+            let (ours, away) = (identity(&cluster, &name), cluster.folder().join("away"));
+            fs::rename(&ours, &away).unwrap();
+            is_refused(&cluster, &name, &token, "this join token is not valid");
+            fs::remove_dir_all(&ours).unwrap();
+            fs::rename(&away, &ours).unwrap();
+        }
+        comes_back(&mut cluster, &name, &["--token", &token]);
+        is_refused(&cluster, "late", &token, "this join token is not valid");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{ConnectionError, crypto::rustls::QuicClientConfig};
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use rustls::{
     CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme,
@@ -43,6 +43,9 @@ const CONTROLLER: &str = "controller";
 /// How long the controller has to answer a Join: it commits to its disk meanwhile.
 const JOIN_PATIENCE: Duration = Duration::from_secs(15);
 
+/// How long each further try of an enrolment that broke off waits: a controller that died takes a moment to come back.
+const TRIES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
+
 /// Why an identity can't be had.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
@@ -77,8 +80,11 @@ pub enum IdentityError {
     /// The controller said no; a sentence says why.
     #[error("the controller refused to enrol this agent: {0}")]
     Refused(String),
-    /// The connection broke off before there was an answer.
+    /// The controller takes no enrolment from here now; a sentence says why.
     #[error("enrolment broke off: {0}")]
+    Busy(String),
+    /// The connection broke off before there was an answer. Asked again with what is in the folder, it gives the same one.
+    #[error("enrolment broke off: {0}; try again, also with the same token")]
     Broken(String),
     /// What the controller sent as a certificate is none for this agent.
     #[error("the certificate from the controller can't be used: {0}")]
@@ -139,7 +145,8 @@ impl Identity {
     }
 
     /// Spends a join token on a certificate, and keeps the identity in `folder`. `controller` is `HOST:PORT`, and by what
-    /// it is reached.
+    /// it is reached. If that breaks off anywhere, the next call goes on with the same key, and the controller answers it
+    /// again though the token is spent.
     ///
     /// # Errors
     /// If there is an identity already that has not expired, the controller can't be reached or is not the token's, or it refuses.
@@ -154,22 +161,31 @@ impl Identity {
             if identity.certified.borrow().facts.not_after > crate::clock::now().wall {
                 return Err(IdentityError::Exists { folder: folder.into(), name: identity.name() });
             }
-            // Of no use any more. It goes first: a certificate beside another's key would be a damaged identity.
-            let path = folder.join(CERTIFICATE);
-            fs::remove_file(&path).map_err(|source| IdentityError::File { path, source })?;
+            // Of no use any more. The certificate goes first: beside another's key it would be a damaged identity.
+            for file in [CERTIFICATE, KEY] {
+                let path = folder.join(file);
+                fs::remove_file(&path).map_err(|source| IdentityError::File { path, source })?;
+            }
         }
         let write = |file: &str, contents: &str| {
             let path = folder.join(file);
             tls::write_private(folder, file, contents).map_err(|source| IdentityError::File { path, source })
         };
         tls::private_folder(folder).map_err(|source| IdentityError::File { path: folder.into(), source })?;
-        // Before the token is spent: a folder that can't be written must not cost one.
-        let key = KeyPair::generate()?;
-        write(KEY, &key.serialize_pem())?;
+        // Before the token is spent: a folder that can't be written must not cost one, and whoever asks again is known by
+        // the key.
+        let key = match read(folder, KEY)?.and_then(|pem| KeyPair::from_pem(&pem).ok()) {
+            Some(key) => key,
+            None => {
+                let key = KeyPair::generate()?;
+                write(KEY, &key.serialize_pem())?;
+                key
+            }
+        };
         write(CONTROLLER, controller)?;
         let join =
             Join { id: token.id.clone(), secret: token.secret.clone(), name, labels, csr: certificate_request(&key)? };
-        let (chain, ca) = ask_to_join((controller, transports), token, join).await?;
+        let (chain, ca) = ask_until_answered((controller, transports), token, &join).await?;
         let roots = tls::certificates(&ca).ok_or(IdentityError::Certificate("its CA is not a certificate"))?;
         let known = roots.iter().any(|root| tls::fingerprint(root) == token.fingerprint);
         certified(&chain, &key, roots).map_err(IdentityError::Certificate)?;
@@ -296,6 +312,26 @@ fn configs(mut config: rustls::ClientConfig, alpn: &[u8], liveness: Liveness) ->
     Ok(Configs { quic, tunnel: Arc::new(tunnel) })
 }
 
+/// Asks again where the answer was lost: the token may be spent by then.
+async fn ask_until_answered(
+    controller: (&str, Transports),
+    token: &JoinToken,
+    join: &Join,
+) -> Result<(String, String), IdentityError> {
+    let (mut tries, mut broke_off) = (TRIES.into_iter(), false);
+    loop {
+        let asked = ask_to_join(controller, token, join.clone()).await;
+        broke_off |= matches!(asked, Err(IdentityError::Broken(_)));
+        match (asked, tries.next()) {
+            (Err(error @ (IdentityError::Broken(_) | IdentityError::Dial(_))), Some(wait)) if broke_off => {
+                tracing::warn!(%error, "the controller is asked again");
+                tokio::time::sleep(wait).await;
+            }
+            (asked, _) => return asked,
+        }
+    }
+}
+
 async fn ask_to_join(
     (controller, transports): (&str, Transports),
     token: &JoinToken,
@@ -309,13 +345,19 @@ async fn ask_to_join(
     let configs = configs(config, ALPN_JOIN, Liveness::default())?;
     let dialed = dial(controller, transports, &configs, JOIN_PATIENCE, &Why::Join).await?;
     let connection = &dialed.connection;
+    let ended = |error: &ConnectionError| match error {
+        ConnectionError::ApplicationClosed(close) if close.error_code == codes::BUSY => {
+            IdentityError::Busy(Why::Join.sentence(error))
+        }
+        error => IdentityError::Broken(Why::Join.sentence(error)),
+    };
     let exchange = async {
-        let (mut send, recv) = connection.open_bi().await.map_err(|error| Why::Join.sentence(&error))?;
+        let (mut send, recv) = connection.open_bi().await.map_err(|error| ended(&error))?;
         let mut frame = Vec::new();
         JoinMessage::Join(join).encode(&mut frame);
         let broken = |error: FrameError| match connection.close_reason() {
-            Some(reason) => Why::Join.sentence(&reason),
-            None => error.to_string(),
+            Some(reason) => ended(&reason),
+            None => IdentityError::Broken(error.to_string()),
         };
         // If the controller closed before it read all, its reason is what counts.
         if send.write_all(&frame).await.is_ok() {
@@ -324,7 +366,7 @@ async fn ask_to_join(
         FrameReader::new(recv, MAX_JOIN_FRAME).next::<JoinMessage>().await.map_err(broken)
     };
     let answer = match tokio::time::timeout(JOIN_PATIENCE, exchange).await {
-        Ok(answer) => answer.map_err(IdentityError::Broken)?,
+        Ok(answer) => answer?,
         Err(_) => return Err(IdentityError::Broken("the controller does not answer".into())),
     };
     connection.close(codes::DONE, b"");

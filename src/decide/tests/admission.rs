@@ -9,7 +9,7 @@ use xene_schemas::{
 
 use super::world::{MINUTE, World};
 use crate::decide::{
-    event::{Command, Effect, Event, SessionId},
+    event::{Answer, Command, Effect, Event, Refusal, SessionId},
     rows::JoinTokenRow,
 };
 
@@ -43,6 +43,26 @@ fn restart_as_backup(world: &mut World) {
     world.recover = true;
     world.start_controller();
     world.recover = false;
+}
+
+/// A join token of so many uses.
+fn token(uses_left: u32) -> JoinTokenRow {
+    JoinTokenRow {
+        id: "t".into(),
+        secret_hash: "hash".into(),
+        created_at: None,
+        created_by: None,
+        expires_at: jiff::Timestamp::MAX,
+        uses_left,
+        labels: None,
+        name: None,
+    }
+}
+
+/// Asks to be let in by it.
+fn enrol(secret_hash: &str, key: &str, agent: &str) -> Command {
+    let (secret_hash, key) = (secret_hash.into(), key.into());
+    Command::Enrol { id: "t".into(), secret_hash, key, name: name(agent), labels: Default::default() }
 }
 
 fn is(refused: Option<&Refused>, reason: &str, retry: bool) -> bool {
@@ -137,19 +157,8 @@ fn a_certificate_is_handed_over_once_its_fingerprint_is_durable() {
 fn a_certificate_that_is_on_no_list_opens_nothing_and_ends_nothing() {
     let mut world = World::new(&["a"]);
     assert!(is(says(&mut world, "a", "foreign", None).as_ref(), "Certificate", true));
-    let token = Command::CreateJoinToken(JoinTokenRow {
-        id: "t".into(),
-        secret_hash: "hash".into(),
-        created_at: None,
-        created_by: None,
-        expires_at: jiff::Timestamp::MAX,
-        uses_left: 1,
-        labels: None,
-        name: None,
-    });
-    world.ask(token).unwrap();
-    let labels = Default::default();
-    world.ask(Command::Enrol { id: "t".into(), secret_hash: "hash".into(), name: name("b"), labels }).unwrap();
+    world.ask(Command::CreateJoinToken(token(1))).unwrap();
+    world.ask(enrol("hash", "key", "b")).unwrap();
     assert!(is(says(&mut world, "b", "any", None).as_ref(), "Certificate", true), "an empty list is not any");
 }
 
@@ -171,4 +180,55 @@ fn who_can_not_store_new_certificates_comes_again_by_the_one_that_it_showed() {
         world.tell(Event::CertificateIssued { session, agent, fingerprint, chain: String::new() });
     }
     assert_eq!(world.store.agents["a"].certificates, ["16", "17", "18", "19"]);
+}
+
+#[test]
+fn who_asks_again_by_the_same_token_and_key_is_answered_again_until_it_is_welcomed() {
+    let mut world = World::new(&[]);
+    world.ask(Command::CreateJoinToken(token(2))).unwrap();
+    let uses = |world: &World| world.controller.as_ref().unwrap().tokens.get("t").map_or(0, |token| token.uses_left);
+    let (ours, enrolled) = (enrol("hash", "key", "a"), Ok(Answer::Enrolled(name("a"))));
+    for _ in 0..3 {
+        assert_eq!(world.ask(ours.clone()), enrolled);
+        assert_eq!(uses(&world), 1);
+    }
+    assert_eq!(world.ask(enrol("wrong", "key", "a")), Err(Refusal::Token));
+    assert_eq!(world.ask(enrol("hash", "of another", "a")), Err(Refusal::NameTaken(name("a"))));
+    assert_eq!(uses(&world), 1, "a refusal costs nothing");
+    assert_eq!(world.ask(enrol("hash", "key", "b")), Ok(Answer::Enrolled(name("b"))), "another name is another agent");
+    assert_eq!(uses(&world), 0);
+    world.stop_controller();
+    world.start_controller();
+    assert_eq!(world.ask(ours.clone()), enrolled, "also of a token that is spent, and by the next process");
+    assert_eq!(world.ask(enrol("hash", "of another", "a")), Err(Refusal::Token));
+    let told = world.store.events.iter().filter(|event| event.reason == "Enrolled" && event.regarding == "agent/a");
+    assert_eq!(told.count(), 1);
+
+    world.ask(Command::Certify { agent: name("a"), fingerprint: "first".into() }).unwrap();
+    assert_eq!(world.ask(ours.clone()), enrolled, "it may not have come");
+    world.ask(Command::Certify { agent: name("a"), fingerprint: "second".into() }).unwrap();
+    assert_eq!(says(&mut world, "a", "second", None), None);
+    assert_eq!(world.ask(ours), Err(Refusal::Token), "it has come");
+    assert_eq!(world.store.agents["a"].joined_by, None);
+}
+
+#[test]
+fn a_token_that_fixes_the_name_answers_again_by_that_name_also_when_it_is_gone() {
+    let mut world = World::new(&[]);
+    world.ask(Command::CreateJoinToken(JoinTokenRow { name: Some(name("fixed")), ..token(1) })).unwrap();
+    for _ in 0..2 {
+        assert_eq!(world.ask(enrol("hash", "key", "wished")), Ok(Answer::Enrolled(name("fixed"))));
+    }
+    assert_eq!(world.ask(enrol("hash", "key", "fixed")), Err(Refusal::Token), "it never asked by that name");
+}
+
+#[test]
+fn who_is_revoked_or_forgotten_is_not_let_in_by_asking_again() {
+    let mut world = World::new(&[]);
+    for (agent, shut_out) in [("a", Command::Revoke(name("a"))), ("b", Command::Forget(name("b")))] {
+        world.ask(Command::CreateJoinToken(token(1))).unwrap();
+        world.ask(enrol("hash", "key", agent)).unwrap();
+        world.ask(shut_out).unwrap();
+        assert_eq!(world.ask(enrol("hash", "key", agent)), Err(Refusal::Token));
+    }
 }

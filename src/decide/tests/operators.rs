@@ -131,6 +131,7 @@ fn a_revoked_join_token_lets_nobody_in() {
     let enrol = |name: &str| Command::Enrol {
         id: "1".into(),
         secret_hash: "00".into(),
+        key: "01".into(),
         name: name.parse().unwrap(),
         labels: Labels::new(),
     };

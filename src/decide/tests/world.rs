@@ -277,8 +277,13 @@ impl World {
         });
         self.ask(token).unwrap();
         let labels: IndexMap<String, String> = [("os".to_owned(), "linux".to_owned())].into_iter().collect();
-        let enrol =
-            Command::Enrol { id, secret_hash: "hash".into(), name: name.parse().unwrap(), labels: labels.clone() };
+        let enrol = Command::Enrol {
+            id,
+            secret_hash: "hash".into(),
+            key: "key".into(),
+            name: name.parse().unwrap(),
+            labels: labels.clone(),
+        };
         assert_eq!(self.ask(enrol).unwrap(), Answer::Enrolled(name.parse().unwrap()));
         self.ask(Command::Certify { agent: name.parse().unwrap(), fingerprint: String::new() }).unwrap();
         let node = Node {

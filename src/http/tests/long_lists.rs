@@ -34,6 +34,7 @@ pub(super) fn agent(name: &str) -> AgentRow {
         tokens: Vec::new(),
         lost: false,
         twin: None,
+        joined_by: None,
     }
 }
 

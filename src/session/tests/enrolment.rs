@@ -10,6 +10,7 @@ over_both!(
     a_certificate_of_another_controller_is_refused_by_both_ends,
     a_clock_that_is_behind_gets_a_sentence,
     certificates_are_renewed_over_the_session_and_used_in_the_next,
+    certificates_are_signed_and_judged_by_the_machines_time_and_not_by_the_hosts_clock,
 );
 
 async fn a_token_buys_one_identity_and_only_the_right_secret_does(by: Transports) {
@@ -25,6 +26,23 @@ async fn a_token_buys_one_identity_and_only_the_right_secret_does(by: Transports
     let again = controller.enrol(&controller.token(), "alpha").await.unwrap_err();
     assert!(matches!(again, IdentityError::Exists { .. }), "{again}");
     assert!(Identity::load(&folder.path().join("beta")).unwrap().is_none());
+}
+
+#[tokio::test]
+async fn an_enrolment_that_breaks_off_goes_on_with_the_same_key_by_itself_and_when_it_is_begun_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let controller = Controller::start(folder.path());
+    let token = controller.token();
+    *controller.driver.gone_for.lock().unwrap() = 5;
+    let error = controller.enrol(&token, "alpha").await.unwrap_err();
+    assert!(matches!(&error, IdentityError::Broken(why) if why.contains("shutting down")), "{error}");
+    let identity = controller.enrol(&token, "alpha").await.unwrap();
+    let keys = controller.driver.keys.lock().unwrap().clone();
+    assert_eq!(keys.len(), 4 + 2, "four times, and once more after one that failed");
+    assert!(keys.iter().all(|key| *key == keys[0]), "{keys:?}");
+    let certified = identity.certified().borrow().clone();
+    let (_, certificate) = x509_parser::parse_x509_certificate(&certified.chain[0]).unwrap();
+    assert_eq!(tls::hex(&certificate.public_key().subject_public_key.data), keys[0]);
 }
 
 async fn an_agent_enrols_with_no_other_controller_than_its_tokens(by: Transports) {
@@ -143,6 +161,31 @@ async fn certificates_are_renewed_over_the_session_and_used_in_the_next(by: Tran
         }
     }
     agent.stop().await;
+}
+
+async fn certificates_are_signed_and_judged_by_the_machines_time_and_not_by_the_hosts_clock(by: Transports) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut controller = Controller::start(folder.path()).over(by);
+    // The host's clock is three days ahead of it.
+    let set = |controller: &Controller, hours| {
+        *controller.driver.ahead.lock().unwrap() = SignedDuration::from_hours(hours);
+    };
+    set(&controller, -72);
+    let identity = controller.enrolled("alpha").await;
+    let facts = identity.certified().borrow().facts.clone();
+    let lasts = facts.not_after.duration_since(now());
+    assert!((lasts - SignedDuration::from_hours(24 - 72)).abs() < SignedDuration::from_mins(1), "{facts:?}");
+    let mut agent = Agent::start(&controller, identity.clone());
+    agent.connected().await;
+    controller.opened().await;
+    agent.stop().await;
+    for hours in [-72 - 2, -72 + 25, 0] {
+        set(&controller, hours);
+        let mut agent = Agent::start(&controller, identity.clone());
+        let reason = agent.disconnected().await;
+        assert!(reason.contains("refused this agent's certificate"), "{hours}: {reason}");
+        agent.stop().await;
+    }
 }
 
 #[test]

@@ -168,7 +168,11 @@ impl World {
         for at in 0..self.agents.len() {
             let (name, labels) = (self.agents[at].name.clone(), IndexMap::new());
             let agent = name.clone();
-            self.ask(Command::Enrol { id: id.clone(), secret_hash: secret_hash.clone(), name, labels })?;
+            let (id, secret_hash, key) = (id.clone(), secret_hash.clone(), format!("key of {name}"));
+            let enrol = Command::Enrol { id, secret_hash, key, name, labels };
+            // The first answer was lost. Spent twice, the token would not be enough for all.
+            self.ask(enrol.clone())?;
+            self.ask(enrol)?;
             self.ask(Command::Certify { agent, fingerprint: String::new() })?;
         }
         Ok(())
