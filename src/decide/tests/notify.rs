@@ -417,8 +417,8 @@ fn nothing_sets_out_beside_what_a_removed_notifier_left_on_its_way() {
     world.notifiers.clear();
     world.sync();
     answer(&mut world, &last, Outcome::Delivered);
-    let told = world.store.events.iter().filter(|event| event.regarding == "notifier/n");
-    assert_eq!(told.last().unwrap().reason, "NotifierRemoved");
+    let told = world.store.events.iter().rfind(|event| event.regarding == "notifier/n");
+    assert_eq!(told.unwrap().reason, "NotifierRemoved");
 }
 
 #[test]
