@@ -9,7 +9,6 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use xene_agent::clock;
 pub(super) use xene_schemas::access::Role;
 use xene_schemas::meta::{Name, PipelineKey};
 
@@ -47,7 +46,7 @@ impl Identity {
     /// False once the token that they showed is refused: what goes on without end then ends.
     pub(super) fn holds(&self, api: &Api) -> bool {
         let row = self.token.as_ref().map(|id| api.handle.store().api_token(id));
-        row.is_none_or(|row| matches!(row, Ok(Some(row)) if !row.is_expired(clock::now().wall)))
+        row.is_none_or(|row| matches!(row, Ok(Some(row)) if !row.is_expired(api.handle.wall())))
     }
 
     /// # Errors

@@ -11,10 +11,7 @@ use axum::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
-use xene_agent::{
-    clock,
-    session::{tls::hex, token::secret_hash},
-};
+use xene_agent::session::{tls::hex, token::secret_hash};
 use xene_schemas::{
     access::{ApiToken, ApiTokenMeta, ApiTokenSpec, ApiTokenStatus, Role, TokenPhase},
     duration::Duration,
@@ -67,7 +64,7 @@ pub(super) async fn create(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let TokenBody { role, name, ttl, scope } = parse_json(&body_of(body)?)?;
-    let created_at = clock::now().wall;
+    let created_at = api.handle.wall();
     let expires_at = match ttl {
         Some(ttl) if ttl.as_millis() == 0 || ttl > MAX_TTL => {
             return Err(Problem::bad_request("ttl takes a duration above 0 and of at most 3660d"));
@@ -114,7 +111,7 @@ pub(super) async fn tokens(State(api): State<Arc<Api>>, mut query: Query) -> Res
     let limit = query.limit()?;
     let after: Option<Name> = query.parse("after", "a name")?;
     query.finish()?;
-    let (rows, now) = (api.handle.store().api_tokens()?, clock::now().wall);
+    let (rows, now) = (api.handle.store().api_tokens()?, api.handle.wall());
     let rows = rows.into_iter().filter(|row| after.as_ref().is_none_or(|after| row.name > *after));
     Ok(list("Token", rows.take(limit).map(|row| show(row, now)).collect()))
 }
@@ -145,7 +142,7 @@ pub(super) fn find(api: &Api, shown: &str) -> Result<Option<Identity>, Problem> 
     let (Some(PREFIX), Some(id), Some(secret), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
         return Ok(None);
     };
-    let row = api.handle.store().api_token(id)?.filter(|row| !row.is_expired(clock::now().wall));
+    let row = api.handle.store().api_token(id)?.filter(|row| !row.is_expired(api.handle.wall()));
     // Compared also if there is none, so that an id can't be found out by time.
     let kept = row.as_ref().map_or("", |row| &row.secret_hash);
     let same: bool = secret_hash(secret).as_bytes().ct_eq(kept.as_bytes()).into();
