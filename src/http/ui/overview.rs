@@ -23,6 +23,8 @@ use crate::http::identity::Role;
 /// So many runs are looked at for those that failed lately.
 const RECENT: usize = 100;
 const SHOWN: usize = 10;
+/// So many that have ended are shown.
+const ENDED: usize = 5;
 /// So many pipelines are looked at for what fires next.
 const LOOKED_AT: usize = 1000;
 /// So many runs that go on are shown.
@@ -45,8 +47,8 @@ pub(super) async fn render(client: &Client) -> Result<Page, Failure> {
         Vec::new()
     };
     let failed: Vec<&Run> = recent.items.iter().filter(|run| run.status.phase == RunPhase::Error).collect();
-    let ended: Vec<Run> = recent.items.iter().filter(|run| run.status.phase.is_final()).take(SHOWN).cloned().collect();
-    let is_more = recent.is_more || ended.len() == SHOWN;
+    let ended: Vec<Run> = recent.items.iter().filter(|run| run.status.phase.is_final()).take(ENDED).cloned().collect();
+    let is_more = recent.is_more || ended.len() == ENDED;
     let may_start = client.who.role >= Role::Operator;
     Ok(Page::new("Overview")
         .live("health", health(source.as_ref(), &controller, &agents, &notifiers, (&pipelines, &homeless)))
