@@ -38,6 +38,7 @@ fn a_backup_of_a_store_in_use_goes_back_and_no_due_time_starts_twice() {
     cluster.repository.write("xene.d/w.yaml", &ticking(&starts));
     cluster.commit("w");
     cluster.scheduled("w/tick");
+    eventually("a due time starts", || fs::metadata(&starts).map(drop).map_err(|error| error.to_string()));
     let before = cluster.run(&["trigger", "w/hand", "--wait"]).expect(0).stdout.trim().to_owned();
 
     let file = cluster.folder().join("backup");
