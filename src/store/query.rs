@@ -337,7 +337,8 @@ impl Store {
     }
 
     /// Runs newest first, from older than `after` on, at most `limit`. Reads only what the index leaves: a list of
-    /// one workflow, of one pipeline, of active runs or of one phase does not look at the others.
+    /// one workflow, of one pipeline or of active runs does not look at the others; one of a phase that is final looks
+    /// at all in the index, and reads only those that it gives.
     ///
     /// # Errors
     /// If the store can't be read.

@@ -261,27 +261,26 @@ impl Agent {
         let limit = self.claims.get(key).and_then(|claim| self.limit_of(now, claim)).unwrap_or(now.boot);
         let goes_on = self.mutants.is(Mutant::ReplacedSpecGoesOn);
         let Some(claim) = self.claims.get_mut(key) else { return };
-        let is_same = claim.spec.is_some() && claim.row.spec_hash == hash;
-        if !is_same {
-            claim.pending = Some((hash, revision));
-            if self.specs.contains_key(&hash) {
-                self.adopt(now, key, fx);
-                return;
-            }
-            self.wanted.insert(hash);
-            if claim.spec.is_some() && claim.replaced.is_none() && !goes_on {
-                claim.replaced = Some(limit);
-                claim.row.replaced = true;
+        if claim.spec.is_some() && claim.row.spec_hash == hash {
+            (claim.pending, claim.replaced) = (None, None);
+            if std::mem::take(&mut claim.row.replaced) {
                 fx.commit.push(JournalChange::PutClaim(key.clone(), claim.row.clone()));
+                self.schedule(key);
+                self.start_waiting(now, key, fx);
             }
             return;
         }
-        claim.pending = None;
-        if claim.replaced.take().is_some() {
-            claim.row.replaced = false;
-            fx.commit.push(JournalChange::PutClaim(key.clone(), claim.row.clone()));
-            self.schedule(key);
-            self.start_waiting(now, key, fx);
+        claim.pending = Some((hash, revision));
+        if self.specs.contains_key(&hash) {
+            self.adopt(now, key, fx);
+            return;
+        }
+        self.wanted.insert(hash);
+        if claim.spec.is_some() && !goes_on {
+            claim.replaced = Some(claim.replaced.map_or(limit, |until| until.min(limit)));
+            if !std::mem::replace(&mut claim.row.replaced, true) {
+                fx.commit.push(JournalChange::PutClaim(key.clone(), claim.row.clone()));
+            }
         }
     }
 
