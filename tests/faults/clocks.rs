@@ -4,7 +4,11 @@ use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp, ToSpan, tz::TimeZone};
 use serde_json::Value;
-use xene_test_support::{cluster::Cluster, eventually, process::Process};
+use xene_test_support::{
+    cluster::Cluster,
+    eventually,
+    process::{Process, run},
+};
 
 use crate::{
     client::Api,
@@ -147,6 +151,8 @@ fn a_leap_of_the_controllers_clock_is_followed_once_a_person_confirms_it() {
     cluster.start_agent("b", &[]);
     assert_eq!(leap(&cluster), None);
 
+    let token = cluster.run(&["token", "create", "eye", "--role", "viewer", "--ttl", "1h"]).expect(0).stdout;
+
     leaping.clock.set("+2h");
     leaps_by(&cluster, 2);
     let told = cluster.controller.as_mut().unwrap().line_after("clock leapt ahead by");
@@ -175,6 +181,10 @@ fn a_leap_of_the_controllers_clock_is_followed_once_a_person_confirms_it() {
         cluster.launch_agent(agent, &[], &[]);
         cluster.agents.get_mut(agent).unwrap().line_after("session with the controller");
     }
+    // Nor is an API token.
+    let mut by_token = cluster.command();
+    by_token.env("XENE_TOKEN", token.trim());
+    run(by_token, &["get", "runs"]).expect(0);
     assert_none_left_out(&cluster);
     let (newest, now) = (due(&cluster, "tick").pop().unwrap().0, Timestamp::now());
     let late = now.duration_since(newest);

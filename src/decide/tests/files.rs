@@ -1,7 +1,7 @@
 //! Files that travel and artifacts, as both machines see them.
 
 use xene_schemas::{
-    meta::FileHash,
+    meta::{FileHash, SpecHash},
     phase::{Reason, RunPhase},
     wire::control::{AgentMessage, ArtifactStored, ControllerMessage, FilesWanted},
 };
@@ -11,12 +11,13 @@ use crate::decide::event::{Effect, Event};
 
 const EVERY_MINUTE: &str = r#""schedule":"* * * * *""#;
 const FOREVER: &str = r#","autonomy":"Forever""#;
+const TWO_MINUTES: &str = r#","autonomy":"2m""#;
 const SAVES: &str = r#","finally":{"f":{"steps":["true"],"artifacts":{"save":["*"]}}}"#;
 
-#[test]
-fn the_old_spec_runs_until_the_files_of_the_new_one_are_there() {
+/// A pipeline that has run each minute for two, and then the files of its new spec do not come; the old spec and the new.
+fn replaced_by_what_does_not_come(autonomy: &str) -> (World, [SpecHash; 2]) {
     let mut world = World::new(&["a"]);
-    world.commit("w", FOREVER, Some(EVERY_MINUTE));
+    world.commit("w", autonomy, Some(EVERY_MINUTE));
     world.commit_file("w", "one");
     let one = world.store.owners[&key("w/p")].spec_hash;
     world.pass(2 * MINUTE);
@@ -24,6 +25,12 @@ fn the_old_spec_runs_until_the_files_of_the_new_one_are_there() {
     world.commit_file("w", "two");
     let two = world.store.owners[&key("w/p")].spec_hash;
     assert_ne!(one, two, "a file is part of the spec");
+    (world, [one, two])
+}
+
+#[test]
+fn the_old_spec_runs_until_the_files_of_the_new_one_are_there() {
+    let (mut world, [one, two]) = replaced_by_what_does_not_come(FOREVER);
     world.pass(2 * MINUTE);
     let specs = |world: &World| world.store.runs.values().map(|row| row.run.spec.spec_hash).collect::<Vec<_>>();
     assert_eq!(specs(&world), [one; 4]);
@@ -41,14 +48,7 @@ fn the_old_spec_runs_until_the_files_of_the_new_one_are_there() {
 
 #[test]
 fn what_was_replaced_is_started_no_longer_than_if_nothing_had_been_heard_of_it() {
-    let mut world = World::new(&["a"]);
-    world.commit("w", r#","autonomy":"2m""#, Some(EVERY_MINUTE));
-    world.commit_file("w", "one");
-    let one = world.store.owners[&key("w/p")].spec_hash;
-    world.pass(2 * MINUTE);
-    world.hold_files = true;
-    world.commit_file("w", "two");
-    let two = world.store.owners[&key("w/p")].spec_hash;
+    let (mut world, [one, two]) = replaced_by_what_does_not_come(TWO_MINUTES);
     let before = world.starts.len();
     world.pass(2 * MINUTE);
     let alone = world.starts.len();
@@ -79,12 +79,7 @@ fn what_was_replaced_is_started_no_longer_than_if_nothing_had_been_heard_of_it()
 
 #[test]
 fn a_revert_before_the_files_came_starts_what_is_at_hand_again() {
-    let mut world = World::new(&["a"]);
-    world.commit("w", r#","autonomy":"2m""#, Some(EVERY_MINUTE));
-    world.commit_file("w", "one");
-    world.pass(MINUTE);
-    world.hold_files = true;
-    world.commit_file("w", "two");
+    let (mut world, _) = replaced_by_what_does_not_come(TWO_MINUTES);
     world.pass(5 * MINUTE);
     let before = world.starts.len();
     world.commit_file("w", "one");
