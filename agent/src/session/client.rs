@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use jiff::{SignedDuration, Timestamp};
 use quinn::{ConnectionError, RecvStream};
 use tokio::{
     sync::{mpsc, watch},
@@ -24,6 +25,7 @@ use super::{
     tunnel::Broken,
     upload::{LogSource, Uploads},
 };
+use crate::clock;
 
 /// How long the last bytes of a session may take to arrive.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(3);
@@ -152,7 +154,7 @@ impl Session<'_> {
         if self.events.send(ClientEvent::Connected(outgoing.clone())).await.is_err() {
             return (ENDING.into(), false);
         }
-        let welcomed = watch::Sender::new(false);
+        let (welcomed, controllers) = (watch::Sender::new(false), WallClock::default());
         let (identity, events) = (self.identity, self.events);
         let shown = self.shown.clone();
         let after_welcome = async {
@@ -162,7 +164,7 @@ impl Session<'_> {
                 uploads.run(connection),
                 downloads.run(connection, &outgoing),
                 artifacts.run(connection),
-                renew_certificate(identity, &outgoing, &shown)
+                renew_certificate(identity, &outgoing, &shown, &controllers)
             );
         };
         let closing = async {
@@ -177,7 +179,7 @@ impl Session<'_> {
             std::future::pending::<()>().await;
         };
         let read = tokio::select! {
-            reason = self.read(recv, &welcomed) => Some(reason),
+            reason = self.read(recv, &welcomed, &controllers) => Some(reason),
             () = closing => None,
             () = events.closed() => Some(ENDING.into()),
             () = writing => None,
@@ -201,7 +203,7 @@ impl Session<'_> {
     }
 
     /// Hands messages on until the controller has said its last; returns why there is no more.
-    async fn read(&mut self, recv: RecvStream, welcomed: &watch::Sender<bool>) -> String {
+    async fn read(&mut self, recv: RecvStream, welcomed: &watch::Sender<bool>, controllers: &WallClock) -> String {
         let mut reader = FrameReader::new(recv, MAX_FRAME);
         let mut reason = "the controller ended the session".to_owned();
         loop {
@@ -217,6 +219,7 @@ impl Session<'_> {
                     tracing::info!(name = %welcome.name, software = welcome.software, %transport, "session with the controller");
                     welcomed.send_replace(true);
                 }
+                ControllerMessage::Renewed(renewed) => controllers.tell(renewed.wall),
                 ControllerMessage::Refused(refused) => {
                     reason = format!("the controller refused this agent: {}", refused.message);
                     if !refused.retry {
@@ -237,20 +240,64 @@ impl Session<'_> {
     }
 }
 
+/// The controller's wall clock: its time when this host's elapsed time began, once it has told.
+#[derive(Debug)]
+struct WallClock(watch::Sender<Option<Timestamp>>);
+
+impl Default for WallClock {
+    fn default() -> Self {
+        Self(watch::Sender::new(None))
+    }
+}
+
+impl WallClock {
+    /// What is that much off changes nothing.
+    const EXACT: SignedDuration = SignedDuration::from_secs(10);
+
+    fn tell(&self, wall: Timestamp) {
+        let Ok(start) = wall.checked_sub(elapsed()) else { return };
+        self.0.send_if_modified(|told| {
+            let differs = told.is_none_or(|told| start.duration_since(told).abs() > Self::EXACT);
+            if differs {
+                *told = Some(start);
+            }
+            differs
+        });
+    }
+
+    /// The later of its time and this host's: the controller judges by its own, and a certificate that is renewed too
+    /// early costs nothing.
+    fn latest(told: Option<Timestamp>) -> Timestamp {
+        let own = clock::now().wall;
+        told.and_then(|start| start.checked_add(elapsed()).ok()).map_or(own, |told| told.max(own))
+    }
+}
+
+fn elapsed() -> Duration {
+    Duration::from_nanos(clock::now().boot.as_nanos())
+}
+
 /// Asks for a new certificate at two thirds of the life of the one that stands, or at once where that is of an authority
 /// that was replaced; for ever. One of a new authority is shown at once, in a session of its own: until then the
 /// controller can't let go of the old one.
-async fn renew_certificate(identity: &Identity, outgoing: &Outgoing<AgentMessage>, shown: &Certified) {
-    let mut certified = identity.certified();
+async fn renew_certificate(
+    identity: &Identity,
+    outgoing: &Outgoing<AgentMessage>,
+    shown: &Certified,
+    controllers: &WallClock,
+) {
+    let (mut certified, mut told) = (identity.certified(), controllers.0.subscribe());
     loop {
         if certified.borrow().is_of_newest() && !is_of_same(&certified.borrow(), shown) {
             outgoing.close("this agent comes again with a certificate of the controller's new authority");
             return;
         }
-        let wait = until_renewal(&certified.borrow_and_update());
+        let now = WallClock::latest(*told.borrow_and_update());
+        let wait = until_renewal(&certified.borrow_and_update(), now);
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             _ = certified.changed() => continue,
+            _ = told.changed() => continue,
         }
         match identity.certificate_request() {
             Ok(csr) => {
@@ -283,11 +330,11 @@ fn is_of_same(certified: &Certified, other: &Certified) -> bool {
         .any(|root| tls::is_issued_by(&certified.chain[0], root) && tls::is_issued_by(&other.chain[0], root))
 }
 
-fn until_renewal(certified: &Certified) -> Duration {
+fn until_renewal(certified: &Certified, now: Timestamp) -> Duration {
     if !certified.is_of_newest() {
         return Duration::ZERO;
     }
-    let left = certified.facts.not_after.duration_since(crate::clock::now().wall);
+    let left = certified.facts.not_after.duration_since(now);
     let left = Duration::try_from(left).unwrap_or(Duration::ZERO);
     left.saturating_sub(life(certified) / 3)
 }

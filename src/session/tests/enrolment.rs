@@ -1,5 +1,7 @@
 //! Who gets in, and what those who do not are told.
 
+use xene_schemas::wire::control::Renewed;
+
 use super::*;
 
 over_both!(
@@ -9,6 +11,7 @@ over_both!(
     an_expired_certificate_is_refused_in_a_sentence,
     a_certificate_of_another_controller_is_refused_by_both_ends,
     a_clock_that_is_behind_gets_a_sentence,
+    a_certificate_is_renewed_in_time_by_the_controllers_clock,
     certificates_are_renewed_over_the_session_and_used_in_the_next,
     certificates_are_signed_and_judged_by_the_machines_time_and_not_by_the_hosts_clock,
 );
@@ -160,6 +163,37 @@ async fn certificates_are_renewed_over_the_session_and_used_in_the_next(by: Tran
             break;
         }
     }
+    agent.stop().await;
+}
+
+async fn a_certificate_is_renewed_in_time_by_the_controllers_clock(by: Transports) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut controller = Controller::start(folder.path()).over(by);
+    let identity = controller.enrolled("alpha").await;
+    let mut agent = Agent::start(&controller, identity);
+    let outgoing = agent.connected().await;
+    let session = controller.opened().await;
+    agent.message().await;
+    let renewed = |hours: i64| {
+        let wall = now() + SignedDuration::from_hours(hours);
+        ControllerMessage::Renewed(Renewed {
+            seq: 1,
+            wall,
+            claims_version: 0,
+            nacks: vec![],
+            token: None,
+            longest: None,
+        })
+    };
+    // By this host's clock, which is 17 hours behind, there is time.
+    for hours in [-17, 0] {
+        controller.sessions.send(session, &renewed(hours));
+        let ControllerMessage::Renewed(_) = agent.message().await else { panic!() };
+        outgoing.send(&renew(1)).unwrap();
+        let Event::Message { message: AgentMessage::Renew(_), .. } = controller.next().await else { panic!("{hours}") };
+    }
+    controller.sessions.send(session, &renewed(17));
+    let Event::Message { message: AgentMessage::CertificateWanted(_), .. } = controller.next().await else { panic!() };
     agent.stop().await;
 }
 
