@@ -134,7 +134,7 @@ fn whatever_is_not_as_expected_is_told() {
         "pipeline: main, stubs: {build/link: {outputs: {id: 9}}, deploy: {signal: 9}}, expect: {phase: Success, reason: TimedOut, warnings: 2, duration: 1m, \
          tasks: {build: {phase: Error, attempt: 2, outputs: {id: 1}}, rescue: NotExecuted}, notExecuted: [tidy], order: [test, build]}",
         expect![[r#"
-            phase: expected Success, got Error (TaskFailed: step step-1 of task deploy was ended by signal 9)
+            phase: expected Success, got Error (TaskFailed: step step-1 of task deploy was ended by signal 9, as when memory runs out)
             reason: expected TimedOut, got TaskFailed
             warnings: expected 2, got 0
             duration: expected 1m, got 0s

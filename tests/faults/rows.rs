@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
+    path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
 };
@@ -122,6 +123,55 @@ fn a_step_that_forks_ignores_sigterm_and_leaves_its_session_is_ended_whole() {
         });
     }
     assert!(cluster.agents.get_mut("a").unwrap().ended().is_none(), "the agent lives");
+}
+
+/// A group whose processes may have so many bytes of memory between them. `None` where none can be made.
+fn small_memory(name: &str, bytes: u64) -> Option<MemoryGroup> {
+    let (old, new) = (Path::new("/sys/fs/cgroup/memory"), Path::new("/sys/fs/cgroup"));
+    let (parent, limit) = if old.is_dir() { (old, "memory.limit_in_bytes") } else { (new, "memory.max") };
+    let group = MemoryGroup(parent.join(format!("xene-{name}-{}", std::process::id())));
+    let made = fs::create_dir(&group.0).and_then(|()| fs::write(group.0.join(limit), bytes.to_string()));
+    if let Err(error) = &made {
+        println!("no group of processes with little memory can be made here: {error}");
+    }
+    made.is_ok().then_some(group)
+}
+
+struct MemoryGroup(PathBuf);
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn a_step_that_eats_all_memory_is_killed_and_its_agent_is_not() {
+    let Some(group) = small_memory("eater", 256 << 20) else { return };
+    let mut cluster = Cluster::start(&[]);
+    cluster.start_agent("a", &[]);
+    fs::write(group.0.join("cgroup.procs"), cluster.agents["a"].id().to_string()).unwrap();
+    let gate = cluster.folder().join("gate");
+    // Looks for the end of a line without end.
+    let pipelines = format!(
+        "    eats: {{tasks: {{t: {{steps: ['exec tail /dev/zero']}}}}}}\n    \
+         other: {{tasks: {{t: {{steps: ['until test -e {}; do sleep 0.05; done']}}}}}}\n",
+        gate.display()
+    );
+    cluster.repository.write("xene.d/w.yaml", &workflow(&pipelines));
+    cluster.commit("w");
+    cluster.scheduled("w/eats");
+    cluster.scheduled("w/other");
+    let other = cluster.run(&["trigger", "w/other"]).expect(0).stdout.trim().to_owned();
+    cluster.until("it runs", &["get", "runs", &other], |run| run["status"]["phase"] == "Running");
+    let eats = cluster.run(&["trigger", "w/eats"]).expect(0).stdout.trim().to_owned();
+    let record = cluster.until("it ends", &["get", "runs", &eats], |run| run["status"]["finishedAt"].is_string());
+    let message = record["status"]["message"].as_str().unwrap_or_default();
+    assert!(message.contains("was ended by signal 9, as when memory runs out"), "{record:#}");
+    assert!(cluster.agents.get_mut("a").unwrap().ended().is_none(), "the agent lives");
+    fs::write(&gate, "").unwrap();
+    let record = cluster.until("it ends", &["get", "runs", &other], |run| run["status"]["finishedAt"].is_string());
+    assert_eq!(record["status"]["phase"], "Success", "{record:#}");
 }
 
 #[test]

@@ -410,6 +410,19 @@ async fn a_fan_of_processes_is_swept_whole() {
     assert_eq!(exit.leftovers.len(), 100);
 }
 
+#[tokio::test]
+async fn steps_and_not_what_looks_after_them_go_first_when_memory_runs_out() {
+    let mut bench = Bench::new().await;
+    let own = fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+    // The process above it may be a moment later than the step.
+    let script = format!(
+        "cat /proc/self/oom_score_adj; until [ $(cat /proc/$PPID/oom_score_adj) = {} ]; do sleep 0.01; done",
+        own.trim()
+    );
+    assert_eq!(bench.run(sh(&script)).await, success());
+    assert_eq!(bench.stdout(), "500\n");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn other_steps_are_left_alone() {
     let mut bench = Bench::new().await;

@@ -15,6 +15,10 @@ use crate::decide::event::{ExitStatus, OutputsError};
 /// What is told of a step that nobody knows the end of.
 const LOST: &str = "was lost when its agent ended";
 
+/// The signal that the kernel sends too, and what is told of a step that it ended, if xene did not send it.
+const SIGKILL: i32 = 9;
+const KILLED: &str = ", as when memory runs out";
+
 /// How far a task is.
 #[derive(Debug)]
 pub(super) enum State {
@@ -287,7 +291,10 @@ impl RunMachine {
             },
             ExitStatus::Lost => (Reason::AGENT_RESTARTED, LOST.to_owned(), None, None),
             ExitStatus::Code(code) => (Reason::EXIT_CODE, format!("exited with code {code}"), Some(code), None),
-            ExitStatus::Signal(signal) => (Reason::SIGNAL, format!("was ended by signal {signal}"), None, Some(signal)),
+            ExitStatus::Signal(signal) => {
+                let memory = if signal == SIGKILL { KILLED } else { "" };
+                (Reason::SIGNAL, format!("was ended by signal {signal}{memory}"), None, Some(signal))
+            }
             ExitStatus::StartFailed(why) | ExitStatus::NotSaved(why) => {
                 (Reason::START_FAILED, format!("could not be started: {why}"), None, None)
             }

@@ -36,6 +36,10 @@ const AGAIN: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 /// How often the shim of a step that is bound looks whether its time has come nearer: often enough for the shortest L.
 const BOUND_LOOK: Duration = Duration::from_secs(1);
 
+/// How readily the kernel ends a step's processes when memory runs out, from -1000 to 1000 (proc(5), `oom_score_adj`): before
+/// anything that a host runs for itself, and the more readily the more they take.
+const OOM_SCORE: i32 = 500;
+
 /// What a shim is asked to do.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::exec) struct Order {
@@ -165,7 +169,8 @@ impl Running {
         command.current_dir(&order.dir).process_group(0);
         command.stdin(Stdio::null()).stdout(given(&out.1)?).stderr(given(&err.1)?);
         // Whatever is blocked here would be blocked in the step, too: a shell would `wait` for ever.
-        let child = command.spawn().map_err(|error| Refused(format!("can't run {}: {error}", order.name)))?;
+        let child = expendable(|| command.spawn());
+        let child = child.map_err(|error| Refused(format!("can't run {}: {error}", order.name)))?;
         block_ends().map_err(system("can't watch processes"))?;
         let leader = Pid::from_child(&child);
         let head = Head { ended: None, leader: leader.as_raw_pid() };
@@ -238,6 +243,23 @@ impl Running {
             let _ = waitpid(Pid::from_raw(child), WaitOptions::NOHANG);
         }
     }
+}
+
+/// Runs `start`, whose processes are to be the first that the kernel ends when memory runs out: not this one, which knows
+/// how they ended, and not the agent.
+fn expendable<T>(start: impl FnOnce() -> T) -> T {
+    let score = "/proc/self/oom_score_adj";
+    let own = std::fs::read_to_string(score);
+    // More is always permitted, and so is going back. What is more expendable already stays so.
+    let less = own.as_ref().is_ok_and(|own| own.trim().parse::<i32>().is_ok_and(|own| own < OOM_SCORE));
+    if less {
+        let _ = std::fs::write(score, OOM_SCORE.to_string());
+    }
+    let started = start();
+    if let Some(own) = own.ok().filter(|_| less) {
+        let _ = std::fs::write(score, own);
+    }
+    started
 }
 
 /// Until when a step may live.

@@ -453,6 +453,7 @@ fn how_a_process_ended_is_on_record() {
     for (status, outputs, step, message) in [
         (ExitStatus::Code(2), Ok(vec![]), "ExitCode", "exited with code 2"),
         (ExitStatus::Signal(11), Ok(vec![]), "Signal", "was ended by signal 11"),
+        (ExitStatus::Signal(9), Ok(vec![]), "Signal", "was ended by signal 9, as when memory runs out"),
         (
             ExitStatus::StartFailed("no such file".into()),
             Ok(vec![]),
