@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc::{Receiver, Sender, channel},
     },
     thread::JoinHandle,
@@ -17,6 +17,8 @@ use std::{
 
 use heed::{CompactionOption, EnvOpenOptions, MdbError, RwTxn, WithoutTls};
 use tokio::sync::watch;
+
+use crate::clock;
 
 /// A read transaction, as [`Env::read`] lends it. May be passed to every `get`, `iter` and `range` of a table.
 pub type ReadTxn<'t> = heed::RoTxn<'t, WithoutTls>;
@@ -120,7 +122,18 @@ pub struct Env {
     env: heed::Env<WithoutTls>,
     /// Read while a transaction lives; written to move the map, which no transaction may see.
     map: Arc<RwLock<()>>,
+    commits: Arc<CommitTimes>,
 }
+
+/// How long syncing commits took, since the environment was opened.
+#[derive(Debug, Default)]
+struct CommitTimes {
+    count: AtomicU64,
+    nanos: AtomicU64,
+}
+
+/// A commit that takes longer is told: everything that is acknowledged waits for it.
+const SLOW_COMMIT: Duration = Duration::from_secs(1);
 
 impl Env {
     /// Opens or makes the environment in `dir`, which must exist, with at most `max_dbs` named tables.
@@ -143,7 +156,7 @@ impl Env {
         match cleared {
             Ok(env) => {
                 allocate_readers(dir);
-                Ok(Self { env, map: Arc::default() })
+                Ok(Self { env, map: Arc::default(), commits: Arc::default() })
             }
             Err(source) => Err(OpenError { dir: dir.to_owned(), source }),
         }
@@ -213,6 +226,12 @@ impl Env {
         Ok(Size { used, limit })
     }
 
+    /// How many transactions were committed since it was opened, and how long their commits took together.
+    pub fn commits(&self) -> (u64, Duration) {
+        let CommitTimes { count, nanos } = &*self.commits;
+        (count.load(Ordering::Relaxed), Duration::from_nanos(nanos.load(Ordering::Relaxed)))
+    }
+
     fn try_write<T, E: From<heed::Error>>(
         &self,
         f: &mut impl FnMut(&heed::Env<WithoutTls>, &mut RwTxn<'_>) -> Result<T, E>,
@@ -220,7 +239,14 @@ impl Env {
         let _map = self.map.read().unwrap_or_else(PoisonError::into_inner);
         let mut txn = self.env.write_txn()?;
         let value = f(&self.env, &mut txn)?;
+        let begun = clock::now().boot;
         txn.commit()?;
+        let took = clock::now().boot.since(begun);
+        self.commits.count.fetch_add(1, Ordering::Relaxed);
+        self.commits.nanos.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        if took > SLOW_COMMIT {
+            tracing::warn!(dir = %self.env.path().display(), ?took, "a commit took long: the disk is slow, or busy");
+        }
         Ok(value)
     }
 

@@ -64,6 +64,7 @@ families! {
     STORE_LIMIT = gauge "xene_store_limit_bytes", "Bytes that they may come to on the store's disk";
     STORE_FULL = gauge "xene_store_full", "1 while nothing new is taken because the disk is full";
     STORE_COMMITS = counter "xene_store_commits", "Batches that were committed, for the life of the store";
+    STORE_COMMIT = summary "xene_store_commit_seconds", "How long writing to the store's disk takes, each time";
     LOG_BYTES = counter "xene_log_bytes", "Bytes of logs that came from agents";
     REQUESTS = counter "xene_http_requests", "Requests that were answered";
     CPU = counter "process_cpu_seconds", "Processor time of the controller";
@@ -182,6 +183,10 @@ pub(super) async fn metrics(
     page.one(&STORE_LIMIT, size.limit);
     page.one(&STORE_FULL, u8::from(store.is_full()));
     page.one(&STORE_COMMITS, commits);
+    let (commits, took) = store.commits();
+    page.family(&STORE_COMMIT);
+    page.sample(&STORE_COMMIT, "_sum", &[], took.as_secs_f64());
+    page.sample(&STORE_COMMIT, "_count", &[], commits);
     page.one(&LOG_BYTES, api.handle.counters().log_bytes());
     api.handle.counters().look(|counts| {
         page.family(&REQUESTS);

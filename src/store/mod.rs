@@ -23,6 +23,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use heed::RwTxn;
@@ -337,6 +338,11 @@ impl Store {
     /// If LMDB or the file system can't say.
     pub fn size(&self) -> Result<Size, StoreError> {
         Ok(self.env.size()?)
+    }
+
+    /// How many transactions were committed since it was opened, and how long their commits took together.
+    pub fn commits(&self) -> (u64, Duration) {
+        self.env.commits()
     }
 
     /// The size of its file, in bytes.

@@ -34,6 +34,11 @@ async fn metrics_are_openmetrics_and_need_a_viewer() {
     has("xene_http_requests_total{method=\"GET\",code=\"401\"} 1");
     has("xene_runs{phase=\"Running\"} 0");
     has(&format!("xene_store_commits_total {}", world.store.revision().unwrap()));
+    let number = |sample: &str| {
+        let line = page.lines().find_map(|line| line.strip_prefix(sample)?.trim().parse::<f64>().ok());
+        line.unwrap_or_else(|| panic!("{sample}\n{page}"))
+    };
+    assert!(number("xene_store_commit_seconds_count") >= 2.0 && number("xene_store_commit_seconds_sum") > 0.0);
     has(&format!("xene_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")));
     assert!(world.store.bytes() > 4096);
 }
