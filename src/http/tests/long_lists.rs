@@ -114,7 +114,7 @@ async fn every_page_of_a_long_list_is_reached() {
         ("/workflows?labels=team%3Da", "<th scope=\"row\"><a href=\"/workflows/", 111, 3),
         ("/agents", "<th scope=\"row\"><a href=\"/agents/", 230, 3),
         ("/notifiers", "<tr id=\"notifier-", 120, 3),
-        ("/events", "aria-label=\"only these: events about run/", 250, 9),
+        ("/events", "aria-label=\"only these: events about run/", 250, 13),
     ] {
         let (found, seen) = walk(&world, &cookie, path, item).await;
         let distinct: BTreeSet<_> = found.iter().collect();

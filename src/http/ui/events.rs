@@ -9,7 +9,7 @@ use super::{
     page::{Page, Pairs, param, query},
 };
 
-const PAGE: usize = 30;
+const PAGE: usize = 20;
 
 pub(super) async fn render(client: &Client, pairs: &Pairs) -> Result<Page, Failure> {
     let (after, regarding) = (param(pairs, "after"), param(pairs, "regarding"));
