@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use jiff::Timestamp;
 use xene_agent::decide::{
     mutant::Mutant,
     time::{Now, before},
@@ -128,6 +129,12 @@ impl AgentState {
 
     pub(super) fn slots(&self) -> u32 {
         self.row.as_ref().map_or(1, |row| row.slots.max(1))
+    }
+
+    /// When it was heard last, as far as is known.
+    pub(super) fn last_seen(&self, now: Now) -> Option<Timestamp> {
+        let renewed = self.renewed_at.map(|at| before(now.wall, now.boot.since(at)));
+        renewed.or_else(|| self.row.as_ref().and_then(|row| row.last_seen))
     }
 
     pub(super) fn phase(&self, row: &AgentRow) -> AgentPhase {
@@ -338,7 +345,7 @@ impl Controller {
                 version: row.version.clone(),
                 slots: row.slots,
                 busy: agent.busy,
-                last_seen: renewed.or(row.last_seen),
+                last_seen: agent.last_seen(now),
                 lease_until: renewed.zip(lease).map(|(at, l)| xene_agent::decide::time::after(at, l)),
                 pipelines: agent.owned.iter().cloned().collect(),
                 reason,

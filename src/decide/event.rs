@@ -359,8 +359,8 @@ pub enum Refusal {
     NameTaken(AgentName),
     /// It answers, so its machine is not off.
     #[error(
-        "agent {0} is connected, so its machine is not off: `xene agents drain {0}` moves its pipelines; if it was \
-         switched off this minute, ask again in half a minute"
+        "agent {0} is connected, so its machine is not off: `xene agents drain {0}` moves its pipelines, but for those \
+         whose journal it lost: for them stop it first; if it was switched off this minute, ask again in half a minute"
     )]
     Connected(AgentName),
     /// The run has ended.

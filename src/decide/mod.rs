@@ -132,6 +132,8 @@ enum Timer {
     Knock(AgentName),
     /// An Unknown run is given up.
     GiveUp(RunName),
+    /// A run has waited for an agent for as long as it may.
+    Queue(RunName),
     /// Old runs go.
     Sweep,
     /// Claims that nobody showed since the recovery have run out.
@@ -342,7 +344,10 @@ impl Controller {
             Event::Asked { request, command } => {
                 fx.urgent = command.is_urgent();
                 let result = self.command(now, command, &mut fx);
-                fx.then.push(Effect::Reply { request, result: Box::new(result) });
+                // What is refused waits for no disk.
+                let refused = result.is_err() && fx.commit.is_empty();
+                let reply = Effect::Reply { request, result: Box::new(result) };
+                if refused { fx.now.push(reply) } else { fx.then.push(reply) }
             }
             Event::Authority { authority, by } => self.authority_changed(now, authority, &by, &mut fx),
             Event::CertificateIssued { session, agent, fingerprint, chain } => {
@@ -370,6 +375,7 @@ impl Controller {
                 Timer::Lease(agent) => self.judge(now, &agent, &mut fx),
                 Timer::Knock(agent) => self.let_in(now, &agent, &mut fx),
                 Timer::GiveUp(run) => self.give_up(now, run, &mut fx),
+                Timer::Queue(run) => self.queue_due(now, run, &mut fx),
                 Timer::Recovered => self.end_recovery(now, &mut fx),
                 Timer::PauseEnds => self.end_pause(now, "its time is over", &mut fx),
                 Timer::RotationEnds => self.end_rotation(now, &mut fx),

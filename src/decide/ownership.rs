@@ -136,9 +136,12 @@ impl Controller {
         }
         for run in lost {
             self.lose_run(now, run, fx);
-            if let Some(key) = self.runs.get(&run).map(|row| row.run.spec.key()) {
-                self.place_group(now, &key, fx);
+            let Some(key) = self.runs.get(&run).map(|row| row.run.spec.key()) else { continue };
+            let keeps = self.owners.get(&key).is_some_and(|owned| owned.row.owner.as_ref() == Some(agent));
+            if let Some(state) = self.agents.get_mut(agent).filter(|_| keeps) {
+                state.silent = true;
             }
+            self.place_group(now, &key, fx);
         }
         for key in over {
             self.place(now, &key, fx);
@@ -146,10 +149,11 @@ impl Controller {
     }
 
     /// Rule 10: its owner keeps it, silent as it is.
-    fn spare(&mut self, key: &PipelineKey, owner: &AgentName, fx: &mut Effects) {
+    fn spare(&mut self, now: Now, key: &PipelineKey, owner: &AgentName, fx: &mut Effects) {
         if let Some(state) = self.agents.get_mut(owner) {
             state.silent = true;
         }
+        self.miss_runs(now, key, owner, fx);
         self.waiting.insert(key.clone());
         let message = format!("{owner} fell silent with most of the agents: nobody takes over (`xene status`)");
         self.explain(key, Reason::OWNER_SILENT, message, fx);
@@ -197,7 +201,7 @@ impl Controller {
         if let Some(owner) = &owner
             && self.owners.get(key).is_some_and(|owned| self.is_held(owned))
         {
-            self.spare(key, owner, fx);
+            self.spare(now, key, owner, fx);
             return;
         }
         if owner.is_none()
@@ -236,6 +240,7 @@ impl Controller {
                         if let Some(state) = self.agents.get_mut(&owner) {
                             state.silent = true;
                         }
+                        self.miss_runs(now, key, &owner, fx);
                         let message = format!("{owner} is silent; {message}");
                         self.explain(key, Reason::OWNER_SILENT, message, fx);
                     }
@@ -453,7 +458,10 @@ impl Controller {
         let Some(owned) = self.owners.get_mut(key) else { return };
         let Some(owner) = owned.row.owner.clone().filter(|_| !owned.row.revoking) else { return };
         owned.row.revoking = true;
-        (owned.row.reason, owned.row.message) = (Some(Reason::MOVING), message);
+        // A claim whose journal is lost can't be given back: what is said of it stays true.
+        if !owned.row.void {
+            (owned.row.reason, owned.row.message) = (Some(Reason::MOVING), message);
+        }
         fx.commit.push(Change::PutOwner(key.clone(), owned.row.clone()));
         self.changed.insert((owner, key.clone()));
     }
@@ -539,13 +547,17 @@ impl Controller {
         for key in &owned {
             let Some(owned) = self.owners.get_mut(key) else { continue };
             still |= !owned.claimed;
+            let claimed = owned.claimed;
             if owned.claimed && owned.row.reason == Some(Reason::OWNER_SILENT) {
                 owned.row.reason = None;
                 owned.row.message = format!("{agent} is back");
                 fx.commit.push(Change::PutOwner(key.clone(), owned.row.clone()));
             }
-            if owned.claimed && !owned.row.revoking {
+            if claimed && !owned.row.revoking {
                 self.waiting.remove(key);
+            }
+            if claimed {
+                self.find_runs(key, agent, fx);
             }
         }
         if let Some(state) = self.agents.get_mut(agent) {
@@ -565,7 +577,13 @@ impl Controller {
             let Some(owned) = self.owners.get_mut(&key).filter(|owned| !owned.row.void) else { continue };
             owned.row.void = true;
             owned.row.reason = Some(Reason::OWNER_SILENT);
-            owned.row.message = format!("{agent} came back without its journal: its old claim is waited out");
+            let ends = match owned.row.autonomy {
+                Autonomy::For(_) => "is waited out".to_owned(),
+                Autonomy::Forever => {
+                    format!("has no end; stop {agent}, then `xene agents fence {agent} --machine-is-off`")
+                }
+            };
+            owned.row.message = format!("{agent} came back without its journal: its old claim {ends}");
             fx.commit.push(Change::PutOwner(key.clone(), owned.row.clone()));
             self.arm_lease(&key);
             count += 1;

@@ -39,6 +39,7 @@ pub(super) struct Pipeline {
     pub(super) suspend: bool,
     pub(super) history: Option<History>,
     pub(super) timeout: Option<Duration>,
+    pub(super) queue_timeout: Option<Span>,
     pub(super) max_runs: u32,
     /// The group of `concurrency`.
     pub(super) group: Option<Name>,
@@ -80,6 +81,7 @@ impl Pipeline {
             suspend,
             history: spec.history.clone(),
             timeout: spec.timeout.map(Into::into),
+            queue_timeout: spec.queue_timeout,
             max_runs: spec.concurrency.max,
             group: spec.concurrency.group.clone(),
             after: spec.after.0.clone(),

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use indexmap::IndexMap;
 use xene_agent::decide::{
     mutant::Mutant,
-    time::{BootTime, Now, after},
+    time::{BootTime, Now, Timers, after},
 };
 use xene_schemas::{
     event::EventType,
@@ -81,12 +81,14 @@ impl Controller {
         match &row.run.status.agent {
             Some(agent) => {
                 let state = self.agents.entry(agent.clone());
-                state.or_insert_with(|| super::agents::AgentState::new(None)).runs.insert(run);
+                let state = state.or_insert_with(|| super::agents::AgentState::new(None));
+                state.runs.insert(run);
+                state.silent |= row.run.status.phase == RunPhase::Unknown;
                 let agent = agent.clone();
                 self.arm_agent(&agent);
             }
             None if row.run.status.phase == RunPhase::Unknown => {}
-            None => _ = self.unaddressed.insert((key, run)),
+            None => self.wait_for_agent(&key, run),
         }
         if let Some(at) = row.give_up_at {
             let left = Duration::try_from(at.duration_since(now.wall)).unwrap_or_default();
@@ -162,10 +164,12 @@ impl Controller {
         }
         let busy = self.is_busy(&key);
         let mut run = Run::new(order.run, now.wall, spec);
-        let waits = self.owners.get(&key).map_or("no agent has its pipeline", |owned| match &owned.row.owner {
+        let owner = self.owners.get(&key).and_then(|owned| owned.row.owner.as_ref());
+        let waits = match owner {
+            Some(owner) if self.is_connected(owner) => "its pipeline moves to another agent",
             Some(_) => "its agent is not connected",
             None => "no agent has its pipeline",
-        });
+        };
         (run.status.reason, run.status.message) = (Some(Reason::WAITING_FOR_AGENT), Some(waits.to_owned()));
         if busy {
             run.status.reason = Some(Reason::QUEUED);
@@ -176,12 +180,16 @@ impl Controller {
             row.request = delivery.request;
             fx.commit.push(Change::PutDelivery(key.clone(), delivery.id, order.run));
         }
-        fx.commit.push(Change::PutRun(Box::new(row.clone())));
         self.runs.insert(order.run, row);
         self.active.entry(key.clone()).or_default().insert(order.run);
-        self.unaddressed.insert((key.clone(), order.run));
+        self.wait_for_agent(&key, order.run);
         self.address_runs(&key, fx);
-        Ok(self.runs[&order.run].run.clone())
+        let row = &self.runs[&order.run];
+        // Else it was written with its agent.
+        if row.run.status.agent.is_none() {
+            fx.commit.push(Change::PutRun(Box::new(row.clone())));
+        }
+        Ok(row.run.clone())
     }
 
     /// The same again, whatever is in effect by now; with `failed`, without the tasks that succeeded.
@@ -211,6 +219,27 @@ impl Controller {
             repeats: Some(Repeat { of: metadata.name, revision: spec.revision, reused }),
         };
         self.order_run(now, order, fx)
+    }
+
+    /// No agent is to have the run yet; there may be a limit to that.
+    fn wait_for_agent(&mut self, key: &PipelineKey, run: RunName) {
+        self.unaddressed.insert((key.clone(), run));
+        if self.pipelines.get(key).is_some_and(|pipeline| pipeline.queue_timeout.is_some()) {
+            self.timers.arm(Timer::Queue(run), self.asked);
+        }
+    }
+
+    /// Ends a run that no agent has once it has waited for `queueTimeout`. Who has it counts by itself.
+    pub(super) fn queue_due(&mut self, now: Now, run: RunName, fx: &mut Effects) {
+        let Some(row) = self.runs.get(&run) else { return };
+        let key = row.run.spec.key();
+        let limit = self.pipelines.get(&key).and_then(|pipeline| pipeline.queue_timeout);
+        let Some(limit) = limit.filter(|_| self.unaddressed.contains(&(key, run))) else { return };
+        let due = after(row.run.metadata.created_at, limit.into());
+        match Duration::try_from(due.duration_since(now.wall)) {
+            Ok(left) if !left.is_zero() => self.timers.arm(Timer::Queue(run), now.boot + left),
+            _ => self.end(now, run, Reason::QUEUE_TIMED_OUT, format!("no agent could start it within {limit}"), fx),
+        }
     }
 
     /// Runs that wait for an agent go to the owner of the current epoch, if it is there to hear of them.
@@ -262,7 +291,7 @@ impl Controller {
             status.message = Some(format!("{old} gave its pipeline back"));
             fx.commit.push(Change::PutRun(Box::new(row.clone())));
             self.forget_agent_run(old, run);
-            self.unaddressed.insert((key.clone(), run));
+            self.wait_for_agent(key, run);
         }
         if !self.pipelines.contains_key(key) {
             self.end_unaddressed(now, key, fx);
@@ -409,12 +438,7 @@ impl Controller {
         }
         row.facts += 1;
         if row.run.status.phase == RunPhase::Unknown {
-            // Its agent is back, and so is the run.
-            let status = &mut row.run.status;
-            status.phase = if status.started_at.is_some() { RunPhase::Running } else { RunPhase::StartingUp };
-            (status.reason, status.message) = (None, None);
-            row.give_up_at = None;
-            self.timers.disarm(&Timer::GiveUp(run));
+            found(row, &mut self.timers);
         }
         row.run.apply(&fact.event);
         super::approve::retain(&mut row.decisions, &row.run);
@@ -448,12 +472,39 @@ impl Controller {
         }
     }
 
-    /// When an agent is lost as far as this run of it goes, whose pipeline is not its any more: as long after it was last
-    /// heard as if it were. `None` if the pipeline is its, and is judged itself.
+    /// An owner is silent, and keeps its pipeline: of what it had begun nothing is known. What it was asked to start, as far
+    /// as is known in vain, it starts once it is back.
+    pub(super) fn miss_runs(&mut self, now: Now, key: &PipelineKey, owner: &AgentName, fx: &mut Effects) {
+        for run in self.active.get(key).cloned().unwrap_or_default() {
+            let begun = |row: &RunRow| row.run.status.agent.as_ref() == Some(owner) && !is_to_start(row);
+            if self.runs.get(&run).is_some_and(begun) {
+                self.lose_run(now, run, fx);
+            }
+        }
+    }
+
+    /// The owner answers again, and has its claim: what it had goes on there, or it tells how that ended.
+    pub(super) fn find_runs(&mut self, key: &PipelineKey, owner: &AgentName, fx: &mut Effects) {
+        for run in self.active.get(key).cloned().unwrap_or_default() {
+            let Some(row) = self.runs.get_mut(&run) else { continue };
+            // Since a recovery it may be forgotten how it ended: then nobody tells it again.
+            let theirs = row.run.status.agent.as_ref() == Some(owner) && !row.unsure;
+            if theirs && row.run.status.phase == RunPhase::Unknown {
+                found(row, &mut self.timers);
+                fx.commit.push(Change::PutRun(Box::new(row.clone())));
+                self.recount(run);
+            }
+        }
+    }
+
+    /// When an agent is lost as far as this run of it goes, whose pipeline is not its any more, or its without end: as long
+    /// after it was last heard as if its lease ended then. `None` if the pipeline is its, and is judged itself.
     pub(super) fn left_alone_at(&self, agent: &AgentName, run: RunName) -> Option<BootTime> {
         let row = self.runs.get(&run).filter(|row| row.run.status.phase != RunPhase::Unknown)?;
         let key = row.run.spec.key();
-        if self.owners.get(&key).is_some_and(|owned| owned.row.owner.as_ref() == Some(agent)) {
+        if let Some(owned) = self.owners.get(&key).filter(|owned| owned.row.owner.as_ref() == Some(agent))
+            && (is_to_start(row) || self.lease_end(owned).is_some())
+        {
             return None;
         }
         let heard = self.agents.get(agent)?.renewed_at.unwrap_or_default().max(self.floor);
@@ -473,16 +524,23 @@ impl Controller {
         let Some(key) = self.runs.get(&run).map(|row| row.run.spec.key()) else { return };
         let timeout = self.pipelines.get(&key).and_then(|pipeline| pipeline.timeout).unwrap_or(TIMEOUT);
         let patience = timeout + self.wait(&key);
+        let Some(row) = self.runs.get(&run) else { return };
+        // An owner whose claim has no end may come back at any time, and tell.
+        let may_tell = self.owners.get(&key).is_some_and(|owned| {
+            !row.unsure && owned.row.owner == row.run.status.agent && self.lease_end(owned).is_none()
+        });
         let Some(row) = self.runs.get_mut(&run) else { return };
-        let status = &mut row.run.status;
-        if status.phase == RunPhase::Unknown {
+        let known = row.run.status.phase == RunPhase::Unknown;
+        if known && (may_tell || row.give_up_at.is_some()) {
             return;
         }
-        status.phase = RunPhase::Unknown;
-        status.reason = Some(Reason::AGENT_LOST);
-        status.message = Some("its agent is lost; if it comes back, so does the run".to_owned());
-        row.give_up_at = Some(after(now.wall, patience));
-        self.timers.arm(Timer::GiveUp(run), now.boot + patience);
+        row.run.status.phase = RunPhase::Unknown;
+        row.run.status.reason = Some(Reason::AGENT_LOST);
+        row.run.status.message = Some("its agent is lost; if it comes back, so does the run".to_owned());
+        if !may_tell {
+            row.give_up_at = Some(after(now.wall, patience));
+            self.timers.arm(Timer::GiveUp(run), now.boot + patience);
+        }
         let row = row.clone();
         fx.commit.push(Change::PutRun(Box::new(row.clone())));
         self.recount(run);
@@ -535,6 +593,20 @@ impl Controller {
             state.runs.remove(&run);
         }
     }
+}
+
+/// Its agent is to start it, and has not said that it did.
+fn is_to_start(row: &RunRow) -> bool {
+    row.from_controller && row.facts == 0
+}
+
+/// Its agent is back, and so is the run.
+fn found(row: &mut RunRow, timers: &mut Timers<Timer>) {
+    let status = &mut row.run.status;
+    status.phase = if status.started_at.is_some() { RunPhase::Running } else { RunPhase::StartingUp };
+    (status.reason, status.message) = (None, None);
+    row.give_up_at = None;
+    timers.disarm(&Timer::GiveUp(row.run.metadata.name));
 }
 
 /// What became of a fact, and how many of its run's facts are held.

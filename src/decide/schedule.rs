@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use indexmap::IndexMap;
+use xene_agent::decide::time::Now;
 use xene_schemas::{
     map::UniqueMap,
     meta::{AgentName, Labels, Name, PipelineKey},
@@ -184,7 +185,7 @@ impl Controller {
     }
 
     /// Every agent, and what speaks for or against its having a pipeline.
-    pub fn consider(&self, key: &PipelineKey) -> Vec<Considered> {
+    pub fn consider(&self, now: Now, key: &PipelineKey) -> Vec<Considered> {
         if !self.pipelines.contains_key(key) {
             return Vec::new();
         }
@@ -233,7 +234,7 @@ impl Controller {
                     agent: name.clone(),
                     verdict,
                     missing,
-                    since: row.last_seen.filter(|_| agent.session.is_none()),
+                    since: agent.last_seen(now).filter(|_| agent.session.is_none()),
                     pipelines: u32::try_from(pipelines).unwrap_or(u32::MAX),
                     slots: u32::try_from(slots).unwrap_or(u32::MAX),
                     message,

@@ -1,5 +1,6 @@
 //! What a run waits for, as the machine sees it now.
 
+use xene_agent::decide::time::Now;
 use xene_schemas::{
     meta::{AgentName, RunName},
     phase::{Reason, RunPhase, TaskPhase},
@@ -14,7 +15,7 @@ const NAMED: usize = 5;
 
 impl Controller {
     /// What a run waits for; nothing if it has ended, or if nothing holds it up.
-    pub fn waits(&self, run: RunName) -> Vec<Wait> {
+    pub fn waits(&self, now: Now, run: RunName) -> Vec<Wait> {
         let Some(row) = self.runs.get(&run) else { return Vec::new() };
         match row.run.status.phase {
             RunPhase::Unknown => vec![Wait {
@@ -23,13 +24,13 @@ impl Controller {
                 reason: Some(Reason::AGENT_LOST),
                 ..wait(WaitOn::Report, "its agent is lost, and may still come back and tell".into())
             }],
-            RunPhase::StartingUp => self.start_waits(row),
-            RunPhase::Running | RunPhase::ShuttingDown => self.task_waits(row),
+            RunPhase::StartingUp => self.start_waits(now, row),
+            RunPhase::Running | RunPhase::ShuttingDown => self.task_waits(now, row),
             RunPhase::Success | RunPhase::Error => Vec::new(),
         }
     }
 
-    fn start_waits(&self, row: &RunRow) -> Vec<Wait> {
+    fn start_waits(&self, now: Now, row: &RunRow) -> Vec<Wait> {
         let key = row.run.spec.key();
         let mut waits = self.turn_waits(row);
         let owned = self.owners.get(&key).map(|owned| &owned.row);
@@ -44,7 +45,7 @@ impl Controller {
                     },
                 )
             }),
-            Some(agent) => match self.away(agent) {
+            Some(agent) => match self.away(now, agent) {
                 Some(away) => waits.push(away),
                 None if waits.is_empty() && row.facts == 0 => waits.push(Wait {
                     agent: Some(agent.clone()),
@@ -84,11 +85,11 @@ impl Controller {
         named.collect()
     }
 
-    fn task_waits(&self, row: &RunRow) -> Vec<Wait> {
+    fn task_waits(&self, now: Now, row: &RunRow) -> Vec<Wait> {
         let status = &row.run.status;
         let mut waits = Vec::new();
         let Some(agent) = &status.agent else { return waits };
-        waits.extend(self.away(agent));
+        waits.extend(self.away(now, agent));
         let state = self.agents.get(agent);
         // What it last said of itself may be older than what its runs have told.
         let busy = |state: &AgentState| state.busy.max(self.running_on(agent));
@@ -127,11 +128,11 @@ impl Controller {
     }
 
     /// The agent, if it is not connected.
-    fn away(&self, agent: &AgentName) -> Option<Wait> {
+    fn away(&self, now: Now, agent: &AgentName) -> Option<Wait> {
         let state = self.agents.get(agent).filter(|state| state.session.is_none())?;
         Some(Wait {
             agent: Some(agent.clone()),
-            since: state.row.as_ref().and_then(|row| row.last_seen),
+            since: state.last_seen(now),
             ..wait(WaitOn::Agent, format!("{agent} is not connected"))
         })
     }

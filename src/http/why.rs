@@ -47,7 +47,7 @@ const ON_ITS_WAY: Duration = Duration::from_secs(60);
 pub(super) async fn run(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Response, Problem> {
     let run = find_run(&api, &name)?.run;
     let (key, name) = (run.spec.key(), run.metadata.name);
-    let waits = api.handle.view(move |controller, _| controller.waits(name)).await?;
+    let waits = api.handle.view(move |controller, now| controller.waits(now, name)).await?;
     let owner = api.handle.store().owner(&key)?;
     let placement = owner.filter(|owner| owner.owner == run.status.agent && Some(owner.epoch) == run.status.epoch);
     let workflow = api.handle.store().workflow(&key.workflow)?;
@@ -102,7 +102,7 @@ async fn whole(api: &Api, identity: &Identity, key: PipelineKey) -> Result<Pipel
     let row = store.pipeline(&key)?.ok_or_else(|| absent("pipeline", &key.to_string()))?;
     let workflow = store.workflow(&key.workflow)?;
     let of = key.clone();
-    let look = move |controller: &Controller, _| (controller.consider(&of), controller.arrivals(&of));
+    let look = move |controller: &Controller, now| (controller.consider(now, &of), controller.arrivals(&of));
     let (agents, after) = api.handle.view(look).await?;
     let filter = RunFilter {
         workflow: Some(key.workflow.clone()),

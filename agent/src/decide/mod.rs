@@ -265,6 +265,8 @@ impl Agent {
             Event::IntentDurable(run) => self.intent_durable(now, run, &mut fx),
             Event::StepExited { id, exit } => {
                 let run = id.run;
+                // What was to end it by now may have: that, and not how its step ended, is why.
+                self.bound_due(now, run, &mut fx);
                 self.drive(now, run, run::Input::StepExited(id, exit), &mut fx);
             }
             Event::LogDelivered(run) => self.log_delivered(run, &mut fx),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use xene_schemas::phase::Reason;
+use xene_schemas::phase::{Reason, RunPhase};
 
 use super::world::{MINUTE, World, key};
 use crate::decide::event::Command;
@@ -60,6 +60,20 @@ fn where_most_agents_fall_silent_at_once_nothing_is_taken_from_them() {
     let [a, b, c, d, e] = owners(&world);
     assert_eq!([a, b, d, e].map(|owner| owner.len()), [1; 4]);
     assert_ne!(c, "c", "who is silent still is one of few");
+}
+
+#[test]
+fn runs_of_agents_that_nothing_is_taken_from_are_unknown_meanwhile() {
+    let mut world = five();
+    world.slow = true;
+    let run = world.start("w0/p", 1).unwrap();
+    ["a", "b", "c"].iter().for_each(|agent| world.cut(agent));
+    world.pass(30 * MINUTE);
+    assert_eq!(owners(&world), AGENTS);
+    assert_eq!(world.run(run).status.phase, RunPhase::Unknown);
+    world.heal("a");
+    world.pass(MINUTE);
+    assert_eq!(world.run(run).status.phase, RunPhase::Running);
 }
 
 #[test]

@@ -130,3 +130,18 @@ fn an_agent_that_comes_back_knows_until_when_its_run_may_go_on() {
     world.pass(10 * MINUTE);
     assert_eq!(world.run(run).status.phase, RunPhase::Running, "its renewals put it off");
 }
+
+#[test]
+fn a_run_that_was_ended_while_its_agent_stood_still_ended_for_its_lease() {
+    let mut world = two(SHORT);
+    let run = world.start("w/p", 1).unwrap();
+    world.cut("a");
+    // What stands above the step ended it in time, and the agent hears of that before it looks at a clock.
+    world.seconds += 60;
+    world.fails = true;
+    world.end_steps("a");
+    world.settle();
+    world.heal("a");
+    world.pass(MINUTE);
+    assert_eq!(world.run(run).status.reason, Some(Reason::LEASE_EXPIRED));
+}

@@ -3,7 +3,7 @@
 use xene_schemas::wire::control::{ControllerMessage, Hello, StoreSeen, Tokens, Welcome};
 
 use super::world::{MINUTE, World};
-use crate::decide::event::{Effect, Event, SessionId};
+use crate::decide::event::{Command, Effect, Event, RequestId, SessionId};
 
 /// An agent dials anew with what it has: whether it is welcomed before anything is durable, and with which token.
 fn dials(world: &mut World, session: u64, change: impl FnOnce(&mut Hello)) -> (bool, Welcome) {
@@ -81,4 +81,16 @@ fn who_would_be_told_something_new_waits_for_the_disk() {
     world.commit("w", r#","timeout":"1m""#, None);
     world.tell(Event::StoreFull(true));
     assert!(!dials(&mut world, 101, |_| {}).0, "what it owns has changed since");
+}
+
+#[test]
+fn a_refusal_waits_for_no_disk() {
+    let mut world = World::new(&["a"]);
+    world.pass(MINUTE);
+    let now = world.now();
+    for agent in ["nobody", "a"] {
+        let command = Command::Fence { agent: agent.parse().unwrap(), by: "me".into() };
+        let fx = world.controller.as_mut().unwrap().handle(now, Event::Asked { request: RequestId(1), command });
+        assert!(matches!(&fx.now[..], [Effect::Reply { result, .. }] if result.is_err()), "{fx:?}");
+    }
 }

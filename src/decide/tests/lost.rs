@@ -1,5 +1,7 @@
 //! What a lost agent did nobody can tell, and some pipelines have it done once more.
 
+use std::time::Duration;
+
 use xene_schemas::{
     meta::RunName,
     phase::{Reason, RunPhase},
@@ -9,6 +11,7 @@ use xene_schemas::{
 use super::world::{MINUTE, World};
 use crate::decide::event::Command;
 
+const SECOND: Duration = Duration::from_secs(1);
 const RETRY: &str = r#","autonomy":"1m","timeout":"10m","onAgentLost":"Retry""#;
 const EVERY_MINUTE: &str = r#""schedule":"* * * * *""#;
 
@@ -161,4 +164,84 @@ fn what_a_lost_agent_may_have_started_before_an_edit_is_not_started_by_the_edite
     for run in by(&world, "onAmbiguous: Run") {
         assert!(run.spec.trigger.scheduled_time.unwrap() >= edited, "{run:?}");
     }
+}
+
+#[test]
+fn what_a_silent_owner_runs_is_unknown_until_it_is_back_though_it_keeps_its_pipeline() {
+    for autonomy in ["1m", "Forever"] {
+        let mut world = World::new(&["a"]);
+        world.slow = true;
+        world.commit("w", &format!(r#","autonomy":"{autonomy}","concurrency":{{"max":2}}"#), None);
+        let run = world.start("w/p", 1).unwrap();
+        world.cut("a");
+        let waits = world.start("w/p", 2).unwrap();
+        world.pass(30 * SECOND);
+        assert_eq!(world.run(run).status.phase, RunPhase::Running, "{autonomy}: it may come again at once");
+        world.pass(5 * MINUTE);
+        let status = &world.run(run).status;
+        assert_eq!((status.phase, status.reason.clone()), (RunPhase::Unknown, Some(Reason::AGENT_LOST)), "{autonomy}");
+        assert_eq!(world.run(waits).status.phase, RunPhase::StartingUp, "{autonomy}: it never heard of that");
+        world.stop_controller();
+        world.start_controller();
+        world.heal("a");
+        world.pass(MINUTE);
+        assert_eq!(world.owner("w/p").as_deref(), Some("a"));
+        for run in [run, waits] {
+            let status = &world.run(run).status;
+            assert_eq!((status.phase, status.reason.clone()), (RunPhase::Running, None), "{autonomy}");
+        }
+        world.end_steps("a");
+        world.settle();
+        assert!([run, waits].iter().all(|run| world.run(*run).status.phase == RunPhase::Success));
+    }
+}
+
+#[test]
+fn a_run_is_given_up_unless_its_owner_may_come_back_at_any_time() {
+    let mut world = World::new(&["a"]);
+    world.slow = true;
+    world.commit("w", r#","autonomy":"1m","timeout":"1h""#, None);
+    world.commit("ever", r#","autonomy":"Forever","timeout":"1h""#, None);
+    let (run, kept) = (world.start("w/p", 1).unwrap(), world.start("ever/p", 2).unwrap());
+    world.cut("a");
+    world.pass(200 * MINUTE);
+    assert_eq!(ended(&world, run), Some(Reason::AGENT_LOST));
+    assert_eq!(world.run(kept).status.phase, RunPhase::Unknown, "it may still tell");
+    world.stop_controller();
+    world.start_controller();
+    world.pass(200 * MINUTE);
+    assert_eq!(world.run(kept).status.phase, RunPhase::Unknown);
+    world.ask(Command::Forget("a".parse().unwrap())).unwrap();
+    world.pass(200 * MINUTE);
+    assert_eq!(ended(&world, kept), Some(Reason::AGENT_LOST), "nobody tells any more");
+}
+
+#[test]
+fn a_run_that_no_agent_can_start_in_time_is_not_started() {
+    let fields = r#","queueTimeout":"5m","autonomy":"Forever""#;
+    for comes_back in [3, 7] {
+        let mut world = World::new(&["a"]);
+        world.commit("w", fields, None);
+        world.cut("a");
+        let run = world.start("w/p", 1).unwrap();
+        world.pass(2 * MINUTE);
+        // What is left of the time survives the controller.
+        world.stop_controller();
+        world.start_controller();
+        world.pass((comes_back - 2) * MINUTE);
+        let in_time = comes_back < 5;
+        assert_eq!(ended(&world, run), (!in_time).then_some(Reason::QUEUE_TIMED_OUT));
+        world.heal("a");
+        world.pass(MINUTE);
+        assert_eq!(world.starts.len(), usize::from(in_time));
+    }
+
+    let mut world = World::new(&["a"]);
+    world.commit("w", r#","queueTimeout":"5m","agents":{"labels":{"gpu":"yes"}}"#, None);
+    let run = world.start("w/p", 1).unwrap();
+    world.pass(4 * MINUTE);
+    assert_eq!(world.run(run).status.phase, RunPhase::StartingUp);
+    world.pass(2 * MINUTE);
+    assert_eq!(ended(&world, run), Some(Reason::QUEUE_TIMED_OUT));
+    assert_eq!(world.run(run).status.message.as_deref(), Some("no agent could start it within 5m"));
 }

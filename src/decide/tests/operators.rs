@@ -421,7 +421,7 @@ fn a_run_that_waits_for_a_slot_says_so_before_its_agent_is_heard_again() {
     let run = runs.last().unwrap();
     world.settle();
     let waits = |world: &World| {
-        let waits = world.controller.as_ref().unwrap().waits(run);
+        let waits = world.controller.as_ref().unwrap().waits(world.now(), run);
         waits.into_iter().map(|wait| (wait.on, wait.message)).collect::<Vec<_>>()
     };
     let expected = "task t waits for one of the 4 slots of a: all are taken".to_owned();

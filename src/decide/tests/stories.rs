@@ -12,8 +12,8 @@ use xene_schemas::{
 
 use super::world::{MINUTE, World, key};
 use crate::decide::{
-    event::{Command, Refusal},
-    rows::Suspendable,
+    event::{Command, Event, Refusal, RequestId},
+    rows::{Change, Suspendable},
 };
 
 const EVERY_MINUTE: &str = r#""schedule":"* * * * *""#;
@@ -424,6 +424,31 @@ fn an_agent_without_its_journal_is_waited_out() {
 }
 
 #[test]
+fn a_claim_without_end_whose_journal_is_lost_waits_for_a_person() {
+    let mut world = World::new(&["a", "b"]);
+    world.commit("w", r#","autonomy":"Forever""#, Some(EVERY_MINUTE));
+    world.pass(MINUTE);
+    world.crash("a");
+    world.nodes.get_mut("a").unwrap().journal = Recovered::default();
+    world.start_agent("a");
+    world.ask(Command::Drain("a".parse().unwrap())).unwrap();
+    world.pass(60 * MINUTE);
+    let row = &world.store.owners[&key("w/p")];
+    assert_eq!((row.void, row.reason.clone()), (true, Some(Reason::OWNER_SILENT)));
+    assert!(row.message.contains("stop a, then `xene agents fence a"), "{}", row.message);
+    let fence = || Command::Fence { agent: "a".parse().unwrap(), by: "me".into() };
+    let refused = world.ask(fence()).unwrap_err().to_string();
+    assert!(refused.contains("stop it first"), "{refused}");
+    world.crash("a");
+    world.ask(fence()).unwrap();
+    assert_eq!(world.owner("w/p").as_deref(), Some("b"));
+    world.ask(Command::Undrain("a".parse().unwrap())).unwrap();
+    world.start_agent("a");
+    world.pass(2 * MINUTE);
+    assert_eq!(world.started("b").len(), 2);
+}
+
+#[test]
 fn answers_that_get_lost_end_the_lease_on_both_sides() {
     let mut world = World::new(&["a", "b"]);
     world.commit("w", SHORT, Some(EVERY_MINUTE));
@@ -664,6 +689,21 @@ fn a_run_says_what_it_waits_for() {
     let second = world.start("w/p", 2).unwrap();
     assert_eq!(phase(&world, second), (RunPhase::StartingUp, Some(Reason::QUEUED)));
     assert_eq!(says(&world, second), "it waits for an earlier run of this pipeline");
+    world.end_steps("a");
+    world.pass(MINUTE);
+    world.end_steps("a");
+    world.pass(MINUTE);
+
+    // It is written once, with its agent, so nobody is told that there is none.
+    let now = world.now();
+    let command = Command::StartRun(world.order("w/p", 3, &[]));
+    let event = Event::Asked { request: RequestId(9_000), command };
+    let fx = world.controller.as_mut().unwrap().handle(now, event);
+    let rows = fx.commit.iter().filter_map(|change| match change {
+        Change::PutRun(row) => row.run.status.message.clone(),
+        _ => None,
+    });
+    assert_eq!(rows.collect::<Vec<_>>(), ["a was asked to start it"]);
 }
 
 #[test]

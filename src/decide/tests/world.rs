@@ -466,13 +466,19 @@ impl World {
     }
 
     pub(super) fn start_with(&mut self, pipeline: &str, n: u128, params: &[(&str, &str)]) -> Result<RunName, Refusal> {
+        let order = self.order(pipeline, n, params);
+        let run = order.run;
+        self.ask(Command::StartRun(order)).map(|_| run)
+    }
+
+    /// A run that is started by hand.
+    pub(super) fn order(&self, pipeline: &str, n: u128, params: &[(&str, &str)]) -> RunOrder {
         let pipeline = key(pipeline);
         let spec_hash = self.store.pipelines.get(&pipeline).map_or(SpecHash([0; 32]), |row| row.spec_hash);
         let trigger = RunTrigger { kind: TriggerType::Manual, name: None, scheduled_time: None, by: None };
         let run = RunName::new(Timestamp::from_second(1_800_000_000).unwrap(), n);
         let params = params.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let order = RunOrder { pipeline, spec_hash, run, trigger, params, payload: None, delivery: None, force: false };
-        self.ask(Command::StartRun(order)).map(|_| run)
+        RunOrder { pipeline, spec_hash, run, trigger, params, payload: None, delivery: None, force: false }
     }
 
     /// Commits a workflow with one pipeline `p`: extra fields of the pipeline and, if given, a cron trigger.
