@@ -485,10 +485,12 @@ impl Controller {
 
     /// The owner answers again, and has its claim: what it had goes on there, or it tells how that ended.
     pub(super) fn find_runs(&mut self, key: &PipelineKey, owner: &AgentName, fx: &mut Effects) {
+        let epoch = self.owners.get(key).map(|owned| owned.row.epoch);
         for run in self.active.get(key).cloned().unwrap_or_default() {
             let Some(row) = self.runs.get_mut(&run) else { continue };
-            // Since a recovery it may be forgotten how it ended: then nobody tells it again.
-            let theirs = row.run.status.agent.as_ref() == Some(owner) && !row.unsure;
+            // Of an earlier claim of its nobody knows whether it was begun. And since a recovery it may be forgotten how
+            // it ended: then nobody tells it again.
+            let theirs = row.run.status.agent.as_ref() == Some(owner) && row.run.status.epoch == epoch && !row.unsure;
             if theirs && row.run.status.phase == RunPhase::Unknown {
                 found(row, &mut self.timers);
                 fx.commit.push(Change::PutRun(Box::new(row.clone())));
@@ -530,8 +532,9 @@ impl Controller {
             !row.unsure && owned.row.owner == row.run.status.agent && self.lease_end(owned).is_none()
         });
         let Some(row) = self.runs.get_mut(&run) else { return };
-        let known = row.run.status.phase == RunPhase::Unknown;
-        if known && (may_tell || row.give_up_at.is_some()) {
+        let phase = row.run.status.phase;
+        // One that has just ended may not have been retired yet.
+        if phase.is_final() || phase == RunPhase::Unknown && (may_tell || row.give_up_at.is_some()) {
             return;
         }
         row.run.status.phase = RunPhase::Unknown;

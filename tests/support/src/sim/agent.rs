@@ -194,6 +194,7 @@ impl World {
                 }
             }
             Effect::ConfirmIntent(run) => {
+                self.witness.began.entry(run).or_insert(self.at);
                 let Some(fx) = self.agent_decides(agent, Event::IntentDurable(run))? else { return Ok(()) };
                 // A2: between the check and the start the process may stand still, for ε at most.
                 let starts = fx.now.iter().find_map(|effect| match effect {

@@ -83,6 +83,8 @@ pub struct Witness {
     pub(super) owners: BTreeMap<(PipelineKey, Epoch), AgentName>,
     /// Until when specs of pipelines were in effect that are not any more.
     pub(super) replaced: BTreeMap<(PipelineKey, SpecHash), Instant>,
+    /// When runs began; their first steps may have to wait for a free slot.
+    pub(super) began: BTreeMap<RunName, Instant>,
     /// The runs that took the places of lost ones, and which.
     retries: BTreeMap<RunName, RunName>,
     /// By which run a pipeline followed an upstream run, also in a store that is lost by now.

@@ -100,7 +100,8 @@ impl World {
         let on_its_way = 4 * (self.setup.delay + late) + (self.setup.pause_margin + 10) * SECOND;
         // By a clock that is slow.
         let alone = l.as_millis() * 1_000_000 * 100 / 95;
-        if self.at <= until + alone + on_its_way {
+        let began = self.witness.began.get(run).copied().unwrap_or(self.at);
+        if began <= until + alone + on_its_way {
             return Ok(());
         }
         let what = format!("{} of {key} starts from what was replaced at {until}", tail(run));

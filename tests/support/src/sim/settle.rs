@@ -94,8 +94,9 @@ impl World {
             self.heal(agent);
             self.agents[agent].off_until = self.at;
             self.start_agent(agent)?;
-            if self.agents[agent].drained && !self.agents[agent].forgotten {
-                self.agents[agent].drained = false;
+            // One that was answered may be lost with the controller, as the disk was full.
+            self.agents[agent].drained = false;
+            if !self.agents[agent].forgotten {
                 self.ask(Command::Undrain(self.agents[agent].name.clone()))?;
             }
             if was_hostile {
