@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use xene_agent::decide::{
     cron::Schedule,
+    mutant::Mutant,
     time::{Now, before},
 };
 use xene_schemas::{
@@ -79,8 +80,14 @@ impl Controller {
         // Also of rows that are not taken: they never will be.
         if let Some(next) = next {
             let message = ControllerMessage::SkippedAcknowledged(SkippedAcknowledged { next });
-            fx.then.push(Effect::Send { session, message });
+            self.acknowledge(session, message, fx);
         }
+    }
+
+    /// What an agent has told is durable by the time that it hears so.
+    pub(super) fn acknowledge(&self, session: SessionId, message: ControllerMessage, fx: &mut Effects) {
+        let says = if self.mutants.is(Mutant::AcknowledgedEarly) { &mut fx.now } else { &mut fx.then };
+        says.push(Effect::Send { session, message });
     }
 
     /// Who had it before tells of its own time, which is over.

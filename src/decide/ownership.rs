@@ -84,6 +84,7 @@ impl Controller {
     fn wait_of(&self, owned: &Owned) -> Option<Duration> {
         let told = owned.told.filter(|_| owned.claimed && !self.mutants.is(Mutant::ShorterAtOnce));
         match owned.row.autonomy.max(told.unwrap_or(owned.row.autonomy)) {
+            Autonomy::For(l) if self.mutants.is(Mutant::TakeoverAtL) => Some(l.into()),
             Autonomy::For(l) => Some(Duration::from(l) * 21 / 20 + self.config.pause_margin),
             Autonomy::Forever => None,
         }

@@ -365,7 +365,7 @@ impl Controller {
         }
         if !acknowledged.is_empty() {
             let message = ControllerMessage::Acknowledged(Acknowledged { runs: acknowledged.into_iter().collect() });
-            fx.then.push(Effect::Send { session, message });
+            self.acknowledge(session, message, fx);
         }
     }
 

@@ -64,4 +64,7 @@ noticed! {
     a_replaced_spec_that_goes_on_is_noticed: ReplacedSpecGoesOn by "I9",
     a_revoked_agent_that_is_answered_is_noticed: RevokedIsAnswered by "I11",
     a_workflow_that_keeps_its_old_row_is_noticed: WorkflowRowStays by "I15",
+    a_takeover_after_no_more_than_the_autonomy_is_noticed: TakeoverAtL by "I1 ",
+    what_is_acknowledged_before_it_is_durable_is_noticed: AcknowledgedEarly by "I5 what is acknowledged",
+    a_journal_that_is_not_synced_is_noticed: JournalUnsynced by "I2",
 }

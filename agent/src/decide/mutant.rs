@@ -59,6 +59,12 @@ pub enum Mutant {
     RevokedIsAnswered,
     /// A workflow that is edited keeps the row that it had.
     WorkflowRowStays,
+    /// A pipeline is taken from a silent owner after L: nothing is added for clocks that differ, nor for pauses.
+    TakeoverAtL,
+    /// What agents tell is acknowledged before it is durable.
+    AcknowledgedEarly,
+    /// The journal of an agent is not synced. Of the machines none asks: the disks of the simulator's hosts do.
+    JournalUnsynced,
 }
 
 /// The rule that is left out, if one is.

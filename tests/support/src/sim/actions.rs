@@ -173,6 +173,11 @@ impl World {
         node.boots += 1;
         node.clock.reboot(self.at);
         self.history.mark(self.at, &node.name, || "its host reboots".into());
+        let mut unsynced = std::mem::take(&mut node.unsynced);
+        if !unsynced.is_empty() {
+            node.journal = unsynced.swap_remove_back(self.random.index(unsynced.len())).unwrap_or_default();
+            self.history.mark(self.at, &node.name, || "its journal is what it was".into());
+        }
     }
 
     pub(super) fn pause_agent(&mut self, agent: usize, outage: u64) {

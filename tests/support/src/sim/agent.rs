@@ -6,6 +6,7 @@ use indexmap::IndexMap;
 use xene_agent::decide::{
     Agent, Config,
     event::{Effect, Effects, Event, ExitStatus, JournalChange, Recovered, Signal, StepExit, StepId},
+    mutant::Mutant,
 };
 use xene_schemas::{
     meta::{PipelineKey, RunName},
@@ -22,6 +23,9 @@ use super::{
     store::apply_to_journal,
     world::{What, World},
 };
+
+/// What was committed before the last so many commits is on the disk though nobody syncs it.
+const UNSYNCED: usize = 20;
 
 impl World {
     pub(super) fn start_agent(&mut self, agent: usize) -> Result<(), Violation> {
@@ -82,6 +86,7 @@ impl World {
     pub(super) fn wipe(&mut self, agent: usize) -> Result<(), Violation> {
         self.crash_agent(agent)?;
         self.agents[agent].journal = Recovered::default();
+        self.agents[agent].unsynced.clear();
         self.witness.wiped(agent);
         Ok(())
     }
@@ -175,6 +180,12 @@ impl World {
 
     pub(super) fn write_journal(&mut self, agent: usize, changes: Vec<JournalChange>) -> Result<(), Violation> {
         let node = &mut self.agents[agent];
+        if self.setup.mutant == Some(Mutant::JournalUnsynced) {
+            node.unsynced.push_back(node.journal.clone());
+            if node.unsynced.len() > UNSYNCED {
+                node.unsynced.pop_front();
+            }
+        }
         changes.into_iter().try_for_each(|change| apply_to_journal(&mut node.journal, &node.name, change))
     }
 

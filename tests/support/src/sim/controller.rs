@@ -1,9 +1,11 @@
 //! The controller's process: what its machine is told, and how what it wants is carried out.
 
+use std::collections::VecDeque;
+
 use xene::decide::{
     Config, Controller,
     desired::SourceOrigin,
-    event::{Answer, Command, Effect, Effects, Event, RequestId},
+    event::{Answer, Command, Effect, Effects, Event, RequestId, SessionId},
     rows::{Change, OwnerRow},
 };
 use xene_schemas::{
@@ -17,7 +19,7 @@ use xene_schemas::{
 
 use super::{
     clock::{Instant, MILLISECOND, SECOND},
-    history::{self, tail},
+    history::{self, tail, time_of_day},
     invariants::Violation,
     network::Payload,
     world::{What, World},
@@ -130,9 +132,16 @@ impl World {
         let Some(machine) = &mut node.machine else { return Ok(()) };
         self.outcome.events += 1;
         let stale = stale_claims(machine, &event);
+        let tells = match &event {
+            Event::Message { session, message: AgentMessage::Skipped(_) } => Some(*session),
+            _ => None,
+        };
         let said = self.history.is_kept().then(|| history::controller_hears(&event, &self.agents, &node.sessions));
         let fx = machine.handle(node.clock.now(self.at), event);
         self.history.note(self.at, "controller", || said.unwrap_or_default() + &history::controller_does(&fx));
+        if let Some(session) = tells {
+            self.note_told(session, &fx);
+        }
         // I4: what was said under an epoch that is over changes nothing under the one that is not, but for what people
         // are told of it.
         for change in &fx.commit {
@@ -293,11 +302,40 @@ impl World {
                 self.kept(*run, *count)?;
             }
         }
+        if let ControllerMessage::SkippedAcknowledged(acknowledged) = &message {
+            self.kept_due_times(session, acknowledged.next)?;
+        }
         if let Some(agent) = self.controller.sessions.get(&session).copied() {
             self.may_answer(agent, &message)?;
             self.post(agent, session, Payload::Down(message));
         }
         Ok(())
+    }
+
+    /// What the controller takes of the due times that an agent tells of, until it says that it has.
+    fn note_told(&mut self, session: SessionId, fx: &Effects) {
+        let answers = fx.now.iter().chain(&fx.then).filter_map(|effect| match effect {
+            Effect::Send { message: ControllerMessage::SkippedAcknowledged(answer), .. } => Some(answer.next),
+            _ => None,
+        });
+        let rows = fx.commit.iter().filter_map(|change| match change {
+            Change::PutLedger(row) => Some((row.pipeline.clone(), row.trigger.clone(), row.slot)),
+            _ => None,
+        });
+        let rows: Vec<_> = rows.collect();
+        for next in answers {
+            self.witness.told.entry((session.0, next)).or_default().push_back(rows.clone());
+        }
+    }
+
+    /// I5, of due times without a run.
+    fn kept_due_times(&mut self, session: u64, next: u64) -> Result<(), Violation> {
+        let told = self.witness.told.get_mut(&(session, next)).and_then(VecDeque::pop_front);
+        let lost = told.into_iter().flatten().find(|row| !self.controller.store.ledger.contains_key(row));
+        lost.map_or(Ok(()), |(pipeline, _, slot)| {
+            let what = format!("{pipeline} at {} has no row", time_of_day(slot));
+            Violation::of("I5 what is acknowledged is durable", what)
+        })
     }
 
     /// I5: what the controller acknowledges is durable by then.

@@ -1,7 +1,7 @@
 //! The laws of ownership, as functions; each names the invariant of the design that it checks.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fmt,
 };
 
@@ -15,6 +15,7 @@ use xene_schemas::{
 use super::{
     clock::Instant,
     history::{n, tail},
+    store::LedgerKey,
 };
 
 /// A law that was broken, and how.
@@ -87,6 +88,9 @@ pub struct Witness {
     pub(super) began: BTreeMap<RunName, Instant>,
     /// The runs that took the places of lost ones, and which.
     retries: BTreeMap<RunName, RunName>,
+    /// Due times without a run of which agents have told in sessions, by the number that their answers give: rows of the
+    /// ledger, in the order of the answers.
+    pub(super) told: BTreeMap<(u64, u64), VecDeque<Vec<LedgerKey>>>,
     /// By which run a pipeline followed an upstream run, also in a store that is lost by now.
     followed: BTreeMap<(PipelineKey, RunName), RunName>,
 }

@@ -98,6 +98,8 @@ pub(super) struct AgentNode {
     pub(super) journal: Recovered,
     /// On its way there.
     pub(super) commits: Commits<JournalChange, agent::Effect>,
+    /// What a disk that syncs nothing held before each of the last commits: a reboot may bring back any of them.
+    pub(super) unsynced: VecDeque<Recovered>,
     /// How much longer than others its disk takes, in nanoseconds.
     pub(super) slow_disk: u64,
     /// The authority that signed its certificate.
@@ -149,6 +151,7 @@ impl AgentNode {
             machine: None,
             journal: Recovered::default(),
             commits: Commits::default(),
+            unsynced: VecDeque::new(),
             slow_disk: 0,
             authority: String::new(),
             todo: VecDeque::new(),

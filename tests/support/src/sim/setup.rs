@@ -322,6 +322,12 @@ impl Setup {
                 more(&[Action::Revoke]);
             }
             Mutant::WorkflowRowStays => more(&[Action::Commit]),
+            Mutant::TakeoverAtL => {
+                more(&[Action::Cut]);
+                (setup.pause_margin, setup.pauses) = (60, 300);
+            }
+            Mutant::AcknowledgedEarly => more(&[Action::CrashController]),
+            Mutant::JournalUnsynced => more(&[Action::Reboot]),
             Mutant::AnyToken => more(&[Action::Copy, Action::Cut, Action::Reboot]),
             Mutant::FenceKeepsEpoch => more(&[Action::Fence]),
             Mutant::WatermarksNotMerged => more(&[Action::Drain, Action::Cut]),

@@ -18,6 +18,9 @@ use xene_schemas::{
 
 use super::invariants::Violation;
 
+/// A due time of a trigger of a pipeline.
+pub(super) type LedgerKey = (PipelineKey, Name, Timestamp);
+
 /// The controller's store.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Store {
@@ -42,7 +45,7 @@ pub(super) struct Store {
     /// What is suspended by command.
     suspensions: BTreeMap<Suspendable, SuspensionRow>,
     /// What became of due times.
-    pub(super) ledger: BTreeMap<(PipelineKey, Name, Timestamp), LedgerRow>,
+    pub(super) ledger: BTreeMap<LedgerKey, LedgerRow>,
     /// Notifiers in effect.
     pub(super) notifiers: BTreeMap<Name, NotifierRow>,
     /// What they have to deliver.
