@@ -280,6 +280,17 @@ fn lines_are_shown_as_they_are_printed() {
     browser.time_lines();
     fs::write(&shop.gate, "").unwrap();
     let mut delays = eventually("all lines came", || browser.delays_of(LINES));
+    // A section that was opened before its first line said that there was none.
+    let empty = browser.script(
+        "const note = document.createElement('p');
+         note.className = 'quiet nothing';
+         const ol = document.querySelector('.lines ol');
+         ol.before(note);
+         const shown = getComputedStyle(note).display;
+         ol.replaceChildren();
+         return [shown, getComputedStyle(note).display];",
+    );
+    assert_eq!(empty, serde_json::json!(["none", "block"]));
     delays.sort_unstable();
     let (median, most) = (delays[LINES / 2], delays[LINES - 1]);
     println!("from print to page: median {median} ms, most {most} ms, of {LINES} lines");
