@@ -141,3 +141,27 @@ async fn slow_strangers_keep_nobody_out() {
     world.stop.send(true).unwrap();
     timeout(DEADLINE, server).await.unwrap().unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn a_form_that_can_not_be_read_says_why() {
+    let world = World::new();
+    let form = ("content-type", "application/x-www-form-urlencoded");
+    let slow = || body::late(Body::new(Unfinished { data: Some(Bytes::from_static(b"secret=")), waits: None }));
+    let cookie = world.signed_in().await;
+    let (cookie, site) = (("cookie", cookie.as_str()), ("sec-fetch-site", "same-origin"));
+    let within = [form, cookie, site];
+    let undeclared = [("content-type", "application/json"), cookie, site];
+    for (path, headers, body, status, sentence) in [
+        ("/sign-in", &within[..1], slow(), 408, "the body comes too slowly"),
+        ("/workflows/w/suspend", &within[..], slow(), 408, "the body comes too slowly"),
+        ("/sign-in", &undeclared[..1], Body::from("{}"), 415, "the body must be declared as a form"),
+        ("/workflows/w/suspend", &undeclared[..], Body::from("{}"), 415, "the body must be declared as a form"),
+        ("/sign-in", &within[..1], Body::from(vec![b'a'; MAX_BODY + 1]), 413, "the body is longer than"),
+    ] {
+        let answer = world.ask("POST", path, headers, body).await;
+        assert_eq!(answer.status(), status, "{path}");
+        let page = axum::body::to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+        let page = String::from_utf8_lossy(&page);
+        assert!(page.starts_with("<!DOCTYPE html>") && page.contains(sentence), "{path}: {page}");
+    }
+}
