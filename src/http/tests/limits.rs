@@ -165,3 +165,30 @@ async fn a_form_that_can_not_be_read_says_why() {
         assert!(page.starts_with("<!DOCTYPE html>") && page.contains(sentence), "{path}: {page}");
     }
 }
+
+#[tokio::test]
+async fn a_head_has_its_bounds() {
+    let world = World::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = tokio::spawn(serve(listener, None, world.router.clone(), world.stop.subscribe()));
+    let head =
+        |headers: &str| format!("GET /healthz HTTP/1.1\r\nHost: {address}\r\n{headers}Connection: close\r\n\r\n");
+    let long = |bytes: usize| head(&format!("X-Long: {}\r\n", "x".repeat(bytes)));
+    let bound = serve::HEAD as usize;
+    for (request, status) in [
+        (long(bound / 2), "200 OK"),
+        (long(2 * bound), "431 Request Header Fields Too Large"),
+        (head(&"X-Many: x\r\n".repeat(101)), "431 Request Header Fields Too Large"),
+        ("nonsense\r\n\r\n".to_owned(), "400 Bad Request"),
+    ] {
+        let mut client = TcpStream::connect(address).await.unwrap();
+        // It may be refused before all of it was sent.
+        let _ = client.write_all(request.as_bytes()).await;
+        let mut answer = vec![0; 9 + status.len()];
+        timeout(DEADLINE, client.read_exact(&mut answer)).await.unwrap().unwrap();
+        assert_eq!(String::from_utf8_lossy(&answer), format!("HTTP/1.1 {status}"));
+    }
+    world.stop.send(true).unwrap();
+    timeout(DEADLINE, server).await.unwrap().unwrap().unwrap();
+}
