@@ -1,5 +1,7 @@
 //! The HTTP client: requests to the controller's API, answers or [`Error`]s.
 
+mod certificate;
+
 use std::{
     io::{self, Read},
     thread,
@@ -272,6 +274,9 @@ impl Client {
     }
 
     fn failed(&self, method: &Method, path: &str, error: ureq::Error) -> Error {
+        if let Some((cause, hint)) = certificate::fault(&error) {
+            return Error::Certificate { server: self.server.clone(), cause, hint };
+        }
         let cause = match error {
             ureq::Error::Io(error) => plain_cause(&error),
             ureq::Error::HostNotFound => "no such host".into(),

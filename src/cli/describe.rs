@@ -1,5 +1,9 @@
 //! `xene describe KIND NAME`: one object from all sides.
 
+use clap::{
+    ValueEnum as _,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
@@ -31,11 +35,20 @@ use super::{
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// The kind.
-    #[arg(hide_possible_values = true, value_name = "workflow|pipeline|run|agent|notifier")]
+    #[arg(hide_possible_values = true, value_name = "workflow|pipeline|run|agent|notifier", value_parser = kind())]
     pub kind: Kind,
 
     /// The object; a pipeline is WORKFLOW/PIPELINE.
     pub name: String,
+}
+
+/// Reads a kind. Events are understood, to say where they are, but not offered: they can't be described.
+fn kind() -> impl TypedValueParser<Value = Kind> {
+    let offered = Kind::value_variants().iter().filter_map(|kind| {
+        let value = kind.to_possible_value()?;
+        Some(value.hide(*kind == Kind::Events))
+    });
+    PossibleValuesParser::new(offered).try_map(|name| Kind::from_str(&name, false))
 }
 
 /// How many runs, and how many events, are shown.

@@ -26,6 +26,16 @@ pub enum Error {
         /// In the system's words.
         cause: String,
     },
+    /// Somebody answers there whose certificate is not good.
+    #[error("the certificate of {server} {cause}")]
+    Certificate {
+        /// Its URL.
+        server: String,
+        /// What is wrong with it.
+        cause: String,
+        /// How to mend it.
+        hint: &'static str,
+    },
     /// The token is absent, wrong, or of too low a role.
     #[error("{message}")]
     NotAllowed {
@@ -148,6 +158,7 @@ impl Error {
             Self::Unreachable { .. } => {
                 Some("check --server (XENE_SERVER), and that the controller's --http address is reachable".into())
             }
+            Self::Certificate { hint, .. } => Some((*hint).into()),
             Self::NotAllowed { token_sent: false, .. } => Some(
                 "give a token with --token or XENE_TOKEN; a controller keeps its own in admin.token in its data folder"
                     .into(),
@@ -164,7 +175,7 @@ impl Error {
     pub const fn status(&self) -> u8 {
         match self {
             Self::Usage { .. } | Self::File { .. } => exit::USAGE,
-            Self::Unreachable { .. } => exit::UNREACHABLE,
+            Self::Unreachable { .. } | Self::Certificate { .. } => exit::UNREACHABLE,
             Self::NotAllowed { .. } => exit::NOT_ALLOWED,
             Self::NotFound { .. } => exit::NOT_FOUND,
             Self::Refused { .. } | Self::Answer { .. } | Self::Output(_) | Self::Failed { .. } => exit::FAILED,
@@ -225,6 +236,7 @@ mod tests {
             (Error::usage("x"), 2),
             (Error::File { path: "f".into(), cause: text() }, 2),
             (Error::Unreachable { server: text(), cause: text() }, 3),
+            (Error::Certificate { server: text(), cause: text(), hint: "" }, 3),
             (Error::NotFound { message: text(), hint: None }, 4),
             (Error::NotAllowed { message: text(), token_sent: true }, 5),
             (Error::Refused { message: text(), hint: None }, 1),

@@ -123,9 +123,9 @@ impl<'a> Filter<'a> {
         let (workflow, pipeline) = match kind {
             Kind::Pipelines => name.split_once('/').map_or((None, None), |(w, p)| (Some(w), Some(p))),
             Kind::Workflows => (Some(name), None),
-            Kind::Runs | Kind::Agents | Kind::Notifiers | Kind::Events => {
-                (text("/spec/workflow"), text("/spec/pipeline"))
-            }
+            // Whose run an event is about only the controller knows.
+            Kind::Events => (self.workflow, self.pipeline),
+            Kind::Runs | Kind::Agents | Kind::Notifiers => (text("/spec/workflow"), text("/spec/pipeline")),
         };
         let is = |wanted: Option<&str>, found: Option<&str>| wanted.is_none_or(|wanted| found == Some(wanted));
         is(self.args.name.as_deref().map(|name| kind.bare(name)), Some(name))
@@ -134,8 +134,22 @@ impl<'a> Filter<'a> {
             && is(self.args.phase.as_deref(), text("/status/phase"))
     }
 
+    /// True if an event is about what is asked for.
+    fn has_event(&self, item: &Value, client: &Client) -> Result<bool, Error> {
+        let mut query = self.query();
+        if query.is_empty() {
+            return Ok(true);
+        }
+        query.push(("regarding", item.get("regarding").and_then(Value::as_str).unwrap_or_default()));
+        query.push(("limit", "1"));
+        Ok(!rows::items(&client.get(Kind::Events.path(), &query)?).is_empty())
+    }
+
     /// True if a changed object has the labels that are asked for.
     fn has_labels(&self, item: &Value, client: &Client) -> Result<bool, Error> {
+        if self.args.kind == Kind::Events {
+            return self.has_event(item, client);
+        }
         if self.labels.is_empty() {
             return Ok(true);
         }

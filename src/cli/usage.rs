@@ -42,6 +42,9 @@ mod tests {
             "xene trigger a/b -p x",
             "xene trigger a/b --flow",
             "xene get pipelin",
+            "xene get source",
+            "xene describe source x",
+            "xene describe pipelin x",
             "xene status -o xml",
             "xene status -o",
             "xene status -o json -o yaml",
@@ -77,6 +80,15 @@ mod tests {
               did you mean --follow?
             $ xene get pipelin
             "pipelin" is no value of <workflows|pipelines|runs|agents|notifiers|events>
+              did you mean pipelines?
+            $ xene get source
+            "source" is no value of <workflows|pipelines|runs|agents|notifiers|events>
+              it takes workflows, pipelines, runs, agents, notifiers, events
+            $ xene describe source x
+            "source" is no value of <workflow|pipeline|run|agent|notifier>
+              it takes workflows, pipelines, runs, agents, notifiers
+            $ xene describe pipelin x
+            "pipelin" is no value of <workflow|pipeline|run|agent|notifier>
               did you mean pipelines?
             $ xene status -o xml
             "xml" is no value of --output <FORMAT>

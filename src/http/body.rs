@@ -148,6 +148,12 @@ pub(super) async fn in_time(State(api): State<Arc<Api>>, mut request: Request, n
     next.run(request.map(|body| Body::new(InTime::new(body, UNPROVEN_GRACE, proven, place)))).await
 }
 
+/// A body whose time is over.
+#[cfg(test)]
+pub(super) fn late(body: Body) -> Body {
+    Body::new(InTime::new(body, Duration::ZERO, Proven::default(), None))
+}
+
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;

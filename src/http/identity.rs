@@ -10,13 +10,13 @@ use axum::{
     response::{IntoResponse, Response},
 };
 pub(super) use xene_schemas::access::Role;
-use xene_schemas::meta::{Name, PipelineKey};
+use xene_schemas::meta::Name;
 
 use super::{
     Api, audit,
     auth::{bearer, check_origin_and_type},
     body::Proven,
-    lists::{absent, find_run},
+    lists::{absent, belongs_to, find_run},
     problem::Problem,
     tokens,
 };
@@ -89,15 +89,7 @@ impl Scope {
 
     /// True if an event is about something that they see.
     pub(super) fn has_event(&self, api: &Api, regarding: &str) -> bool {
-        if self.is_all() {
-            return true;
-        }
-        match regarding.split_once('/') {
-            Some(("workflow", name)) => name.parse().is_ok_and(|name| self.has(&name)),
-            Some(("pipeline", key)) => key.parse::<PipelineKey>().is_ok_and(|key| self.has(&key.workflow)),
-            Some(("run", name)) => find_run(api, name).is_ok_and(|row| self.has(&row.run.spec.workflow)),
-            _ => false,
-        }
+        self.is_all() || belongs_to(api, regarding).is_some_and(|(workflow, _)| self.has(&workflow))
     }
 }
 

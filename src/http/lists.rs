@@ -13,6 +13,7 @@ use axum::{
 use xene_schemas::{
     agent::Agent,
     controller::Controller,
+    event::Event,
     meta::{AgentName, Name, ObjectMeta, PipelineKey, RunName},
     object::WorkflowObject,
     phase::{AgentPhase, PipelinePhase, RunPhase, WorkflowPhase},
@@ -276,10 +277,20 @@ pub(super) async fn events(State(api): State<Arc<Api>>, identity: Identity, mut 
     let (limit, since) = (query.limit()?, query.since()?);
     let mut after: Option<u64> = query.parse("after", "an event's number")?;
     let regarding = query.take("regarding");
+    let (workflow, pipeline) = pipeline_filter(&mut query)?;
     query.finish()?;
     let mut found = Vec::new();
+    let takes_all = identity.scope.is_all() && workflow.is_none() && pipeline.is_none();
+    let takes = |event: &Event| {
+        takes_all
+            || belongs_to(&api, &event.regarding).is_some_and(|(of, within)| {
+                identity.scope.has(&of)
+                    && workflow.as_ref().is_none_or(|workflow| *workflow == of)
+                    && (pipeline.is_none() || pipeline == within)
+            })
+    };
     // Who sees little looks through much.
-    let page_size = if identity.scope.is_all() { limit } else { limit.max(LOOKED_AT) };
+    let page_size = if takes_all { limit } else { limit.max(LOOKED_AT) };
     // What a run belongs to is no part of the event: pages are read until enough of them are in sight.
     loop {
         let page = api.handle.store().events(after, page_size, |event| {
@@ -288,7 +299,7 @@ pub(super) async fn events(State(api): State<Arc<Api>>, identity: Identity, mut 
         })?;
         let is_last = page.len() < page_size;
         after = page.last().map(|event| event.id);
-        found.extend(page.into_iter().filter(|event| identity.scope.has_event(&api, &event.regarding)));
+        found.extend(page.into_iter().filter(&takes));
         if is_last || found.len() >= limit {
             found.truncate(limit);
             return Ok(list("Event", found));
@@ -303,6 +314,17 @@ pub(super) async fn event(State(api): State<Arc<Api>>, identity: Identity, Path(
     };
     let found = found.filter(|event| identity.scope.has_event(&api, &event.regarding));
     Ok(Object::new("Event", found.ok_or_else(|| absent("event", &id))?).into_response())
+}
+
+/// The workflow that an event is about, and the pipeline if it is about one or about a run of it. A run whose row is gone
+/// belongs to nothing any more.
+pub(super) fn belongs_to(api: &Api, regarding: &str) -> Option<(Name, Option<Name>)> {
+    match regarding.split_once('/')? {
+        ("workflow", name) => Some((name.parse().ok()?, None)),
+        ("pipeline", key) => key.parse::<PipelineKey>().ok().map(|key| (key.workflow, Some(key.pipeline))),
+        ("run", name) => find_run(api, name).ok().map(|row| (row.run.spec.workflow, Some(row.run.spec.pipeline))),
+        _ => None,
+    }
 }
 
 /// `workflow` and `pipeline`; the latter may hold both.

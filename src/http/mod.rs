@@ -199,7 +199,7 @@ pub fn router(handle: Handle, config: Config) -> Router {
         .layer(middleware::from_fn(pack::pack))
         .layer(middleware::from_fn_with_state(api.clone(), auth::require_own_host))
         .layer(middleware::from_fn_with_state(api.clone(), audit::record))
-        .layer(middleware::from_fn(finish))
+        .layer(middleware::from_fn_with_state(api.clone(), finish))
         .with_state(api)
 }
 
@@ -237,8 +237,9 @@ async fn sync(State(api): State<Arc<Api>>, identity: Identity) -> Result<Respons
 }
 
 /// Makes every error a problem document, also those of the router and of its extractors; sets the headers that keep
-/// browsers from doing more with an answer than showing it.
-async fn finish(request: Request, next: Next) -> Response {
+/// browsers from doing more with an answer than showing it, and over TLS from coming without it again.
+async fn finish(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    let is_secure = api.config.sessions.is_secure(request.headers());
     let mut response = next.run(request).await;
     let status = response.status();
     let is_problem = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == problem::CONTENT_TYPE);
@@ -254,5 +255,8 @@ async fn finish(request: Request, next: Next) -> Response {
     headers
         .entry(header::CONTENT_SECURITY_POLICY)
         .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+    if is_secure {
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
+    }
     response
 }

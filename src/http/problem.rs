@@ -21,9 +21,9 @@ const A_MOMENT: u64 = 5;
 /// An error, as a client gets it.
 #[derive(Debug)]
 pub(super) struct Problem {
-    status: StatusCode,
-    detail: String,
-    hint: Option<&'static str>,
+    pub(super) status: StatusCode,
+    pub(super) detail: String,
+    pub(super) hint: Option<&'static str>,
     /// One word, where a program can do something about it.
     reason: Option<&'static str>,
     /// When to try again, in seconds.

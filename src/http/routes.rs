@@ -264,6 +264,8 @@ fn reading() -> Vec<Route> {
             LIMIT,
             AFTER,
             SINCE,
+            ("workflow", "string", "only about this workflow, its pipelines and their runs"),
+            ("pipeline", "string", "only about this pipeline and its runs: a name, or WORKFLOW/PIPELINE"),
             (
                 "regarding",
                 "string",

@@ -261,10 +261,15 @@ pub(super) fn idempotency_key(headers: &HeaderMap, asks: &impl Serialize) -> Res
 
 /// The body, if it could be read.
 pub(super) fn body_of(whole: Result<Bytes, BytesRejection>) -> Result<Bytes, Problem> {
-    whole.map_err(|rejection| match body::status_of(&rejection).unwrap_or_else(|| rejection.status()) {
+    whole.map_err(unread)
+}
+
+/// Why a body could not be read.
+pub(super) fn unread(rejection: BytesRejection) -> Problem {
+    match body::status_of(&rejection).unwrap_or_else(|| rejection.status()) {
         StatusCode::BAD_REQUEST => Problem::bad_request("the body broke off"),
         status => Problem::of_status(status),
-    })
+    }
 }
 
 /// A body of JSON.

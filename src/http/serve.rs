@@ -33,6 +33,8 @@ const OTHER_FILES: usize = 256;
 const UNPROVEN: usize = 2;
 /// A client must have sent its handshake, and then each request's head, within this.
 pub(super) const HEAD_WITHIN: Duration = Duration::from_secs(if cfg!(test) { 5 } else { 10 });
+/// The longest head of a request, in bytes: its first line and all headers.
+pub(super) const HEAD: u32 = 64 << 10;
 /// A client that speaks HTTP/2 and says nothing is asked this often whether it is there.
 const ASK_EVERY: Duration = Duration::from_secs(20);
 /// How long the answers that are under way may take when the process stops.
@@ -124,8 +126,8 @@ async fn converse(
         request
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(64);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN).max_buf_size(HEAD as usize);
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(64).max_header_list_size(HEAD);
     builder.http2().keep_alive_interval(ASK_EVERY).keep_alive_timeout(HEAD_WITHIN);
     let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let mut connection = std::pin::pin!(connection);

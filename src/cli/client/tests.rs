@@ -177,6 +177,74 @@ fn https_is_spoken_with_the_certificates_of_ca() {
     let stranger = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let error = ask(stranger.cert.pem()).unwrap_err();
     assert_eq!(error.status(), 3, "{error}");
-    assert!(error.to_string().contains("certificate"), "{error}");
+    assert!(error.to_string().ends_with("is of nobody who is trusted here"), "{error}");
     server.join().unwrap();
+}
+
+#[test]
+fn a_certificate_that_is_not_good_is_told_in_words() {
+    let certificate = |change: fn(&mut rcgen::CertificateParams)| {
+        let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+        change(&mut params);
+        params
+    };
+    let table = [
+        (
+            certificate(|params| params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained)),
+            "is that of an authority, which no server may show",
+            "CA:FALSE",
+        ),
+        (
+            certificate(|params| {
+                params.not_before = rcgen::date_time_ymd(2019, 1, 1);
+                params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+            }),
+            "has expired at 2020-01-01",
+            "--tls-cert",
+        ),
+        (certificate(|params| params.not_before = rcgen::date_time_ymd(2999, 1, 1)), "is not valid yet", "clock"),
+        (
+            certificate(|params| {
+                params.subject_alt_names = vec![rcgen::SanType::DnsName("xene.example".try_into().unwrap())];
+            }),
+            "is for another name: xene.example",
+            "--server",
+        ),
+    ];
+    for (params, told, hint) in table {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let made = params.self_signed(&key).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let error = refused(&made.pem(), made.der().clone(), key);
+        assert_eq!(error.status(), 3, "{error}");
+        let message = error.to_string();
+        assert!(message.starts_with("the certificate of https://localhost:") && message.contains(told), "{message}");
+        assert!(error.hint().unwrap().contains(hint), "{:?}", error.hint());
+    }
+}
+
+/// What a client says that trusts this certificate, of a server that shows it.
+fn refused(
+    pem: &str,
+    certificate: rustls::pki_types::CertificateDer<'static>,
+    key: rustls::pki_types::PrivateKeyDer<'static>,
+) -> Error {
+    use std::sync::Arc;
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let config = rustls::ServerConfig::builder().with_no_client_auth();
+    let config = Arc::new(config.with_single_cert(vec![certificate], key).unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = thread::spawn(move || {
+        let connection = rustls::ServerConnection::new(config).unwrap();
+        let mut stream = rustls::StreamOwned::new(connection, listener.accept().unwrap().0);
+        let _ = stream.read(&mut [0; 4096]);
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let mut global = global(&format!("https://localhost:{port}"));
+    global.ca = Some(folder.path().join("ca.pem"));
+    fs::write(folder.path().join("ca.pem"), pem).unwrap();
+    let error = Client::new(&global).unwrap().get("/x", &[]).unwrap_err();
+    server.join().unwrap();
+    error
 }

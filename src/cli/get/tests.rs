@@ -232,6 +232,30 @@ fn watch_asks_for_labels_that_objects_do_not_show() {
 }
 
 #[test]
+fn watch_asks_whose_an_event_is() {
+    let fake = Fake::start(move |request, before| match request.path() {
+        "/api/v1/watch" if before == 0 => {
+            let event = |data: &Value| format!("event: event\ndata: {data}\n\n").into_bytes();
+            Reply::Stream(fixtures::events().iter().map(event).collect(), true)
+        }
+        "/api/v1/watch" => Reply::Json(401, json!({"detail": "enough"})),
+        // The run's row says that it is of the pipeline; the other event is about another one.
+        _ if request.target.contains("regarding=run%2F") => Reply::Json(200, fixtures::list(&fixtures::events()[..1])),
+        _ => Reply::Json(200, fixtures::list(&[])),
+    });
+    let (mut ui, out, _) = testing::ui(Format::Name);
+    assert_eq!(run(&args("events --watch --pipeline site/test"), &fake.client(), &mut ui).unwrap_err().status(), 5);
+    assert_eq!(out.text(), "event/42\n");
+    let targets: Vec<_> = fake.requests().into_iter().map(|request| request.target).collect();
+    assert!(
+        targets.iter().any(|target| target == "/api/v1/events?workflow=site&pipeline=test&limit=50"),
+        "{targets:?}"
+    );
+    let asked = "/api/v1/events?workflow=site&pipeline=test&regarding=pipeline%2Fsite%2Fbuild&limit=1";
+    assert!(targets.iter().any(|target| target == asked), "{targets:?}");
+}
+
+#[test]
 fn watch_prints_each_change_once() {
     let event = |kind: &str, data: &Value| format!("event: {kind}\ndata: {data}\n\n").into_bytes();
     let fake = Fake::start(move |request, before| match request.path() {

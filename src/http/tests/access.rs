@@ -241,6 +241,8 @@ async fn a_scope_hides_all_other_workflows() {
             event(format!("run/{}", run_name(1))),
             event(format!("run/{}", run_name(2))),
             event("source".into()),
+            event("pipeline/w/slow".into()),
+            event(format!("run/{}", run_name(9))),
         ],
     );
     let token = world.token(&json!({"role": "operator", "name": "team", "scope": ["w"]})).await;
@@ -255,8 +257,38 @@ async fn a_scope_hides_all_other_workflows() {
     assert_eq!(names("/api/v1/pipelines").await, ["w/build", "w/slow"]);
     assert_eq!(names("/api/v1/runs").await, [run_name(1).to_string()]);
     assert_eq!(names("/api/v1/runs?workflow=v").await, [""; 0]);
-    assert_eq!(names("/api/v1/events").await.len(), 2);
+    assert_eq!(names("/api/v1/events").await.len(), 3);
     assert_eq!(names("/api/v1/events?limit=1").await.len(), 1);
+    assert_eq!(names("/api/v1/events?workflow=w").await.len(), 3);
+    assert_eq!(names("/api/v1/events?workflow=v").await.len(), 0, "out of sight");
+    assert_eq!(names("/api/v1/events?pipeline=build").await.len(), 1, "those of v are out of sight");
+    // Whoever sees all has the same filters.
+    for (query, ids) in [
+        ("workflow=w", &["6", "3", "1"][..]),
+        ("workflow=w&limit=1", &["6"]),
+        ("workflow=w&after=6", &["3", "1"]),
+        ("workflow=v", &["4", "2"]),
+        ("pipeline=build", &["4", "3"]),
+        ("pipeline=w/build", &["3"]),
+        ("pipeline=w/slow", &["6"]),
+        ("workflow=w&pipeline=build", &["3"]),
+        ("workflow=absent", &[]),
+        ("workflow=w&regarding=workflow/w", &["1"]),
+        ("workflow=w&regarding=source", &[]),
+    ] {
+        assert_eq!(world.items(&format!("/api/v1/events?{query}")).await, ids, "{query}");
+    }
+    for (query, sentence) in [
+        ("workflow=A%20b", "workflow takes a name"),
+        ("pipeline=w/slow/x", "pipeline takes a name or WORKFLOW/PIPELINE"),
+        ("workflow=v&pipeline=w/slow", "is none of workflow v"),
+        ("phase=Error", "there is no parameter"),
+        ("labels=a%3Db", "there is no parameter"),
+    ] {
+        let (status, problem) = read(world.get(&format!("/api/v1/events?{query}")).await).await;
+        assert_eq!(status, 400, "{query}");
+        assert!(problem["detail"].as_str().unwrap().contains(sentence), "{query}: {problem}");
+    }
     let hidden = run_name(2);
     for path in [
         "/api/v1/workflows/v".to_owned(),

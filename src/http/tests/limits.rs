@@ -141,3 +141,54 @@ async fn slow_strangers_keep_nobody_out() {
     world.stop.send(true).unwrap();
     timeout(DEADLINE, server).await.unwrap().unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn a_form_that_can_not_be_read_says_why() {
+    let world = World::new();
+    let form = ("content-type", "application/x-www-form-urlencoded");
+    let slow = || body::late(Body::new(Unfinished { data: Some(Bytes::from_static(b"secret=")), waits: None }));
+    let cookie = world.signed_in().await;
+    let (cookie, site) = (("cookie", cookie.as_str()), ("sec-fetch-site", "same-origin"));
+    let within = [form, cookie, site];
+    let undeclared = [("content-type", "application/json"), cookie, site];
+    for (path, headers, body, status, sentence) in [
+        ("/sign-in", &within[..1], slow(), 408, "the body comes too slowly"),
+        ("/workflows/w/suspend", &within[..], slow(), 408, "the body comes too slowly"),
+        ("/sign-in", &undeclared[..1], Body::from("{}"), 415, "the body must be declared as a form"),
+        ("/workflows/w/suspend", &undeclared[..], Body::from("{}"), 415, "the body must be declared as a form"),
+        ("/sign-in", &within[..1], Body::from(vec![b'a'; MAX_BODY + 1]), 413, "the body is longer than"),
+    ] {
+        let answer = world.ask("POST", path, headers, body).await;
+        assert_eq!(answer.status(), status, "{path}");
+        let page = axum::body::to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+        let page = String::from_utf8_lossy(&page);
+        assert!(page.starts_with("<!DOCTYPE html>") && page.contains(sentence), "{path}: {page}");
+    }
+}
+
+#[tokio::test]
+async fn a_head_has_its_bounds() {
+    let world = World::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = tokio::spawn(serve(listener, None, world.router.clone(), world.stop.subscribe()));
+    let head =
+        |headers: &str| format!("GET /healthz HTTP/1.1\r\nHost: {address}\r\n{headers}Connection: close\r\n\r\n");
+    let long = |bytes: usize| head(&format!("X-Long: {}\r\n", "x".repeat(bytes)));
+    let bound = serve::HEAD as usize;
+    for (request, status) in [
+        (long(bound / 2), "200 OK"),
+        (long(2 * bound), "431 Request Header Fields Too Large"),
+        (head(&"X-Many: x\r\n".repeat(101)), "431 Request Header Fields Too Large"),
+        ("nonsense\r\n\r\n".to_owned(), "400 Bad Request"),
+    ] {
+        let mut client = TcpStream::connect(address).await.unwrap();
+        // It may be refused before all of it was sent.
+        let _ = client.write_all(request.as_bytes()).await;
+        let mut answer = vec![0; 9 + status.len()];
+        timeout(DEADLINE, client.read_exact(&mut answer)).await.unwrap().unwrap();
+        assert_eq!(String::from_utf8_lossy(&answer), format!("HTTP/1.1 {status}"));
+    }
+    world.stop.send(true).unwrap();
+    timeout(DEADLINE, server).await.unwrap().unwrap().unwrap();
+}

@@ -328,6 +328,16 @@ async fn where_something_else_speaks_tls_cookies_are_for_that_alone() {
     assert!(there.starts_with("__Host-xene-session=") && there.ends_with("; Secure") && hsts, "{there}");
     let (here, hsts) = cookie("localhost:7420").await;
     assert!(here.starts_with("xene-session-7420=") && !here.contains("Secure") && !hsts, "{here}");
+    // Every answer says so, not only pages.
+    for (path, status) in
+        [("/healthz", 200), ("/api/v1/runs", 401), ("/metrics", 401), ("/nowhere", 404), ("/ui/x", 404)]
+    {
+        for (host, wanted) in [("xene.example", true), ("localhost:7420", false)] {
+            let response = world.ask("GET", path, &[("host", host)], "").await;
+            let hsts = response.headers().contains_key("strict-transport-security");
+            assert_eq!((response.status().as_u16(), hsts), (status, wanted), "{path} of {host}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::{fmt::Display, str::FromStr, sync::Arc};
 
 use axum::{
     Extension,
-    extract::{Form, Path, State},
+    extract::{Path, State},
     response::Response,
 };
 use serde_json::{Value, json};
@@ -22,7 +22,7 @@ pub(super) async fn cancel(
     State(ui): State<Arc<Ui>>,
     Extension(session): Extension<Session>,
     Path(run): Path<String>,
-    Form(fields): Fields,
+    Fields(fields): Fields,
 ) -> Response {
     act::<RunName>(&ui, &session, ("run", &run), "cancel", &fields, &json!({})).await
 }
@@ -31,7 +31,7 @@ pub(super) async fn rerun(
     State(ui): State<Arc<Ui>>,
     Extension(session): Extension<Session>,
     Path(run): Path<String>,
-    Form(fields): Fields,
+    Fields(fields): Fields,
 ) -> Response {
     let body = json!({"failed": field(&fields, "failed") == Some("true")});
     act::<RunName>(&ui, &session, ("run", &run), "rerun", &fields, &body).await
@@ -41,7 +41,7 @@ pub(super) async fn approve(
     State(ui): State<Arc<Ui>>,
     Extension(session): Extension<Session>,
     Path(run): Path<String>,
-    Form(fields): Fields,
+    Fields(fields): Fields,
 ) -> Response {
     let (Some(task), Some(approved @ ("true" | "false"))) = (field(&fields, "task"), field(&fields, "approved")) else {
         let missing = Failure::new(axum::http::StatusCode::BAD_REQUEST, "a task and true or false are needed");
@@ -55,7 +55,7 @@ pub(super) async fn suspend(
     State(ui): State<Arc<Ui>>,
     Extension(session): Extension<Session>,
     Path(workflow): Path<String>,
-    Form(fields): Fields,
+    Fields(fields): Fields,
 ) -> Response {
     let why = field(&fields, "why").map(str::trim).filter(|why| !why.is_empty());
     act::<Name>(&ui, &session, ("workflow", &workflow), "suspend", &fields, &json!({"why": why})).await
@@ -65,7 +65,7 @@ pub(super) async fn resume(
     State(ui): State<Arc<Ui>>,
     Extension(session): Extension<Session>,
     Path(workflow): Path<String>,
-    Form(fields): Fields,
+    Fields(fields): Fields,
 ) -> Response {
     act::<Name>(&ui, &session, ("workflow", &workflow), "resume", &fields, &json!({})).await
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 use tower::ServiceExt as _;
 
-use crate::http::identity::Identity;
+use crate::http::{identity::Identity, problem::Problem};
 
 /// An answer above this is not one of ours.
 const LARGEST: usize = 64 << 20;
@@ -32,6 +32,12 @@ impl Failure {
 
     pub(super) fn not_found() -> Self {
         Self::new(StatusCode::NOT_FOUND, "there is nothing at this address")
+    }
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        Self { hint: problem.hint.map(str::to_owned), ..Self::new(problem.status, problem.detail) }
     }
 }
 

@@ -75,7 +75,7 @@ pub(super) fn section(run: &Run, section: &Section, window: Option<&Window>) -> 
             summary { (summary(run, section)) }
             div.lines {
                 @match window {
-                    Some(window) => (window_part(window)),
+                    Some(window) => (window_part(window, run.status.phase.is_final())),
                     None => { p { a href={ "?log=" (number) "#log-" (number) } { "Show it" } } },
                 }
             }
@@ -83,8 +83,8 @@ pub(super) fn section(run: &Run, section: &Section, window: Option<&Window>) -> 
     }
 }
 
-/// Lines, and the ways to those before and after.
-pub(super) fn window_part(window: &Window) -> Markup {
+/// Lines, and the ways to those before and after; `is_over`: none will come any more.
+pub(super) fn window_part(window: &Window, is_over: bool) -> Markup {
     let number = window.section;
     let earlier = window.first.saturating_sub(WINDOW).max(1);
     html! {
@@ -92,7 +92,8 @@ pub(super) fn window_part(window: &Window) -> Markup {
             p.pager { a href={ "?log=" (number) "&from=" (earlier) "#log-" (number) } data-earlier=(earlier) { "Earlier lines" } " "
                 a href={ "?log=" (number) "&from=1#log-" (number) } data-from="1" { "From the first" } }
         }
-        @if window.total == 0 { p.quiet { "It printed nothing." } }
+        // The style sheet takes it away once a line follows.
+        @if window.total == 0 { p.quiet.nothing { @if is_over { "It printed nothing." } @else { "It has printed nothing so far." } } }
         ol data-first=(window.first) data-next=(window.next) data-end[window.is_end] { (PreEscaped(&window.html)) }
         @if !window.is_end {
             p.pager { a href={ "?log=" (number) "&from=" (window.next) "#log-" (number) } data-later=(window.next) { "Later lines" } " "
@@ -134,10 +135,10 @@ pub(super) async fn lines(
     };
     let client = ui.client(session.who.clone());
     let shown = async {
-        client.get::<Run>(&format!("/api/v1/runs/{run}")).await?;
+        let is_over = client.get::<Run>(&format!("/api/v1/runs/{run}")).await?.status.phase.is_final();
         let log = lines::open(ui.api.handle.logs(), &ui.indexes, run).await?;
         log.look(None).await?;
-        Ok::<_, Failure>(window_part(&log.window(section, from).await?))
+        Ok::<_, Failure>(window_part(&log.window(section, from).await?, is_over))
     };
     match shown.await {
         Ok(markup) => page::respond(StatusCode::OK, &markup),
@@ -183,4 +184,22 @@ fn saved(mut response: Response) -> Response {
     headers.entry(header::CONTENT_DISPOSITION).or_insert(HeaderValue::from_static("attachment"));
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox; default-src 'none'"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_has_ended_printed_nothing() {
+        let shown = |total: u64, is_over: bool| {
+            let window = Window { section: 1, first: 1, next: 1, total, is_end: true, html: String::new() };
+            window_part(&window, is_over).into_string()
+        };
+        assert!(shown(0, true).contains("It printed nothing."));
+        assert!(shown(0, false).contains("nothing so far") && !shown(0, false).contains("It printed nothing"));
+        for is_over in [true, false] {
+            assert!(!shown(1, is_over).contains("nothing"), "{is_over}");
+        }
+    }
 }

@@ -31,7 +31,7 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    extract::{Request, State},
+    extract::Request,
     http::{HeaderValue, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -85,21 +85,17 @@ pub(super) fn router(api: Arc<Api>, routes: Router) -> Router<Arc<Api>> {
         .route("/sign-in/openid", get(openid::begin))
         .route(crate::http::openid::CALLBACK, get(openid::callback))
         .route("/ui/{file}", get(assets::serve))
-        .layer(middleware::from_fn_with_state(ui.clone(), guard))
+        .layer(middleware::from_fn(guard))
         .with_state(ui)
 }
 
 /// Sets what keeps a browser to these pages alone.
-async fn guard(State(ui): State<Arc<Ui>>, request: Request, next: Next) -> Response {
-    let is_secure = ui.api.config.sessions.is_secure(request.headers());
+async fn guard(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await.into_response();
     let headers = response.headers_mut();
     headers.entry(header::CONTENT_SECURITY_POLICY).or_insert_with(|| page::POLICY.clone());
     for (name, value) in page::HEADERS {
         headers.entry(*name).or_insert(HeaderValue::from_static(value));
-    }
-    if is_secure {
-        headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
     }
     response
 }

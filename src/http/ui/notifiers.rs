@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     Extension,
-    extract::{Form, Path, State},
+    extract::{Path, State},
     http::StatusCode,
     response::Response,
 };
@@ -109,7 +109,7 @@ pub(super) async fn test(
     State(ui): State<Arc<Ui>>,
     Extension(session): Extension<Session>,
     Path(name): Path<String>,
-    Form(fields): Fields,
+    Fields(fields): Fields,
 ) -> Response {
     let tried = async {
         check_form(&session, &fields)?;

@@ -37,7 +37,7 @@ pub(super) static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
 /// What else it tells the browser.
 pub(super) const HEADERS: &[(&str, &str)] = &[
     ("x-frame-options", "DENY"),
-    // Within this server only: without it forms would not say where they come from.
+    // Within this server only: under `no-referrer` browsers say `Origin: null` of forms.
     ("referrer-policy", "same-origin"),
     ("cross-origin-opener-policy", "same-origin"),
     ("cross-origin-resource-policy", "same-origin"),

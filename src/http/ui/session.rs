@@ -86,7 +86,7 @@ impl Sessions {
     }
 
     /// True if the browser that sent these speaks TLS.
-    pub(super) fn is_secure(&self, headers: &HeaderMap) -> bool {
+    pub(in crate::http) fn is_secure(&self, headers: &HeaderMap) -> bool {
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
         self.secure || self.secure_host.is_some() && host == self.secure_host.as_deref()
     }

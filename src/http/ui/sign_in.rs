@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     Extension,
-    extract::{Form, Request, State},
+    extract::{Form, FromRequest, Request, State, rejection::FormRejection},
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
@@ -23,7 +23,9 @@ use crate::{
     http::{
         audit::{self, Peer},
         identity::{self, Identity},
+        problem::Problem,
         query::Query,
+        runs::unread,
     },
     percent::encode,
 };
@@ -47,8 +49,27 @@ impl Session {
     }
 }
 
-/// A form's fields, in order.
-pub(super) type Fields = Form<Vec<(String, String)>>;
+/// A form's fields, in order. What keeps them from being read is told as a page.
+#[derive(Debug)]
+pub(super) struct Fields(pub(super) Vec<(String, String)>);
+
+impl<S: Send + Sync> FromRequest<S> for Fields {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
+        let session = request.extensions().get::<Session>().cloned();
+        let problem = match Form::from_request(request, state).await {
+            Ok(Form(fields)) => return Ok(Self(fields)),
+            Err(FormRejection::BytesRejection(rejection)) => unread(rejection),
+            Err(FormRejection::InvalidFormContentType(_)) => {
+                Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body must be declared as a form")
+                    .hint("Send the header Content-Type: application/x-www-form-urlencoded.")
+            }
+            Err(_) => Problem::bad_request("the form can't be read"),
+        };
+        Err(page::failed(session.as_ref(), &problem.into()))
+    }
+}
 
 /// The value of the first field of that name.
 pub(super) fn field<'a>(fields: &'a [(String, String)], name: &str) -> Option<&'a str> {
@@ -174,7 +195,7 @@ pub(super) async fn sign_in(
     State(ui): State<Arc<Ui>>,
     peer: Option<Extension<Peer>>,
     headers: HeaderMap,
-    Form(fields): Fields,
+    Fields(fields): Fields,
 ) -> Response {
     if !is_same_origin(&headers) {
         return page::failed(None, &foreign());
@@ -208,7 +229,7 @@ pub(super) async fn sign_out(
     State(ui): State<Arc<Ui>>,
     Extension(session): Extension<Session>,
     headers: HeaderMap,
-    Form(fields): Fields,
+    Fields(fields): Fields,
 ) -> Response {
     if let Err(failure) = check_form(&session, &fields) {
         return page::failed(Some(&session), &failure);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     Extension,
-    extract::{Form, Path, State},
+    extract::{Path, State},
     http::StatusCode,
     response::Response,
 };
@@ -64,7 +64,7 @@ pub(super) async fn start(
     State(ui): State<Arc<Ui>>,
     Extension(session): Extension<Session>,
     Path((workflow, pipeline)): Path<(String, String)>,
-    Form(fields): Fields,
+    Fields(fields): Fields,
 ) -> Response {
     let client = ui.client(session.who.clone());
     let prepared = async {
