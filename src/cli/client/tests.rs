@@ -177,7 +177,7 @@ fn https_is_spoken_with_the_certificates_of_ca() {
     let stranger = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let error = ask(stranger.cert.pem()).unwrap_err();
     assert_eq!(error.status(), 3, "{error}");
-    assert!(error.to_string().ends_with("is of nobody who is trusted here"), "{error}");
+    assert!(error.to_string().ends_with("is not signed by who is trusted under that name"), "{error}");
     server.join().unwrap();
 }
 
