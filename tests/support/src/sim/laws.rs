@@ -34,8 +34,8 @@ const ANSWERED: u64 = 5 * SECOND;
 
 impl World {
     /// I8: a due time is not skipped for want of a lease, or as too late, on an agent that could have started it since
-    /// before it was due. Whoever stands still, can't write its journal, has no spec yet or finds its slot clock moved
-    /// could not.
+    /// before it was due. Whoever stands still, can't write its journal, has no spec yet, finds its slot clock moved
+    /// or the pipeline suspended could not.
     pub(super) fn keeps_due_times(&mut self, agent: usize, fx: &Effects) -> Result<(), Violation> {
         self.note_able(agent);
         let node = &self.agents[agent];
@@ -74,7 +74,7 @@ impl World {
         node.slot_clock = Some((now.boot, slot_now));
         for (key, row) in machine.claims() {
             let has_spec = node.journal.specs.contains_key(&row.spec_hash);
-            if row.claimed && has_spec && machine.may_fire(now, key) {
+            if row.claimed && has_spec && !row.suspended && machine.may_fire(now, key) {
                 node.able.entry(key.clone()).or_insert(slot_now);
             } else {
                 node.able.remove(key);
