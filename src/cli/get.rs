@@ -147,9 +147,6 @@ impl<'a> Filter<'a> {
 
     /// True if a changed object has the labels that are asked for.
     fn has_labels(&self, item: &Value, client: &Client) -> Result<bool, Error> {
-        if self.args.kind == Kind::Events {
-            return self.has_event(item, client);
-        }
         if self.labels.is_empty() {
             return Ok(true);
         }
@@ -218,12 +215,19 @@ fn watch(filter: &Filter<'_>, client: &Client, ui: &mut Ui) -> Result<(), Error>
             if known.get(&name) == Some(&item) {
                 continue;
             }
-            let has_labels = || match filter.has_labels(&item, client) {
-                // It went away: once it is back, all is read again.
-                Err(Error::Unreachable { .. }) => Ok(false),
-                has => has,
+            // What the object itself does not say, the controller is asked.
+            let is_asked_for = || {
+                let asked = match kind {
+                    Kind::Events => filter.has_event(&item, client),
+                    _ => filter.has_labels(&item, client),
+                };
+                match asked {
+                    // It went away: once it is back, all is read again.
+                    Err(Error::Unreachable { .. }) => Ok(false),
+                    asked => asked,
+                }
             };
-            if layout.is_none() || filter.takes(&item) && (known.contains_key(&name) || has_labels()?) {
+            if layout.is_none() || filter.takes(&item) && (known.contains_key(&name) || is_asked_for()?) {
                 known.insert(name, item.clone());
                 fresh.push(item);
             }

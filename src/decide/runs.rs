@@ -463,44 +463,45 @@ impl Controller {
 
     /// An owner is lost for good: what it had begun, or may have, nobody can tell.
     pub(super) fn lose_runs(&mut self, now: Now, key: &PipelineKey, old: &AgentName, fx: &mut Effects) {
-        let runs = self.active.get(key).cloned().unwrap_or_default();
-        for run in runs {
-            let is_theirs = |row: &RunRow| row.run.status.agent.as_ref() == Some(old);
-            if self.runs.get(&run).is_some_and(is_theirs) {
-                self.lose_run(now, run, fx);
-            }
+        for run in self.runs_of(key, old, |_| true) {
+            self.lose_run(now, run, fx);
         }
     }
 
     /// An owner is silent, and keeps its pipeline: of what it had begun nothing is known. What it was asked to start, as far
     /// as is known in vain, it starts once it is back.
     pub(super) fn miss_runs(&mut self, now: Now, key: &PipelineKey, owner: &AgentName, fx: &mut Effects) {
-        for run in self.active.get(key).cloned().unwrap_or_default() {
-            let begun = |row: &RunRow| row.run.status.agent.as_ref() == Some(owner) && !is_to_start(row);
-            if self.runs.get(&run).is_some_and(begun) {
-                self.lose_run(now, run, fx);
-            }
+        for run in self.runs_of(key, owner, |row| !is_to_start(row)) {
+            self.lose_run(now, run, fx);
         }
     }
 
     /// The owner answers again, and has its claim: what it had goes on there, or it tells how that ended.
     pub(super) fn find_runs(&mut self, key: &PipelineKey, owner: &AgentName, fx: &mut Effects) {
         let epoch = self.owners.get(key).map(|owned| owned.row.epoch);
-        for run in self.active.get(key).cloned().unwrap_or_default() {
+        // Of an earlier claim of its nobody knows whether it was begun. And since a recovery it may be forgotten how it
+        // ended: then nobody tells it again.
+        let is_back =
+            |row: &RunRow| row.run.status.phase == RunPhase::Unknown && row.run.status.epoch == epoch && !row.unsure;
+        for run in self.runs_of(key, owner, is_back) {
             let Some(row) = self.runs.get_mut(&run) else { continue };
-            // Of an earlier claim of its nobody knows whether it was begun. And since a recovery it may be forgotten how
-            // it ended: then nobody tells it again.
-            let theirs = row.run.status.agent.as_ref() == Some(owner) && row.run.status.epoch == epoch && !row.unsure;
-            if theirs && row.run.status.phase == RunPhase::Unknown {
-                found(row, &mut self.timers);
-                fx.commit.push(Change::PutRun(Box::new(row.clone())));
-                self.recount(run);
-            }
+            found(row, &mut self.timers);
+            fx.commit.push(Change::PutRun(Box::new(row.clone())));
+            self.recount(run);
         }
     }
 
-    /// When an agent is lost as far as this run of it goes, whose pipeline is not its any more, or its without end: as long
-    /// after it was last heard as if its lease ended then. `None` if the pipeline is its, and is judged itself.
+    /// Active runs of a pipeline that an agent has, as far as they are `like` that.
+    fn runs_of(&self, key: &PipelineKey, agent: &AgentName, like: impl Fn(&RunRow) -> bool) -> Vec<RunName> {
+        let theirs = |run: &&RunName| {
+            let row = self.runs.get(run).filter(|row| row.run.status.agent.as_ref() == Some(agent));
+            row.is_some_and(&like)
+        };
+        self.active.get(key).into_iter().flatten().filter(theirs).copied().collect()
+    }
+
+    /// When an agent is lost as far as this run of it goes, if its pipeline is another's by now, or the agent's without end:
+    /// W after it was last heard. `None` if the pipeline itself is judged.
     pub(super) fn left_alone_at(&self, agent: &AgentName, run: RunName) -> Option<BootTime> {
         let row = self.runs.get(&run).filter(|row| row.run.status.phase != RunPhase::Unknown)?;
         let key = row.run.spec.key();
@@ -523,10 +524,10 @@ impl Controller {
     }
 
     pub(super) fn lose_run(&mut self, now: Now, run: RunName, fx: &mut Effects) {
-        let Some(key) = self.runs.get(&run).map(|row| row.run.spec.key()) else { return };
+        let Some(row) = self.runs.get(&run) else { return };
+        let key = row.run.spec.key();
         let timeout = self.pipelines.get(&key).and_then(|pipeline| pipeline.timeout).unwrap_or(TIMEOUT);
         let patience = timeout + self.wait(&key);
-        let Some(row) = self.runs.get(&run) else { return };
         // An owner whose claim has no end may come back at any time, and tell.
         let may_tell = self.owners.get(&key).is_some_and(|owned| {
             !row.unsure && owned.row.owner == row.run.status.agent && self.lease_end(owned).is_none()

@@ -430,3 +430,20 @@ fn a_run_that_waits_for_a_slot_says_so_before_its_agent_is_heard_again() {
     world.settle();
     assert_eq!(waits(&world), []);
 }
+
+#[test]
+fn who_is_shut_out_was_heard_when_it_renewed_last() {
+    let mut world = World::new(&["a"]);
+    world.slow = true;
+    world.commit("w", "", None);
+    let run = world.start("w/p", 1).unwrap();
+    world.pass(10 * MINUTE);
+    world.ask(Command::Revoke("a".parse().unwrap())).unwrap();
+    let (controller, now) = (world.controller.as_ref().unwrap(), world.now());
+    let heard = controller.agent(now, &"a".parse().unwrap()).unwrap().status.last_seen.unwrap();
+    assert!(now.wall.duration_since(heard) < jiff::SignedDuration::from_mins(1), "{heard}");
+    let waits = controller.waits(now, run);
+    assert_eq!(waits.iter().map(|wait| wait.since).collect::<Vec<_>>(), [Some(heard)], "{waits:?}");
+    let considered = controller.consider(now, &"w/p".parse().unwrap());
+    assert_eq!(considered[0].since, Some(heard), "{considered:?}");
+}

@@ -15,8 +15,9 @@ use crate::decide::event::{ExitStatus, OutputsError};
 /// What is told of a step that nobody knows the end of.
 const LOST: &str = "was lost when its agent ended";
 
-/// The signal that the kernel sends too, and what is told of a step that it ended, if xene did not send it.
+/// By which the kernel, too, ends processes.
 const SIGKILL: i32 = 9;
+/// What is told besides of a step that it ended without a reason of xene's.
 const KILLED: &str = ", as when memory runs out";
 
 /// How far a task is.

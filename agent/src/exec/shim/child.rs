@@ -36,8 +36,8 @@ const AGAIN: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 /// How often the shim of a step that is bound looks whether its time has come nearer: often enough for the shortest L.
 const BOUND_LOOK: Duration = Duration::from_secs(1);
 
-/// How readily the kernel ends a step's processes when memory runs out, from -1000 to 1000 (proc(5), `oom_score_adj`): before
-/// anything that a host runs for itself, and the more readily the more they take.
+/// How readily the kernel ends a step's processes when memory runs out, from -1000 to 1000 (proc(5), `oom_score_adj`): as if
+/// they had half of all memory beside what they take, so before most of what a host runs for itself.
 const OOM_SCORE: i32 = 500;
 
 /// What a shim is asked to do.
