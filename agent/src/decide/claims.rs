@@ -43,8 +43,6 @@ pub(super) struct Claim {
     pub(super) hosted: Vec<Hosted>,
     /// Ticks and runs that wait for their turn, oldest first.
     pub(super) waiting: VecDeque<Waiting>,
-    /// It is to be given back once its exclusive runs have ended and starts in hand are finished; no other starts.
-    pub(super) releasing: bool,
     /// Its entry among the due pipelines.
     scheduled: Option<Timestamp>,
 }
@@ -60,7 +58,6 @@ impl Claim {
             replaced: None,
             hosted: Vec::new(),
             waiting: VecDeque::new(),
-            releasing: false,
             scheduled: None,
         }
     }
@@ -162,7 +159,8 @@ impl Agent {
             self.release(&key, fx);
             return;
         }
-        if std::mem::take(&mut claim.releasing) {
+        if std::mem::take(&mut claim.row.releasing) {
+            fx.commit.push(JournalChange::PutClaim(key.clone(), claim.row.clone()));
             self.parked.insert(key.clone());
             self.unpark(now, fx);
         }
@@ -224,6 +222,7 @@ impl Agent {
             suspended: assignment.suspended,
             elsewhere: assignment.elsewhere,
             replaced: false,
+            releasing: false,
         };
         fx.commit.push(JournalChange::PutClaim(key.clone(), row.clone()));
         let mut claim = Claim::new(row, self.claims_version);
@@ -476,8 +475,7 @@ impl Agent {
         self.drop_waiting(key, fx);
         let Some(claim) = self.claims.get_mut(key) else { return };
         let was = std::mem::replace(&mut claim.row.claimed, false);
-        claim.releasing = false;
-        (claim.row.confirmed, claim.row.replaced) = (false, false);
+        (claim.row.confirmed, claim.row.replaced, claim.row.releasing) = (false, false, false);
         claim.hosted.clear();
         (claim.pending, claim.replaced) = (None, None);
         let spec = claim.spec.take().map(|_| claim.row.spec_hash);
@@ -499,8 +497,10 @@ impl Agent {
     pub(super) fn release(&mut self, key: &PipelineKey, fx: &mut Effects) {
         let waits = self.is_held(key);
         if let Some(claim) = self.claims.get_mut(key).filter(|claim| claim.row.claimed && waits) {
-            // Its leases go on meanwhile, and so do its runs.
-            claim.releasing = true;
+            // Its leases go on meanwhile, and so do its runs; no other process of this agent is to start any.
+            if !std::mem::replace(&mut claim.row.releasing, true) {
+                fx.commit.push(JournalChange::PutClaim(key.clone(), claim.row.clone()));
+            }
             return;
         }
         self.unclaim(key, fx);

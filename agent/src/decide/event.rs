@@ -350,6 +350,9 @@ pub struct ClaimRow {
     /// True: another spec has taken the place of this one, and is not here yet.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub replaced: bool,
+    /// True: it is to be given back once its exclusive runs have ended and starts in hand are finished; no other starts.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub releasing: bool,
 }
 
 /// What the journal holds of a run.

@@ -163,7 +163,7 @@ impl Agent {
 
     /// A run has ended, or started: perhaps its pipeline may be given back now.
     pub(super) fn release_if_due(&mut self, key: &PipelineKey, fx: &mut Effects) {
-        if self.claims.get(key).is_some_and(|claim| claim.releasing) && !self.is_held(key) {
+        if self.claims.get(key).is_some_and(|claim| claim.row.releasing) && !self.is_held(key) {
             self.release(key, fx);
         }
     }

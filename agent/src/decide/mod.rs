@@ -310,7 +310,7 @@ impl Agent {
 
     /// True if a run of this pipeline may be started now: claimed, and its lease runs.
     pub fn may_start(&self, now: Now, key: &PipelineKey) -> bool {
-        self.claims.get(key).is_some_and(|claim| !claim.releasing && self.is_live(now, claim))
+        self.claims.get(key).is_some_and(|claim| !claim.row.releasing && self.is_live(now, claim))
     }
 
     /// True if a due time of this pipeline may start a run now: it may start runs, and what it runs was not replaced too

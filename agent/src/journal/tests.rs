@@ -24,6 +24,7 @@ fn run(n: u128) -> RunName {
 fn claim(epoch: u64) -> ClaimRow {
     ClaimRow {
         replaced: false,
+        releasing: false,
         epoch: Epoch(epoch),
         claimed: true,
         autonomy: Autonomy::Forever,

@@ -145,3 +145,28 @@ fn a_run_that_was_ended_while_its_agent_stood_still_ended_for_its_lease() {
     world.pass(MINUTE);
     assert_eq!(world.run(run).status.reason, Some(Reason::LEASE_EXPIRED));
 }
+
+#[test]
+fn an_agent_that_is_killed_and_cut_off_still_gives_back_what_it_was_to() {
+    for drained in [false, true] {
+        let mut world = World::new(&["a", "b"]);
+        world.slow = true;
+        let fields = SHORT.replace("1m", "5m") + r#","concurrency":{"max":2}"#;
+        world.commit("w", &fields, Some(r#""schedule":"30 * * * * *""#));
+        let run = world.start("w/p", 1).unwrap();
+        if drained {
+            world.ask(Command::Drain("a".parse().unwrap())).unwrap();
+        }
+        world.nodes.get_mut("a").unwrap().reachable = false;
+        world.kill("a");
+        world.start_agent("a");
+        world.pass(2 * MINUTE);
+        assert!(world.runs_on("a"), "its lease goes on");
+        assert_eq!(world.starts.len(), if drained { 1 } else { 2 }, "{:?}", world.starts);
+        world.end_steps("a");
+        world.heal("a");
+        world.pass(MINUTE);
+        assert_eq!(world.run(run).status.phase, RunPhase::Success);
+        assert_eq!(world.owner("w/p").as_deref(), Some(if drained { "b" } else { "a" }));
+    }
+}
