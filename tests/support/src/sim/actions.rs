@@ -376,7 +376,6 @@ impl World {
         // Shorter gaps between ticks are no reason for anything.
         if outage > 6 * SECOND {
             self.controller.awake_since = self.controller.paused;
-            self.controller.decided_before = self.controller.commits.newest();
         }
     }
 

@@ -299,7 +299,10 @@ impl World {
             Some((spec.key(), CompiledPipeline::decode(bytes).ok()?.spec.concurrency))
         };
         let Some((key, own)) = concurrency(&id.run) else { return Ok(()) };
-        let running: BTreeSet<RunName> = node.running.iter().map(|id| id.run).filter(|run| *run != id.run).collect();
+        // One that began after it was let in beside it: its own spec may allow more.
+        let began = |run: &RunName| self.witness.began.get(run);
+        let before = |run: &RunName| *run != id.run && began(run) <= began(&id.run);
+        let running: BTreeSet<RunName> = node.running.iter().map(|id| id.run).filter(before).collect();
         let shares = |run: &&RunName| {
             concurrency(run).is_some_and(|(of, other)| {
                 if own.group.is_some() { other.group == own.group } else { other.group.is_none() && of == key }

@@ -191,16 +191,18 @@ impl World {
         }
         let sync = if fx.commit.is_empty() { 0 } else { self.random.between(MILLISECOND / 5, 10 * MILLISECOND) };
         let durable = (self.at + sync).max(node.full_until);
-        let (number, at) = node.commits.push(durable, fx.commit, fx.then);
+        let decided = fx.commit.into_iter().map(|change| (self.at, change)).collect();
+        let (number, at) = node.commits.push(durable, decided, fx.then);
         let process = node.process;
         self.schedule(at, What::ControllerDurable { process, number });
         Ok(())
     }
 
-    pub(super) fn write_store(&mut self, changes: Vec<Change>) -> Result<(), Violation> {
+    /// Changes get to the disk, each decided at its time.
+    pub(super) fn write_store(&mut self, changes: Vec<(Instant, Change)>) -> Result<(), Violation> {
         let owners = self.finite_owners();
         let (notified, mut ends) = (self.notified(), Vec::new());
-        for change in changes {
+        for (decided, change) in changes {
             self.history.store(self.at, &change);
             match &change {
                 Change::PutAgent(row) => {
@@ -214,7 +216,7 @@ impl World {
                 _ => {}
             }
             if let Change::PutOwner(key, row) = &change {
-                self.may_take(&owners, key, row)?;
+                self.may_take(decided, &owners, key, row)?;
             }
             if let Change::PutRun(row) = &change {
                 self.may_start_again(&row.run)?;

@@ -49,16 +49,6 @@ impl<C, E> Commits<C, E> {
         self.queue.pop_front().map(|(_, changes, then)| (changes, then))
     }
 
-    /// The number of the newest.
-    pub(super) const fn newest(&self) -> u64 {
-        self.numbers
-    }
-
-    /// The number of the one that was taken last: they are taken in order.
-    pub(super) fn taken(&self) -> u64 {
-        self.numbers - self.queue.len() as u64
-    }
-
     /// True if nothing is on its way.
     pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty()
@@ -203,16 +193,14 @@ pub(super) struct ControllerNode {
     pub(super) machine: Option<Controller>,
     /// On disk.
     pub(super) store: Store,
-    /// On its way there.
-    pub(super) commits: Commits<Change, controller::Effect>,
+    /// On its way there, with when each was decided.
+    pub(super) commits: Commits<(Instant, Change), controller::Effect>,
     /// Its disk has no room until then.
     pub(super) full_until: Instant,
     /// It stands still until then.
     pub(super) paused: Instant,
     /// Since when it listens without a break that it must notice.
     pub(super) awake_since: Instant,
-    /// The newest of its commits from before that: what waited for the disk was decided by what it heard then.
-    pub(super) decided_before: u64,
     /// When its timer fires.
     pub(super) wake: Instant,
     /// Its ends of sessions, by which agent has the other.
@@ -231,7 +219,6 @@ impl ControllerNode {
             full_until: Instant::default(),
             paused: Instant::default(),
             awake_since: Instant::default(),
-            decided_before: 0,
             wake: Instant(u64::MAX),
             sessions: BTreeMap::new(),
         }

@@ -96,9 +96,10 @@ impl World {
             self.start_agent(agent)?;
             // One that was answered may be lost with the controller, as the disk was full.
             self.agents[agent].drained = false;
-            if !self.agents[agent].forgotten {
-                self.ask(Command::Undrain(self.agents[agent].name.clone()))?;
-            }
+            // So may what was said of one that will not be back: who had no answer says it again.
+            let name = self.agents[agent].name.clone();
+            let again = if self.agents[agent].forgotten { Command::Forget(name) } else { Command::Undrain(name) };
+            self.ask(again)?;
             if was_hostile {
                 self.break_session(agent, SECOND);
             }
