@@ -7,7 +7,7 @@ use xene_schemas::meta::{AgentName, Epoch, PipelineKey};
 use super::{
     Controller,
     agents::SKEW_LIMIT,
-    ownership::CLOCK_AHEAD,
+    ownership::{CLOCK_AHEAD, TICK},
     rows::{Holder, OwnerRow},
 };
 
@@ -27,6 +27,18 @@ impl OwnerRow {
 
     fn is_held_by(&self, agent: &AgentName, epoch: Epoch) -> bool {
         self.holders.iter().any(|holder| holder.epoch == epoch && holder.agent == *agent)
+    }
+
+    /// The first due time that is not one of this holder: the first of the next; until there is one, the first after
+    /// those that it told of when it gave the pipeline back.
+    fn held_until(&self, agent: &AgentName, epoch: Epoch) -> Timestamp {
+        let mut from_then = self.holders.iter().skip_while(|holder| holder.epoch != epoch || holder.agent != *agent);
+        match (from_then.next(), from_then.next()) {
+            (None, _) => Timestamp::MIN,
+            (Some(_), Some(next)) => next.since,
+            (Some(_), None) if self.owner.is_none() && self.clean => after(self.watermark, TICK),
+            (Some(_), None) => Timestamp::MAX,
+        }
     }
 
     /// True of the owner, and until there is another of the one before.
@@ -52,7 +64,9 @@ impl Controller {
         if self.is_before_this_store(epoch, slot) {
             return None;
         }
-        let ahead = if owner.is_some() { CLOCK_AHEAD } else { SKEW_LIMIT };
+        // An owner whose clock is ahead has started what was not due, and that is its own until the next one begins.
+        let is_its_own = row.is_some_and(|row| slot < row.held_until(agent, epoch));
+        let ahead = if is_its_own { CLOCK_AHEAD } else { SKEW_LIMIT };
         if slot > after(now.wall, ahead) {
             return Some("of a due time that has not come");
         }

@@ -31,7 +31,7 @@ use super::{
 /// until then.
 pub(super) const CLOCK_AHEAD: Duration = Duration::from_secs(24 * 60 * 60);
 /// The smallest step of a watermark.
-const TICK: Duration = Duration::from_nanos(1);
+pub(super) const TICK: Duration = Duration::from_nanos(1);
 /// An old, longer L is waited for from when the new one is on its way to the agent: a commit later at the latest.
 const COMMIT: Duration = Duration::from_secs(10);
 
@@ -471,6 +471,8 @@ impl Controller {
     pub(super) fn released(&mut self, now: Now, agent: &AgentName, released: Released, fx: &mut Effects) {
         let key = &released.pipeline;
         let merged = !self.mutants.is(Mutant::WatermarksNotMerged);
+        // What an owner says of next year would keep the next one from all that is due until then.
+        let told = released.watermark.min(after(self.slot_now(fx), CLOCK_AHEAD));
         if released.draining
             && let Some(state) = self.agents.get_mut(agent)
         {
@@ -482,7 +484,7 @@ impl Controller {
         if row.owner.as_ref() != Some(agent) || row.epoch != released.epoch || row.void {
             return;
         }
-        row.watermark = if merged { row.watermark.max(released.watermark) } else { released.watermark };
+        row.watermark = if merged { row.watermark.max(told) } else { told };
         (row.owner, row.clean, row.revoking) = (None, true, false);
         (row.reason, row.message) = (Some(Reason::MOVING), format!("{agent} gave it back"));
         let (claimed, epoch) = (std::mem::take(&mut owned.claimed), row.epoch);

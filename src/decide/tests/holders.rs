@@ -6,7 +6,7 @@ use xene_schemas::{
     meta::{Epoch, Name, Revision, RunName, SpecHash},
     phase::Reason,
     run::{RunEvent, RunSpec, RunTrigger, TriggerType},
-    wire::control::{AgentMessage, Report, RunFact, Skipped, SkippedSlot},
+    wire::control::{AgentMessage, Released, Report, RunFact, Skipped, SkippedSlot},
 };
 
 use super::world::{MINUTE, World, key};
@@ -101,6 +101,44 @@ fn who_had_a_pipeline_tells_of_its_own_time_alone() {
     let year = after(slot(&world, 0), 365 * 24 * 60 * MINUTE);
     assert!(!skips(&mut world, &owner, current, past, Some(year)) && !reports(&mut world, &owner, current, year));
     assert!(skips(&mut world, &owner, current, past, Some(after(past, MINUTE))));
+}
+
+/// An agent that is about to stop gives the pipeline back, with all that was due up to then.
+fn gives_back(world: &mut World, agent: &str, epoch: Epoch, watermark: Timestamp) {
+    let released = Released { pipeline: key("w/p"), epoch, watermark, running: Vec::new(), draining: true };
+    says(world, agent, AgentMessage::Released(released));
+}
+
+#[test]
+fn a_pipeline_that_is_given_back_up_to_next_year_is_due_within_a_day() {
+    let mut world = World::new(&["a", "b"]);
+    world.commit("w", "", Some(EVERY_MINUTE));
+    world.pass(3 * MINUTE);
+    let year = slot(&world, 365 * 24 * 60);
+    let former = epoch(&world);
+    gives_back(&mut world, "a", former, year);
+    assert_eq!(world.owner("w/p").as_deref(), Some("b"));
+    world.pass(24 * 60 * MINUTE + 2 * MINUTE);
+    assert!(!world.started("b").is_empty());
+}
+
+#[test]
+fn who_gave_a_pipeline_back_tells_of_what_a_clock_that_was_ahead_started() {
+    let mut world = World::new(&["a"]);
+    world.commit("w", "", Some(EVERY_MINUTE));
+    world.pass(3 * MINUTE);
+    let former = epoch(&world);
+    let told = slot(&world, 30);
+    gives_back(&mut world, "a", former, told);
+    assert_eq!(world.owner("w/p"), None);
+    let later = after(told, MINUTE);
+    assert!(!reports(&mut world, "a", former, later), "it told that it got no further");
+    assert!(reports(&mut world, "a", former, told));
+    world.add("b");
+    world.pass(MINUTE);
+    assert_eq!(world.owner("w/p").as_deref(), Some("b"));
+    let earlier = slot(&world, 20);
+    assert!(reports(&mut world, "a", former, earlier) && !reports(&mut world, "a", former, later));
 }
 
 #[test]
