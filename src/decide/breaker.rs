@@ -51,15 +51,29 @@ impl Controller {
         self.agents.get(owner).is_some_and(away)
     }
 
-    /// A claim of this agent, with a wait of `wait`, has run out. Opens the breaker if that happens to most at once.
-    pub(super) fn count_lost(&mut self, now: Now, agent: &AgentName, wait: Duration, fx: &mut Effects) {
+    /// What this agent claims may have run out. Opens the breaker if that happens to most at once; before anything is
+    /// taken from it, also for the sake of others.
+    pub(super) fn count_lost(&mut self, now: Now, agent: &AgentName, fx: &mut Effects) {
         let (floor, boot) = (self.floor, now.boot);
+        let silent =
+            |state: &AgentState, least: Duration| boot.since(state.renewed_at.unwrap_or_default().max(floor)) >= least;
+        // No wait is shorter: who was heard since is not looked at claim by claim.
+        let least = self.config.min_autonomy / 2;
+        let counts = |state: &&AgentState| {
+            state.is_expected() && !state.fenced && state.expired != Some(boot) && silent(state, least)
+        };
+        let Some(state) = self.agents.get(agent).filter(counts) else { return };
+        let expires = |owned: &&Owned| self.lease_end(owned).is_some_and(|end| end <= boot);
+        let over = || state.owned.iter().filter_map(|key| self.owners.get(key)).filter(expires);
+        let waits = || over().filter_map(|owned| self.wait_of(owned));
+        let (Some(shortest), Some(longest)) = (waits().min(), waits().max()) else { return };
         // Its own renewals come at other moments than the others': who is silent for half the wait goes with it.
-        let silent = |state: &AgentState| boot.since(state.renewed_at.unwrap_or_default().max(floor)) >= wait / 2;
-        let counts = |state: &&mut AgentState| state.is_expected() && !state.fenced && silent(state);
-        let Some(state) = self.agents.get_mut(agent).filter(counts) else { return };
-        if state.expired.replace(boot) == Some(boot) {
+        let least = shortest / 2;
+        if !silent(state, least) {
             return;
+        }
+        if let Some(state) = self.agents.get_mut(agent) {
+            state.expired = Some(boot);
         }
         if let Some(open) = &mut self.breaker {
             open.lost.insert(agent.clone());
@@ -67,8 +81,8 @@ impl Controller {
         }
         let expires = |key: &PipelineKey| self.owners.get(key).is_some_and(|owned| self.lease_end(owned).is_some());
         let is_lost = |state: &AgentState| {
-            let expired = state.expired.is_some_and(|at| boot.since(at) <= wait);
-            state.is_expected() && (expired || (silent(state) && state.owned.iter().any(expires)))
+            let expired = state.expired.is_some_and(|at| boot.since(at) <= longest);
+            state.is_expected() && (expired || (silent(state, least) && state.owned.iter().any(expires)))
         };
         let lost: BTreeSet<AgentName> =
             self.agents.iter().filter(|(_, state)| is_lost(state)).map(|(name, _)| name.clone()).collect();

@@ -14,7 +14,7 @@ use xene_schemas::{
     phase::RunPhase,
 };
 
-use super::{Controller, event::Effects, schedule::matches};
+use super::{Controller, event::Effects, ownership::Owned, schedule::matches};
 
 /// Where the rest of its group lets a pipeline go.
 #[derive(Debug, PartialEq, Eq)]
@@ -67,6 +67,17 @@ impl Controller {
         })
     }
 
+    /// Owners of the rest of its group that may have fallen silent: one that keeps what it has keeps the group.
+    pub(super) fn count_lost_of_group(&mut self, now: Now, key: &PipelineKey, fx: &mut Effects) {
+        let Some(members) = self.group(key).and_then(|group| self.groups.get(group)) else { return };
+        let over = |owned: &&Owned| self.lease_end(owned).is_some_and(|end| end <= now.boot);
+        let owned = members.iter().filter_map(|member| self.owners.get(member)).filter(over);
+        let owners: BTreeSet<AgentName> = owned.filter_map(|owned| owned.row.owner.clone()).collect();
+        for owner in &owners {
+            self.count_lost(now, owner, fx);
+        }
+    }
+
     /// Where the rest of its group lets this pipeline go.
     pub(super) fn bond(&self, now: Now, key: &PipelineKey) -> Bond {
         let Some(group) = self.group(key) else { return Bond::Free };
@@ -101,11 +112,17 @@ impl Controller {
         bound.map_or(Bond::Free, |(agent, why)| Bond::To(agent.clone(), why))
     }
 
-    /// Something of its group was settled: members that wait are looked at again.
+    /// Something of its group was settled: members that wait are looked at again, and those whose owner was lost go with
+    /// them.
     pub(super) fn place_group(&mut self, now: Now, key: &PipelineKey, fx: &mut Effects) {
         let Some(members) = self.group(key).and_then(|group| self.groups.get(group)) else { return };
-        let waiting: Vec<PipelineKey> = members.intersection(&self.waiting).cloned().collect();
-        for member in waiting {
+        let over = |member: &PipelineKey| {
+            let owned = self.owners.get(member).filter(|owned| owned.row.owner.is_some());
+            owned.and_then(|owned| self.expires(owned)).is_some_and(|end| end <= now.boot)
+        };
+        let loose = |member: &&PipelineKey| self.waiting.contains(*member) || over(member);
+        let loose: Vec<PipelineKey> = members.iter().filter(loose).cloned().collect();
+        for member in loose {
             self.place_one(now, &member, fx);
         }
     }

@@ -81,7 +81,7 @@ impl Controller {
     }
 
     /// W, as far as it does not hang on when the owner was heard.
-    fn wait_of(&self, owned: &Owned) -> Option<Duration> {
+    pub(super) fn wait_of(&self, owned: &Owned) -> Option<Duration> {
         let told = owned.told.filter(|_| owned.claimed && !self.mutants.is(Mutant::ShorterAtOnce));
         match owned.row.autonomy.max(told.unwrap_or(owned.row.autonomy)) {
             Autonomy::For(l) if self.mutants.is(Mutant::TakeoverAtL) => Some(l.into()),
@@ -184,12 +184,11 @@ impl Controller {
             return;
         }
         let gives_back = owned.is_some_and(|owned| owned.row.revoking || owned.row.void);
-        let wait = owned.and_then(|owned| self.wait_of(owned));
         let gone = |agent: &AgentState| agent.row.as_ref().is_none_or(|row| row.revoked) || agent.fenced;
         let gone = owner.as_ref().and_then(|owner| self.agents.get(owner)).is_some_and(gone);
         if let Some(owner) = &owner {
             // Also of a pipeline that was removed: silence is silence.
-            self.count_lost(now, owner, wait.unwrap_or_default(), fx);
+            self.count_lost(now, owner, fx);
             self.agent_lost(now, owner, fx);
         }
         if !self.pipelines.contains_key(key) {
@@ -212,6 +211,7 @@ impl Controller {
             self.explain(key, Reason::OWNER_SILENT, doubt.into(), fx);
             return;
         }
+        self.count_lost_of_group(now, key, fx);
         // One that was to give it back and said nothing may have it anew, if by now nothing speaks against it.
         let except = owner.as_ref().filter(|_| !gives_back);
         let placement = match self.bond(now, key) {

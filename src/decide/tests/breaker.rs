@@ -106,6 +106,47 @@ fn who_has_only_what_was_removed_is_silent_like_the_others() {
 }
 
 #[test]
+fn how_long_others_are_silent_is_judged_by_the_shortest_wait_that_ran_out() {
+    let mut world = five();
+    world.label("a", "gpu", "yes");
+    world.label("a", "disk", "yes");
+    world.commit("l", r#","agents":{"labels":{"disk":"yes"}},"autonomy":"5m""#, None);
+    world.commit("x", r#","agents":{"labels":{"gpu":"yes"}},"autonomy":"1m""#, None);
+    world.pass(MINUTE);
+    world.label("d", "disk", "yes");
+    world.pass(MINUTE);
+    world.cut("a");
+    // Until 85 s before the last renewal of a is 375 s old.
+    world.pass(Duration::from_secs(290));
+    assert_eq!(world.owner("x/p").as_deref(), Some("a"), "nobody else has its label");
+    assert_eq!(breaker(&world), None);
+    ["b", "c"].iter().for_each(|agent| world.cut(agent));
+    world.pass(Duration::from_secs(100));
+    assert_eq!(breaker(&world), Some(["a", "b", "c"].map(String::from).to_vec()));
+    assert_eq!(world.owner("l/p").as_deref(), Some("a"));
+}
+
+#[test]
+fn what_joins_the_group_of_what_is_held_waits_with_it() {
+    let mut world = World::new(&AGENTS);
+    let of = |at: usize| format!(r#"{SHORT},"concurrency":{{"group":"g{at}"}}"#);
+    (0..5).for_each(|at| world.commit(&format!("w{at}"), &of(at), None));
+    world.pass(MINUTE);
+    assert_eq!(owners(&world), AGENTS);
+    ["a", "b", "c"].iter().for_each(|agent| world.cut(agent));
+    world.pass(Duration::from_secs(100));
+    // In the order of names the first of each group are these.
+    (0..3).for_each(|at| world.commit(&format!("n{at}"), &of(at), None));
+    world.pass(10 * MINUTE);
+    assert_eq!(owners(&world), AGENTS);
+    let joined = |world: &World| [0, 1, 2].map(|at| world.owner(&format!("n{at}/p")));
+    assert_eq!(joined(&world), [None, None, None]);
+    ["a", "b", "c"].iter().for_each(|agent| world.heal(agent));
+    world.pass(5 * MINUTE);
+    assert_eq!(joined(&world), ["a", "b", "c"].map(|owner| Some(owner.to_owned())));
+}
+
+#[test]
 fn a_person_ends_the_breaker_by_forgetting() {
     let mut world = five();
     ["a", "b", "c"].iter().for_each(|agent| world.cut(agent));
