@@ -13,7 +13,7 @@ use xene_test_support::{
 use crate::{
     client::Api,
     tools::{FakeClock, tamper},
-    world::{Start, note, starts},
+    world::{due, gaps, note, starts},
 };
 
 const SHORT: [&str; 4] = ["--min-autonomy", "2s", "--pause-margin", "1s"];
@@ -32,39 +32,17 @@ fn workflow(cluster: &Cluster, hour: i8) -> String {
     )
 }
 
-/// The starts of one pipeline that are due by a clock, in the order of their due times.
-fn due(cluster: &Cluster, pipeline: &str) -> Vec<(Timestamp, Start)> {
-    let starts = starts(cluster.folder()).into_iter().filter(|start| start.pipeline == pipeline);
-    let mut due: Vec<_> = starts.map(|start| (start.slot.expect("it has no other trigger"), start)).collect();
-    due.sort_by_key(|(slot, _)| *slot);
-    due
-}
-
 fn until_ticks(cluster: &Cluster, more: usize) {
-    let seen = due(cluster, "tick").len();
-    eventually("it ticks on", || match due(cluster, "tick").len() {
+    let seen = due(cluster.folder(), "tick").len();
+    eventually("it ticks on", || match due(cluster.folder(), "tick").len() {
         now if now >= seen + more => Ok(()),
         now => Err(format!("{seen} then {now}")),
     });
 }
 
-/// No due time was started twice. Gives the due times before and after each gap.
-fn gaps(cluster: &Cluster) -> Vec<(Timestamp, Timestamp)> {
-    let mut gaps = Vec::new();
-    let due = due(cluster, "tick");
-    for pair in due.windows(2) {
-        let (before, after) = (pair[0].0, pair[1].0);
-        assert_ne!(before, after, "started twice: {pair:?}");
-        if after.duration_since(before) != SignedDuration::from_secs(1) {
-            gaps.push((before, after));
-        }
-    }
-    gaps
-}
-
 fn assert_none_left_out(cluster: &Cluster) {
     // Of two steps that start at nearly the same time the later may be the first that leaves word.
-    eventually("no due time is left out", || match &gaps(cluster)[..] {
+    eventually("no due time is left out", || match &gaps(cluster.folder(), "tick")[..] {
         [] => Ok(()),
         gaps => Err(format!("{gaps:?}")),
     });
@@ -186,10 +164,10 @@ fn a_leap_of_the_controllers_clock_is_followed_once_a_person_confirms_it() {
     by_token.env("XENE_TOKEN", token.trim());
     run(by_token, &["get", "runs"]).expect(0);
     assert_none_left_out(&cluster);
-    let (newest, now) = (due(&cluster, "tick").pop().unwrap().0, Timestamp::now());
+    let (newest, now) = (due(cluster.folder(), "tick").pop().unwrap().0, Timestamp::now());
     let late = now.duration_since(newest);
     assert!((-1..DEADLINE).contains(&late.as_secs()), "what is due is due by elapsed time: {newest} at {now}");
-    assert!(due(&cluster, "daily").is_empty(), "nothing of those three days");
+    assert!(due(cluster.folder(), "daily").is_empty(), "nothing of those three days");
     assert_one_owner(&cluster, "a");
 
     cluster.run(&["confirm-clock"]).expect(0);
@@ -199,23 +177,23 @@ fn a_leap_of_the_controllers_clock_is_followed_once_a_person_confirms_it() {
     let again = cluster.run(&["confirm-clock"]).expect(1);
     assert!(again.stderr.contains("did not leap"), "{again:?}");
     let confirmed = Timestamp::now() + 72.hours();
-    eventually("it ticks by the new time", || match due(&cluster, "tick").pop() {
+    eventually("it ticks by the new time", || match due(cluster.folder(), "tick").pop() {
         Some((newest, _)) if newest >= confirmed + 2.seconds() => Ok(()),
         other => Err(format!("{other:?}")),
     });
-    let daily = eventually("what was due meanwhile is caught up", || match &due(&cluster, "daily")[..] {
+    let daily = eventually("what was due meanwhile is caught up", || match &due(cluster.folder(), "daily")[..] {
         [one] => Ok(one.0),
         other => Err(format!("{other:?}")),
     });
     assert!(daily <= confirmed && daily > confirmed - 24.hours(), "the newest of those days: {daily}");
     assert_eq!(daily.to_zoned(TimeZone::UTC).hour(), hour, "{daily}");
-    let (before, after) = eventually("one leap, and no more", || match gaps(&cluster)[..] {
+    let (before, after) = eventually("one leap, and no more", || match gaps(cluster.folder(), "tick")[..] {
         [gap] => Ok(gap),
         ref gaps => Err(format!("{gaps:?}")),
     });
     assert!(after.duration_since(before) > SignedDuration::from_hours(71), "{before} {after}");
     assert!(after >= confirmed - SignedDuration::from_secs(DEADLINE + 10), "later than its deadline: {after}");
-    assert_eq!(due(&cluster, "daily").len(), 1);
+    assert_eq!(due(cluster.folder(), "daily").len(), 1);
     assert_one_owner(&cluster, "a");
 }
 
@@ -250,7 +228,7 @@ fn a_controllers_clock_that_is_set_back_has_no_due_time_start_again() {
     }
     until_ticks(&cluster, 3);
     assert_none_left_out(&cluster);
-    assert!(due(&cluster, "daily").is_empty());
+    assert!(due(cluster.folder(), "daily").is_empty());
     assert_one_owner(&cluster, "a");
 }
 
@@ -273,7 +251,7 @@ fn an_agents_clock_that_is_off_is_told_of_and_moves_no_due_time() {
     begin(&cluster, far_hour());
     // Each is due by the right time, also when the agent's clock is moved to the other side of it.
     let is_on_time = |cluster: &Cluster| {
-        let (newest, now) = (due(cluster, "tick").pop().unwrap().0, Timestamp::now());
+        let (newest, now) = (due(cluster.folder(), "tick").pop().unwrap().0, Timestamp::now());
         let late = now.duration_since(newest).as_millis();
         assert!((-500..20_000).contains(&late), "{newest} at {now}");
     };

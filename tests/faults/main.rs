@@ -17,6 +17,7 @@ mod disks;
 mod identities;
 mod plan;
 mod points;
+mod rolling;
 mod rows;
 mod tools;
 mod world;

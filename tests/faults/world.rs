@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 /// The agents.
 pub(crate) const AGENTS: [&str; 3] = ["a", "b", "c"];
@@ -107,6 +107,28 @@ pub(crate) fn starts(folder: &Path) -> Vec<Start> {
         Start { pipeline, slot, run: run.into(), epoch: epoch.parse().unwrap(), agent: agent.into() }
     };
     text.lines().map(read).collect()
+}
+
+/// The starts of one pipeline that are due by a clock, in the order of their due times.
+pub(crate) fn due(folder: &Path, pipeline: &str) -> Vec<(Timestamp, Start)> {
+    let starts = starts(folder).into_iter().filter(|start| start.pipeline == pipeline);
+    let mut due: Vec<_> = starts.map(|start| (start.slot.expect("it has no other trigger"), start)).collect();
+    due.sort_by_key(|(slot, _)| *slot);
+    due
+}
+
+/// No due time of a pipeline that is due each second was started twice. Gives the due times before and after each gap.
+pub(crate) fn gaps(folder: &Path, pipeline: &str) -> Vec<(Timestamp, Timestamp)> {
+    let mut gaps = Vec::new();
+    let due = due(folder, pipeline);
+    for pair in due.windows(2) {
+        let (before, after) = (pair[0].0, pair[1].0);
+        assert_ne!(before, after, "started twice: {pair:?}");
+        if after.duration_since(before) != SignedDuration::from_secs(1) {
+            gaps.push((before, after));
+        }
+    }
+    gaps
 }
 
 /// What exclusive runs wrote: the run, its agent, and seconds since the boot.
