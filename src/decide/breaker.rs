@@ -57,8 +57,8 @@ impl Controller {
         let (floor, boot) = (self.floor, now.boot);
         let silent =
             |state: &AgentState, least: Duration| boot.since(state.renewed_at.unwrap_or_default().max(floor)) >= least;
-        // No wait is shorter: who was heard since is not looked at claim by claim.
-        let least = self.config.min_autonomy / 2;
+        // No wait is shorter, whatever L was when it was granted: who was heard since is not looked at claim by claim.
+        let least = self.config.pause_margin / 2;
         let counts = |state: &&AgentState| {
             state.is_expected() && !state.fenced && state.expired != Some(boot) && silent(state, least)
         };
